@@ -1,0 +1,115 @@
+"""The one seam through which the program changes the file system.
+
+Every artifact, shard, receipt and checkpoint is written by these few operations, so a test can make the k-th of them fail,
+for every k, and look at what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+class FileOps:
+    """Write–fsync–rename, and nothing that leaves half a file under its final name."""
+
+    def before(self, operation: str, path: Path) -> None:
+        """Called before each operation; a subclass raises here to simulate a fault of the disk."""
+
+    def make_directory(self, path: Path) -> None:
+        """Create `path` and its parents."""
+        if not path.is_dir():
+            self.before("mkdir", path)
+            path.mkdir(parents=True, exist_ok=True)
+
+    def temporary_name(self, path: Path) -> Path:
+        """A name beside `path` that no other process uses."""
+        return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+    def write_atomically(self, path: Path, data: bytes) -> None:
+        """Put `data` under the name `path`: readers see all of it or what stood there before."""
+
+        def fill(temporary: Path) -> None:
+            self.before("write", temporary)
+            temporary.write_bytes(data)
+
+        self.build_atomically(path, fill)
+
+    def build_atomically(self, path: Path, fill: Callable[[Path], None]) -> None:
+        """Let `fill` write a temporary file, then sync it to disk and give it the name `path`."""
+        self.make_directory(path.parent)
+        temporary = self.temporary_name(path)
+        try:
+            fill(temporary)
+            self.sync_file(temporary)
+            self.before("replace", path)
+            temporary.replace(path)
+            self.sync_directory(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+    def sync_file(self, path: Path) -> None:
+        """Wait until the contents of `path` are on the disk."""
+        self.before("fsync", path)
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+    def sync_directory(self, path: Path) -> None:
+        """Wait until the names in `path` are on the disk; file systems that cannot are left alone."""
+        self.before("fsync-directory", path)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that may be gone already."""
+        self.before("remove", path)
+        path.unlink(missing_ok=True)
+
+    def remove_tree(self, directory: Path) -> None:
+        """Remove a directory of plain files, made by this program; another process may be doing the same."""
+        for path in sorted(_walk(directory), reverse=True):
+            self.remove(path)
+        for folder in [*sorted((p for p in directory.rglob("*") if p.is_dir()), reverse=True), directory]:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def remove_stale_temporaries(self, directory: Path) -> list[Path]:
+        """Remove temporary files that processes which are no longer running left in `directory`."""
+        removed = []
+        for path in directory.glob(f".*{TEMPORARY_SUFFIX}") if directory.is_dir() else ():
+            if not _is_running(_owner(path)):
+                self.remove(path)
+                removed.append(path)
+        return removed
+
+
+def _walk(directory: Path) -> Iterable[Path]:
+    return (path for path in directory.rglob("*") if path.is_file()) if directory.is_dir() else ()
+
+
+def _owner(temporary: Path) -> int:
+    token = temporary.name.removesuffix(TEMPORARY_SUFFIX).rsplit(".", 1)[-1].split("-")[0]
+    return int(token) if token.isdigit() else 0
+
+
+def _is_running(process: int) -> bool:
+    if process <= 0:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

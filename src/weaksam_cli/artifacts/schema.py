@@ -1,0 +1,124 @@
+"""What an HDF5 artifact consists of: formats, columns, and the rows of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A dataset with one entry per row (or per image): `shape` is the shape of one entry."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of artifact.
+
+    Attributes:
+        name: format name, the root attribute `format`.
+        version: format version; a reader refuses a newer one.
+        columns: one entry per row; rows of all images are concatenated, image i owns rows offsets[i]:offsets[i+1].
+        image_columns: one entry per image.
+        blobs: flat one-dimensional values of varying length per row; `<name>_offsets` (n_rows + 1) delimits them.
+    """
+
+    name: str
+    version: int
+    columns: tuple[Column, ...]
+    image_columns: tuple[Column, ...] = ()
+    blobs: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """What a stage computed for one image.
+
+    Attributes:
+        columns: name -> array (n_rows, *shape) for every column of the format.
+        image: name -> array of the column's shape for every image column.
+        blobs: name -> n_rows one-dimensional arrays for every blob.
+    """
+
+    columns: Mapping[str, Array]
+    image: Mapping[str, Array] = field(default_factory=dict)
+    blobs: Mapping[str, Sequence[Array]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of several images, concatenated; the contents of one shard.
+
+    Attributes:
+        image_ids: the images that were done, in order.
+        offsets: int64 (n_images + 1,).
+        failed: images that could not be done, with the reason of each.
+        arrays: name -> concatenated columns, image columns, blob values.
+        lengths: blob name -> int64 (n_rows,), length of each row's blob.
+    """
+
+    image_ids: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    failed: tuple[tuple[str, str], ...]
+    arrays: Mapping[str, Array]
+    lengths: Mapping[str, NDArray[np.int64]]
+
+
+def _checked(column: Column, values: Array, image_id: str, rows: int | None) -> Array:
+    expected = column.shape if rows is None else (rows, *column.shape)
+    array = np.asarray(values)
+    if array.shape != expected:
+        raise ValueError(f"{image_id}: column {column.name}: expected shape {expected}, met {array.shape}")
+    return array.astype(column.dtype, copy=False)
+
+
+def _row_count(form: Format, rows: ImageRows) -> int:
+    if form.columns:
+        return len(np.asarray(rows.columns[form.columns[0].name]))
+    return 0
+
+
+def concatenate(
+    form: Format, done: Sequence[tuple[str, ImageRows]], failed: Sequence[tuple[str, str]] = ()
+) -> Batch:
+    """Concatenate the rows of several images in order.
+
+    Raises:
+        ValueError: when an array does not have the shape that the format declares.
+        KeyError: when a declared column is missing.
+    """
+    counts = [_row_count(form, rows) for _, rows in done]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    arrays: dict[str, Array] = {}
+    for column in form.columns:
+        parts = [
+            _checked(column, rows.columns[column.name], key, n)
+            for (key, rows), n in zip(done, counts, strict=True)
+        ]
+        arrays[column.name] = _stack(parts, column, joined=True)
+    for column in form.image_columns:
+        parts = [_checked(column, rows.image[column.name], key, None) for key, rows in done]
+        arrays[column.name] = _stack(parts, column, joined=False)
+    lengths: dict[str, NDArray[np.int64]] = {}
+    for blob in form.blobs:
+        values = [np.asarray(item).astype(blob.dtype, copy=False) for _, rows in done for item in rows.blobs[blob.name]]
+        if len(values) != offsets[-1]:
+            raise ValueError(f"blob {blob.name}: expected {offsets[-1]} entries, met {len(values)}")
+        lengths[blob.name] = np.asarray([item.size for item in values], dtype=np.int64)
+        arrays[blob.name] = _stack([item.reshape(-1) for item in values], Column(blob.name, blob.dtype), joined=True)
+    return Batch(tuple(key for key, _ in done), offsets, tuple(failed), arrays, lengths)
+
+
+def _stack(parts: list[Array], column: Column, *, joined: bool) -> Array:
+    if not parts:
+        return np.zeros((0, *column.shape), dtype=column.dtype)
+    return np.concatenate(parts) if joined else np.stack(parts)

@@ -1,0 +1,49 @@
+"""What goes wrong, said in words, and the exit codes of the program."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Documented exit codes of every sub-command."""
+
+    OK = 0
+    BUG = 1
+    """An error of the program itself; a traceback follows."""
+    USER = 2
+    """Something that the user can mend: one line says what, where and how."""
+    INCOMPLETE = 3
+    """The work is done, but some images failed and `--strict` was given."""
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class UserError(Exception):
+    """A fault that the user can mend.
+
+    Args:
+        what: what is wrong, in words of the user.
+        where: the file, field, line or option that it is about.
+        remedy: what to do about it.
+    """
+
+    exit_code = ExitCode.USER
+
+    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+        super().__init__(self.one_line())
+
+    def one_line(self) -> str:
+        """The whole message on one line: `where: what. remedy`."""
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        text = f"{head.rstrip('.')}. {self.remedy}" if self.remedy else head
+        return " ".join(text.split())
+
+
+class IncompleteError(UserError):
+    """The artifact was written, but `--strict` forbids the failures that it lists."""
+
+    exit_code = ExitCode.INCOMPLETE

@@ -1,0 +1,32 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ORACLES = Path(__file__).parent / "oracles"
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Any:
+    """A function that loads one file of inputs and outputs of the published implementation by name."""
+
+    def load(name: str) -> Any:
+        return json.loads((ORACLES / f"{name}.json").read_text(encoding="utf-8"))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def voc07_mini() -> Path:
+    """The folder of real photographs, or a skip: `WEAKSAM_TEST_DATA` or `../shared/data`."""
+    root = Path(os.environ.get("WEAKSAM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = root / "voc07-mini"
+    if not folder.is_dir():
+        pytest.skip("real photographs are not at hand: set WEAKSAM_TEST_DATA to a folder with voc07-mini")
+    return folder
