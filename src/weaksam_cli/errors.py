@@ -43,6 +43,10 @@ class UserError(Exception):
         return " ".join(text.split())
 
 
+class ImageError(UserError):
+    """One image cannot be used; it is listed in the artifact's `failed` table and the work goes on."""
+
+
 class IncompleteError(UserError):
     """The artifact was written, but `--strict` forbids the failures that it lists."""
 

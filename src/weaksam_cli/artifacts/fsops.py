@@ -16,7 +16,7 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 class FileOps:
-    """Write–fsync–rename, and nothing that leaves half a file under its final name."""
+    """Write, fsync, rename, and nothing that leaves half a file under its final name."""
 
     def before(self, operation: str, path: Path) -> None:
         """Called before each operation; a subclass raises here to simulate a fault of the disk."""

@@ -110,11 +110,17 @@ def concatenate(
         arrays[column.name] = _stack(parts, column, joined=False)
     lengths: dict[str, NDArray[np.int64]] = {}
     for blob in form.blobs:
-        values = [np.asarray(item).astype(blob.dtype, copy=False) for _, rows in done for item in rows.blobs[blob.name]]
+        values = [
+            np.asarray(item).astype(blob.dtype, copy=False)
+            for _, rows in done
+            for item in rows.blobs[blob.name]
+        ]
         if len(values) != offsets[-1]:
             raise ValueError(f"blob {blob.name}: expected {offsets[-1]} entries, met {len(values)}")
         lengths[blob.name] = np.asarray([item.size for item in values], dtype=np.int64)
-        arrays[blob.name] = _stack([item.reshape(-1) for item in values], Column(blob.name, blob.dtype), joined=True)
+        arrays[blob.name] = _stack(
+            [item.reshape(-1) for item in values], Column(blob.name, blob.dtype), joined=True
+        )
     return Batch(tuple(key for key, _ in done), offsets, tuple(failed), arrays, lengths)
 
 

@@ -1,0 +1,213 @@
+"""Open an HDF5 artifact: refuse what is foreign, newer, damaged or of another stage, in words."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.artifacts import receipt as receipts
+from weaksam_cli.artifacts.schema import Array, Format
+from weaksam_cli.errors import UserError
+
+if TYPE_CHECKING:
+    import h5py
+
+FORMAT_PREFIX = "weaksam/"
+
+
+class Artifact:
+    """A complete HDF5 artifact, opened for reading; use it as a context manager.
+
+    Attributes:
+        path: the file.
+        form: its format, read from the file itself.
+        image_ids: the images that have rows, in order.
+        failed: image -> reason, for images that could not be done.
+        tables: name -> strings, e.g. `class_names`.
+    """
+
+    def __init__(self, path: Path, handle: h5py.File, form: Format | None) -> None:
+        self.path = path
+        self._handle = handle
+        self.format_name = str(handle.attrs["format"])
+        self.format_version = int(handle.attrs["format_version"])
+        self.image_ids: list[str] = handle["image_ids"].asstr()[...].tolist()
+        self.offsets: NDArray[np.int64] = handle["offsets"][...]
+        self.failed: dict[str, str] = dict(
+            zip(
+                handle["failed_ids"].asstr()[...].tolist(),
+                handle["failed_reasons"].asstr()[...].tolist(),
+                strict=True,
+            )
+        )
+        self.form = form
+        self._position = {key: index for index, key in enumerate(self.image_ids)}
+        self._check_layout()
+
+    def _check_layout(self) -> None:
+        ends = self.offsets
+        if len(ends) != len(self.image_ids) + 1 or ends[0] != 0 or (np.diff(ends) < 0).any():
+            raise self._damaged("offsets do not fit image_ids")
+        if len(self._position) != len(self.image_ids):
+            raise self._damaged("an image occurs twice")
+        for column in self.form.columns if self.form else ():
+            if column.name not in self._handle or len(self._handle[column.name]) != ends[-1]:
+                raise self._damaged(f"column {column.name} does not have {ends[-1]} rows")
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(f"the artifact is damaged: {reason}", where=str(self.path), remedy="make it again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handle.close()
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._position
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all datasets in the file."""
+        return sorted(self._handle)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Root attributes; JSON ones (recipe, inputs) as Python values."""
+        values: dict[str, Any] = {}
+        for name, value in self._handle.attrs.items():
+            plain = value.item() if isinstance(value, np.generic) else value
+            values[name] = json.loads(plain) if name in ("recipe", "inputs") else plain
+        return values
+
+    def table(self, name: str) -> list[str]:
+        """A table of names, e.g. `class_names`; integers in columns are indexes into it."""
+        values: list[str] = self._handle[name].asstr()[...].tolist()
+        return values
+
+    def column(self, name: str) -> Array:
+        """A whole column, rows of all images."""
+        values: Array = self._handle[name][...]
+        return values
+
+    def span(self, image_id: str) -> slice:
+        """The rows of one image.
+
+        Raises:
+            UserError: when the image is not in the artifact; the message says if it failed, and why.
+        """
+        index = self._position.get(image_id)
+        if index is None:
+            raise UserError(self._absence(image_id), where=str(self.path), remedy=self._nearest(image_id))
+        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    def _absence(self, image_id: str) -> str:
+        if image_id in self.failed:
+            return f"image {image_id!r} failed in this stage: {self.failed[image_id]}"
+        return f"there is no image {image_id!r}"
+
+    def _nearest(self, image_id: str) -> str | None:
+        import difflib
+
+        near = difflib.get_close_matches(image_id, self.image_ids, n=3)
+        return f"Nearest: {', '.join(near)}" if near else None
+
+    def rows(self, image_id: str, name: str) -> Array:
+        """Rows of one image in a column."""
+        values: Array = self._handle[name][self.span(image_id)]
+        return values
+
+    def image_value(self, image_id: str, name: str) -> Array:
+        """The entry of one image in an image column."""
+        self.span(image_id)
+        values: Array = np.asarray(self._handle[name][self._position[image_id]])
+        return values
+
+    def blobs(self, image_id: str, name: str) -> list[Array]:
+        """The blob values of the rows of one image."""
+        span = self.span(image_id)
+        ends = self._handle[f"{name}_offsets"][span.start : span.stop + 1]
+        if len(ends) == 0:
+            return []
+        values = self._handle[name][int(ends[0]) : int(ends[-1])]
+        return [values[start - ends[0] : stop - ends[0]] for start, stop in itertools.pairwise(ends)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.image_ids)
+
+    def datasets(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """Name, shape and dtype of every dataset, for `inspect`."""
+        return [(name, tuple(item.shape), str(item.dtype)) for name, item in sorted(self._handle.items())]
+
+
+def open_artifact(path: Path | str, form: Format | None = None, *, verify: bool = True) -> Artifact:
+    """Open the HDF5 artifact at `path`.
+
+    Args:
+        path: the `.h5` file.
+        form: the format that is expected; None accepts every format of this program.
+        verify: compare the file with the SHA-256 in its receipt first.
+
+    Raises:
+        UserError: a missing, foreign, damaged or incomplete file, another format than `form`, or a newer format version.
+    """
+    import h5py
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError("there is no such file", where=str(path))
+    record = receipts.read_receipt(path)
+    if verify and record is not None:
+        receipts.verify(path, record)
+    try:
+        handle = h5py.File(path, "r")
+    except OSError as error:
+        raise UserError("not a readable HDF5 file", where=str(path), remedy="make it again") from error
+    try:
+        _check_format(handle, path, form)
+        return Artifact(path, handle, form)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        handle.close()
+        raise UserError(
+            f"the artifact lacks what its format declares ({error})", where=str(path), remedy="make it again"
+        ) from error
+    except UserError:
+        handle.close()
+        raise
+
+
+def _check_format(handle: h5py.File, path: Path, form: Format | None) -> None:
+    name = str(handle.attrs.get("format", ""))
+    if not name.startswith(FORMAT_PREFIX):
+        raise UserError("this HDF5 file was not written by weaksam", where=str(path))
+    if form is None:
+        return
+    if name != form.name:
+        raise UserError(
+            f"holds {name.removeprefix(FORMAT_PREFIX)}, expected {form.name.removeprefix(FORMAT_PREFIX)}",
+            where=str(path),
+            remedy="give the artifact of the right stage",
+        )
+    version = int(handle.attrs["format_version"])
+    if version > form.version:
+        raise UserError(
+            f"has format version {version}, this program reads up to {form.version}",
+            where=str(path),
+            remedy="install a newer weaksam-cli",
+        )

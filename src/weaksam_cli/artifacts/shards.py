@@ -1,0 +1,160 @@
+"""Shards: small complete files beside their target, from which the target is merged.
+
+A shard's name carries the digest of its bytes (`00007-<digest>.h5`), so a damaged one is found, and two processes that make
+the same shard write the same file. The directory carries the key of the work, so shards of another recipe never mix.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weaksam_cli.artifacts import digest, hdf5
+from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.schema import Batch, Format
+
+_DIGEST_LENGTH = 16
+
+
+class ShardLostError(Exception):
+    """A shard vanished or is damaged; the work is to be done again, or another process has finished it."""
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """How the images of a target are divided: image i belongs to shard i // size.
+
+    Attributes:
+        target: the artifact that the shards are merged into.
+        key: identity key of the work (`Identity.key()`).
+        form: format of the shards.
+        image_ids: all images, in order.
+        size: images a shard.
+    """
+
+    target: Path
+    key: str
+    form: Format
+    image_ids: tuple[str, ...]
+    size: int
+
+    @property
+    def directory(self) -> Path:
+        """Where the shards of this work lie."""
+        return shards_root(self.target) / self.key[:_DIGEST_LENGTH]
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.image_ids) / self.size)
+
+    def images(self, index: int) -> tuple[str, ...]:
+        """The images of shard `index`."""
+        return self.image_ids[index * self.size : (index + 1) * self.size]
+
+    def done(self) -> dict[int, Path]:
+        """Shards that are on the disk: index -> file."""
+        found = {}
+        for path in sorted(self.directory.glob("?????-*.h5")):
+            if path.name[:5].isdigit() and int(path.name[:5]) < len(self):
+                found[int(path.name[:5])] = path
+        return found
+
+    def missing(self) -> list[int]:
+        """Indexes of the shards that are still to be made."""
+        done = self.done()
+        return [index for index in range(len(self)) if index not in done]
+
+
+def shards_root(target: Path) -> Path:
+    """The directory that holds the shards of `target`, of whatever key."""
+    return target.with_name(target.name + ".shards")
+
+
+def write_shard(ops: FileOps, plan: ShardPlan, index: int, batch: Batch) -> Path:
+    """Write one finished shard."""
+    data = hdf5.shard_bytes(plan.form, batch)
+    path = plan.directory / f"{index:05d}-{digest.of_bytes(data)[:_DIGEST_LENGTH]}.h5"
+    ops.write_atomically(path, data)
+    return path
+
+
+def load_batches(ops: FileOps, plan: ShardPlan) -> Iterator[Batch]:
+    """The batches of all shards, in order; each is checked against the digest in its name.
+
+    Raises:
+        ShardLostError: when one is missing or damaged (a damaged one is removed first, so that it is made again).
+    """
+    import h5py
+
+    done = plan.done()
+    for index in range(len(plan)):
+        path = done.get(index)
+        try:
+            data = path.read_bytes() if path else None
+        except FileNotFoundError:
+            data = None
+        if path is None or data is None:
+            raise ShardLostError(f"shard {index} of {plan.target} is missing")
+        if digest.of_bytes(data)[:_DIGEST_LENGTH] != path.stem.partition("-")[2]:
+            ops.remove(path)
+            raise ShardLostError(f"shard {path} is damaged")
+        with h5py.File(io.BytesIO(data), "r") as handle:
+            yield hdf5.read_batch(handle, plan.form)
+
+
+@dataclass(frozen=True)
+class MergeCount:
+    """What a merge found in the shards."""
+
+    images: int
+    failed: tuple[tuple[str, str], ...]
+
+
+def merge_to_hdf5(
+    ops: FileOps, plan: ShardPlan, attributes: Mapping[str, Any], tables: Mapping[str, Sequence[str]]
+) -> MergeCount:
+    """Merge all shards into the target, one in memory at a time."""
+    import h5py
+
+    images = 0
+    failed: list[tuple[str, str]] = []
+
+    def fill(temporary: Path) -> None:
+        nonlocal images
+        ops.before("write", temporary)
+        with h5py.File(temporary, "w") as handle:
+            hdf5.create(handle, plan.form, attributes, tables)
+            for batch in load_batches(ops, plan):
+                ops.before("append", temporary)
+                hdf5.append(handle, plan.form, batch)
+                images += len(batch.image_ids)
+                failed.extend(batch.failed)
+
+    ops.build_atomically(plan.target, fill)
+    return MergeCount(images, tuple(failed))
+
+
+def merge_to_bytes(ops: FileOps, plan: ShardPlan, render: Callable[[Iterator[Batch]], bytes]) -> MergeCount:
+    """Merge all shards into a target that is not HDF5 (COCO results); `render` sees every batch once."""
+    images = 0
+    failed: list[tuple[str, str]] = []
+
+    def counted() -> Iterator[Batch]:
+        nonlocal images
+        for batch in load_batches(ops, plan):
+            images += len(batch.image_ids)
+            failed.extend(batch.failed)
+            yield batch
+
+    ops.write_atomically(plan.target, render(counted()))
+    return MergeCount(images, tuple(failed))
+
+
+def remove_shards(ops: FileOps, target: Path) -> None:
+    """Remove the shards of a target that is complete, those of other keys too."""
+    root = shards_root(target)
+    if root.is_dir():
+        ops.remove_tree(root)

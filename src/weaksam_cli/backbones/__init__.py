@@ -1,0 +1,1 @@
+"""Backbones that more than one stage uses."""

@@ -1,0 +1,154 @@
+"""`weaksam doctor`: is this machine ready? And the checks that `weaksam all` makes before the first stage."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from weaksam_cli.cli.options import CommonOptions, build_context
+from weaksam_cli.console import Console, size
+from weaksam_cli.errors import UserError
+from weaksam_cli.execution import available_cores
+from weaksam_cli.pipeline import Context
+from weaksam_cli.profiles import Profile, profile_names, read_profile
+
+TRAINING_STAGES = ("wsod", "retrain")
+MINIMAL_DISK = 2_000_000_000
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "segment-anything",
+    "h5py",
+    "pycocotools",
+    "timm",
+    "opencv-contrib-python-headless",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what was looked at.
+        state: `ok`, `note` (works without) or `missing`.
+        detail: what was found.
+        remedy: what to do; empty when all is well.
+    """
+
+    name: str
+    state: str
+    detail: str
+    remedy: str = ""
+
+
+def examine(options: CommonOptions, console: Console) -> None:
+    """Print every check, with what to do.
+
+    Raises:
+        UserError: when something that every run needs is missing.
+    """
+    context = build_context(options, None, console)
+    checks = list(_checks(context))
+    console.table(
+        "weaksam doctor",
+        ["check", "state", "found"],
+        [[check.name, check.state, check.detail] for check in checks],
+    )
+    for check in checks:
+        if check.remedy:
+            console.result(f"{check.name}: {check.remedy}", check=check.name, remedy=check.remedy)
+    missing = [check.name for check in checks if check.state == "missing"]
+    if missing:
+        raise UserError(
+            f"not ready: {', '.join(missing)}", where="weaksam doctor", remedy="See the lines above"
+        )
+
+
+def _checks(context: Context) -> Iterator[Check]:
+    yield Check("python", "ok", sys.version.split()[0])
+    for package in _PACKAGES:
+        try:
+            yield Check(package, "ok", metadata.version(package))
+        except metadata.PackageNotFoundError:
+            yield Check(package, "missing", "not installed", f"pip install {package}")
+    yield _detectron2()
+    yield _device()
+    yield _disk(context.run.root)
+    for name in profile_names()[1:]:
+        lacking = read_profile(name).missing(context.weights)
+        yield Check(
+            f"profile {name}",
+            "note" if lacking else "ok",
+            f"needs {', '.join(lacking)}" if lacking else "everything is here",
+            f"looked in {', '.join(map(str, context.weights.folders))}" if lacking else "",
+        )
+
+
+def _detectron2() -> Check:
+    if importlib.util.find_spec("detectron2") is None:
+        return Check(
+            "detectron2", "note", "not installed: wsod and retrain cannot train", install_detectron2()
+        )
+    from weaksam_cli.detectron.compat import import_detectron2
+
+    return Check("detectron2", "ok", import_detectron2().describe())
+
+
+def install_detectron2() -> str:
+    """The command that installs detectron2 as pure Python beside this program."""
+    from weaksam_cli.detectron.compat import INSTALL_COMMANDS
+
+    return INSTALL_COMMANDS
+
+
+def _device() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        return Check("device", "ok", f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}")
+    return Check("device", "ok", f"CPU, {available_cores()} cores; no CUDA device")
+
+
+def _disk(root: Path) -> Check:
+    folder = _existing(root)
+    free = shutil.disk_usage(folder).free
+    writable = os.access(folder, os.W_OK)
+    if not writable:
+        return Check("disk", "missing", f"{folder} is read-only", "Give a --run-dir that can be written to")
+    if free < MINIMAL_DISK:
+        return Check(
+            "disk", "missing", f"{size(free)} free", f"Free {size(MINIMAL_DISK)}, or give another --run-dir"
+        )
+    return Check("disk", "ok", f"{size(free)} free in {folder}")
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def preflight(context: Context, profile: Profile) -> None:
+    """Check disk and detectron2 before the first stage starts, not after an hour.
+
+    Raises:
+        UserError: when a stage of the profile could not run.
+    """
+    disk = _disk(context.run.root)
+    if disk.state == "missing":
+        raise UserError(disk.detail, where=str(context.run.root), remedy=disk.remedy)
+    needs_training = [stage for stage in TRAINING_STAGES if stage in profile.recipes]
+    if needs_training and importlib.util.find_spec("detectron2") is None:
+        raise UserError(
+            f"detectron2 is not installed; {' and '.join(needs_training)} need it",
+            where=f"profile {profile.name}",
+            remedy=install_detectron2(),
+        )

@@ -1,0 +1,207 @@
+"""Options that all commands share, and the context that they make."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from weaksam_cli.console import Console, Mode
+from weaksam_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from weaksam_cli.pipeline import Context
+    from weaksam_cli.settings import FileSettings
+
+_RUN, _WORK, _SPEAK = "Which run", "How it runs", "How it speaks"
+
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Name of the dataset (else WEAKSAM_DATASET, weaksam.toml, demo).",
+        rich_help_panel=_RUN,
+    ),
+]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="Only this split; default: every split.", rich_help_panel=_RUN)
+]
+RunDirOption = Annotated[
+    Path | None,
+    typer.Option("--run-dir", help="Folder of the run; default: runs/<dataset>.", rich_help_panel=_RUN),
+]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="Name of a recipe, or a YAML file.", rich_help_panel=_WORK)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value: change the recipe (repeatable).", rich_help_panel=_WORK),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", help="A recipe for every stage: auto, embedded, paper.", rich_help_panel=_WORK),
+]
+VariantOption = Annotated[
+    str | None,
+    typer.Option(
+        "--variant", help="Write to <folder>@VARIANT, beside the plain output.", rich_help_panel=_RUN
+    ),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input", help="stage=FILE: read this file in place of the stage's output.", rich_help_panel=_RUN
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=_WORK)
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes; 0: one for each core. Results are the same.",
+        rich_help_panel=_WORK,
+    ),
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Seed of all randomness.", rich_help_panel=_WORK)
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights-dir", help="Folder with published weights.", rich_help_panel=_WORK)
+]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace artifacts that were made with another recipe.", rich_help_panel=_WORK
+    ),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print the whole recipe and what would be done.", rich_help_panel=_WORK),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="End with code 3 when any image failed.", rich_help_panel=_WORK)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.", rich_help_panel=_SPEAK)]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", help="Nothing but warnings and errors.", rich_help_panel=_SPEAK)
+]
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """What was typed, before defaults are filled in."""
+
+    dataset: str | None = None
+    split: str | None = None
+    run_dir: Path | None = None
+    recipe: str | None = None
+    overrides: tuple[str, ...] = ()
+    profile: str | None = None
+    variant: str | None = None
+    inputs: tuple[str, ...] = ()
+    device: str | None = None
+    workers: int | None = None
+    seed: int | None = None
+    weights_dir: Path | None = None
+    overwrite: bool = False
+    dry_run: bool = False
+    strict: bool = False
+    json: bool = False
+    quiet: bool = False
+    settings: FileSettings | None = field(default=None, repr=False)
+
+    def console(self) -> Console:
+        """The sink in the mode that was asked for."""
+        if self.json:
+            return Console(Mode.JSON)
+        return Console(Mode.QUIET if self.quiet else Mode.HUMAN)
+
+
+def read_file_settings() -> FileSettings:
+    """`weaksam.toml` of the working folder."""
+    from weaksam_cli.settings import read_settings
+
+    return read_settings(Path())
+
+
+def build_context(options: CommonOptions, stage: str | None, console: Console) -> Context:
+    """Fill in defaults from the environment and `weaksam.toml`.
+
+    Raises:
+        UserError: for values that cannot be.
+    """
+    from weaksam_cli.artifacts.fsops import FileOps
+    from weaksam_cli.execution import available_cores
+    from weaksam_cli.pipeline import Context
+    from weaksam_cli.runs import RunDirectory
+    from weaksam_cli.settings import resolve_dataset
+    from weaksam_cli.weights import WeightsFinder, default_folders
+
+    environment = dict(os.environ)
+    settings = read_file_settings()
+    dataset = resolve_dataset(options.dataset, environment, settings)
+    root = options.run_dir or Path(settings.run_dir or "runs") / ("" if settings.run_dir else dataset)
+    variants = {stage: _variant_name(options.variant)} if stage and options.variant else {}
+    weights_dir = options.weights_dir or (Path(settings.weights_dir) if settings.weights_dir else None)
+    workers = options.workers if options.workers is not None else settings.workers or 0
+    seed = options.seed if options.seed is not None else settings.seed or 0
+    return Context(
+        dataset=dataset,
+        run=RunDirectory(root, variants, _given_inputs(options.inputs)),
+        console=console,
+        ops=FileOps(),
+        weights=WeightsFinder(default_folders(weights_dir, environment)),
+        device=_device(options.device or settings.device or "auto"),
+        workers=workers or available_cores(),
+        seed=seed,
+        overwrite=options.overwrite,
+        strict=options.strict,
+    )
+
+
+def chosen_profile(options: CommonOptions) -> str:
+    """`--profile`, else WEAKSAM_PROFILE, else weaksam.toml, else `auto`."""
+    return options.profile or os.environ.get("WEAKSAM_PROFILE") or read_file_settings().profile or "auto"
+
+
+def _variant_name(name: str) -> str:
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise UserError(
+            f"{name!r} cannot be the name of a variant",
+            where="--variant",
+            remedy="Use letters, digits, - _ .",
+        )
+    return name
+
+
+def _given_inputs(texts: tuple[str, ...]) -> dict[str, Path]:
+    from weaksam_cli.runs import SPLIT_ARTIFACTS
+
+    given = {}
+    for text in texts:
+        stage, equals, path = text.partition("=")
+        if not equals or stage not in SPLIT_ARTIFACTS:
+            raise UserError(
+                f"expected stage=FILE, met {text!r}",
+                where="--input",
+                remedy=f"Stages: {', '.join(SPLIT_ARTIFACTS)}",
+            )
+        if not Path(path).is_file():
+            raise UserError("there is no such file", where=f"--input {text}")
+        given[stage] = Path(path)
+    return given
+
+
+def _device(name: str) -> str:
+    plain = name in ("auto", "cpu", "cuda")
+    if not plain and not (name.startswith("cuda:") and name[5:].isdigit()):
+        raise UserError(
+            f"there is no device {name!r}", where="--device", remedy="Allowed: auto, cpu, cuda, cuda:N"
+        )
+    return name

@@ -1,0 +1,139 @@
+"""Run one stage, or all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
+from weaksam_cli.console import Console
+from weaksam_cli.errors import UserError
+from weaksam_cli.pipeline import Context, Stage, preview, run_stage
+from weaksam_cli.profiles import Profile, choose_profile
+from weaksam_cli.recipes import LoadedRecipe, load_recipe, suggestion
+from weaksam_cli.registry import load_stage
+from weaksam_cli.source import read_source
+
+PIPELINE = ("cam", "prompt", "propose", "wsod", "pgt", "retrain", "eval")
+
+
+def run_one_stage(name: str, options: CommonOptions, console: Console) -> None:
+    """`weaksam STAGE`: choose the recipe, then make what is not fresh."""
+    context = build_context(options, name, console)
+    recipe_name = options.recipe or _profile_recipe(name, options, context, console)
+    stage = load_stage(name)
+    _run(stage, recipe_name, options, context, _splits(stage, options, context))
+
+
+def _profile_recipe(name: str, options: CommonOptions, context: Context, console: Console) -> str:
+    profile, why = choose_profile(chosen_profile(options), context.weights)
+    console.info(f"{why}: recipe {profile.recipes[name]}", profile=profile.name)
+    return profile.recipes[name]
+
+
+def _splits(stage: Stage[Any], options: CommonOptions, context: Context) -> list[str]:
+    roles = context.source().splits
+    if options.split is not None and options.split not in roles:
+        raise UserError(
+            f"dataset {context.dataset!r} has no split {options.split!r}{suggestion(options.split, list(roles))}",
+            where="--split",
+            remedy=f"Allowed: {', '.join(roles)}",
+        )
+    if not stage.train_only:
+        return [options.split] if options.split else list(roles)
+    if options.split and roles[options.split] != "train":
+        raise UserError(
+            f"{stage.name} works on training splits, {options.split!r} is not one", where="--split"
+        )
+    return [split for split, role in roles.items() if role == "train" and options.split in (None, split)]
+
+
+def _run(
+    stage: Stage[Any], recipe_name: str, options: CommonOptions, context: Context, splits: Sequence[str]
+) -> None:
+    loaded = load_recipe(stage.name, recipe_name, stage.recipe_types, options.overrides)
+    context = dataclasses.replace(context, recipe_name=loaded.name)
+    if options.dry_run:
+        _describe(stage, loaded, context, splits)
+    else:
+        run_stage(stage, loaded.recipe, context, splits)
+
+
+def _describe(stage: Stage[Any], loaded: LoadedRecipe[Any], context: Context, splits: Sequence[str]) -> None:
+    resolved = loaded.resolved()
+    text = yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None).rstrip()
+    context.console.result(
+        f"# {stage.name}: recipe {loaded.name} ({loaded.path})\n{text}", stage=stage.name, recipe=resolved
+    )
+    for split in splits:
+        try:
+            for product in stage.products(loaded.recipe, context, split):
+                found = preview(product, stage, context)
+                state = found.one_line() if isinstance(found, UserError) else found.state.value
+                reasons = (
+                    "" if isinstance(found, UserError) else "".join(f"; {reason}" for reason in found.reasons)
+                )
+                name = context.run.relative(product.path)
+                context.console.result(
+                    f"{name}: {state}{reasons}", artifact=name, state=state, what=product.what
+                )
+        except UserError as error:
+            context.console.result(f"{stage.name} {split}: {error.one_line()}", state="blocked", split=split)
+
+
+def run_data(
+    source: str | None, layout: str | None, images: Path | None, options: CommonOptions, console: Console
+) -> None:
+    """`weaksam data`."""
+    from weaksam_cli.data.stage import DataStage, choose_layout
+
+    context = build_context(options, "data", console)
+    if source is None and context.dataset != "demo":
+        raise UserError(
+            "which dataset?",
+            where="weaksam data",
+            remedy="Give its folder: weaksam data FOLDER --dataset NAME, or `data demo`",
+        )
+    place = "demo" if source is None else source
+    chosen = choose_layout(place, layout)
+    stage = DataStage(place, images)
+    loaded = load_recipe("data", options.recipe or chosen, stage.recipe_types, options.overrides)
+    context = dataclasses.replace(context, recipe_name=loaded.name)
+    if options.dry_run:
+        _describe(stage, loaded, context, [])
+        return
+    stage.run(loaded.recipe, context, options.split)
+
+
+def run_pipeline(source: str | None, layout: str | None, options: CommonOptions, console: Console) -> None:
+    """`weaksam all`: check what is needed, then every stage."""
+    from weaksam_cli.cli.doctor import preflight
+
+    context = build_context(options, None, console)
+    profile, why = choose_profile(chosen_profile(options), context.weights)
+    console.info(f"weaksam: dataset {context.dataset}, {why}, seed {context.seed}", profile=profile.name)
+    preflight(context, profile)
+    if source is not None or not _has_source(context):
+        run_data(source, layout, None, options, console)
+        if options.dry_run:
+            return
+    for name in PIPELINE:
+        _run_in_pipeline(name, profile, options, context)
+
+
+def _has_source(context: Context) -> bool:
+    try:
+        read_source(context.run.root)
+    except UserError:
+        return False
+    return True
+
+
+def _run_in_pipeline(name: str, profile: Profile, options: CommonOptions, context: Context) -> None:
+    context.console.info(f"{name} (recipe {profile.recipes[name]})", stage=name)
+    stage = load_stage(name)
+    _run(stage, profile.recipes[name], options, context, _splits(stage, options, context))

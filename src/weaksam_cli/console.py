@@ -1,0 +1,182 @@
+"""The one output sink: what a person reads on a terminal, JSON lines for programs, or nothing but errors.
+
+Results go to stdout, everything else to stderr, so `weaksam ... > file` keeps the results.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from typing import IO, Any, Protocol
+
+
+class Mode(Enum):
+    """How the program speaks."""
+
+    HUMAN = "human"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+class Progress(Protocol):
+    """Counts work that is done."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """`steps` more units are done; `note` is shown beside the bar."""
+        ...
+
+
+class Console:
+    """The sink that every module writes through."""
+
+    def __init__(
+        self, mode: Mode = Mode.HUMAN, out: IO[str] | None = None, err: IO[str] | None = None
+    ) -> None:
+        self.mode = mode
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+
+    def info(self, text: str, **fields: Any) -> None:
+        """A line about what happens; `fields` are what JSON readers get beside it."""
+        if self.mode is Mode.HUMAN:
+            self._write(self._err, text)
+        elif self.mode is Mode.JSON:
+            self._event("info", text=text, **fields)
+
+    def warn(self, text: str, **fields: Any) -> None:
+        """Something that the user should know and that does not stop the work."""
+        if self.mode is Mode.JSON:
+            self._event("warning", text=text, **fields)
+        else:
+            self._write(self._err, f"warning: {text}")
+
+    def error(self, text: str) -> None:
+        """The one line of a failure."""
+        if self.mode is Mode.JSON:
+            self._event("error", text=text)
+        self._write(self._err, f"error: {text}")
+
+    def result(self, text: str, **fields: Any) -> None:
+        """What the command was asked for."""
+        if self.mode is Mode.JSON:
+            self._event("result", **fields)
+        elif self.mode is Mode.HUMAN:
+            self._write(self._out, text)
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A result with rows and columns."""
+        if self.mode is Mode.JSON:
+            self._event("table", title=title, header=list(header), rows=[list(row) for row in rows])
+        elif self.mode is Mode.HUMAN:
+            self._write(
+                self._out, f"\n{title}\n{format_table(header, rows)}" if title else format_table(header, rows)
+            )
+
+    @contextmanager
+    def progress(self, title: str, total: int, unit: str = "images") -> Iterator[Progress]:
+        """Show how much of `total` is done, how fast, and when it will end."""
+        if self.mode is Mode.HUMAN and self._err.isatty():
+            with _rich_progress(self._err, title, total, unit) as bar:
+                yield bar
+        else:
+            yield _LineProgress(self, title, total, unit)
+
+    def _event(self, kind: str, **fields: Any) -> None:
+        self._write(self._out, json.dumps({"event": kind, **fields}, ensure_ascii=False))
+
+    @staticmethod
+    def _write(stream: IO[str], text: str) -> None:
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        stream.flush()
+
+
+class _LineProgress:
+    """Progress as a line now and then, for logs and JSON readers."""
+
+    interval = 15.0
+
+    def __init__(self, console: Console, title: str, total: int, unit: str) -> None:
+        self._console, self._title, self._total, self._unit = console, title, total, unit
+        self._done = 0
+        self._start = self._last = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._done += steps
+        now = time.monotonic()
+        if now - self._last < self.interval:
+            return
+        self._last = now
+        left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
+        self._console.info(
+            f"  {self._title}: {self._done}/{self._total} {self._unit}, about {duration(left)} left{note and ', ' + note}",
+            done=self._done,
+            total=self._total,
+            seconds_left=round(left),
+        )
+
+
+@contextmanager
+def _rich_progress(stream: IO[str], title: str, total: int, unit: str) -> Iterator[Progress]:
+    from rich.console import Console as RichConsole
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with RichProgress(*columns, console=RichConsole(file=stream)) as bars:
+        task = bars.add_task(title, total=total, note="")
+
+        class Bar:
+            def advance(self, steps: int = 1, note: str = "") -> None:
+                bars.update(task, advance=steps, note=note)
+
+        yield Bar()
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `7 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes for people: `17.2 MB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns; the first is left-aligned, the others right-aligned."""
+    widths = [max(len(str(row[column])) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            str(cell).ljust(width) if column == 0 else str(cell).rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])

@@ -1,0 +1,115 @@
+"""Training checkpoints and final models: no pickled objects, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from weaksam_cli.errors import UserError
+
+SaveBytes = Callable[[Path, bytes], None]
+"""Puts bytes under a name so that readers see all of them or what stood there before (`FileOps.write_atomically`)."""
+
+FORMAT = "weaksam-training-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that the rest of a training depends on.
+
+    Attributes:
+        iteration: the next iteration, so the number of finished ones.
+        model, optimizer, scaler: state dicts; `scaler` is empty without mixed precision.
+        fingerprint: what the training was started with (recipe, seed, digests of the inputs).
+    """
+
+    iteration: int
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    fingerprint: str
+
+    def to_bytes(self) -> bytes:
+        """The checkpoint as a file of `torch.save` that `weights_only=True` loads."""
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, "version": VERSION, **self.__dict__}, buffer)
+        return buffer.getvalue()
+
+
+def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
+    """The checkpoint at `path`, its tensors on the CPU; None where there is no file.
+
+    Raises:
+        UserError: the file is damaged, of another format or version, or of a training started with something else.
+    """
+    if not path.is_file():
+        return None
+    again = "Remove the file to train from the start"
+    values = load_tensors(path)
+    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+        raise UserError("this is no training checkpoint of weaksam", where=str(path), remedy=again)
+    if values["version"] != VERSION:
+        raise UserError(
+            f"checkpoint version {values['version']}, this program reads {VERSION}", where=str(path), remedy=again
+        )
+    if values["fingerprint"] != fingerprint:
+        raise UserError(
+            "the checkpoint belongs to a training with another recipe, seed or input", where=str(path), remedy=again
+        )
+    fields = ("iteration", "model", "optimizer", "scaler", "fingerprint")
+    return Checkpoint(**{name: values[name] for name in fields})
+
+
+def load_tensors(path: Path) -> Any:
+    """The contents of a file of `torch.save`, on the CPU, refusing everything but tensors and plain containers.
+
+    Raises:
+        UserError: the file is missing, damaged or holds other objects.
+    """
+    if not path.is_file():
+        raise UserError("no such file", where=str(path))
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cannot be loaded safely ({reason})",
+            where=str(path),
+            remedy="The file is damaged or holds pickled objects; get it again or save its tensors as safetensors",
+        ) from error
+
+
+def model_bytes(model: nn.Module, metadata: Mapping[str, str]) -> bytes:
+    """The weights of a model as a safetensors file, the same bytes for the same weights and metadata."""
+    state = {name: value.detach().cpu().contiguous() for name, value in sorted(model.state_dict().items())}
+    return save(state, metadata=dict(sorted(metadata.items())))
+
+
+def load_model(model: nn.Module, path: Path) -> None:
+    """Load weights that `model_bytes` saved; every name and shape must fit.
+
+    Raises:
+        UserError: the file is missing, damaged or of another model.
+    """
+    if not path.is_file():
+        raise UserError("no such file", where=str(path), remedy="Train the model first")
+    try:
+        state = load_file(path, device="cpu")
+    except Exception as error:  # safetensors raises its own kind without a public base
+        raise UserError(f"not a safetensors file ({error})", where=str(path)) from error
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"these weights are of another model ({' '.join(str(error).split())[:200]})",
+            where=str(path),
+            remedy="Use the recipe that the model was trained with",
+        ) from error

@@ -1,0 +1,208 @@
+"""Everything detectron2 0.6 does not know of today's libraries, mended before it is imported.
+
+Call `import_detectron2()` before any `import detectron2...`. Nothing in site-packages is edited and a fix is applied
+only where the installed versions need it, so a compiled detectron2 of a user is used as it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from weaksam_cli.errors import UserError
+
+INSTALL_COMMANDS = (
+    "pip install fvcore==0.1.5.post20221221 iopath==0.1.9 omegaconf==2.3.1 hydra-core==1.3.8 pycocotools yacs==0.1.8 "
+    "matplotlib termcolor tabulate cloudpickle tqdm tensorboard shapely && "
+    "printf '[options]\\ninclude_package_data = True\\n' > detectron2-sdist.cfg && "
+    "DIST_EXTRA_CONFIG=$PWD/detectron2-sdist.cfg pip install --no-deps --no-build-isolation --use-pep517 "
+    "--no-cache-dir --config-settings=--global-option=build_py --config-settings=--build-option=--skip-build "
+    "pb1-detectron2==0.6  (pip 23.2.1 to 26.2.1; or run `make setup` in a checkout)"
+)
+
+_REMOVED_NUMPY_ALIASES: dict[str, type] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
+}
+_LIBRARY_LOGGERS = ("detectron2", "fvcore", "iopath")
+
+
+class MissingExtensionError(UserError):
+    """Something asked for detectron2's compiled extension, which this installation does not have."""
+
+
+@dataclass(frozen=True)
+class Detectron2:
+    """What `import_detectron2` found.
+
+    Attributes:
+        version: detectron2's version, e.g. "0.6".
+        compiled: True with the C++ extension, False for the pure-Python installation.
+        location: the package's folder.
+        fixes: names of the fixes that were applied, in order.
+    """
+
+    version: str
+    compiled: bool
+    location: Path
+    fixes: tuple[str, ...]
+
+    def describe(self) -> str:
+        """One line for `doctor`."""
+        kind = "compiled" if self.compiled else "pure Python (torchvision operators)"
+        return f"detectron2 {self.version}, {kind}, in {self.location}"
+
+
+class _ExtensionStub(ModuleType):
+    """Stands where `detectron2._C` would be: importable, and clear about what is missing when it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # inspect, pickle and copy probe for dunder names and expect this error
+            raise AttributeError(name)
+        raise MissingExtensionError(
+            f"detectron2's compiled extension is not installed, and {name} needs it",
+            where="detectron2._C",
+            remedy="build detectron2 from https://github.com/facebookresearch/detectron2 "
+            "for rotated boxes, deformable convolution and its fast COCO evaluation",
+        )
+
+    @staticmethod
+    def get_compiler_version() -> str:
+        """Answered because detectron2's environment report asks."""
+        return "none (pure Python)"
+
+    @staticmethod
+    def get_cuda_version() -> str:
+        """Answered because detectron2's environment report asks."""
+        return "none (pure Python)"
+
+    @staticmethod
+    def has_cuda() -> bool:
+        """Answered because detectron2's environment report asks."""
+        return False
+
+
+def installed_kind() -> str:
+    """`compiled`, `pure Python` or `missing`, without raising (for `doctor`)."""
+    if importlib.util.find_spec("detectron2") is None:
+        return "missing"
+    return "compiled" if _has_extension() else "pure Python"
+
+
+@cache
+def import_detectron2() -> Detectron2:
+    """Apply the fixes that this environment needs and import detectron2 (once; later calls are free).
+
+    Raises:
+        UserError: detectron2, or a library that it imports, is not installed; the remedy holds the exact commands.
+    """
+    if importlib.util.find_spec("detectron2") is None:
+        raise UserError(
+            "detectron2 is not installed, and training needs it", where="detectron2", remedy=INSTALL_COMMANDS
+        )
+    quiet_loggers()
+    try:
+        compiled = _has_extension()
+        fixes = _apply_fixes(compiled)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecates what detectron2 does while it is imported
+            package = importlib.import_module("detectron2")
+            fixes.extend(_import_model_zoo())
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"detectron2 needs the library {error.name}, which is not installed",
+            where="detectron2",
+            remedy=INSTALL_COMMANDS,
+        ) from error
+    return Detectron2(package.__version__, compiled, Path(str(package.__file__)).parent, tuple(fixes))
+
+
+def quiet_loggers(log_file: Path | None = None) -> None:
+    """Send the records of detectron2 and its libraries to `log_file`, or nowhere: never to the terminal."""
+    for name in _LIBRARY_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        handler = logging.FileHandler(log_file, encoding="utf-8", delay=True) if log_file else logging.NullHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+def _has_extension() -> bool:
+    module = sys.modules.get("detectron2._C")
+    if module is not None:
+        return not isinstance(module, _ExtensionStub)
+    return importlib.util.find_spec("detectron2._C") is not None
+
+
+def _apply_fixes(compiled: bool) -> list[str]:
+    applied = []
+    if not compiled and "detectron2._C" not in sys.modules:
+        sys.modules["detectron2._C"] = _ExtensionStub("detectron2._C")
+        applied.append("detectron2._C")
+    if restore_pillow_constant():
+        applied.append("PIL.Image.LINEAR")
+    applied.extend(f"numpy.{name}" for name in restore_numpy_aliases())
+    return applied
+
+
+def restore_pillow_constant() -> bool:
+    """Give Pillow >= 10 the old name `LINEAR` of bilinear resampling; True when it was missing."""
+    from PIL import Image
+
+    if "LINEAR" in vars(Image):
+        return False
+    Image.LINEAR = Image.Resampling.BILINEAR  # type: ignore[attr-defined]
+    return True
+
+
+def restore_numpy_aliases() -> list[str]:
+    """Give numpy >= 1.24 the aliases of Python types it removed; the names that were missing.
+
+    Without `np.int`, detectron2's dataset builder swallows the error and skips its check of category ids.
+    """
+    import numpy as np
+
+    missing = [name for name in _REMOVED_NUMPY_ALIASES if name not in vars(np)]
+    for name in missing:
+        setattr(np, name, _REMOVED_NUMPY_ALIASES[name])
+    return missing
+
+
+def _import_model_zoo() -> list[str]:
+    """Import `detectron2.model_zoo`; names `pkg_resources` when it had to be replaced meanwhile.
+
+    The replacement is withdrawn afterwards, because other libraries probe for `pkg_resources` and expect all of it.
+    """
+    if importlib.util.find_spec("pkg_resources") is not None:
+        importlib.import_module("detectron2.model_zoo")
+        return []
+    stub = ModuleType("pkg_resources")
+    stub.resource_filename = resource_filename  # type: ignore[attr-defined]
+    sys.modules["pkg_resources"] = stub
+    try:
+        importlib.import_module("detectron2.model_zoo")
+    finally:
+        del sys.modules["pkg_resources"]
+    return ["pkg_resources"]
+
+
+def resource_filename(package: str, resource: str) -> str:
+    """Path of a file inside an installed package: all that detectron2 uses of `pkg_resources`."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"no package named {package}", name=package)
+    return str(Path(spec.submodule_search_locations[0]) / resource)

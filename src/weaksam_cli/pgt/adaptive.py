@@ -1,0 +1,82 @@
+"""Adaptive pseudo ground truth: as many boxes a class as its scores support (spec 05 §2 to §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.pgt.containment import ContainmentInput, Mutual, contained
+from weaksam_cli.pgt.table import DetectionTable, Groups, filter_classes
+
+EPSILON = 1e-8
+
+
+def adaptive(
+    table: DetectionTable,
+    labels: NDArray[np.bool_],
+    *,
+    score_threshold: float = 0.3,
+    containment_threshold: float = 0.85,
+    sort_first: bool = True,
+    mutual: Mutual = "drop_both",
+    containment_input: ContainmentInput = "fix",
+    exempt_classes: Collection[int] = (),
+) -> DetectionTable:
+    """Class filter, score filter and containment filter, in this order, for all pictures at once.
+
+    Args:
+        table: detections on the training pictures.
+        labels: bool (n_images, n_classes), image-level labels.
+        score_threshold: least relative score of a further box (paper, supplement §7: 0.3).
+        containment_threshold: share of its area by which a box lies within another to go (supplement §7: 0.85).
+        sort_first: keep the best detection of each class whatever its score; otherwise the first in table order,
+            as the published code does, which is the same for detections sorted by score.
+        mutual: see `weaksam_cli.pgt.containment.contained`.
+        containment_input: see `weaksam_cli.pgt.containment.contained`.
+        exempt_classes: classes that the containment filter leaves alone (WeakSAM: none).
+
+    Returns:
+        The pseudo boxes in table order with their relative scores, see `relative_scores`.
+
+    Raises:
+        ValueError: when a picture or class of the table is not in `labels`.
+    """
+    labelled = filter_classes(table, labels)
+    scored = replace(labelled, scores=relative_scores(labelled))
+    kept = scored.take(passing_scores(scored, score_threshold, sort_first=sort_first))
+    exempt = np.isin(kept.class_index, list(exempt_classes))
+    inside = contained(
+        kept, threshold=containment_threshold, mutual=mutual, containment_input=containment_input
+    )
+    return kept.take(~inside | exempt)
+
+
+def relative_scores(table: DetectionTable) -> NDArray[np.float64]:
+    """Scores divided by their span within picture and class: s / (max - min + 1e-8), shape (n,).
+
+    As published: the minimum is not subtracted, so that the best box has a relative score of 1 or a little more
+    where low scores are present, and some 1e8 times its score where it is the only one.
+    """
+    if len(table) == 0:
+        return table.scores
+    groups = Groups.of(table)
+    ordered = table.scores[groups.order]
+    span = np.maximum.reduceat(ordered, groups.starts) - np.minimum.reduceat(ordered, groups.starts)
+    return table.scores / (groups.spread(span) + EPSILON)
+
+
+def passing_scores(table: DetectionTable, threshold: float, *, sort_first: bool) -> NDArray[np.bool_]:
+    """Which rows reach `threshold`, or are the first (`sort_first`: the best) of their picture and class, (n,)."""
+    passing = table.scores >= threshold
+    if len(table) == 0:
+        return passing
+    groups = Groups.of(table)
+    order = groups.order
+    if sort_first:
+        group_of_row = np.repeat(np.arange(len(groups.starts)), groups.counts)
+        order = order[np.lexsort((-table.scores[order], group_of_row))]
+    passing[order[groups.starts]] = True
+    return passing

@@ -1,0 +1,80 @@
+"""Clustering of the peaks of the cross-attention maps (spec 02 §4)."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.structures.types import Points
+
+FALLBACK_XY = (100, 100)
+"""The pixel that the published code prompts with when a picture has no cross-attention peak."""
+
+
+def cluster_points(
+    points: Points,
+    *,
+    within_class: bool = False,
+    fallback_point: bool = True,
+    points_per_cluster: int = 5,
+    seed: int = 0,
+) -> Points:
+    """Replace the points of one picture by the centres of max(1, n // points_per_cluster) clusters.
+
+    The published code clusters all points of all classes and heads together: the class is lost, every centre has
+    the value 1, and a picture without points gets the fixed pixel (100, 100). Centres are cut to whole pixels
+    towards zero and stand in the order in which scikit-learn returns them.
+
+    Args:
+        points: peaks of one picture; their map index is not used.
+        within_class: cluster each class by itself, in class order: centres keep the class and take the largest
+            value of their members (published: False).
+        fallback_point: give the fixed pixel for a picture without points (published: True).
+        points_per_cluster: points that share a centre on average.
+        seed: seed of k-means++.
+
+    Returns:
+        The centres; class index -1 where the class is lost.
+    """
+    if points_per_cluster < 1:
+        raise ValueError(f"points_per_cluster: expected at least 1, met {points_per_cluster}")
+    if len(points) == 0:
+        return _centres(np.asarray([FALLBACK_XY]), -1, np.ones(1)) if fallback_point else Points.empty()
+    if not within_class:
+        centres, _ = _kmeans(points.xy, max(1, len(points) // points_per_cluster), seed)
+        return _centres(centres, -1, np.ones(len(centres)))
+    parts = []
+    for class_index in np.unique(points.class_index):
+        members = points.class_index == class_index
+        count = max(1, int(members.sum()) // points_per_cluster)
+        centres, assignment = _kmeans(points.xy[members], count, seed)
+        best = np.zeros(len(centres))
+        np.maximum.at(best, assignment, points.value[members])
+        # Identical points can leave a cluster empty; its centre repeats another one.
+        filled = np.isin(np.arange(len(centres)), assignment)
+        parts.append(_centres(centres[filled], int(class_index), best[filled]))
+    return Points.concatenate(parts)
+
+
+def _kmeans(xy: NDArray[np.int32], count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Centres (count, 2) and the cluster of every point (n,)."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # Identical points give identical centres, which is what the published code writes, too.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(n_clusters=count, random_state=seed, n_init="auto").fit(xy.astype(np.float64))
+    return fitted.cluster_centers_, fitted.labels_
+
+
+def _centres(xy: NDArray[np.generic], class_index: int, value: NDArray[np.float64]) -> Points:
+    n = len(xy)
+    return Points(
+        xy.astype(np.int32),
+        np.full(n, class_index, dtype=np.int32),
+        value.astype(np.float32),
+        np.zeros(n, dtype=np.int16),
+    )

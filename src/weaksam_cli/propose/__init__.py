@@ -1,0 +1,1 @@
+"""Stage `propose`: point prompts to class-agnostic boxes, by a promptable segmenter."""

@@ -1,0 +1,110 @@
+"""Official SAM checkpoints to networks of the `segment-anything` package; what does not fit is told key by key."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import torch
+from segment_anything import sam_model_registry
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from weaksam_cli.errors import UserError
+
+SamVariant = Literal["vit_h", "vit_l", "vit_b"]
+
+ENCODER_WIDTHS: Final[Mapping[int, SamVariant]] = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}
+"""The width of the image encoder tells the variants apart (spec 03 §1)."""
+
+_WIDTH_KEY: Final = "image_encoder.pos_embed"
+_NAMED_KEYS: Final = 3
+_REMEDY: Final = (
+    "Use a checkpoint published for segment-anything, and check its SHA-256 with `weaksam weights`."
+)
+
+
+def load_sam(variant: SamVariant, checkpoint: Path, *, device: torch.device | str = "cpu") -> Sam:
+    """The network `variant` with the weights of `checkpoint`, frozen, in evaluation mode, on `device`.
+
+    Raises:
+        UserError: for an unknown variant, and a file that is missing, damaged, of another kind or another variant.
+    """
+    if variant not in get_args(SamVariant):
+        raise UserError(
+            f"no SAM variant {variant!r}", remedy=f"Use one of {', '.join(get_args(SamVariant))}."
+        )
+    state = read_state_dict(checkpoint)
+    # Without memory of its own, the network costs no random initialisation of up to 636 million numbers.
+    with torch.device("meta"):
+        sam = sam_model_registry[variant]()
+    load_weights(sam, state, where=str(checkpoint))
+    return sam.to(device=device, dtype=torch.float32)
+
+
+def read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, on the CPU; nothing in the file is executed.
+
+    Raises:
+        UserError: for a missing, empty, truncated or foreign file.
+    """
+    where = str(checkpoint)
+    if not checkpoint.is_file():
+        raise UserError(
+            "no such checkpoint",
+            where=where,
+            remedy="Run `weaksam doctor` to see where weights are looked for.",
+        )
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError("not a file of weights alone", where=where, remedy=_REMEDY) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError("cannot be read: truncated or damaged", where=where, remedy=_REMEDY) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError("holds no table of named tensors", where=where, remedy=_REMEDY)
+    return state
+
+
+def load_weights(sam: Sam, state: Mapping[str, Tensor], *, where: str) -> None:
+    """Give `sam` the tensors of `state`, every one of them, then freeze it.
+
+    Raises:
+        UserError: when keys are missing or unexpected or shapes differ: how many, and the first few.
+    """
+    complaints = mismatches({key: tuple(value.shape) for key, value in sam.state_dict().items()}, state)
+    if complaints:
+        raise UserError("; ".join(complaints), where=where, remedy=_remedy(state))
+    sam.load_state_dict(dict(state), assign=True)
+    sam.requires_grad_(False)
+    sam.eval()
+
+
+def mismatches(wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
+    """What `state` lacks, has too much, or has in another shape; empty when it fits."""
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    differing = [
+        f"{key} {tuple(state[key].shape)} instead of {shape}"
+        for key, shape in wanted.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
+    return [f"{len(found)} tensors {kind}: {_first_few(found)}" for kind, found in groups if found]
+
+
+def _first_few(names: list[str]) -> str:
+    rest = len(names) - _NAMED_KEYS
+    listed = ", ".join(names[:_NAMED_KEYS])
+    return f"{listed} and {rest} more" if rest > 0 else listed
+
+
+def _remedy(state: Mapping[str, Tensor]) -> str:
+    width = state[_WIDTH_KEY].shape[-1] if _WIDTH_KEY in state and state[_WIDTH_KEY].ndim else 0
+    if width in ENCODER_WIDTHS:
+        return (
+            f"The image encoder's width of {width} is that of {ENCODER_WIDTHS[width]}: is the variant right?"
+        )
+    return _REMEDY

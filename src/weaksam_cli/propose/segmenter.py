@@ -1,0 +1,87 @@
+"""What `propose` and `pgt` ask of a promptable segmenter, SAM or not."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.structures.boxes import FloatArray
+from weaksam_cli.structures.types import PromptedMasks
+
+FOREGROUND: Final = 1
+BACKGROUND: Final = 0
+PADDING: Final = -1
+"""Labels of point prompts."""
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Answers point and box prompts on one picture at a time with three nested masks each."""
+
+    @property
+    def encodings(self) -> int:
+        """How many pictures were encoded since the segmenter was made; one for each `set_image`."""
+        ...
+
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Encode the picture (H, W, 3), uint8 RGB, that the next prompts are about.
+
+        Raises:
+            ValueError: for another shape or dtype.
+        """
+        ...
+
+    def prompt_points(
+        self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False
+    ) -> PromptedMasks:
+        """Masks of n prompts of up to p points each.
+
+        Args:
+            xy: float32 (n, p, 2), column and row in pixels of the picture; a peak at column 3 is 3.0.
+            labels: int8 (n, p): 1 foreground, 0 background, -1 padding. Padding fills prompts of fewer points
+                up to p and has no influence on the answer.
+            masks: also return the masks as compressed RLE.
+
+        Raises:
+            ValueError: for other shapes, a prompt without any point, or no picture set.
+        """
+        ...
+
+    def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:
+        """Masks of n box prompts, float32 (n, 4), xyxy pixel edges.
+
+        Raises:
+            ValueError: for another shape, or no picture set.
+        """
+        ...
+
+
+def check_image(image: NDArray[np.generic]) -> None:
+    """Refuse what is not uint8 (H, W, 3) with at least one pixel.
+
+    Raises:
+        ValueError: naming the shape and dtype met.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"image: expected uint8 (H, W, 3), met {image.dtype} {image.shape}")
+
+
+def check_points(xy: NDArray[np.generic], labels: NDArray[np.generic]) -> None:
+    """Refuse point prompts of wrong shape or label, coordinates that are not finite, prompts without a point.
+
+    Raises:
+        ValueError: naming what was expected and met.
+    """
+    if xy.ndim != 3 or xy.shape[2] != 2:
+        raise ValueError(f"xy: expected shape (n, p, 2), met {xy.shape}")
+    if labels.shape != xy.shape[:2]:
+        raise ValueError(f"labels: expected shape {xy.shape[:2]}, met {labels.shape}")
+    if not np.isin(labels, (FOREGROUND, BACKGROUND, PADDING)).all():
+        raise ValueError("labels: expected 1 (foreground), 0 (background) or -1 (padding)")
+    if not np.isfinite(np.asarray(xy, dtype=np.float64)).all():
+        raise ValueError("xy: expected finite coordinates, met NaN or infinity")
+    bare = np.flatnonzero((labels == PADDING).all(axis=1))
+    if bare.size:
+        raise ValueError(f"labels: prompt {int(bare[0])} has no point")

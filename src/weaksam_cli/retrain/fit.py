@@ -1,0 +1,141 @@
+"""Train the recipe's Faster R-CNN on pseudo ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from weaksam_cli.detectron.batches import BatchLoader, EpochSampler, augmentation_rng
+from weaksam_cli.detectron.checkpoint import SaveBytes
+from weaksam_cli.detectron.schedule import LearningRateSchedule
+from weaksam_cli.detectron.training import Progress, TrainingResult, TrainingSettings, train
+from weaksam_cli.errors import UserError
+from weaksam_cli.retrain.dataset import ImageReader, training_item
+from weaksam_cli.retrain.faster_rcnn import build_detector, channel_order
+from weaksam_cli.retrain.recipe import FasterRcnnRecipe, Schedule
+
+
+@dataclass(frozen=True)
+class TrainedDetector:
+    """A trained model with what is needed to predict with it.
+
+    Attributes:
+        model: detectron2's GeneralizedRCNN.
+        config: detectron2's configuration that it was built from.
+        result: how the training went.
+    """
+
+    model: nn.Module
+    config: Any
+    result: TrainingResult
+
+
+def fit(
+    recipe: FasterRcnnRecipe,
+    entries: Sequence[Mapping[str, Any]],
+    class_count: int,
+    *,
+    read_image: ImageReader,
+    device: str,
+    seed: int,
+    checkpoint: Path,
+    fingerprint: str,
+    save_bytes: SaveBytes,
+    progress: Progress | None = None,
+    workers: int = 0,
+) -> TrainedDetector:
+    """Build and train the detector, going on from `checkpoint` where that file exists.
+
+    Args:
+        recipe: what to train.
+        entries: pictures with pseudo boxes (`dataset.dataset_dicts`).
+        class_count: number of classes.
+        read_image: from an entry's `file_name` to uint8 RGB (H, W, 3).
+        device: `cpu`, `cuda` or `cuda:k`.
+        seed: decides the initial weights, the order of the pictures, the augmentation and the sampling.
+        checkpoint, fingerprint, save_bytes, progress, workers: see `detectron.training`.
+
+    Raises:
+        UserError: no picture has a pseudo box, or what `train` and `build_detector` raise.
+    """
+    if not any(entry["annotations"] for entry in entries):
+        raise UserError(
+            "no picture has a pseudo box",
+            where="pseudo ground truth",
+            remedy="Lower the thresholds of `weaksam pgt` or look at the detections of `weaksam wsod`",
+        )
+    torch.manual_seed(seed)
+    config, model = build_detector(recipe, class_count, device)
+    settings = TrainingSettings(
+        schedule=learning_rates(recipe.schedule),
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_period=recipe.schedule.checkpoint_period,
+        fingerprint=fingerprint,
+        gradient_clip=recipe.schedule.gradient_clip,
+        mixed_precision=recipe.schedule.mixed_precision,
+        workers=workers,
+    )
+    result = train(
+        model,
+        make_optimizer(model, recipe.schedule),
+        batch_loader(recipe, entries, read_image, seed),
+        settings,
+        save_bytes=save_bytes,
+        progress=progress,
+    )
+    return TrainedDetector(model, config, result)
+
+
+def learning_rates(schedule: Schedule) -> LearningRateSchedule:
+    """The recipe's learning rates as a function of the iteration."""
+    return LearningRateSchedule(
+        iterations=schedule.iterations,
+        milestones=schedule.milestones,
+        gamma=schedule.gamma,
+        warmup_iterations=schedule.warmup_iterations,
+        warmup_factor=schedule.warmup_factor,
+        cosine=schedule.decay == "cosine",
+    )
+
+
+def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
+    """Stochastic gradient descent over the layers that are not frozen; normalisation layers do not decay."""
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for module in model.modules():
+        own = [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
+        (kept if isinstance(module, nn.BatchNorm2d) else decayed).extend(own)
+    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}]
+    if kept:
+        groups.append({"params": kept, "weight_decay": 0.0})
+    return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum)
+
+
+def batch_loader(
+    recipe: FasterRcnnRecipe, entries: Sequence[Mapping[str, Any]], read_image: ImageReader, seed: int
+) -> BatchLoader:
+    """The items of each iteration, a pure function of (seed, iteration)."""
+    sampler = EpochSampler(len(entries), recipe.schedule.batch_size, seed)
+    images, order = recipe.train_images, channel_order(recipe)
+
+    def load(iteration: int) -> list[dict[str, Any]]:
+        return [
+            training_item(
+                entries[index],
+                read_image,
+                augmentation_rng(seed, iteration, position),
+                short_sides=images.short_sides,
+                max_size=images.max_size,
+                flip=images.flip,
+                channel_order=order,
+            )
+            for position, index in enumerate(sampler.indices(iteration))
+        ]
+
+    return load

@@ -1,0 +1,89 @@
+"""`labels/source.json`: where a dataset's images and annotations lie on this machine.
+
+Kept apart from the labels themselves, so that artifacts do not depend on the place of a dataset.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.errors import UserError
+
+SOURCE_FILE = Path("labels") / "source.json"
+
+
+class Source(BaseModel):
+    """What `weaksam data` was pointed at.
+
+    Attributes:
+        layout: voc, coco or folder.
+        path: the dataset; relative paths are relative to the run directory (the demo lies in it).
+        image_root: the folder that image paths are relative to.
+        splits: split -> role (train or test).
+        options: what else the reader of the layout was told.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    layout: str
+    path: str
+    image_root: str
+    splits: dict[str, str]
+    options: dict[str, Any]
+
+
+def _resolve(run_root: Path, text: str) -> Path:
+    path = Path(text)
+    return path if path.is_absolute() else run_root / path
+
+
+def dataset_path(run_root: Path, source: Source) -> Path:
+    """The dataset on this machine."""
+    return _resolve(run_root, source.path)
+
+
+def image_root(run_root: Path, source: Source) -> Path:
+    """The folder of images on this machine.
+
+    Raises:
+        UserError: when it is not there.
+    """
+    root = _resolve(run_root, source.image_root)
+    if not root.is_dir():
+        raise UserError(
+            "the folder of images is not there (any more)",
+            where=str(root),
+            remedy="Run `weaksam data SOURCE` again with the new place: the labels stay fresh",
+        )
+    return root
+
+
+def write_source(ops: FileOps, run_root: Path, source: Source) -> None:
+    """Note where the dataset lies; does nothing when that is noted already."""
+    path = run_root / SOURCE_FILE
+    data = json.dumps(source.model_dump(), indent=1, ensure_ascii=False).encode() + b"\n"
+    if not path.is_file() or path.read_bytes() != data:
+        ops.write_atomically(path, data)
+
+
+def read_source(run_root: Path) -> Source:
+    """Read it back.
+
+    Raises:
+        UserError: when `weaksam data` has not been run, or the file is damaged.
+    """
+    path = run_root / SOURCE_FILE
+    try:
+        return Source.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise UserError(
+            "this run has no dataset yet",
+            where=str(run_root),
+            remedy="Run `weaksam data SOURCE` (or `data demo`) first",
+        ) from error
+    except (ValueError, ValidationError) as error:
+        raise UserError("not readable", where=str(path), remedy="Run `weaksam data SOURCE` again") from error

@@ -1,0 +1,1 @@
+"""Stage `wsod`: a detector learned from proposals and image-level labels (WSDDN, OICR, MIST)."""

@@ -1,0 +1,210 @@
+"""Mining of pseudo boxes from proposal scores, and the labels that proposals get from them (spec 04 §A.3, §B.2).
+
+Everything is about one picture with R proposals and C classes. Scores are (R, C) without a background column; classes are
+indexes 0 to C - 1 and -1 is background, so `labels + 1` indexes a head whose first output is background. All functions run
+without gradient, on the device of their inputs, and answer every R including 0 and pictures without any class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from weaksam_cli.wsod.box_geometry import pairwise_iou
+
+BACKGROUND: Final = -1
+
+_FEW_PROPOSALS: Final = 10
+"""Below this many proposals MIST takes one seed a class (spec 04 §A.3)."""
+
+
+@dataclass(frozen=True)
+class PseudoBoxes:
+    """Boxes taken as ground truth of one picture.
+
+    Attributes:
+        boxes: (m, 4), xyxy, copies of proposals.
+        classes: int64 (m,), 0 to C - 1.
+        scores: (m,), score of the proposal for that class.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What each of R proposals learns.
+
+    Attributes:
+        labels: int64 (R,), class or -1 for background.
+        weights: (R,), score of the nearest pseudo box, also for background; 0 when the picture has no pseudo box.
+        matched: (R, 4), the nearest pseudo box; the proposal itself when the picture has none.
+    """
+
+    labels: Tensor
+    weights: Tensor
+    matched: Tensor
+
+
+@torch.no_grad()
+def top_one_pseudo_boxes(
+    scores: Tensor, boxes: Tensor, image_labels: Tensor, *, exclusive: bool = True
+) -> PseudoBoxes:
+    """The best proposal of each class of the picture, as the original OICR does.
+
+    Args:
+        scores: (R, C).
+        boxes: (R, 4), xyxy.
+        image_labels: (C,), true or 1 for the classes of the picture.
+        exclusive: a proposal that is the best of one class counts as scored 0 for the classes after it.
+    """
+    remaining = scores.clone()
+    chosen: list[PseudoBoxes] = []
+    for index in _classes(scores, image_labels):
+        best = remaining[:, index].argmax()
+        chosen.append(_seeds(best[None], index, remaining[:, index], boxes))
+        if exclusive:
+            remaining[best] = 0
+    return _pool(chosen, scores, boxes)
+
+
+@torch.no_grad()
+def max_ratio_pseudo_boxes(
+    scores: Tensor,
+    boxes: Tensor,
+    image_labels: Tensor,
+    *,
+    ratio: float = 0.9,
+    nms_threshold: float = 0.5,
+    class_wise: bool = False,
+) -> PseudoBoxes:
+    """Proposals that score at least `ratio` of their class's maximum, thinned by NMS, by decreasing score.
+
+    Args:
+        scores: (R, C).
+        boxes: (R, 4), xyxy.
+        image_labels: (C,), true or 1 for the classes of the picture.
+        ratio: share of the class's best score.
+        nms_threshold: a box whose IoU with a better one is strictly above gives way.
+        class_wise: suppress within a class only. The published code suppresses over all classes together, by which a
+            class may lose its only pseudo box to another class on the same region.
+    """
+    chosen: list[PseudoBoxes] = []
+    for index in _classes(scores, image_labels):
+        column = scores[:, index]
+        near_best = torch.nonzero(column >= ratio * column.max()).flatten()
+        seeds = _seeds(near_best, index, column, boxes)
+        chosen.append(_suppress(seeds, nms_threshold) if class_wise else seeds)
+    pooled = _pool(chosen, scores, boxes)
+    if class_wise:
+        return _take(pooled, pooled.scores.argsort(descending=True, stable=True))
+    return _suppress(pooled, nms_threshold)
+
+
+@torch.no_grad()
+def mist_pseudo_boxes(
+    scores: Tensor,
+    boxes: Tensor,
+    image_labels: Tensor,
+    *,
+    share: float = 0.15,
+    iou_threshold: float = 0.2,
+    plus_one: bool = False,
+) -> PseudoBoxes:
+    """MIST: among the top share of proposals of each class, those that overlap no better one; class by class, then rank.
+
+    A proposal that gives way still suppresses those ranked below it, unlike in greedy NMS.
+
+    Args:
+        scores: (R, C).
+        boxes: (R, 4), xyxy.
+        image_labels: (C,), true or 1 for the classes of the picture.
+        share: the top int(R * share) proposals are candidates, at least one; exactly one below 10 proposals.
+        iou_threshold: keep a proposal whose IoU with every better candidate is strictly below.
+        plus_one: boxes are inclusive pixel indexes; see `box_geometry`.
+    """
+    count = max(1, int(len(scores) * share)) if len(scores) >= _FEW_PROPOSALS else 1
+    chosen: list[PseudoBoxes] = []
+    for index in _classes(scores, image_labels):
+        column = scores[:, index]
+        ranked = column.argsort(descending=True, stable=True)[:count]
+        overlaps = pairwise_iou(boxes[ranked], boxes[ranked], plus_one=plus_one)
+        with_better = overlaps.triu(diagonal=1).amax(dim=0)
+        kept = with_better < iou_threshold
+        kept[0] = True
+        chosen.append(_seeds(ranked[kept], index, column, boxes))
+    return _pool(chosen, scores, boxes)
+
+
+@torch.no_grad()
+def assign(
+    boxes: Tensor,
+    pseudo: PseudoBoxes,
+    *,
+    foreground_iou: float = 0.5,
+    above: bool = False,
+    plus_one: bool = False,
+) -> Assignment:
+    """Give each proposal the class and score of the pseudo box that it overlaps most; the first of equals wins.
+
+    Args:
+        boxes: (R, 4), xyxy.
+        pseudo: pseudo boxes of the picture; none makes every proposal background of weight 0.
+        foreground_iou: a proposal is foreground from this IoU on.
+        above: the IoU must be strictly above, as in the original OICR.
+        plus_one: boxes are inclusive pixel indexes; see `box_geometry`.
+    """
+    if not len(pseudo) or not len(boxes):
+        labels = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+        return Assignment(labels, pseudo.scores.new_zeros(len(boxes)), boxes.clone())
+    overlaps = pairwise_iou(boxes, pseudo.boxes, plus_one=plus_one)
+    nearest = overlaps.argmax(dim=1)
+    best = overlaps.gather(1, nearest[:, None])[:, 0]
+    foreground = best > foreground_iou if above else best >= foreground_iou
+    labels = pseudo.classes[nearest].masked_fill(~foreground, BACKGROUND)
+    return Assignment(labels, pseudo.scores[nearest], pseudo.boxes[nearest])
+
+
+def _classes(scores: Tensor, image_labels: Tensor) -> list[int]:
+    """Classes of the picture in index order; none when there is no proposal to carry them."""
+    if image_labels.shape != scores.shape[1:]:
+        raise ValueError(
+            f"image_labels: expected shape {tuple(scores.shape[1:])}, met {tuple(image_labels.shape)}"
+        )
+    if not len(scores):
+        return []
+    return [int(index) for index in torch.nonzero(image_labels).flatten()]
+
+
+def _seeds(index: Tensor, class_index: int, column: Tensor, boxes: Tensor) -> PseudoBoxes:
+    """The proposals at `index` as pseudo boxes of one class, scored by its `column` of the scores."""
+    return PseudoBoxes(boxes[index], torch.full_like(index, class_index), column[index])
+
+
+def _take(pseudo: PseudoBoxes, order: Tensor) -> PseudoBoxes:
+    return PseudoBoxes(pseudo.boxes[order], pseudo.classes[order], pseudo.scores[order])
+
+
+def _suppress(pseudo: PseudoBoxes, threshold: float) -> PseudoBoxes:
+    """NMS over all classes together, by decreasing score; torchvision's needs one floating type."""
+    return _take(pseudo, nms(pseudo.boxes.float(), pseudo.scores.float(), threshold))
+
+
+def _pool(chosen: list[PseudoBoxes], scores: Tensor, boxes: Tensor) -> PseudoBoxes:
+    if not chosen:
+        none = torch.zeros(0, dtype=torch.int64, device=boxes.device)
+        return PseudoBoxes(boxes[:0], none, scores.new_zeros(0))
+    return PseudoBoxes(
+        torch.cat([part.boxes for part in chosen]),
+        torch.cat([part.classes for part in chosen]),
+        torch.cat([part.scores for part in chosen]),
+    )

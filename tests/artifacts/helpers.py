@@ -1,0 +1,96 @@
+"""A small sharded product and a disk that fails on command."""
+
+from __future__ import annotations
+
+import errno
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.schema import Column, Format, ImageRows
+from weaksam_cli.console import Console, Mode
+from weaksam_cli.errors import ImageError
+from weaksam_cli.execution import ImageFunction
+from weaksam_cli.pipeline import Context, Product, ShardedMaker
+from weaksam_cli.runs import RunDirectory
+from weaksam_cli.weights import WeightsFinder
+
+FORM = Format(
+    "weaksam/test",
+    1,
+    columns=(Column("boxes", "float32", (4,)), Column("kind", "int8")),
+    image_columns=(Column("score", "float32", (2,)),),
+    blobs=(Column("values", "float16"),),
+)
+
+
+def rows_of(image_id: str) -> ImageRows:
+    """Rows that are a function of the image's name; the counts 0, 1, 2, 6, 7 all occur."""
+    number = int(image_id[1:])
+    count = (0, 1, 2, 6, 7)[number % 5]
+    generator = np.random.default_rng(number)
+    return ImageRows(
+        columns={
+            "boxes": generator.random((count, 4), dtype=np.float32),
+            "kind": np.arange(count, dtype=np.int8),
+        },
+        image={"score": generator.random(2, dtype=np.float32)},
+        blobs={"values": [generator.random(index * 3).astype(np.float16) for index in range(count)]},
+    )
+
+
+@dataclass(frozen=True)
+class RowsWork:
+    """Computes `rows_of`; the images in `broken` cannot be done."""
+
+    broken: tuple[str, ...] = ()
+
+    def open(self) -> ImageFunction:
+        def function(image_id: str) -> ImageRows:
+            if image_id in self.broken:
+                raise ImageError("truncated", where=f"/somewhere/{image_id}")
+            return rows_of(image_id)
+
+        return function
+
+
+class StubStage:
+    name = "cam"
+    version = 1
+    recipe_types: dict[str, type] = {}  # noqa: RUF012
+    train_only = False
+
+
+def product(path: Path, images: int = 11, broken: tuple[str, ...] = (), recipe: int = 1) -> Product:
+    ids = [f"i{number}" for number in range(images)]
+    maker = ShardedMaker(FORM, ids, RowsWork(broken), "test", {"kind_names": ["a", "b"]}, shard_images=4)
+    return Product(path, FORM.name, FORM.version, "trainval", {"knob": recipe}, {}, maker, "test rows")
+
+
+def context(root: Path, ops: FileOps | None = None, **changes: object) -> Context:
+    values: dict[str, object] = {
+        "dataset": "demo",
+        "run": RunDirectory(root),
+        "console": Console(Mode.QUIET, io.StringIO(), io.StringIO()),
+        "ops": ops or FileOps(),
+        "weights": WeightsFinder(()),
+        **changes,
+    }
+    return Context(**values)  # type: ignore[arg-type]
+
+
+@dataclass
+class FaultyOps(FileOps):
+    """Fails at the k-th operation (counted from 0), once; `fail_at` None never fails."""
+
+    fail_at: int | None = None
+    kind: int = errno.ENOSPC
+    log: list[str] = field(default_factory=list)
+
+    def before(self, operation: str, path: Path) -> None:
+        self.log.append(operation)
+        if self.fail_at is not None and len(self.log) - 1 == self.fail_at:
+            raise OSError(self.kind, "No space left on device", str(path))

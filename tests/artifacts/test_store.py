@@ -1,0 +1,197 @@
+"""The artifact store: what is written, what survives a fault at any file operation, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.artifacts.helpers import FORM, FaultyOps, StubStage, context, product, rows_of
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
+from weaksam_cli.artifacts.schema import Format, ImageRows, concatenate
+from weaksam_cli.artifacts.shards import shards_root
+from weaksam_cli.errors import IncompleteError, UserError
+from weaksam_cli.pipeline import make_product
+
+STAGE = StubStage()
+
+
+def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
+    path = tmp_path / "cam" / "trainval.h5"
+    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    with open_artifact(path, FORM) as artifact:
+        assert artifact.image_ids == [f"i{number}" for number in range(11)]
+        assert artifact.table("kind_names") == ["a", "b"]
+        for image_id in artifact:
+            expected = rows_of(image_id)
+            np.testing.assert_array_equal(artifact.rows(image_id, "boxes"), expected.columns["boxes"])
+            np.testing.assert_array_equal(artifact.rows(image_id, "kind"), expected.columns["kind"])
+            np.testing.assert_array_equal(artifact.image_value(image_id, "score"), expected.image["score"])
+            blobs = artifact.blobs(image_id, "values")
+            assert [len(blob) for blob in blobs] == [len(blob) for blob in expected.blobs["values"]]
+            for blob, want in zip(blobs, expected.blobs["values"], strict=True):
+                np.testing.assert_array_equal(blob, want)
+
+
+def test_three_lines_of_h5py_are_enough(tmp_path: Path) -> None:
+    path = tmp_path / "cam" / "trainval.h5"
+    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    with h5py.File(path) as file:
+        index = file["image_ids"].asstr()[...].tolist().index("i4")
+        boxes = file["boxes"][file["offsets"][index] : file["offsets"][index + 1]]
+    np.testing.assert_array_equal(boxes, rows_of("i4").columns["boxes"])
+
+
+@pytest.mark.parametrize("images", [0, 1, 4, 5, 11])
+def test_the_bytes_do_not_depend_on_interruptions(tmp_path: Path, images: int) -> None:
+    whole = tmp_path / "whole" / "a.h5"
+    make_product(product(whole, images), STAGE, context(tmp_path / "whole"))  # type: ignore[arg-type]
+    counter = FaultyOps()
+    make_product(product(tmp_path / "count" / "a.h5", images), STAGE, context(tmp_path / "count", counter))  # type: ignore[arg-type]
+    for k in range(len(counter.log)):
+        root = tmp_path / f"k{k}"
+        path = root / "a.h5"
+        with pytest.raises(OSError, match="No space left"):
+            make_product(product(path, images), STAGE, context(root, FaultyOps(fail_at=k)))  # type: ignore[arg-type]
+        assert not list(root.rglob("*.tmp")), f"operation {k} ({counter.log[k]}) left a temporary file"
+        if receipt_path(path).exists():
+            open_artifact(path, FORM).close()
+        make_product(product(path, images), STAGE, context(root))  # type: ignore[arg-type]
+        assert path.read_bytes() == whole.read_bytes(), f"operation {k} ({counter.log[k]})"
+
+
+def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    counter = FaultyOps()
+    make_product(product(tmp_path / "n" / "a.h5"), STAGE, context(tmp_path / "n", counter))  # type: ignore[arg-type]
+    shard_writes = [k for k, name in enumerate(counter.log) if name == "write"]
+    with pytest.raises(OSError):
+        make_product(product(path), STAGE, context(tmp_path, FaultyOps(fail_at=shard_writes[2])))  # type: ignore[arg-type]
+    assert len(list(shards_root(path).rglob("*.h5"))) == 2
+    after = FaultyOps()
+    make_product(product(path), STAGE, context(tmp_path, after))  # type: ignore[arg-type]
+    assert after.log.count("write") == counter.log.count("write") - 2
+    assert not shards_root(path).exists()
+
+
+def test_a_fresh_artifact_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    before = {item: item.stat().st_mtime_ns for item in tmp_path.rglob("*")}
+    ops = FaultyOps()
+    make_product(product(path), STAGE, context(tmp_path, ops))  # type: ignore[arg-type]
+    assert ops.log == []
+    assert {item: item.stat().st_mtime_ns for item in tmp_path.rglob("*")} == before
+
+
+def test_another_recipe_needs_overwrite(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"recipe knob: 1 -> 2.*--overwrite"):
+        make_product(product(path, recipe=2), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    record = make_product(product(path, recipe=2), STAGE, context(tmp_path, overwrite=True))  # type: ignore[arg-type]
+    assert record.identity.recipe == {"knob": 2}
+
+
+def test_failed_images_are_listed_and_strict_ends_with_code_3(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    record = make_product(product(path, broken=("i2", "i9")), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    assert [failure.image for failure in record.failed] == ["i2", "i9"]
+    assert record.images == 9
+    with open_artifact(path) as artifact:
+        assert artifact.failed == {"i2": "truncated", "i9": "truncated"}
+        with pytest.raises(UserError, match="i9.*failed in this stage: truncated"):
+            artifact.span("i9")
+    strict = tmp_path / "strict" / "a.h5"
+    with pytest.raises(IncompleteError) as caught:
+        make_product(product(strict, broken=("i2",)), STAGE, context(tmp_path, strict=True))  # type: ignore[arg-type]
+    assert caught.value.exit_code == 3
+    assert read_receipt(strict) is not None
+
+
+@pytest.mark.parametrize("position", [0, 9, 100, 1000, -1])
+def test_one_flipped_byte_is_noticed(tmp_path: Path, position: int) -> None:
+    path = tmp_path / "a.h5"
+    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged or was changed"):
+        open_artifact(path, FORM)
+
+
+def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.h5"
+    make_product(product(whole), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    path = tmp_path / "a.h5"
+    counter = FaultyOps()
+    make_product(product(tmp_path / "n.h5"), STAGE, context(tmp_path, counter))  # type: ignore[arg-type]
+    last_write = max(k for k, name in enumerate(counter.log) if name == "append")
+    with pytest.raises(OSError):
+        make_product(product(path), STAGE, context(tmp_path, FaultyOps(fail_at=last_write)))  # type: ignore[arg-type]
+    shard = sorted(shards_root(path).rglob("*.h5"))[1]
+    shard.write_bytes(shard.read_bytes()[:-40])
+    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    assert path.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "not written by weaksam"),
+        ({"format": "weaksam/points"}, "holds points, expected test"),
+        ({"format_version": 99}, "version 99, this program reads up to 1"),
+    ],
+)
+def test_foreign_and_newer_files_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = tmp_path / "a.h5"
+    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    receipt_path(path).unlink()
+    with h5py.File(path, "r+") as file:
+        for name, value in change.items():
+            file.attrs[name] = value
+    with pytest.raises(UserError, match=message):
+        open_artifact(path, FORM)
+
+
+@pytest.mark.parametrize("damage", ["text", "no_offsets", "short_offsets", "falling_offsets", "short_column"])
+def test_files_that_only_look_like_artifacts_are_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.h5"
+    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    receipt_path(path).unlink()
+    if damage == "text":
+        path.write_text("hello")
+    else:
+        with h5py.File(path, "r+") as file:
+            if damage == "no_offsets":
+                del file["offsets"]
+            elif damage == "short_offsets":
+                file["offsets"].resize((3,))
+            elif damage == "falling_offsets":
+                file["offsets"][2] = 100
+            else:
+                file["kind"].resize((1,))
+    with pytest.raises(UserError, match=r"damaged|not a readable|lacks"):
+        open_artifact(path, FORM)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        open_artifact(tmp_path / "none.h5")
+
+
+def test_wrong_shapes_name_image_column_and_both_shapes() -> None:
+    rows = rows_of("i3")
+    bad = ImageRows({**rows.columns, "kind": np.zeros((6, 2))}, rows.image, rows.blobs)
+    with pytest.raises(ValueError, match=r"i3: column kind: expected shape \(6,\), met \(6, 2\)"):
+        concatenate(FORM, [("i3", bad)])
+
+
+def test_an_older_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    newer = Format(FORM.name, 2, FORM.columns, FORM.image_columns, FORM.blobs)
+    open_artifact(path, newer).close()

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from weaksam_cli.propose import sam as sam_module
+from weaksam_cli.propose.assembly import AssemblySettings, assemble, grid_proposals, pad_prompts
+from weaksam_cli.propose.grid import GridFilter
+from weaksam_cli.propose.sam import SamSegmenter
+from weaksam_cli.propose.segmenter import Segmenter
+from weaksam_cli.structures import masks as rle
+from weaksam_cli.structures.boxes import edges_to_inclusive
+from weaksam_cli.structures.types import Points, PromptedMasks
+
+Picture = Callable[[int, int], NDArray[np.uint8]]
+SIZES = [(90, 140), (140, 90), (64, 64), (128, 128), (33, 301), (300, 7), (1, 1)]
+
+
+def predictor_answer(
+    sam: Any, image: NDArray[np.uint8], multimask: bool = True, **prompt: Any
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    from segment_anything import SamPredictor
+
+    predictor = SamPredictor(sam)
+    predictor.set_image(image)
+    masks, quality, _ = predictor.predict(multimask_output=multimask, **prompt)
+    return masks, quality
+
+
+def assert_same(answer: PromptedMasks, row: int, masks: NDArray[np.bool_], quality: NDArray[np.float32]) -> None:
+    assert answer.counts is not None
+    height, width = masks.shape[1:]
+    ours = rle.decode(answer.counts[row], height, width)
+    # The two run other batches, so a pixel on the threshold may fall to either side.
+    assert (ours != masks).mean() < 1e-3
+    np.testing.assert_allclose(answer.predicted_iou[row], quality, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(answer.area[row], ours.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(answer.boxes[row], rle.tight_boxes(answer.counts[row], height, width))
+
+
+def random_prompts(height: int, width: int, lengths: list[int]) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    generator = np.random.default_rng(height + width)
+    total = sum(lengths)
+    xy = np.stack([generator.integers(0, width, total), generator.integers(0, height, total)], axis=1)
+    ends = np.cumsum(lengths)
+    members = [np.arange(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    return pad_prompts(xy.astype(np.float32), members)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_points_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: tuple[int, int]) -> None:
+    image = picture(*size)
+    xy, labels = random_prompts(*size, [1, 3, 1, 2, 3])
+    labels[1, 2] = 0
+    segmenter = SamSegmenter(tiny_sam, points_per_batch=2)
+    segmenter.set_image(image)
+    answer = segmenter.prompt_points(xy, labels, masks=True)
+    for row in range(len(xy)):
+        real = labels[row] >= 0
+        masks, quality = predictor_answer(tiny_sam, image, point_coords=xy[row][real], point_labels=labels[row][real])
+        assert_same(answer, row, masks, quality)
+
+
+@pytest.mark.parametrize("size", SIZES[:5])
+def test_boxes_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: tuple[int, int]) -> None:
+    height, width = size
+    image = picture(height, width)
+    boxes = np.asarray([[0, 0, width, height], [1, 2, width / 2, height / 3], [3, 3, 9, 21]], np.float32)
+    segmenter = SamSegmenter(tiny_sam, points_per_batch=2)
+    segmenter.set_image(image)
+    answer = segmenter.prompt_boxes(boxes, masks=True)
+    counts, single_quality = segmenter.single_box_masks(boxes)
+    for row, box in enumerate(boxes):
+        masks, quality = predictor_answer(tiny_sam, image, box=box)
+        assert_same(answer, row, masks, quality)
+        single, quality = predictor_answer(tiny_sam, image, multimask=False, box=box)
+        assert (rle.decode([counts[row]], height, width) != single).mean() < 1e-3
+        np.testing.assert_allclose(single_quality[row], quality[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(90, 140), (140, 90), (40, 40)])
+@pytest.mark.parametrize("threshold", [0.0, 6.0])
+@pytest.mark.parametrize(
+    "settings", [GridFilter(0.3, 0.3, 0.3), GridFilter(-4.0, 0.01, 0.95), GridFilter(-1.0, 0.2, 0.7)]
+)
+def test_grid_agrees_with_automatic_mask_generation(
+    tiny_sam_factory: Callable[[int], Any],
+    picture: Picture,
+    size: tuple[int, int],
+    threshold: float,
+    settings: GridFilter,
+) -> None:
+    from segment_anything import SamAutomaticMaskGenerator
+
+    sam = tiny_sam_factory(0)
+    sam.mask_threshold = threshold
+    height, width = size
+    image = picture(height, width)
+    reference = SamAutomaticMaskGenerator(
+        sam,
+        points_per_side=6,
+        points_per_batch=5,
+        # The generator skips a filter whose threshold is not above 0.
+        pred_iou_thresh=max(settings.predicted_iou, 1e-9),
+        stability_score_thresh=settings.stability,
+        box_nms_thresh=settings.nms,
+    )
+    if settings.predicted_iou < 0:
+        reference.pred_iou_thresh = 0.0
+        settings = GridFilter(-np.inf, settings.stability, settings.nms)
+    expected = reference.generate(image)
+    segmenter = SamSegmenter(sam, points_per_batch=5)
+    segmenter.set_image(image)
+    found = grid_proposals(
+        segmenter, height, width, AssemblySettings(points_per_side=6, grid_filter=settings), masks=True
+    )
+    assert found.counts is not None
+    filled = [item for item in expected if item["area"] > 0]
+    assert len(found) == len(filled)
+    inclusive = edges_to_inclusive(found.boxes)
+    for row, item in enumerate(filled):
+        left, top, w, h = item["bbox"]
+        np.testing.assert_array_equal(inclusive[row], [left, top, left + w, top + h])
+        np.testing.assert_allclose(found.predicted_iou[row], item["predicted_iou"], rtol=1e-4)
+        np.testing.assert_allclose(found.stability[row], item["stability_score"], rtol=1e-3)
+        assert (rle.decode([found.counts[row]], height, width)[0] != item["segmentation"]).mean() < 1e-3
+        x, y = item["point_coords"][0]
+        prompt = int(found.prompt[row])
+        assert ((prompt % 6 + 0.5) / 6 * width, (prompt // 6 + 0.5) / 6 * height) == pytest.approx((x, y))
+
+
+def test_padding_has_no_influence(tiny_sam: Any, picture: Picture) -> None:
+    image = picture(60, 80)
+    xy, labels = random_prompts(60, 80, [1, 4, 2])
+    segmenter = SamSegmenter(tiny_sam)
+    segmenter.set_image(image)
+    together = segmenter.prompt_points(xy, labels, masks=True)
+    for row in range(3):
+        real = labels[row] >= 0
+        alone = segmenter.prompt_points(xy[row : row + 1, real], labels[row : row + 1, real], masks=True)
+        np.testing.assert_allclose(together.predicted_iou[row], alone.predicted_iou[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(together.boxes[row], alone.boxes[0])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("budget", [1, 16 * 1024 * 1024])
+def test_batches_change_nothing(
+    tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch, batch: int, budget: int
+) -> None:
+    xy, labels = random_prompts(50, 70, [1] * 9)
+    whole = SamSegmenter(tiny_sam)
+    whole.set_image(picture(50, 70))
+    expected = whole.prompt_points(xy, labels)
+    monkeypatch.setattr(sam_module, "FULL_SIZE_PIXELS", budget)
+    segmenter = SamSegmenter(tiny_sam, points_per_batch=batch)
+    segmenter.set_image(picture(50, 70))
+    found = segmenter.prompt_points(xy, labels)
+    np.testing.assert_allclose(found.predicted_iou, expected.predicted_iou, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.area, expected.area, atol=3)
+    assert found.counts is None
+
+
+def test_full_size_masks_stay_within_the_budget(
+    tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = 0
+    measure = sam_module.measure_logits
+
+    def watched(logits: Any, **options: Any) -> Any:
+        nonlocal largest
+        largest = max(largest, logits.numel())
+        return measure(logits, **options)
+
+    monkeypatch.setattr(sam_module, "measure_logits", watched)
+    monkeypatch.setattr(sam_module, "FULL_SIZE_PIXELS", 200_000)
+    segmenter = SamSegmenter(tiny_sam)
+    segmenter.set_image(picture(200, 300))
+    xy, labels = random_prompts(200, 300, [1] * 20)
+    segmenter.prompt_points(xy, labels)
+    assert 0 < largest <= 200_000
+
+
+def test_one_image_encoding_a_picture(tiny_sam_factory: Callable[[int], Any], picture: Picture) -> None:
+    sam = tiny_sam_factory(1)
+    calls: list[int] = []
+    sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
+    segmenter = SamSegmenter(sam)
+    points = Points(
+        np.asarray([[5, 6], [30, 20], [7, 9]], np.int32),
+        np.asarray([0, 3, 0], np.int32),
+        np.ones(3, np.float32),
+        np.zeros(3, np.int16),
+    )
+    sources = {"coarse": points, "fine": points, "cross": points}
+    for number in (1, 2):
+        assemble(segmenter, picture(40, 60), sources, AssemblySettings(points_per_side=4))  # type: ignore[arg-type]
+        segmenter.prompt_boxes(np.asarray([[1, 1, 20, 20]], np.float32))
+        assert len(calls) == segmenter.encodings == number
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_no_prompt_gives_no_mask(tiny_sam: Any, picture: Picture, masks: bool) -> None:
+    segmenter = SamSegmenter(tiny_sam)
+    segmenter.set_image(picture(20, 30))
+    none = segmenter.prompt_points(np.zeros((0, 1, 2), np.float32), np.zeros((0, 1), np.int8), masks=masks)
+    assert len(none) == 0 and none.boxes.shape == (0, 3, 4)
+    assert len(segmenter.prompt_boxes(np.zeros((0, 4), np.float32), masks=masks)) == 0
+    assert segmenter.single_box_masks(np.zeros((0, 4), np.float32))[0] == []
+
+
+def test_is_a_segmenter(tiny_sam: Any) -> None:
+    assert isinstance(SamSegmenter(tiny_sam), Segmenter)
+
+
+def test_refuses_what_does_not_fit(tiny_sam: Any, picture: Picture) -> None:
+    segmenter = SamSegmenter(tiny_sam)
+    one = (np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int8))
+    with pytest.raises(ValueError, match="no picture is set"):
+        segmenter.prompt_points(*one)
+    with pytest.raises(ValueError, match="no picture is set"):
+        segmenter.prompt_boxes(np.zeros((1, 4), np.float32))
+    with pytest.raises(ValueError, match="uint8"):
+        segmenter.set_image(np.zeros((4, 4, 3), np.float32))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="uint8"):
+        segmenter.set_image(np.zeros((4, 4), np.uint8))
+    segmenter.set_image(picture(8, 8))
+    bad: list[tuple[Any, Any, str]] = [
+        (np.zeros((1, 2), np.float32), np.ones((1, 1), np.int8), r"\(n, p, 2\)"),
+        (np.zeros((2, 1, 2), np.float32), np.ones((1, 1), np.int8), "labels"),
+        (np.zeros((1, 1, 2), np.float32), np.full((1, 1), 2, np.int8), "labels"),
+        (np.zeros((1, 1, 2), np.float32), np.full((1, 1), -1, np.int8), "prompt 0 has no point"),
+        (np.full((1, 1, 2), np.nan, np.float32), np.ones((1, 1), np.int8), "finite"),
+    ]
+    for xy, labels, message in bad:
+        with pytest.raises(ValueError, match=message):
+            segmenter.prompt_points(xy, labels)
+    with pytest.raises(ValueError, match="points_per_batch"):
+        SamSegmenter(tiny_sam, points_per_batch=0)
