@@ -107,6 +107,7 @@ class Product:
         split: the split that it belongs to.
         recipe: the part of the recipe that decides its contents, as JSON values.
         inputs: name -> file that it is made from; every one must be there.
+        digests: name -> digest of inputs that are no artifacts (a dataset that was read).
         make: writes it (atomically, under `Job.path`).
         what: a few words for the person who waits.
     """
@@ -119,6 +120,7 @@ class Product:
     inputs: Mapping[str, Path]
     make: Maker
     what: str
+    digests: Mapping[str, receipts.InputDigest] = field(default_factory=dict)
 
 
 class Stage(Protocol[R_contra]):
@@ -204,7 +206,10 @@ def identify(product: Product, stage: Stage[Any], context: Context) -> receipts.
         recipe_name=context.recipe_name,
         recipe=dict(product.recipe),
         seed=context.seed,
-        inputs={name: _input_digest(name, path, context) for name, path in product.inputs.items()},
+        inputs={
+            **product.digests,
+            **{name: _input_digest(name, path, context) for name, path in product.inputs.items()},
+        },
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from weaksam_cli.propose import sam as sam_module
 from weaksam_cli.propose.assembly import AssemblySettings, assemble, grid_proposals, pad_prompts
 from weaksam_cli.propose.grid import GridFilter
+from weaksam_cli.propose.mask_measures import measure_logits
 from weaksam_cli.propose.sam import SamSegmenter
 from weaksam_cli.propose.segmenter import Segmenter
 from weaksam_cli.structures import masks as rle
@@ -31,7 +32,9 @@ def predictor_answer(
     return masks, quality
 
 
-def assert_same(answer: PromptedMasks, row: int, masks: NDArray[np.bool_], quality: NDArray[np.float32]) -> None:
+def assert_same(
+    answer: PromptedMasks, row: int, masks: NDArray[np.bool_], quality: NDArray[np.float32]
+) -> None:
     assert answer.counts is not None
     height, width = masks.shape[1:]
     ours = rle.decode(answer.counts[row], height, width)
@@ -42,7 +45,9 @@ def assert_same(answer: PromptedMasks, row: int, masks: NDArray[np.bool_], quali
     np.testing.assert_array_equal(answer.boxes[row], rle.tight_boxes(answer.counts[row], height, width))
 
 
-def random_prompts(height: int, width: int, lengths: list[int]) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+def random_prompts(
+    height: int, width: int, lengths: list[int]
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     generator = np.random.default_rng(height + width)
     total = sum(lengths)
     xy = np.stack([generator.integers(0, width, total), generator.integers(0, height, total)], axis=1)
@@ -61,7 +66,9 @@ def test_points_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: 
     answer = segmenter.prompt_points(xy, labels, masks=True)
     for row in range(len(xy)):
         real = labels[row] >= 0
-        masks, quality = predictor_answer(tiny_sam, image, point_coords=xy[row][real], point_labels=labels[row][real])
+        masks, quality = predictor_answer(
+            tiny_sam, image, point_coords=xy[row][real], point_labels=labels[row][real]
+        )
         assert_same(answer, row, masks, quality)
 
 
@@ -85,7 +92,7 @@ def test_boxes_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: t
 @pytest.mark.parametrize("size", [(90, 140), (140, 90), (40, 40)])
 @pytest.mark.parametrize("threshold", [0.0, 6.0])
 @pytest.mark.parametrize(
-    "settings", [GridFilter(0.3, 0.3, 0.3), GridFilter(-4.0, 0.01, 0.95), GridFilter(-1.0, 0.2, 0.7)]
+    "settings", [GridFilter(0.3, 0.3, 0.3), GridFilter(-np.inf, 0.01, 0.95), GridFilter(-np.inf, 0.2, 0.7)]
 )
 def test_grid_agrees_with_automatic_mask_generation(
     tiny_sam_factory: Callable[[int], Any],
@@ -104,14 +111,11 @@ def test_grid_agrees_with_automatic_mask_generation(
         sam,
         points_per_side=6,
         points_per_batch=5,
-        # The generator skips a filter whose threshold is not above 0.
-        pred_iou_thresh=max(settings.predicted_iou, 1e-9),
+        # The generator leaves out a filter whose threshold is not above 0.
+        pred_iou_thresh=max(settings.predicted_iou, 0.0),
         stability_score_thresh=settings.stability,
         box_nms_thresh=settings.nms,
     )
-    if settings.predicted_iou < 0:
-        reference.pred_iou_thresh = 0.0
-        settings = GridFilter(-np.inf, settings.stability, settings.nms)
     expected = reference.generate(image)
     segmenter = SamSegmenter(sam, points_per_batch=5)
     segmenter.set_image(image)
@@ -168,12 +172,11 @@ def test_full_size_masks_stay_within_the_budget(
     tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     largest = 0
-    measure = sam_module.measure_logits
 
     def watched(logits: Any, **options: Any) -> Any:
         nonlocal largest
         largest = max(largest, logits.numel())
-        return measure(logits, **options)
+        return measure_logits(logits, **options)
 
     monkeypatch.setattr(sam_module, "measure_logits", watched)
     monkeypatch.setattr(sam_module, "FULL_SIZE_PIXELS", 200_000)

@@ -146,7 +146,7 @@ def _water(rng: np.random.Generator, height: int, width: int, horizon: int, tone
     coarse = value_noise(rng, height, width, 7, 70)
     near = np.clip((np.arange(height, dtype=np.float32) - horizon) / depth, 0, 1)[:, None]
     waves = (fine - 0.5) * (1 - near * 0.55) + (coarse - 0.5) * near * 1.1
-    glints = np.clip(fine * coarse * 3.6 - 1.75, 0, 1) * 130
+    glints = np.clip(fine * coarse * 2.6 - 1.25, 0, 1) * 90
     return rows + (waves * 60 + glints)[..., None]
 
 
@@ -241,11 +241,11 @@ def _room(rng: np.random.Generator, height: int, width: int) -> Backdrop:
         floor = _blend(_colour(lighter(dark, 0.72)), _colour(lighter(dark, 0.18)), _shrink(tiles.astype(np.float32)))
     else:
         wood: Colour = [(176, 122, 76), (150, 104, 74), (196, 150, 104)][int(rng.integers(3))]
-        plank = np.floor(across * 7 + 100)
+        plank = np.floor(across * 5 + 100)
         tone = np.sin(plank * 12.9898) * 0.5
-        seams = (np.mod(across * 7 + 100, 1.0) < 0.05).astype(np.float32)
+        seams = (np.mod(across * 5 + 100, 1.0) < 0.04).astype(np.float32)
         grain = value_noise(rng, height - horizon, width, 9, 3)
-        floor = _colour(wood) + ((_shrink(tone) + grain - 0.5) * 34 - _shrink(seams) * 46)[..., None]
+        floor = _colour(wood) + ((_shrink(tone) + grain - 0.5) * 34 - _shrink(seams) * 34)[..., None]
     glow = np.exp(-(((np.arange(width, dtype=np.float32) / width - float(rng.uniform(0.2, 0.8))) / 0.35) ** 2))
     pixels = np.concatenate([wall, floor]) * (0.88 + 0.2 * glow)[None, :, None]
     shadow = np.exp(-(np.abs(np.arange(height, dtype=np.float32) - horizon) / (0.05 * height)))

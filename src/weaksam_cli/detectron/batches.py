@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,9 @@ class EpochSampler:
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.batch_size < 1:
-            raise ValueError(f"expected at least one picture and a batch of one, met {self.size} and {self.batch_size}")
+            raise ValueError(
+                f"expected at least one picture and a batch of one, met {self.size} and {self.batch_size}"
+            )
 
     def indices(self, iteration: int) -> list[int]:
         """Indexes of the pictures of a step, in order."""
@@ -55,7 +57,9 @@ def step_seed(seed: int, iteration: int) -> int:
     return int(np.random.SeedSequence((seed, _STEP, iteration)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def batches(load: BatchLoader, start: int, stop: int, workers: int = 0) -> Iterator[list[dict[str, Any]]]:
+def batches(
+    load: BatchLoader, start: int, stop: int, workers: int = 0
+) -> Generator[list[dict[str, Any]], None, None]:
     """The batches of iterations `start` to `stop` - 1, in order; the same for any number of workers.
 
     With workers, threads load that many steps ahead (decoding and resizing release Python's lock).

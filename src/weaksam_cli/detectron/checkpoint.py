@@ -58,11 +58,15 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
         raise UserError("this is no training checkpoint of weaksam", where=str(path), remedy=again)
     if values["version"] != VERSION:
         raise UserError(
-            f"checkpoint version {values['version']}, this program reads {VERSION}", where=str(path), remedy=again
+            f"checkpoint version {values['version']}, this program reads {VERSION}",
+            where=str(path),
+            remedy=again,
         )
     if values["fingerprint"] != fingerprint:
         raise UserError(
-            "the checkpoint belongs to a training with another recipe, seed or input", where=str(path), remedy=again
+            "the checkpoint belongs to a training with another recipe, seed or input",
+            where=str(path),
+            remedy=again,
         )
     fields = ("iteration", "model", "optimizer", "scaler", "fingerprint")
     return Checkpoint(**{name: values[name] for name in fields})

@@ -135,7 +135,9 @@ def quiet_loggers(log_file: Path | None = None) -> None:
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()
-        handler = logging.FileHandler(log_file, encoding="utf-8", delay=True) if log_file else logging.NullHandler()
+        handler = (
+            logging.FileHandler(log_file, encoding="utf-8", delay=True) if log_file else logging.NullHandler()
+        )
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,12 +42,15 @@ class FrozenNormConv2d(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, convolution: nn.Conv2d, norm: nn.Module, *, activate: bool) -> None:
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, *, activate: bool) -> None:
         super().__init__()
-        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        mean, variance = norm.running_mean, norm.running_var
+        if mean is None or variance is None:
+            raise ValueError("expected a normalisation with running statistics")
+        factor = norm.weight * torch.rsqrt(variance + norm.eps)
         self.weight = nn.Parameter(convolution.weight.detach().clone())
         self.register_buffer("scale", factor.detach().clone())
-        self.register_buffer("shift", (norm.bias - norm.running_mean * factor).detach().clone())
+        self.register_buffer("shift", (norm.bias - mean * factor).detach().clone())
         self.stride = int(convolution.stride[0])
         self.groups = convolution.groups
         self.activate = activate
@@ -77,14 +80,12 @@ class _Block(nn.Module):
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        names = [name for name, _ in block.named_children() if name.startswith("conv")]
-        norms = [name for name, _ in block.named_children() if name.startswith("bn")]
-        last = len(names) - 1
+        convolutions = [m for name, m in block.named_children() if name.startswith("conv")]
+        norms = [m for name, m in block.named_children() if name.startswith("bn")]
+        pairs = cast(list[tuple[nn.Conv2d, nn.BatchNorm2d]], list(zip(convolutions, norms, strict=True)))
+        last = len(pairs) - 1
         self.layers = nn.Sequential(
-            *(
-                FrozenNormConv2d(getattr(block, conv), getattr(block, norm), activate=index < last)
-                for index, (conv, norm) in enumerate(zip(names, norms, strict=True))
-            )
+            *(FrozenNormConv2d(conv, norm, activate=index < last) for index, (conv, norm) in enumerate(pairs))
         )
         self.has_skip = bool(block.has_skip)
 
@@ -104,8 +105,11 @@ class Lite0Backbone(Backbone):
 
     def __init__(self, network: nn.Module, out_features: tuple[str, ...], freeze_at: int = 0) -> None:
         super().__init__()
-        self.stem = FrozenNormConv2d(network.conv_stem, network.bn1, activate=True)
-        self.stages = nn.ModuleList(nn.Sequential(*(_Block(block) for block in stage)) for stage in network.blocks)
+        timm_network: Any = network
+        self.stem = FrozenNormConv2d(timm_network.conv_stem, timm_network.bn1, activate=True)
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(_Block(block) for block in stage)) for stage in timm_network.blocks
+        )
         self._out_features = list(out_features)
         self._out_feature_strides = {name: _OUTPUTS[name][1] for name in out_features}
         self._out_feature_channels = {name: _OUTPUTS[name][2] for name in out_features}
@@ -139,14 +143,14 @@ def load_network(weights: str) -> nn.Module:
     return load_lite0(None if weights == "imagenet" else Path(weights)).network
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_weaksam_lite0_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Lite0Backbone:
     """The bare network; reads `MODEL.LITE0.{WEIGHTS,OUT_FEATURES}` and `MODEL.BACKBONE.FREEZE_AT`."""
     node: Any = cfg.MODEL.LITE0
     return Lite0Backbone(load_network(node.WEIGHTS), tuple(node.OUT_FEATURES), cfg.MODEL.BACKBONE.FREEZE_AT)
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_weaksam_lite0_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The network below a feature pyramid; reads `MODEL.FPN.*` besides."""
     return FPN(

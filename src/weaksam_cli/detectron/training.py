@@ -99,12 +99,19 @@ class ResumableTrainer(SimpleTrainer):
         data = next(self._data_loader_iter)
         torch.manual_seed(step_seed(self.settings.seed, self.iter))
         with torch.autocast("cuda", dtype=torch.float16, enabled=self.settings.mixed_precision):
-            losses = self.model(data)
+            losses = self._forward(data)
             total = sum(losses.values())
         self._record(losses)
         self.optimizer.zero_grad()
         if total.requires_grad:  # a batch may leave nothing to learn from
             self._update(total)
+
+    def _forward(self, data: Any) -> dict[str, Tensor]:
+        try:
+            losses: dict[str, Tensor] = self.model(data)
+        except FloatingPointError as error:  # detectron2's proposal network looks at its own outputs
+            raise self._diverged("the proposals") from error
+        return losses
 
     def _update(self, total: Tensor) -> None:
         self.scaler.scale(total).backward()
@@ -119,13 +126,16 @@ class ResumableTrainer(SimpleTrainer):
         values = {name: float(value.detach()) for name, value in losses.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
-            raise DivergedError(
-                f"{', '.join(bad)} became NaN or infinite at iteration {self.iter}",
-                where="training",
-                remedy=f"Lower the learning rate or lengthen the warm-up; {self._last_good()}",
-            )
+            raise self._diverged(", ".join(bad))
         self.last_losses = values
         self.storage.put_scalars(**values)
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"{what} became NaN or infinite at iteration {self.iter}",
+            where="training",
+            remedy=f"Lower the learning rate or lengthen the warm-up; {self._last_good()}",
+        )
 
     def _last_good(self) -> str:
         if self.saved_iteration == 0:
@@ -133,7 +143,7 @@ class ResumableTrainer(SimpleTrainer):
         return f"the last good checkpoint is {self.settings.checkpoint} (iteration {self.saved_iteration})"
 
 
-class LearningRateHook(HookBase):  # type: ignore[misc]
+class LearningRateHook(HookBase):
     """Sets each group's learning rate to its `initial_lr` times the schedule's factor before every step."""
 
     def __init__(self, schedule: LearningRateSchedule) -> None:
@@ -147,7 +157,7 @@ class LearningRateHook(HookBase):  # type: ignore[misc]
         self.trainer.storage.put_scalar("learning_rate_factor", factor)
 
 
-class CheckpointHook(HookBase):  # type: ignore[misc]
+class CheckpointHook(HookBase):
     """Writes the checkpoint every `checkpoint_period` iterations and after the last."""
 
     def __init__(self, settings: TrainingSettings, save_bytes: SaveBytes) -> None:
@@ -171,7 +181,7 @@ class CheckpointHook(HookBase):  # type: ignore[misc]
         trainer.saved_iteration = done
 
 
-class ProgressHook(HookBase):  # type: ignore[misc]
+class ProgressHook(HookBase):
     """Calls back after every step."""
 
     def __init__(self, progress: Progress) -> None:
@@ -208,7 +218,9 @@ def train(
     device = next(model.parameters()).device
     if settings.mixed_precision and device.type != "cuda":
         raise UserError(
-            "mixed precision needs a CUDA device", where="mixed_precision", remedy="Set it to false or use --device cuda"
+            "mixed precision needs a CUDA device",
+            where="mixed_precision",
+            remedy="Set it to false or use --device cuda",
         )
     started = time.monotonic()
     for group in optimizer.param_groups:

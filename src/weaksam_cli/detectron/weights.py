@@ -91,7 +91,9 @@ def load_resnet50(model: nn.Module, weights: str, pixels: str) -> None:
         _expect_pixels(path, pixels, "msra_bgr", "detectron2's R-50.pkl")
         values = _align(backbone, values, caffe2)
     state = {name: value for name, value in values.items() if name in backbone.state_dict()}
-    missing = sorted(name for name in backbone.state_dict() if name not in state and "num_batches" not in name)
+    missing = sorted(
+        name for name in backbone.state_dict() if name not in state and "num_batches" not in name
+    )
     if missing:
         raise UserError(
             f"{len(missing)} tensors of a ResNet-50 are missing, the first is {missing[0]}",
@@ -119,7 +121,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], bool]:
     if path.suffix == ".pkl":
         content = load_arrays(path)
         if isinstance(content, Mapping) and "model" not in content:
-            content = {"model": content.get("blobs", content), "__author__": "Caffe2"}
+            blobs = content.get("blobs", content)
+            content = {"model": _without_momentum(blobs), "__author__": "Caffe2"}
         caffe2 = isinstance(content, Mapping) and content.get("__author__") == "Caffe2"
     else:
         content = load_tensors(path)
@@ -127,6 +130,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], bool]:
         raise UserError("expected a dictionary of tensors", where=str(path))
     values = content.get("model", content.get("state_dict", content))
     return {str(name): torch.as_tensor(value) for name, value in values.items() if _is_array(value)}, caffe2
+
+
+def _without_momentum(blobs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in blobs.items() if not str(name).endswith("_momentum")}
 
 
 def _is_array(value: Any) -> bool:

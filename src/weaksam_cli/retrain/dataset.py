@@ -16,7 +16,11 @@ ImageReader = Callable[[str], NDArray[np.uint8]]
 
 
 def dataset_dicts(
-    coco: Mapping[str, Any], class_names: Sequence[str], *, keep_empty: bool, path_of: Callable[[str], str] = str
+    coco: Mapping[str, Any],
+    class_names: Sequence[str],
+    *,
+    keep_empty: bool,
+    path_of: Callable[[str], str] = str,
 ) -> list[dict[str, Any]]:
     """detectron2's list of dataset dicts of a COCO-JSON document, in the order of its images.
 
@@ -50,7 +54,9 @@ def dataset_dicts(
         name = names.get(int(annotation["category_id"]))
         if entry is None or name not in position:
             field, value = (
-                ("image_id", annotation["image_id"]) if entry is None else ("category_id", annotation["category_id"])
+                ("image_id", annotation["image_id"])
+                if entry is None
+                else ("category_id", annotation["category_id"])
             )
             raise UserError(
                 f"{field} {value} is not among the document's images and the detector's classes",
@@ -122,7 +128,9 @@ def training_item(
     from detectron2.structures import Boxes, Instances
 
     image = read_image(entry["file_name"])
-    height, width = resized_shape(*image.shape[:2], int(rng.choice(np.asarray(short_sides))), max_size)
+    height, width = resized_shape(
+        image.shape[0], image.shape[1], int(rng.choice(np.asarray(short_sides))), max_size
+    )
     boxes = box_math.as_boxes([item["bbox"] for item in entry["annotations"]])
     boxes = box_math.scale(boxes, width / image.shape[1], height / image.shape[0])
     image = resize(image, height, width)
@@ -131,7 +139,9 @@ def training_item(
         boxes = box_math.flip_horizontal(boxes, width)
     instances = Instances((height, width))
     instances.gt_boxes = Boxes(torch.from_numpy(boxes))
-    instances.gt_classes = torch.tensor([item["category_id"] for item in entry["annotations"]], dtype=torch.int64)
+    instances.gt_classes = torch.tensor(
+        [item["category_id"] for item in entry["annotations"]], dtype=torch.int64
+    )
     instances.gt_scores = torch.tensor([item["score"] for item in entry["annotations"]], dtype=torch.float32)
     return {
         "image": image_tensor(image, channel_order),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from weaksam_cli.detectron.compat import import_detectron2
@@ -87,8 +85,14 @@ def _configure_proposals(cfg: CfgNode, detector: Detector) -> None:
     rpn = cfg.MODEL.RPN
     rpn.IN_FEATURES = levels
     rpn.BATCH_SIZE_PER_IMAGE = detector.rpn_batch
-    rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST = detector.rpn_before_nms_train, detector.rpn_before_nms_test
-    rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST = detector.rpn_after_nms_train, detector.rpn_after_nms_test
+    rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST = (
+        detector.rpn_before_nms_train,
+        detector.rpn_before_nms_test,
+    )
+    rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST = (
+        detector.rpn_after_nms_train,
+        detector.rpn_after_nms_test,
+    )
 
 
 def _configure_box_head(cfg: CfgNode, detector: Detector, class_count: int) -> None:

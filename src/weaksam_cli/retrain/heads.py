@@ -37,7 +37,7 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
     The iteration is that of detectron2's `EventStorage`, which the trainer keeps equal to its own, also after a resume.
     """
 
-    @configurable
+    @configurable  # type: ignore[untyped-decorator]
     def __init__(self, input_shape: Any, *, roi_drop: RoiDrop, **kwargs: Any) -> None:
         super().__init__(input_shape, **kwargs)
         if self.box_reg_loss_type != "smooth_l1" or self.bbox_pred.out_features != self.num_classes * 4:
@@ -84,7 +84,9 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
     def _distances(self, deltas: Tensor, classes: Tensor, foreground: Tensor, proposals: list[Any]) -> Tensor:
         boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
         # A picture without objects has no gt_boxes; its RoIs are background and their place is never read.
-        matched = torch.cat([(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals])
+        matched = torch.cat(
+            [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
+        )
         targets = self.box2box_transform.get_deltas(boxes[foreground], matched[foreground])
         chosen = deltas.view(-1, self.num_classes, 4)[foreground, classes[foreground]]
         return regression_distances(chosen, targets, self.smooth_l1_beta)

@@ -43,19 +43,23 @@ def make_detector(model: nn.Module, cfg: Any, inference: Inference) -> Detector:
         return lambda image: _detect(augmented, image, image, order)
 
     def detect(image: NDArray[np.uint8]) -> Detections:
-        shape = resized_shape(*image.shape[:2], inference.short_side, inference.max_size)
+        shape = resized_shape(image.shape[0], image.shape[1], inference.short_side, inference.max_size)
         return _detect(model, image, resize(image, *shape), order)
 
     return detect
 
 
-def predict(detector: Detector, image_files: Iterable[tuple[str, str]], read_image: ImageReader) -> Iterator[tuple[str, Detections]]:
+def predict(
+    detector: Detector, image_files: Iterable[tuple[str, str]], read_image: ImageReader
+) -> Iterator[tuple[str, Detections]]:
     """Detections of each of `image_files` (key, path), in order."""
     for key, path in image_files:
         yield key, detector(read_image(path))
 
 
-def _detect(model: nn.Module, original: NDArray[np.uint8], image: NDArray[np.uint8], order: str) -> Detections:
+def _detect(
+    model: nn.Module, original: NDArray[np.uint8], image: NDArray[np.uint8], order: str
+) -> Detections:
     height, width = original.shape[:2]
     with torch.inference_mode():
         answer = model([{"image": image_tensor(image, order), "height": height, "width": width}])

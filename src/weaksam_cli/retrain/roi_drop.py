@@ -67,10 +67,8 @@ def find_dropped(
     large_reg = distances > tau_reg
     if semantics == "separate":
         return Dropped(large_cls, large_reg)
-    if semantics == "intersection":
-        regression = large_cls[foreground] & large_reg
-    else:
-        regression = large_cls[foreground] | large_reg
+    combine = torch.logical_and if semantics == "intersection" else torch.logical_or
+    regression = combine(large_cls[foreground], large_reg)
     classification = torch.zeros_like(large_cls)
     classification[foreground] = regression
     return Dropped(classification, regression)

@@ -1,0 +1,1 @@
+"""Stage `data`: a dataset becomes images and image-level labels, without boxes."""

@@ -1,0 +1,1 @@
+"""Evaluation protocols; the only package, with `report`, that reads ground-truth boxes."""

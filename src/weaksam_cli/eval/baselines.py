@@ -1,0 +1,123 @@
+"""Trivial detectors that a trained one has to beat in CorLoc."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.eval.class_maps import ClassMaps
+from weaksam_cli.structures.boxes import FloatArray, as_boxes, clip, scale
+from weaksam_cli.structures.types import Detections
+
+RING_FACTOR = 1.8
+"""Sides of the surroundings over those of the box; ContextLocNet's context region uses the same."""
+SMALLEST_AREA = 1e-6
+
+Float64Array = NDArray[np.float64]
+
+
+def whole_picture_detections(
+    sizes: Mapping[str, tuple[int, int]], classes: Mapping[str, Sequence[int]]
+) -> dict[str, Detections]:
+    """The whole picture as the box of every image-level label.
+
+    Args:
+        sizes: picture key to height and width.
+        classes: picture key to the classes of its label.
+    """
+    answer = {}
+    for key, labels in classes.items():
+        height, width = sizes[key]
+        answer[key] = Detections(
+            as_boxes([[0, 0, width, height]] * len(labels)),
+            np.asarray(labels, dtype=np.int32).reshape(-1),
+            np.ones(len(labels), dtype=np.float32),
+        )
+    return answer
+
+
+def best_contrast_detections(
+    proposals: Mapping[str, FloatArray], maps: Mapping[str, ClassMaps], *, ring_factor: float = RING_FACTOR
+) -> dict[str, Detections]:
+    """The proposal with the best contrast of the class map, for every class of every picture with maps.
+
+    Args:
+        proposals: picture key to boxes float32 (n, 4), xyxy pixel edges.
+        maps: picture key to the maps of the classes of its label.
+        ring_factor: see `contrast`.
+
+    Returns:
+        Picture key to one detection a class, its score the contrast; none where there is no proposal with an area.
+    """
+    answer = {}
+    for key, picture in maps.items():
+        boxes = proposals.get(key, as_boxes([]))
+        if len(boxes) == 0 or len(picture.class_index) == 0:
+            answer[key] = Detections.empty()
+            continue
+        values = contrast(boxes, picture, ring_factor=ring_factor)
+        best = values.argmax(axis=1)
+        found = Detections(boxes[best], picture.class_index, values.max(axis=1).astype(np.float32))
+        answer[key] = found.take(np.isfinite(found.scores))
+    return answer
+
+
+def contrast(boxes: FloatArray, picture: ClassMaps, *, ring_factor: float = RING_FACTOR) -> Float64Array:
+    """Mean of every map inside every box minus its mean in the ring around the box.
+
+    The ring is the box with its sides enlarged by `ring_factor` about its centre, cut to the picture, without the
+    box. A box without a ring, such as the whole picture, has the contrast 0; one without an area minus infinity.
+
+    Args:
+        boxes: float32 (n, 4), xyxy pixel edges of the picture.
+        picture: maps (k, h, w).
+        ring_factor: above 1.
+
+    Returns:
+        float64 (k, n).
+
+    Raises:
+        ValueError: for a factor of 1 or less.
+    """
+    if ring_factor <= 1:
+        raise ValueError(f"ring_factor: expected more than 1, met {ring_factor}")
+    height, width = picture.maps.shape[1:]
+    inner = clip(boxes, picture.height, picture.width)
+    centre = (inner[:, :2] + inner[:, 2:]) / 2
+    reach = (inner[:, 2:] - inner[:, :2]) / 2 * np.float32(ring_factor)
+    outer = clip(np.concatenate([centre - reach, centre + reach], axis=1), picture.height, picture.width)
+    factors = (width / picture.width, height / picture.height)
+    integral = integral_images(picture.maps)
+    inside, inside_area = box_sums(integral, scale(inner, *factors))
+    enlarged, enlarged_area = box_sums(integral, scale(outer, *factors))
+    ring_area = enlarged_area - inside_area
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = inside / inside_area - (enlarged - inside) / ring_area
+    difference = np.where(ring_area > SMALLEST_AREA, difference, 0)
+    return np.where(inside_area > SMALLEST_AREA, difference, -np.inf)
+
+
+def integral_images(maps: NDArray[np.floating]) -> Float64Array:
+    """Sums of maps (k, h, w) above and left of every corner, (k, h + 1, w + 1)."""
+    integral = np.zeros((maps.shape[0], maps.shape[1] + 1, maps.shape[2] + 1))
+    integral[:, 1:, 1:] = maps.astype(np.float64).cumsum(axis=1).cumsum(axis=2)
+    return integral
+
+
+def box_sums(integral: Float64Array, boxes: NDArray[np.floating]) -> tuple[Float64Array, Float64Array]:
+    """Integral (k, n) of the maps over boxes in cells of the map, fractions of cells included, and areas (n,)."""
+    x1, y1, x2, y2 = boxes.astype(np.float64).T
+    sums = _corner(integral, y2, x2) - _corner(integral, y1, x2) - _corner(integral, y2, x1)
+    return sums + _corner(integral, y1, x1), np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+
+
+def _corner(integral: Float64Array, y: Float64Array, x: Float64Array) -> Float64Array:
+    """The integral at fractional corners: bilinear between whole ones, exact for maps constant within a cell."""
+    row = np.clip(np.floor(y), 0, integral.shape[1] - 2).astype(np.int64)
+    column = np.clip(np.floor(x), 0, integral.shape[2] - 2).astype(np.int64)
+    down, right = y - row, x - column
+    upper = integral[:, row, column] * (1 - right) + integral[:, row, column + 1] * right
+    lower = integral[:, row + 1, column] * (1 - right) + integral[:, row + 1, column + 1] * right
+    return upper * (1 - down) + lower * down

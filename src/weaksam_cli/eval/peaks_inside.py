@@ -1,0 +1,126 @@
+"""How well class activation maps point at objects: the pointing game, and the energy inside boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.eval.class_maps import ClassMaps
+from weaksam_cli.eval.matching import check_classes, in_order
+from weaksam_cli.eval.results import PerClass
+from weaksam_cli.structures.boxes import FloatArray
+from weaksam_cli.structures.types import GroundTruth, Points
+
+
+def peaks_inside(
+    ground_truth: Mapping[str, GroundTruth],
+    points: Mapping[str, Points],
+    class_names: Sequence[str],
+    *,
+    only_best: bool = True,
+) -> PerClass:
+    """Share of the points that lie inside a box of their class.
+
+    Difficult objects may be hit. Points without a class (-1) are left out.
+
+    Args:
+        ground_truth: picture key to objects.
+        points: picture key to points; a point stands for the centre of its pixel.
+        class_names: names of the classes, in the order of the class indexes.
+        only_best: take the point of the highest value for every picture and class (the pointing game; of equal
+            ones the first); otherwise take all points.
+
+    Returns:
+        Shares; the support is the number of points.
+
+    Raises:
+        UserError: for points of a picture that the ground truth does not hold.
+        ValueError: for classes outside `class_names`.
+    """
+    total, hits = np.zeros((2, len(class_names)), dtype=np.int64)
+    ordered = in_order(ground_truth, points, Points.empty(), name="points")
+    for objects, found in zip(ground_truth.values(), ordered, strict=True):
+        rows = _best_rows(found) if only_best else np.flatnonzero(found.class_index >= 0)
+        classes = found.class_index[rows].astype(np.int64)
+        check_classes(classes, len(class_names), name="points")
+        centres = found.xy[rows][:, None].astype(np.float32) + np.float32(0.5)
+        within = (centres >= objects.boxes[None, :, :2]) & (centres < objects.boxes[None, :, 2:])
+        same_class = classes[:, None] == objects.class_index
+        np.add.at(total, classes, 1)
+        np.add.at(hits, classes, (within.all(axis=2) & same_class).any(axis=1))
+    return PerClass.ratio(class_names, hits, total)
+
+
+def _best_rows(points: Points) -> NDArray[np.int64]:
+    order = np.argsort(-points.value, kind="stable")
+    classes, first = np.unique(points.class_index[order], return_index=True)
+    best: NDArray[np.int64] = order[first[classes >= 0]]
+    return best
+
+
+def energy_inside(
+    ground_truth: Mapping[str, GroundTruth], maps: Mapping[str, ClassMaps], class_names: Sequence[str]
+) -> PerClass:
+    """Mean over the maps of a class of the share of a map's sum that lies inside the boxes of the class.
+
+    A map is read as constant within a cell; a pixel is inside when its centre is. Negative values count as 0, and
+    a map without energy has the share 0.
+
+    Args:
+        ground_truth: picture key to objects.
+        maps: picture key to maps; a missing picture has none.
+        class_names: names of the classes, in the order of the class indexes.
+
+    Returns:
+        Shares; the support is the number of maps.
+
+    Raises:
+        UserError: for maps of a picture that the ground truth does not hold.
+        ValueError: for classes outside `class_names`.
+    """
+    in_order(ground_truth, maps, None, name="maps")
+    total, shares = np.zeros(len(class_names), dtype=np.int64), np.zeros(len(class_names))
+    for key, picture in maps.items():
+        check_classes(picture.class_index.astype(np.int64), len(class_names), name="maps")
+        objects = ground_truth[key]
+        for class_index, heat in zip(picture.class_index, picture.maps, strict=True):
+            weight = _covered(objects.boxes[objects.class_index == class_index], picture)
+            positive = np.maximum(heat.astype(np.float64), 0)
+            cells = _cell_pixels(picture)
+            energy = float((positive * cells).sum())
+            total[class_index] += 1
+            shares[class_index] += float((positive * weight).sum()) / energy if energy > 0 else 0.0
+    means = np.divide(shares, total, out=np.full(len(total), np.nan), where=total > 0)
+    return PerClass.of(class_names, means, total)
+
+
+def _cells(picture: ClassMaps) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The row of the map under every row of the picture, and the same for columns."""
+    height, width = picture.maps.shape[1:]
+    rows = ((np.arange(picture.height) + 0.5) * height / picture.height).astype(np.int64)
+    columns = ((np.arange(picture.width) + 0.5) * width / picture.width).astype(np.int64)
+    return rows, columns
+
+
+def _cell_pixels(picture: ClassMaps) -> NDArray[np.float64]:
+    """Pixels of the picture in every cell of the map, (h, w)."""
+    rows, columns = _cells(picture)
+    height, width = picture.maps.shape[1:]
+    counts = np.outer(np.bincount(rows, minlength=height), np.bincount(columns, minlength=width))
+    return counts.astype(np.float64)
+
+
+def _covered(boxes: FloatArray, picture: ClassMaps) -> NDArray[np.float64]:
+    """Pixels in every cell of the map (h, w) whose centre lies in one of the boxes."""
+    inside = np.zeros((picture.height, picture.width), dtype=bool)
+    for x1, y1, x2, y2 in np.ceil(boxes - np.float32(0.5)).astype(np.int64):
+        inside[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
+    rows, columns = _cells(picture)
+    height, width = picture.maps.shape[1:]
+    by_row = np.zeros((height, picture.width))
+    np.add.at(by_row, rows, inside)
+    weight = np.zeros((width, height))
+    np.add.at(weight, columns, by_row.T)
+    return weight.T

@@ -1,0 +1,109 @@
+"""VOC average precision, in the protocol of every evaluator that figures are compared with (spec 07 §1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.eval.conventions import (
+    DETECTRON2_TEXT,
+    MIST_AP,
+    MMDETECTION_2,
+    MMDETECTION_3_LEGACY,
+    PIXEL_EDGES,
+    Convention,
+)
+from weaksam_cli.eval.matching import FALSE, TRUE, Matches, match_detections
+from weaksam_cli.eval.results import PerClass
+from weaksam_cli.structures.types import Detections, GroundTruth
+
+Metric = Literal["11point", "area"]
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class VocProtocol:
+    """How boxes are compared and how the curve is summed up."""
+
+    convention: Convention
+    metric: Metric
+
+
+VOC_PROTOCOLS: dict[str, VocProtocol] = {
+    "weaksam": VocProtocol(PIXEL_EDGES, "11point"),
+    "weaksam-area": VocProtocol(PIXEL_EDGES, "area"),
+    "mist": VocProtocol(MIST_AP, "11point"),
+    "wsod2": VocProtocol(MMDETECTION_2, "11point"),
+    "dino": VocProtocol(MMDETECTION_3_LEGACY, "11point"),
+    "detectron2-2007": VocProtocol(DETECTRON2_TEXT, "11point"),
+    "detectron2-2012": VocProtocol(DETECTRON2_TEXT, "area"),
+}
+"""Our own protocol, with both metrics, and those of the published evaluators."""
+
+
+def voc_ap(
+    ground_truth: Mapping[str, GroundTruth],
+    detections: Mapping[str, Detections],
+    class_names: Sequence[str],
+    *,
+    protocol: VocProtocol = VOC_PROTOCOLS["weaksam"],
+    threshold: float = 0.5,
+) -> PerClass:
+    """Average precision of every class; difficult objects count neither way.
+
+    Args:
+        ground_truth: picture key to objects.
+        detections: picture key to detections; a missing picture has none.
+        class_names: names of the classes, in the order of the class indexes.
+        protocol: see `VOC_PROTOCOLS`.
+        threshold: IoU of a true detection.
+
+    Returns:
+        Average precision; the support is the number of objects that are not difficult.
+
+    Raises:
+        UserError: for detections of a picture that the ground truth does not hold.
+        ValueError: for classes outside `class_names`.
+    """
+    matches = match_detections(
+        ground_truth, detections, class_names, threshold=threshold, convention=protocol.convention
+    )
+    return average_precisions(matches, class_names, protocol.metric)
+
+
+def average_precisions(matches: Matches, class_names: Sequence[str], metric: Metric) -> PerClass:
+    """Average precision of every class of `matches`; NaN without objects, 0 with objects but no detection."""
+    values = []
+    for index, n_objects in enumerate(matches.n_objects):
+        if n_objects == 0:
+            values.append(float("nan"))
+            continue
+        precision, recall = precision_recall(matches.status[matches.class_index == index], int(n_objects))
+        values.append(eleven_point(precision, recall) if metric == "11point" else area(precision, recall))
+    return PerClass.of(class_names, values, matches.n_objects)
+
+
+def precision_recall(status: NDArray[np.int8], n_objects: int) -> tuple[Float64Array, Float64Array]:
+    """Precision and recall after every detection, by decreasing score; ignored ones repeat the value before."""
+    true, false = np.cumsum(status == TRUE), np.cumsum(status == FALSE)
+    return true / np.maximum(true + false, 1), true / n_objects
+
+
+def eleven_point(precision: Float64Array, recall: Float64Array) -> float:
+    """Mean over r in 0, .1, ..., 1 of the largest precision at a recall of r or more.
+
+    As in the published evaluators the points are `numpy.arange(0, 1.1, 0.1)`: those near .3, .6 and .7 lie above the
+    decimal by a rounding error, so that a recall of exactly 3 in 10 does not reach the fourth.
+    """
+    points = np.arange(0.0, 1.1, 0.1)
+    return sum(float(precision[recall >= point].max(initial=0)) / 11 for point in points)
+
+
+def area(precision: Float64Array, recall: Float64Array) -> float:
+    """Area under the precision-recall curve after precision is made to decrease."""
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * envelope))

@@ -1,0 +1,127 @@
+"""`weaksam prompt`: class activation maps become peak points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.reader import Artifact
+from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.execution import ImageFunction
+from weaksam_cli.formats import KINDS, POINTS, ClassMaps, cam_format, points_to_rows, read_class_maps
+from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
+from weaksam_cli.prompt.cluster import cluster_points
+from weaksam_cli.prompt.fusion import fuse_views
+from weaksam_cli.prompt.peaks import points_from_maps
+from weaksam_cli.prompt.recipe import KindSettings, PeaksRecipe
+from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.structures.types import Points
+
+
+def open_cam(path: Path, *, verify: bool = True) -> Artifact:
+    """Open a `cam` artifact, whatever its number of classes."""
+    return open_artifact(path, cam_format(0), verify=verify)
+
+
+def points_of_kind(maps: ClassMaps, kind: int, settings: KindSettings) -> Points:
+    """Peaks of the fused maps of one kind."""
+    views = maps.stacks(kind)
+    if not views:
+        return Points.empty()
+    classes = maps.classes()
+    height, width = maps.image_size
+    fused = fuse_views(
+        views,
+        flipped=[False] * len(views),
+        entering=np.ones((len(views), len(classes)), dtype=bool),
+        height=height,
+        width=width,
+    )
+    return points_from_maps(
+        fused,
+        classes,
+        window=settings.window,
+        threshold=settings.threshold,
+        max_points=settings.max_points,
+        emit_fillers=settings.emit_fillers,
+    )
+
+
+def prompts_of_image(maps: ClassMaps, recipe: PeaksRecipe, seed: int) -> list[tuple[int, Points]]:
+    """(kind, points) of one picture in the order of the published concatenation: coarse, fine, cross."""
+    settings = {"coarse": recipe.coarse, "fine": recipe.fine, "cross": recipe.cross}
+    parts = []
+    for kind, name in enumerate(KINDS):
+        chosen = settings[name]
+        if chosen is None:
+            continue
+        points = points_of_kind(maps, kind, chosen)
+        if name == "cross" and recipe.cluster.enabled and (maps.kind == kind).any():
+            points = cluster_points(
+                points,
+                within_class=recipe.cluster.within_class,
+                fallback_point=recipe.cluster.fallback_point,
+                points_per_cluster=recipe.cluster.points_per_cluster,
+                seed=seed,
+            )
+        parts.append((kind, points))
+    return parts
+
+
+@dataclass(frozen=True)
+class PromptWork:
+    """Points of one image from its maps."""
+
+    cam: Path
+    recipe: PeaksRecipe
+    seed: int
+
+    def open(self) -> ImageFunction:
+        """Open the maps once a process."""
+        artifact = open_cam(self.cam, verify=False)
+
+        def function(image_id: str) -> ImageRows:
+            maps = read_class_maps(artifact, image_id)
+            return points_to_rows(prompts_of_image(maps, self.recipe, self.seed), maps.image_size)
+
+        return function
+
+
+class PromptStage:
+    """Peak points of the maps."""
+
+    name: ClassVar[str] = "prompt"
+    version: ClassVar[int] = 1
+    train_only: ClassVar[bool] = False
+    recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {"peaks": PeaksRecipe}
+
+    def products(self, recipe: PeaksRecipe, context: Context, split: str) -> Iterator[Product]:
+        """One artifact a split."""
+        cam = context.run.input("cam", split)
+
+        def make(job: Job) -> MergeCount:
+            with open_cam(cam) as artifact:
+                ids = artifact.image_ids
+                tables = {"class_names": artifact.table("class_names"), "kind_names": list(KINDS)}
+            work = PromptWork(cam, recipe, context.seed)
+            return ShardedMaker(POINTS, ids, work, "points", tables, shard_images=64)(job)
+
+        yield Product(
+            path=context.run.output("prompt", split),
+            format_name=POINTS.name,
+            format_version=POINTS.version,
+            split=split,
+            recipe=recipe.model_dump(mode="json"),
+            inputs={"cam": cam},
+            make=make,
+            what="peak points",
+        )
+
+
+STAGE = PromptStage()

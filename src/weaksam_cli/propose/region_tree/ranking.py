@@ -1,0 +1,103 @@
+"""How good a region is as an object: no weight learnt, only how long it persists and how many trees agree on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from weaksam_cli.propose.region_tree.evidence import Evidence
+from weaksam_cli.propose.region_tree.forest import Forest
+from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray
+from weaksam_cli.propose.region_tree.settings import RegionTreeSettings
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The distinct boxes of a forest of m nodes that are large enough.
+
+    Attributes:
+        boxes: float32 (c, 4), xyxy pixel edges.
+        node: int64 (c,), the node of best quality with this box.
+        quality: float32 (c,), in [0, 1], relative to the other boxes of the picture.
+    """
+
+    boxes: FloatArray
+    node: IntArray
+    quality: FloatArray
+
+
+def rank(forest: Forest, settings: RegionTreeSettings, evidence: Evidence | None) -> tuple[Candidates, FloatArray]:
+    """The candidates, in no order, and the quality of every node (m,); nodes below `min_side` have 0."""
+    sides = forest.boxes[:, 2:] - forest.boxes[:, :2]
+    # The root's box must stay: in a small or uniform picture it is all there is.
+    picture = np.asarray(forest.labels.shape[:0:-1], np.float32)
+    large = np.flatnonzero((sides >= np.minimum(settings.min_side, picture)).all(axis=1))
+    boxes, inverse = _distinct(forest.boxes[large])
+    votes = _votes(inverse, forest.tree[large], len(boxes))
+    persistence = np.full(len(boxes), -1, np.float32)
+    lifetimes = forest.persistence()[large]
+    np.maximum.at(persistence, inverse, lifetimes)
+    terms = [(1.0, persistence), (settings.consensus_weight, consensus(boxes, votes, settings.consensus_iou))]
+    if evidence is not None:
+        terms.append((settings.evidence_weight, evidence.contrast(boxes)))
+    total = sum((np.float32(weight) * relative_rank(term) for weight, term in terms), np.zeros(len(boxes), np.float32))
+    quality = (total / np.float32(sum(weight for weight, _ in terms))).astype(np.float32)
+    node = np.full(len(boxes), -1, np.int64)
+    longest = np.lexsort((lifetimes, inverse))
+    node[inverse[longest]] = large[longest]
+    node_quality = np.zeros(len(forest), np.float32)
+    node_quality[large] = quality[inverse]
+    return Candidates(boxes, node, quality), node_quality
+
+
+def consensus(boxes: FloatArray, votes: FloatArray, threshold: float) -> FloatArray:
+    """Votes of boxes that overlap by more than `threshold`, weighted from 0 there to 1 for equal boxes; shape (c,)."""
+    total = np.empty(len(boxes), np.float32)
+    # The longer side of one box bounds the IoU, so only neighbours in order of area need comparing.
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.argsort(area, kind="stable")
+    boxes, votes, area = boxes[order], votes[order], area[order]
+    for start in range(0, len(boxes), _CHUNK):
+        rows = slice(start, min(start + _CHUNK, len(boxes)))
+        low = np.searchsorted(area, area[rows.start] * threshold, side="left")
+        high = np.searchsorted(area, area[rows.stop - 1] / threshold, side="right")
+        overlap = _iou(boxes[rows], area[rows], boxes[low:high], area[low:high])
+        overlap -= np.float32(threshold)
+        np.maximum(overlap, 0, out=overlap)
+        total[order[rows]] = overlap @ votes[low:high] / np.float32(1 - threshold)
+    return total
+
+
+def relative_rank(values: FloatArray) -> FloatArray:
+    """Place of every value among all, 0 for the least and 1 for the greatest, equal values sharing a place; (n,)."""
+    ordered = np.sort(values)
+    place = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right") - 1
+    result: FloatArray = (place / max(2 * (len(values) - 1), 1)).astype(np.float32)
+    return result
+
+
+def _iou(a: FloatArray, area_a: FloatArray, b: FloatArray, area_b: FloatArray) -> FloatArray:
+    width = np.minimum(a[:, 2, None], b[:, 2]) - np.maximum(a[:, 0, None], b[:, 0])
+    height = np.minimum(a[:, 3, None], b[:, 3]) - np.maximum(a[:, 1, None], b[:, 1])
+    overlap = np.maximum(width, 0) * np.maximum(height, 0)
+    ratio: FloatArray = overlap / (area_a[:, None] + area_b - overlap)
+    return ratio
+
+
+def _distinct(boxes: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Distinct boxes and, for every given box, which of them it is."""
+    code = np.zeros(len(boxes), np.int64)
+    for column in boxes.T.astype(np.int64):
+        code = (code << 15) + column
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    return boxes[first], inverse
+
+
+def _votes(which: IntArray, tree: IntArray, count: int) -> FloatArray:
+    """In how many trees every box is found."""
+    trees = int(tree.max()) + 1
+    pairs = np.unique(which * trees + tree)
+    return np.bincount(pairs // trees, minlength=count).astype(np.float32)

@@ -1,0 +1,176 @@
+"""Each mend of detectron2 0.6 under today's libraries: applied where needed, and only there."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weaksam_cli.detectron import compat
+from weaksam_cli.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def found() -> compat.Detectron2:
+    return compat.import_detectron2()
+
+
+def test_says_what_it_found(found: compat.Detectron2) -> None:
+    assert found.version.startswith("0.")
+    assert (found.location / "modeling").is_dir()
+    kind = "compiled" if found.compiled else "pure Python"
+    assert kind in found.describe()
+    assert compat.installed_kind() == kind
+
+
+def test_later_calls_are_the_same(found: compat.Detectron2) -> None:
+    assert compat.import_detectron2() is found
+
+
+def test_what_detectron2_asks_for_can_be_imported(found: compat.Detectron2) -> None:
+    for name in ("engine", "modeling", "data.transforms", "data.build", "evaluation", "model_zoo", "checkpoint"):
+        importlib.import_module(f"detectron2.{name}")
+
+
+# 1. the compiled extension
+
+
+def test_extension_stub_is_clear_about_what_is_missing(found: compat.Detectron2) -> None:
+    if found.compiled:
+        pytest.skip("detectron2 is compiled here")
+    from detectron2 import _C
+
+    with pytest.raises(compat.MissingExtensionError, match="COCOevalAccumulate needs it"):
+        _C.COCOevalAccumulate  # noqa: B018
+
+
+def test_extension_stub_answers_the_environment_report() -> None:
+    stub = compat._ExtensionStub("detectron2._C")
+    assert "pure Python" in stub.get_compiler_version()
+    assert "pure Python" in stub.get_cuda_version()
+    assert stub.has_cuda() is False
+
+
+def test_extension_stub_can_be_probed_and_copied() -> None:
+    stub = compat._ExtensionStub("detectron2._C")
+    assert not hasattr(stub, "__path__")
+    assert copy.copy(stub.__name__) == "detectron2._C"
+
+
+def test_compiled_extension_is_left_alone(found: compat.Detectron2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "detectron2._C", raising=False)
+    assert "detectron2._C" not in compat._apply_fixes(compiled=True)
+    assert "detectron2._C" not in sys.modules
+
+
+def test_stub_is_installed_once(found: compat.Detectron2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "detectron2._C", raising=False)
+    assert "detectron2._C" in compat._apply_fixes(compiled=False)
+    assert "detectron2._C" not in compat._apply_fixes(compiled=False)
+
+
+# 2. pkg_resources
+
+
+def test_model_zoo_finds_its_files(found: compat.Detectron2) -> None:
+    from detectron2 import model_zoo
+
+    assert Path(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml")).is_file()
+
+
+def test_pkg_resources_replacement_is_withdrawn(found: compat.Detectron2) -> None:
+    if "pkg_resources" in found.fixes:
+        assert "pkg_resources" not in sys.modules
+
+
+def test_resource_filename() -> None:
+    assert Path(compat.resource_filename("weaksam_cli", "errors.py")).is_file()
+    with pytest.raises(ModuleNotFoundError):
+        compat.resource_filename("no_such_package_at_all", "x")
+
+
+# 3. Pillow
+
+
+def test_pillow_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    monkeypatch.delattr(Image, "LINEAR", raising=False)
+    assert compat.restore_pillow_constant() is True
+    assert Image.LINEAR == Image.Resampling.BILINEAR  # type: ignore[attr-defined]
+    assert compat.restore_pillow_constant() is False
+
+
+# 4. numpy
+
+
+def test_numpy_aliases(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    for name in ("int", "float", "str"):
+        monkeypatch.delattr(np, name, raising=False)
+    assert set(compat.restore_numpy_aliases()) == {"int", "float", "str"}
+    assert np.int is int  # type: ignore[attr-defined]
+    assert compat.restore_numpy_aliases() == []
+
+
+def test_category_ids_are_checked_again(found: compat.Detectron2) -> None:
+    from detectron2.data.build import print_instances_class_histogram
+
+    wrong = [{"annotations": [{"category_id": 7, "iscrowd": 0}]}]
+    with pytest.raises(AssertionError, match="category_id"):
+        print_instances_class_histogram(wrong, ["cat"])
+
+
+# absence
+
+
+def test_missing_detectron2_names_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+    with pytest.raises(UserError, match=r"pb1-detectron2==0\.6") as caught:
+        compat.import_detectron2.__wrapped__()
+    assert "--no-build-isolation" in caught.value.one_line()
+    assert compat.installed_kind() == "missing"
+
+
+def test_missing_dependency_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(compiled: bool) -> list[str]:
+        raise ModuleNotFoundError("No module named 'fvcore'", name="fvcore")
+
+    monkeypatch.setattr(compat, "_apply_fixes", fail)
+    with pytest.raises(UserError, match="the library fvcore"):
+        compat.import_detectron2.__wrapped__()
+
+
+# logging
+
+
+def test_nothing_reaches_the_terminal(found: compat.Detectron2, capfd: pytest.CaptureFixture[str]) -> None:
+    compat.quiet_loggers()
+    logging.getLogger("detectron2.engine").warning("a warning")
+    logging.getLogger("fvcore.common.checkpoint").error("an error")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_records_go_to_the_file(found: compat.Detectron2, tmp_path: Path) -> None:
+    log = tmp_path / "detectron2.log"
+    try:
+        compat.quiet_loggers(log)
+        logging.getLogger("detectron2.engine").warning("a warning")
+    finally:
+        compat.quiet_loggers()
+    assert "a warning" in log.read_text(encoding="utf-8")
+
+
+def test_kind_with_a_real_extension(found: compat.Detectron2, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import ModuleType
+
+    extension: Any = ModuleType("detectron2._C")
+    monkeypatch.setitem(sys.modules, "detectron2._C", extension)
+    assert compat.installed_kind() == "compiled"

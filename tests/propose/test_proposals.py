@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from weaksam_cli.propose.proposals import SOURCES, Proposals, Source
+from weaksam_cli.structures.boxes import edges_to_inclusive, inclusive_to_edges, score_free_nms
+from weaksam_cli.structures.types import PromptedMasks
+
+
+def of_boxes(boxes: Any, source: Source) -> Proposals:
+    edges = inclusive_to_edges(np.asarray(boxes, np.float32).reshape(-1, 4))
+    n = len(edges)
+    return Proposals(
+        edges,
+        np.full(n, SOURCES.index(source), np.int8),
+        np.arange(n, dtype=np.int32),
+        np.zeros(n, np.int8),
+        np.ones(n, np.float32),
+        np.ones(n, np.float32),
+    )
+
+
+def prompted(n: int, *, masks: bool = False, empty: tuple[tuple[int, int], ...] = ()) -> PromptedMasks:
+    corner = np.arange(n * 3, dtype=np.float32).reshape(n, 3, 1)
+    boxes = np.concatenate([corner, corner, corner + 5, corner + 5], axis=2)
+    area = np.full((n, 3), 25, np.int64)
+    for row, column in empty:
+        boxes[row, column] = 0
+        area[row, column] = 0
+    counts = [[f"{row}{column}".encode() for column in range(3)] for row in range(n)] if masks else None
+    quality = (corner[..., 0] / 100).astype(np.float32)
+    return PromptedMasks(boxes, area, quality, quality, counts)
+
+
+@pytest.mark.parametrize("image", [0, 1, 2])
+def test_concatenation_in_the_published_order_without_its_doubling(oracle: Any, image: int) -> None:
+    case = oracle("proposals")["concatenation"]
+    parts = [of_boxes(case[source][image], source) for source in SOURCES if source != "cross"]
+    parts.append(of_boxes(case["cross"][image], "cross"))
+    found = edges_to_inclusive(Proposals.concatenate(parts).boxes)
+    # Picture 1 has nothing from the grid: the published code stores the first box of `coarse` twice.
+    expected = case["output"][image][1:] if image == 1 else case["output"][image]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_prompt_major_mask_minor_order(oracle: Any) -> None:
+    case = oracle("proposals")["mask_to_box_nested"]
+    nested = np.asarray(case["boxes"], np.float32)
+    padded = np.concatenate(
+        [np.zeros_like(nested[:, :1]), inclusive_to_edges(nested.reshape(-1, 4)).reshape(2, 2, 4)], 1
+    )
+    ones = np.ones((2, 3), np.float32)
+    found = Proposals.from_prompted(
+        PromptedMasks(padded, np.ones((2, 3), np.int64), ones, ones), "fine", first_mask=False
+    )
+    np.testing.assert_array_equal(edges_to_inclusive(found.boxes), case["flattened_row_major"])
+    assert found.prompt.tolist() == [0, 0, 1, 1] and found.mask_token.tolist() == [1, 2, 1, 2]
+    assert set(found.source.tolist()) == {SOURCES.index("fine")}
+
+
+@pytest.mark.parametrize("case", range(7))
+def test_score_free_nms_on_pixel_edges(oracle: Any, case: int) -> None:
+    """Areas of pixel edges equal those of inclusive indexes with +1."""
+    data = oracle("proposals")["score_free_nms"]["cases"][case]
+    proposals = of_boxes(data["boxes"], "cross")
+    kept = proposals.take(score_free_nms(proposals.boxes, data["threshold"], plus_one=False))
+    expected = np.asarray(data["kept"], np.float32).reshape(-1, 4)
+    np.testing.assert_array_equal(edges_to_inclusive(kept.boxes), expected)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
+@pytest.mark.parametrize("masks", [False, True])
+def test_take_and_concatenate_are_inverse(n: int, masks: bool) -> None:
+    whole = Proposals.from_prompted(prompted(n, masks=masks), "grid")
+    assert len(whole) == 3 * n
+    odd = np.arange(len(whole)) % 2 == 1
+    parts = [whole.take(odd), whole.take(~odd), Proposals.empty(masks=masks)]
+    joined = Proposals.concatenate(parts)
+    order = np.lexsort((joined.mask_token, joined.prompt))
+    again = joined.take(order)
+    np.testing.assert_array_equal(again.boxes, whole.boxes)
+    assert again.counts == whole.counts
+
+
+def test_empty_masks_are_dropped() -> None:
+    found = Proposals.from_prompted(
+        prompted(3, masks=True, empty=((0, 1), (2, 0), (2, 2))), "cross", first_mask=False, first_prompt=10
+    )
+    assert list(zip(found.prompt.tolist(), found.mask_token.tolist(), strict=True)) == [
+        (10, 2),
+        (11, 1),
+        (11, 2),
+        (12, 1),
+    ]
+    assert found.counts == [b"02", b"11", b"12", b"21"]
+
+
+def test_nothing() -> None:
+    assert len(Proposals.concatenate([])) == 0
+    assert Proposals.empty(masks=True).counts == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boxes": np.zeros((2, 5), np.float32)}, "boxes"),
+        ({"source": np.full(2, 4, np.int8)}, "source: expected 0 to 3"),
+        ({"source": np.zeros(3, np.int8)}, r"source: expected shape \(2,\)"),
+        ({"mask_token": np.full(2, 3, np.int8)}, "mask_token: expected 0 to 2"),
+        ({"prompt": np.full(2, -1, np.int32)}, "prompt"),
+        ({"stability": np.zeros((2, 1), np.float32)}, "stability"),
+        ({"counts": [b"x"]}, "expected 2 masks, met 1"),
+    ],
+)
+def test_refuses_what_does_not_fit(change: dict[str, Any], message: str) -> None:
+    columns: dict[str, Any] = {
+        "boxes": np.zeros((2, 4), np.float32),
+        "source": np.zeros(2, np.int8),
+        "prompt": np.zeros(2, np.int32),
+        "mask_token": np.zeros(2, np.int8),
+        "predicted_iou": np.zeros(2, np.float32),
+        "stability": np.zeros(2, np.float32),
+    }
+    with pytest.raises(ValueError, match=message):
+        Proposals(**columns | change)
+
+
+def test_masks_for_some_parts_only_are_refused() -> None:
+    with_masks = Proposals.from_prompted(prompted(1, masks=True), "grid")
+    without = Proposals.from_prompted(prompted(1), "grid")
+    with pytest.raises(ValueError, match="some parts have masks"):
+        Proposals.concatenate([with_masks, without])
