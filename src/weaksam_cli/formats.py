@@ -37,6 +37,23 @@ DETECTIONS = Format(
 """Scored boxes, xyxy pixel edges; lives in shards, the artifact itself is COCO results JSON."""
 
 
+PROPOSALS = Format(
+    "weaksam/proposals",
+    1,
+    columns=(
+        Column("boxes", "float32", (4,)),
+        Column("source", "int8"),
+        Column("prompt", "int32"),
+        Column("mask_token", "int8"),
+        Column("predicted_iou", "float32"),
+        Column("stability", "float32"),
+    ),
+    image_columns=(Column("image_size", "int32", (2,)),),
+    blobs=(Column("masks", "uint8"),),
+)
+"""Class-agnostic boxes, xyxy pixel edges; `masks` holds each one's compressed RLE (COCO's `counts`), empty unless asked for."""
+
+
 def cam_format(n_classes: int) -> Format:
     """Class activation maps at network resolution, one row a map.
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.errors import ImageError, UserError
 
@@ -106,26 +109,26 @@ class Labels:
         index = {name: position for position, name in enumerate(self.class_names)}
         return [index[name] for name in image.labels or ()]
 
-    def image_bytes(self, image: LabelledImage) -> bytes:
-        """The file of one image.
+    def read_image(self, image: LabelledImage) -> NDArray[np.uint8]:
+        """The pixels of one image, uint8 RGB (H, W, 3).
 
         Raises:
-            ImageError: when it is gone, or is not the file that the `data` stage saw.
+            ImageError: when the file is gone, damaged, or not the file that the `data` stage saw.
         """
-        from weaksam_cli.artifacts import digest
+        from weaksam_cli.images import read_image
 
         path = self.image_root / image.file_name
         try:
-            data = path.read_bytes()
+            same = digest.of_file(path) == image.sha256
         except OSError as error:
             raise ImageError(f"cannot be read: {error.strerror}", where=str(path)) from error
-        if digest.of_bytes(data) != image.sha256:
+        if not same:
             raise ImageError(
                 "the file changed after `weaksam data` saw it",
                 where=str(path),
                 remedy="Run `weaksam data` again",
             )
-        return data
+        return read_image(path)
 
 
 def labels_bytes(file: LabelsFile) -> bytes:

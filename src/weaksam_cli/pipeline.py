@@ -34,6 +34,8 @@ from weaksam_cli.weights import WeightsFinder
 R = TypeVar("R", bound=RecipeModel)
 R_contra = TypeVar("R_contra", bound=RecipeModel, contravariant=True)
 SHARD_IMAGES = 8
+WEIGHTS_INPUT = "weights"
+"""Name of the input that is a published weights file: it has no receipt."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def _input_digest(name: str, path: Path, context: Context) -> receipts.InputDige
     record = receipts.read_receipt(path)
     relative = context.run.relative(path)
     if record is None:
-        if name in context.run.given and path.is_file():
+        if (name in context.run.given or name == WEIGHTS_INPUT) and path.is_file():
             return receipts.InputDigest(path=relative, sha256=digest.of_file(path))
         state = "is not complete" if path.is_file() else "is missing"
         raise UserError(

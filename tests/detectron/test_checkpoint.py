@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from weaksam_cli.detectron.checkpoint import Checkpoint, load_model, load_tensors, model_bytes, read_checkpoint
+from weaksam_cli.detectron.checkpoint import Checkpoint, load_model, load_tensors, model_bytes, read_checkpoint, read_metadata
 from weaksam_cli.errors import UserError
 
 
@@ -86,6 +86,7 @@ def test_model_round_trip_is_deterministic(tmp_path: Path) -> None:
     path.write_bytes(data)
     other = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     load_model(other, path)
+    assert read_metadata(path) == {"a": "1", "b": "2"}
     assert model_bytes(other, {"a": "1", "b": "2"}) == data
 
 

@@ -227,7 +227,7 @@ def test_refuses_what_does_not_fit(tiny_sam: Any, picture: Picture) -> None:
     with pytest.raises(ValueError, match="no picture is set"):
         segmenter.prompt_boxes(np.zeros((1, 4), np.float32))
     with pytest.raises(ValueError, match="uint8"):
-        segmenter.set_image(np.zeros((4, 4, 3), np.float32))  # type: ignore[arg-type]
+        segmenter.set_image(np.zeros((4, 4, 3), np.float32))
     with pytest.raises(ValueError, match="uint8"):
         segmenter.set_image(np.zeros((4, 4), np.uint8))
     segmenter.set_image(picture(8, 8))

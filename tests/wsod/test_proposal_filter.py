@@ -58,7 +58,7 @@ def test_duplicates_beyond_a_thousand_pixels_are_told_apart() -> None:
 
 
 def test_duplicates_of_a_cell() -> None:
-    boxes = edges([[10, 10, 59, 59], [11, 9, 60, 58], [10, 10, 90, 59]])
+    boxes = edges([[10, 10, 59, 59], [11, 9, 58, 57], [10, 10, 90, 59]])
     assert filter_proposals(boxes, 100, 100, OICR).index.tolist() == [0, 2]
     assert filter_proposals(boxes, 100, 100, MIST_VOC).index.tolist() == [0, 1, 2]
 

@@ -66,20 +66,30 @@ def _sky(rng: np.random.Generator, height: int, width: int, horizon: int) -> tup
     sky = np.concatenate([_ramp(top, bottom, horizon, width), _ramp(bottom, bottom, height - horizon, width)])
     clouds = cloudy(rng, height, width, height * 0.28, stretch=2.4)
     cover = np.clip((clouds - float(rng.uniform(0.5, 0.62))) * 5, 0, 1) * np.float32(0.85)
-    shaded = _blend(_colour(lighter(bottom, 0.75)), _colour(mix(bottom, top, 0.45)), np.clip(clouds * 1.6 - 0.6, 0, 1))
+    shaded = _blend(
+        _colour(lighter(bottom, 0.75)), _colour(mix(bottom, top, 0.45)), np.clip(clouds * 1.6 - 0.6, 0, 1)
+    )
     fade = np.linspace(1.0, 0.3, height, dtype=np.float32)[:, None]
     return _blend(sky, shaded, cover * fade), bottom
 
 
 def _strokes(
-    pixels: FloatImage, rng: np.random.Generator, horizon: int, colours: Sequence[Colour], count: int, lean: float
+    pixels: FloatImage,
+    rng: np.random.Generator,
+    horizon: int,
+    colours: Sequence[Colour],
+    *,
+    count: int,
+    lean: float,
 ) -> FloatImage:
     """Blades of grass: short lines, longer towards the viewer."""
     height, width = pixels.shape[:2]
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image, "RGBA")
     depth = np.sort(rng.random(count)) ** 0.8
-    for near, x, bend, pick in zip(depth, rng.random(count), rng.normal(size=count), rng.random(count), strict=True):
+    for near, x, bend, pick in zip(
+        depth, rng.random(count), rng.normal(size=count), rng.random(count), strict=True
+    ):
         y = horizon + near * (height - horizon) * 1.05
         length = 2 + 8 * near
         colour = colours[int(pick * len(colours))]
@@ -92,7 +102,9 @@ def _perspective(height: int, width: int, horizon: int) -> tuple[FloatImage, Flo
     rows = np.arange((height - horizon) * 3, dtype=np.float32)[:, None] / 3 + 9
     columns = (np.arange(width * 3, dtype=np.float32)[None, :] / 3 - width / 2) / width
     away = np.float32(height - horizon) / rows
-    return columns * away, np.broadcast_to(away, (rows.size, width * 3)).astype(np.float32)
+    return (columns * away).astype(np.float32), np.broadcast_to(away, (rows.size, width * 3)).astype(
+        np.float32
+    )
 
 
 def _shrink(fine: FloatImage) -> FloatImage:
@@ -116,7 +128,12 @@ def _meadow(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     full = np.concatenate([pixels[:horizon], ground])
     line = ridge(rng, width, horizon + 1, 1.5, 30)
     pixels = _blend(pixels, full, _below(line, height))
-    blades = [lighter(green, 0.35), darker(green, 0.35), mix(green, (230, 214, 110), 0.4), darker(green, 0.15)]
+    blades = [
+        lighter(green, 0.35),
+        darker(green, 0.35),
+        mix(green, (230, 214, 110), 0.4),
+        darker(green, 0.15),
+    ]
     return Backdrop(_strokes(pixels, rng, horizon, blades, count=width * 9, lean=0.35), horizon)
 
 
@@ -124,7 +141,7 @@ def _shore(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     horizon = round(height * float(rng.uniform(0.26, 0.36)))
     pixels, haze = _sky(rng, height, width, horizon)
     edge = ridge(rng, width, height * float(rng.uniform(0.46, 0.54)), height * 0.025, width * 0.7)
-    water = _water(rng, height, width, horizon, (44, 128, 150), haze)
+    water = _water(rng, (height, width), horizon, tone=(44, 128, 150), haze=haze)
     pixels = _blend(pixels, water, _below(np.full(width, horizon, dtype=np.float32), height))
     sand: Colour = [(222, 196, 148), (206, 180, 140), (232, 210, 172)][int(rng.integers(3))]
     beach = _ramp(lighter(sand, 0.1), darker(sand, 0.2), height, width)
@@ -138,10 +155,15 @@ def _shore(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     return Backdrop(_blend(pixels, _colour((250, 252, 250)), np.clip(foam, 0, 1)), round(height * 0.5))
 
 
-def _water(rng: np.random.Generator, height: int, width: int, horizon: int, tone: Colour, haze: Colour) -> FloatImage:
+def _water(
+    rng: np.random.Generator, size: tuple[int, int], horizon: int, *, tone: Colour, haze: Colour
+) -> FloatImage:
     """Waves that grow towards the viewer, below `horizon`; rows above it are filled alike."""
+    height, width = size
     depth = height - horizon
-    rows = np.concatenate([_ramp(tone, tone, horizon, width), _ramp(mix(tone, haze, 0.55), darker(tone, 0.3), depth, width)])
+    rows = np.concatenate(
+        [_ramp(tone, tone, horizon, width), _ramp(mix(tone, haze, 0.55), darker(tone, 0.3), depth, width)]
+    )
     fine = value_noise(rng, height, width, 2.2, 26)
     coarse = value_noise(rng, height, width, 7, 70)
     near = np.clip((np.arange(height, dtype=np.float32) - horizon) / depth, 0, 1)[:, None]
@@ -156,14 +178,16 @@ def _sea(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     line = ridge(rng, width, horizon - height * 0.02, height * 0.05, width * 0.35)
     pixels = _blend(pixels, _colour(mix((84, 110, 120), haze, 0.5)), _below(line, height) * np.float32(0.9))
     tone: Colour = [(38, 108, 146), (56, 132, 148), (60, 96, 132)][int(rng.integers(3))]
-    water = _water(rng, height, width, horizon, tone, haze)
+    water = _water(rng, (height, width), horizon, tone=tone, haze=haze)
     return Backdrop(_blend(pixels, water, _below(np.full(width, horizon, dtype=np.float32), height)), horizon)
 
 
 def _reef(rng: np.random.Generator, height: int, width: int) -> Backdrop:
-    top, bottom = [((92, 190, 200), (12, 62, 96)), ((110, 186, 190), (22, 80, 96)), ((84, 156, 206), (18, 44, 96))][
-        int(rng.integers(3))
-    ]
+    top, bottom = [
+        ((92, 190, 200), (12, 62, 96)),
+        ((110, 186, 190), (22, 80, 96)),
+        ((84, 156, 206), (18, 44, 96)),
+    ][int(rng.integers(3))]
     pixels = _ramp(top, bottom, height, width)
     pixels = pixels + (cloudy(rng, height, width, 60)[..., None] - 0.5) * 40
     beams = value_noise(rng, 2, width * 2, 2, 22)[0]
@@ -174,11 +198,19 @@ def _reef(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     sand = _ramp(mix((206, 196, 150), bottom, 0.42), mix((206, 196, 150), bottom, 0.62), height, width)
     sand = sand + (cloudy(rng, height, width, 18, stretch=2)[..., None] - 0.5) * 50
     pixels = _blend(pixels, sand, _below(floor, height))
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).resize((width * 3, height * 3), Image.Resampling.BICUBIC)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).resize(
+        (width * 3, height * 3), Image.Resampling.BICUBIC
+    )
     draw = ImageDraw.Draw(image, "RGBA")
     for _ in range(int(rng.integers(12, 30))):
-        x, y, r = float(rng.random()) * width * 3, float(rng.random()) * height * 2.4, float(rng.uniform(2, 10))
-        draw.ellipse((x - r, y - r, x + r, y + r), outline=(226, 246, 250, 150), width=2, fill=(255, 255, 255, 26))
+        x, y, r = (
+            float(rng.random()) * width * 3,
+            float(rng.random()) * height * 2.4,
+            float(rng.uniform(2, 10)),
+        )
+        draw.ellipse(
+            (x - r, y - r, x + r, y + r), outline=(226, 246, 250, 150), width=2, fill=(255, 255, 255, 26)
+        )
     small = image.resize((width, height), Image.Resampling.BOX)
     return Backdrop(np.asarray(small, dtype=np.float32), round(height * 0.3), floating=True)
 
@@ -186,13 +218,26 @@ def _reef(rng: np.random.Generator, height: int, width: int) -> Backdrop:
 def _street(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     horizon = round(height * float(rng.uniform(0.42, 0.54)))
     pixels, haze = _sky(rng, height, width, horizon)
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).resize((width * 3, height * 3), Image.Resampling.BICUBIC)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).resize(
+        (width * 3, height * 3), Image.Resampling.BICUBIC
+    )
     draw = ImageDraw.Draw(image)
     x = -float(rng.uniform(0, 0.1)) * width
-    walls: Sequence[Colour] = ((170, 140, 124), (142, 146, 156), (190, 172, 146), (150, 116, 108), (120, 132, 146))
+    walls: Sequence[Colour] = (
+        (170, 140, 124),
+        (142, 146, 156),
+        (190, 172, 146),
+        (150, 116, 108),
+        (120, 132, 146),
+    )
     while x < width:
         wide, tall = float(rng.uniform(0.12, 0.26)) * width, float(rng.uniform(0.16, 0.42)) * height
-        _facade(draw, rng, (x, horizon - tall, x + wide, horizon + 2), mix(walls[int(rng.integers(5))], haze, 0.35))
+        _facade(
+            draw,
+            rng,
+            (x, horizon - tall, x + wide, horizon + 2),
+            mix(walls[int(rng.integers(5))], haze, 0.35),
+        )
         x += wide
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BOX), dtype=np.float32)
     across, away = _perspective(height, width, horizon)
@@ -200,7 +245,7 @@ def _street(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     road = _ramp(lighter(grey, 0.15), darker(grey, 0.12), height - horizon, width)
     marks = _shrink(((np.abs(across - 0.08) < 0.018) & (np.mod(away * 2.2, 1.0) < 0.55)).astype(np.float32))
     road = road + rng.normal(0, 7, road.shape[:2]).astype(np.float32)[..., None]
-    road = road + (cloudy(rng, *road.shape[:2], 34, stretch=2)[..., None] - 0.5) * 34
+    road = road + (cloudy(rng, height - horizon, width, 34, stretch=2)[..., None] - 0.5) * 34
     road = _blend(road, _colour((226, 222, 206)), marks * np.float32(0.7))
     kerb = max(4, round(height * 0.05))
     road[:kerb] = road[:kerb] * 0.35 + _colour((196, 190, 180)) * 0.65
@@ -227,7 +272,13 @@ def _facade(
 
 def _room(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     horizon = round(height * float(rng.uniform(0.5, 0.6)))
-    papers: Sequence[Colour] = ((196, 208, 196), (226, 206, 186), (184, 196, 212), (222, 198, 198), (206, 200, 178))
+    papers: Sequence[Colour] = (
+        (196, 208, 196),
+        (226, 206, 186),
+        (184, 196, 212),
+        (222, 198, 198),
+        (206, 200, 178),
+    )
     paper = papers[int(rng.integers(len(papers)))]
     wall = _ramp(lighter(paper, 0.2), darker(paper, 0.08), horizon, width)
     wall = wall + (_pattern(rng, horizon, width) * np.float32(rng.uniform(14, 26)))[..., None]
@@ -238,18 +289,22 @@ def _room(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     if rng.random() < 0.5:
         tiles = (np.floor(across * 5 + 100) + np.floor(away * 3.2)) % 2
         dark: Colour = [(120, 86, 74), (76, 96, 112), (104, 112, 96)][int(rng.integers(3))]
-        floor = _blend(_colour(lighter(dark, 0.72)), _colour(lighter(dark, 0.18)), _shrink(tiles.astype(np.float32)))
+        floor = _blend(
+            _colour(lighter(dark, 0.72)), _colour(lighter(dark, 0.18)), _shrink(tiles.astype(np.float32))
+        )
     else:
         wood: Colour = [(176, 122, 76), (150, 104, 74), (196, 150, 104)][int(rng.integers(3))]
         plank = np.floor(across * 5 + 100)
-        tone = np.sin(plank * 12.9898) * 0.5
+        tone = (np.sin(plank * 12.9898) * 0.5).astype(np.float32)
         seams = (np.mod(across * 5 + 100, 1.0) < 0.04).astype(np.float32)
         grain = value_noise(rng, height - horizon, width, 9, 3)
         floor = _colour(wood) + ((_shrink(tone) + grain - 0.5) * 34 - _shrink(seams) * 34)[..., None]
-    glow = np.exp(-(((np.arange(width, dtype=np.float32) / width - float(rng.uniform(0.2, 0.8))) / 0.35) ** 2))
+    glow = np.exp(
+        -(((np.arange(width, dtype=np.float32) / width - float(rng.uniform(0.2, 0.8))) / 0.35) ** 2)
+    )
     pixels = np.concatenate([wall, floor]) * (0.88 + 0.2 * glow)[None, :, None]
     shadow = np.exp(-(np.abs(np.arange(height, dtype=np.float32) - horizon) / (0.05 * height)))
-    return Backdrop(pixels * (1 - 0.22 * shadow)[:, None, None], horizon)
+    return Backdrop((pixels * (1 - 0.22 * shadow)[:, None, None]).astype(np.float32), horizon)
 
 
 def _pattern(rng: np.random.Generator, height: int, width: int) -> FloatImage:
@@ -262,7 +317,10 @@ def _pattern(rng: np.random.Generator, height: int, width: int) -> FloatImage:
     elif kind == 1:
         wave = np.clip((np.cos(x * 2 * np.pi / step) + np.cos(y * 2 * np.pi / step) - 1.35) * 3, 0, 1)
     else:
-        wave = np.clip((np.abs(np.mod(x / step, 1) - 0.5) + np.abs(np.mod(y / step, 1) - 0.5) - 0.5) * 10, -1, 1) * 0.6
+        wave = (
+            np.clip((np.abs(np.mod(x / step, 1) - 0.5) + np.abs(np.mod(y / step, 1) - 0.5) - 0.5) * 10, -1, 1)
+            * 0.6
+        )
     return wave.astype(np.float32)
 
 

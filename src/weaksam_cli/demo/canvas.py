@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -43,13 +44,14 @@ def darker(colour: Colour, share: float) -> Colour:
 
 def ellipse(x: float, y: float, rx: float, ry: float, *, turn: float = 0.0, steps: int = 40) -> list[Point]:
     """Outline of an ellipse around (x, y), turned by `turn` radians."""
-    return arc(x, y, rx, ry, 0.0, 2 * math.pi, turn=turn, steps=steps)
+    return arc(x, y, rx, ry, (0.0, 2 * math.pi), turn=turn, steps=steps)
 
 
 def arc(
-    x: float, y: float, rx: float, ry: float, start: float, end: float, *, turn: float = 0.0, steps: int = 24
+    x: float, y: float, rx: float, ry: float, span: tuple[float, float], *, turn: float = 0.0, steps: int = 24
 ) -> list[Point]:
-    """Points along an elliptic arc from angle `start` to `end` (radians, counter-clockwise)."""
+    """Points along an elliptic arc over `span` (from and to, radians, counter-clockwise)."""
+    start, end = span
     cos, sin = math.cos(turn), math.sin(turn)
     points: list[Point] = []
     for step in range(steps + 1):
@@ -66,10 +68,10 @@ def rectangle(left: float, bottom: float, right: float, top: float, radius: floa
     r = min(radius, (right - left) / 2, (top - bottom) / 2)
     quarter = math.pi / 2
     return [
-        *arc(right - r, top - r, r, r, 0, quarter, steps=6),
-        *arc(left + r, top - r, r, r, quarter, 2 * quarter, steps=6),
-        *arc(left + r, bottom + r, r, r, 2 * quarter, 3 * quarter, steps=6),
-        *arc(right - r, bottom + r, r, r, 3 * quarter, 4 * quarter, steps=6),
+        *arc(right - r, top - r, r, r, (0, quarter), steps=6),
+        *arc(left + r, top - r, r, r, (quarter, 2 * quarter), steps=6),
+        *arc(left + r, bottom + r, r, r, (2 * quarter, 3 * quarter), steps=6),
+        *arc(right - r, bottom + r, r, r, (3 * quarter, 4 * quarter), steps=6),
     ]
 
 
@@ -155,7 +157,9 @@ class Canvas:
 
     def stroke(self, points: Sequence[Point], colour: Colour, width: float) -> None:
         """A line of `width` local units with round ends."""
-        self._stroke([self._place(point) for point in points], colour, max(width * self.unit, 0.9 * SUPERSAMPLE))
+        self._stroke(
+            [self._place(point) for point in points], colour, max(width * self.unit, 0.9 * SUPERSAMPLE)
+        )
 
     def tube(self, points: Sequence[Point], colour: Colour, width: float) -> None:
         """A thick line with a contour and a lighter core, as of a pipe or a cord."""
@@ -172,7 +176,9 @@ class Canvas:
         box, mask = self._mask(placed, grow=round(0.02 * self.unit) + 2)
         if mask is None:
             return
-        soft = mask.filter(ImageFilter.GaussianBlur(0.012 * self.unit)).point([round(v * strength) for v in range(256)])
+        soft = mask.filter(ImageFilter.GaussianBlur(0.012 * self.unit)).point(
+            [round(v * strength) for v in range(256)]
+        )
         area = (*box, box[0] + mask.size[0], box[1] + mask.size[1])
         under = self.layer.crop(area)
         white = Image.new("RGBA", mask.size, (255, 255, 255, 255))
@@ -214,6 +220,7 @@ class Canvas:
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*colour, 255))
 
 
+@cache
 def _light() -> Image.Image:
     """How lit a surface is over its extent: brightest at the upper left."""
     ramp = np.linspace(1.0, 0.0, _LIGHT)

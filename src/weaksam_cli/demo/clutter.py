@@ -78,7 +78,10 @@ def _ball(canvas: Canvas, rng: np.random.Generator) -> None:
     colour = pick(rng, PLAIN)
     canvas.shape(ellipse(0, 0.49, 0.48, 0.48), colour, shade=0.4)
     other = pick(rng, PLAIN)
-    band = [*curve([(-0.44, 0.66), (0, 0.56), (0.44, 0.66)]), *curve([(0.47, 0.42), (0, 0.32), (-0.47, 0.42)])]
+    band = [
+        *curve([(-0.44, 0.66), (0, 0.56), (0.44, 0.66)]),
+        *curve([(0.47, 0.42), (0, 0.32), (-0.47, 0.42)]),
+    ]
     canvas.shape(band, other, shade=0.3)
     canvas.gloss(ellipse(-0.17, 0.74, 0.12, 0.07, turn=0.6), 0.7)
 
@@ -98,7 +101,9 @@ def _fence(canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.shape(rectangle(-1.5, y, 1.5, y + 0.11), darker(paint, 0.1), shade=0.15)
     for index in range(7):
         x = -1.35 + index * 0.45
-        canvas.shape([(x - 0.1, 0), (x + 0.1, 0), (x + 0.1, 0.84), (x, 0.99), (x - 0.1, 0.84)], paint, shade=0.2)
+        canvas.shape(
+            [(x - 0.1, 0), (x + 0.1, 0), (x + 0.1, 0.84), (x, 0.99), (x - 0.1, 0.84)], paint, shade=0.2
+        )
 
 
 def _weed(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -107,7 +112,9 @@ def _weed(canvas: Canvas, rng: np.random.Generator) -> None:
         x = (index - 2) * 0.09
         sway = float(rng.uniform(0.05, 0.12)) * (-1) ** index
         top = float(rng.uniform(0.65, 1.0))
-        canvas.tube(curve([(x, 0), (x + sway, top * 0.3), (x - sway, top * 0.65), (x + sway, top)]), green, 0.045)
+        canvas.tube(
+            curve([(x, 0), (x + sway, top * 0.3), (x - sway, top * 0.65), (x + sway, top)]), green, 0.045
+        )
 
 
 def _coral(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -116,7 +123,9 @@ def _coral(canvas: Canvas, rng: np.random.Generator) -> None:
         angle = math.pi * (0.2 + 0.6 * index / 5)
         reach = float(rng.uniform(0.65, 0.92))
         middle = (0.3 * math.cos(angle), 0.5 * reach * math.sin(angle))
-        canvas.tube(curve([(0, 0.03), middle, (0.7 * reach * math.cos(angle), reach * math.sin(angle))]), colour, 0.06)
+        canvas.tube(
+            curve([(0, 0.03), middle, (0.7 * reach * math.cos(angle), reach * math.sin(angle))]), colour, 0.06
+        )
         for side in (-1, 1):
             turn = angle + side * float(rng.uniform(0.3, 0.6))
             tip = (middle[0] * 1.3 + 0.24 * math.cos(turn), middle[1] * 1.3 + 0.24 * math.sin(turn))

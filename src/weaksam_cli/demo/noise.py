@@ -9,7 +9,9 @@ from PIL import Image
 FloatImage = NDArray[np.float32]
 
 
-def value_noise(rng: np.random.Generator, height: int, width: int, cell_y: float, cell_x: float) -> FloatImage:
+def value_noise(
+    rng: np.random.Generator, height: int, width: int, cell_y: float, cell_x: float
+) -> FloatImage:
     """Smooth noise in [0, 1], float32 (height, width), with features of about `cell_y` x `cell_x` pixels."""
     rows, columns = max(2, round(height / cell_y) + 2), max(2, round(width / cell_x) + 2)
     grid = Image.fromarray(rng.random((rows, columns), dtype=np.float32))
@@ -17,7 +19,9 @@ def value_noise(rng: np.random.Generator, height: int, width: int, cell_y: float
     return np.clip(smooth, 0, 1)
 
 
-def cloudy(rng: np.random.Generator, height: int, width: int, cell: float, *, stretch: float = 1.0) -> FloatImage:
+def cloudy(
+    rng: np.random.Generator, height: int, width: int, cell: float, *, stretch: float = 1.0
+) -> FloatImage:
     """Four octaves of noise in [0, 1], float32 (height, width); `stretch` makes features wider than high."""
     total = np.zeros((height, width), dtype=np.float32)
     weight = 0.0

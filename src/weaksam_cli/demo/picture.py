@@ -84,10 +84,11 @@ def make_picture(seed: int, stream: int, index: int) -> tuple[NDArray[np.uint8],
     height, width = SIZES[int(rng.integers(len(SIZES)))]
     place = choose_place(rng, class_name)
     backdrop = paint_backdrop(place, rng, height, width)
-    for _ in range(_ATTEMPTS):
-        things = Planner(rng, place, backdrop).plan(class_name)
+    for attempt in range(_ATTEMPTS + 1):
+        planner = Planner(rng, place, backdrop)
+        things = planner.plan(class_name) if attempt < _ATTEMPTS else planner.alone(class_name)
         pixels, objects = _paint(rng, things, backdrop.pixels)
-        if objects and all(item.mask.any() for item in objects):
+        if objects:
             break
     return _finish(rng, pixels), tuple(objects)
 
@@ -98,6 +99,7 @@ def _paint(
     """The scene and its objects; no objects at all when one of them is hidden too far."""
     height, width = backdrop.shape[:2]
     pixels = backdrop.copy()
+    air: FloatImage = backdrop.mean(axis=(0, 1))
     owner = np.full((height, width), -1, dtype=np.int32)
     full: list[int] = []
     for index, thing in enumerate(things):
@@ -105,7 +107,11 @@ def _paint(
         if not thing.floats:
             _shadow(pixels, thing)
         full.append(int((sprite.pixels[..., 3] >= 128).sum()))
-        _paste(pixels, owner, sprite, thing, index)
+        corner = round(thing.x - sprite.foot[0]), round(thing.y - sprite.foot[1])
+        inside = _paste(pixels, _in_air(sprite, thing, air), corner)
+        if inside is not None:
+            window, solid = inside
+            owner[window][solid] = index
     objects: list[DemoObject] = []
     for index, thing in enumerate(things):
         if thing.is_object:
@@ -123,30 +129,41 @@ def _sprite(thing: Placed, rng: np.random.Generator) -> Sprite:
     return canvas.sprite()
 
 
-def _paste(pixels: FloatImage, owner: NDArray[np.int32], sprite: Sprite, thing: Placed, index: int) -> None:
-    left, top = round(thing.x - sprite.foot[0]), round(thing.y - sprite.foot[1])
+def _in_air(sprite: Sprite, thing: Placed, air: FloatImage) -> FloatImage:
+    """RGBA float32 of the sprite; far things take on the colour of the air between."""
+    share = np.float32(0.2 * max(0.0, 1 - thing.height / 110))
+    seen = sprite.pixels.astype(np.float32)
+    seen[..., :3] += (air - seen[..., :3]) * share
+    return seen
+
+
+def _paste(
+    pixels: FloatImage, sprite: FloatImage, corner: tuple[int, int]
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]] | None:
+    """Paint a sprite with its upper left at `corner` (x, y); gives the window it fell into and its solid pixels."""
+    left, top = corner
     height, width = pixels.shape[:2]
-    rows = slice(max(top, 0), min(top + sprite.pixels.shape[0], height))
-    columns = slice(max(left, 0), min(left + sprite.pixels.shape[1], width))
+    rows = slice(max(top, 0), min(top + sprite.shape[0], height))
+    columns = slice(max(left, 0), min(left + sprite.shape[1], width))
     if rows.start >= rows.stop or columns.start >= columns.stop:
-        return
-    part = sprite.pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    alpha = part[..., 3:].astype(np.float32) / 255
+        return None
+    part = sprite[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     under = pixels[rows, columns]
-    # Far things take on the colour of the air between.
-    air = np.float32(0.2 * max(0.0, 1 - thing.height / 110))
-    colour = part[..., :3] * (1 - air) + pixels.mean(axis=(0, 1)) * air
-    pixels[rows, columns] = under + (colour - under) * alpha
-    owner[rows, columns][part[..., 3] >= 128] = index
+    pixels[rows, columns] = under + (part[..., :3] - under) * (part[..., 3:] / 255)
+    return (rows, columns), part[..., 3] >= 128
 
 
 def _shadow(pixels: FloatImage, thing: Placed) -> None:
     """A soft dark patch on the ground, a little to the right of the foot."""
     height, width = pixels.shape[:2]
     rx, ry = thing.half_width * 0.92, max(2.0, thing.height * 0.07)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    distance = ((x - thing.x - 0.12 * rx) / (rx * 1.1)) ** 2 + ((y - thing.y + 0.2 * ry) / (ry * 1.5)) ** 2
-    pixels *= (1 - 0.5 * np.exp(-(distance**1.5) * 1.3))[..., None]
+    x, y = thing.x + 0.12 * rx, thing.y - 0.2 * ry
+    rows = slice(max(round(y - 3.5 * ry), 0), min(round(y + 3.5 * ry) + 1, height))
+    columns = slice(max(round(x - 2.5 * rx), 0), min(round(x + 2.5 * rx) + 1, width))
+    down = (np.arange(rows.start, rows.stop, dtype=np.float32) - y) / (ry * 1.5)
+    across = (np.arange(columns.start, columns.stop, dtype=np.float32) - x) / (rx * 1.1)
+    distance = down[:, None] ** 2 + across[None, :] ** 2
+    pixels[rows, columns] *= (1 - 0.5 * np.exp(-(distance**1.5) * 1.3))[..., None]
 
 
 def _object(thing: Placed, mask: NDArray[np.bool_], full: int) -> DemoObject | None:
@@ -165,7 +182,7 @@ def _finish(rng: np.random.Generator, pixels: FloatImage) -> NDArray[np.uint8]:
     """Light falling off to the corners, a slight cast, a soft lens and grain, as a camera gives."""
     height, width = pixels.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    lit = pixels * (1.03 - 0.11 * (x**2 + y**2))[..., None]
+    lit = pixels * (1.1 - 0.1 * (x**2 + y**2))[..., None]
     lit = lit * (1 + rng.normal(0, 0.025, 3)).astype(np.float32)
     image = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.35))
     grain = rng.normal(0, 3.2, (height, width, 1)) + rng.normal(0, 1.2, (height, width, 3))

@@ -138,6 +138,13 @@ class Planner:
         things = [*self._clutter(), *self.objects, *self._hiders()]
         return sorted(things, key=lambda thing: thing.y)
 
+    def alone(self, class_name: str) -> list[Placed]:
+        """The class and nothing else."""
+        self.objects.clear()
+        while not self.objects:
+            self._single(class_name, large=True)
+        return self.objects
+
     def _companion(self, class_name: str) -> str:
         if self.rng.random() < 0.3:
             return class_name
@@ -172,8 +179,14 @@ class Planner:
             height = self._size(class_name, low, high, self.width * 0.96)
             half = CLASSES[class_name].half_width * height
             margin = half * (0.45 if self.rng.random() < 0.1 else 0.95)
-            span = (margin, self.width - margin) if margin < self.width / 2 else (self.width / 2 - 1, self.width / 2 + 1)
-            thing = self._place(class_name, height, float(self.rng.uniform(*span)), self._foot(class_name, height))
+            span = (
+                (margin, self.width - margin)
+                if margin < self.width / 2
+                else (self.width / 2 - 1, self.width / 2 + 1)
+            )
+            thing = self._place(
+                class_name, height, float(self.rng.uniform(*span)), self._foot(class_name, height)
+            )
             if all(thing.overlap(other) < 0.4 for other in self.objects):
                 self.objects.append(thing)
                 return
@@ -186,13 +199,19 @@ class Planner:
         y = self._foot(class_name, height)
         wide = 2 * look.half_width * height
         total = wide * (1 + step * (count - 1))
-        left = float(self.rng.uniform(0, max(self.width - total, 1.0))) if total < self.width else (self.width - total) / 2
+        left = (
+            float(self.rng.uniform(0, max(self.width - total, 1.0)))
+            if total < self.width
+            else (self.width - total) / 2
+        )
         flip = bool(self.rng.random() < 0.5)
         for index in range(count):
             tall = height * float(self.rng.uniform(0.9, 1.06))
             x = left + wide / 2 + index * step * wide
             member = self._place(class_name, tall, x, y + float(self.rng.normal(0, 0.025 * height)))
-            self.objects.append(Placed(class_name, True, x, member.y, tall, member.angle, flip, member.floats))
+            self.objects.append(
+                Placed(class_name, True, x, member.y, tall, member.angle, flip, member.floats)
+            )
 
     def _clutter(self) -> list[Placed]:
         things: list[Placed] = []
@@ -203,7 +222,9 @@ class Planner:
                 height *= 0.6
             near = float(self.rng.uniform(0, 0.55))
             y = self.ground + 3 + near * (self.height - self.ground)
-            things.append(self._thing(kind, height * (0.55 + near), float(self.rng.uniform(0, self.width)), y))
+            things.append(
+                self._thing(kind, height * (0.55 + near), float(self.rng.uniform(0, self.width)), y)
+            )
         return things
 
     def _hiders(self) -> list[Placed]:
@@ -214,7 +235,9 @@ class Planner:
             kind = str(self.rng.choice(list(_HIDING[self.place])))
             height = target.height * float(self.rng.uniform(0.26, 0.52))
             x = target.x + float(self.rng.uniform(-0.75, 0.75)) * target.half_width
-            things.append(self._thing(kind, height, x, target.y + float(self.rng.uniform(1, 4)) + 0.05 * height))
+            things.append(
+                self._thing(kind, height, x, target.y + float(self.rng.uniform(1, 4)) + 0.05 * height)
+            )
         return things
 
     def _thing(self, kind: str, height: float, x: float, y: float) -> Placed:

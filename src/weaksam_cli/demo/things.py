@@ -60,7 +60,9 @@ def draw_car(canvas: Canvas, rng: np.random.Generator) -> None:
     for left, right in ((-0.56, -0.1), (-0.04, 0.5)):
         top_left, top_right = left + 0.1 * (left < -0.2), right - 0.2 * (right > 0.2)
         canvas.shape([(left, 0.56), (top_left, 0.88), (top_right, 0.88), (right, 0.56)], glass, shade=0.45)
-    side = curve([(-1.08, 0.2), (-1.12, 0.42), (-0.98, 0.56), (0, 0.59), (0.7, 0.56), (1.06, 0.46), (1.12, 0.2)])
+    side = curve(
+        [(-1.08, 0.2), (-1.12, 0.42), (-0.98, 0.56), (0, 0.59), (0.7, 0.56), (1.06, 0.46), (1.12, 0.2)]
+    )
     canvas.shape([*side, (1.1, 0.16), (-1.06, 0.16)], body)
     canvas.stroke([(-0.07, 0.54), (-0.09, 0.24)], darker(body, 0.4), 0.012)
     canvas.stroke([(0.02, 0.45), (0.12, 0.45)], darker(body, 0.5), 0.022)
@@ -132,13 +134,18 @@ def draw_house(canvas: Canvas, rng: np.random.Generator) -> None:
         count = max(1, round(reach * 2 / 0.09))
         for index in range(count):
             x = -reach + (index + 0.5) * 2 * reach / count
-            canvas.stroke(arc(x, y, reach / count, 0.03, math.pi, 2 * math.pi, steps=6), (134, 44, 42), 0.011)
+            canvas.stroke(
+                arc(x, y, reach / count, 0.03, (math.pi, 2 * math.pi), steps=6), (134, 44, 42), 0.011
+            )
     canvas.stroke([(-over, eaves), apex, (over, eaves)], (112, 40, 40), 0.03)
     canvas.shape(ellipse(0, eaves + 0.14, 0.075, 0.075), (250, 230, 170), shade=0.2)
     canvas.stroke([(-0.075, eaves + 0.14), (0.075, eaves + 0.14)], (112, 70, 52), 0.014)
     canvas.stroke([(0, eaves + 0.065), (0, eaves + 0.215)], (112, 70, 52), 0.014)
     door = float(rng.choice([-0.5, 0.0, 0.5])) * half
-    canvas.shape([*rectangle(door - 0.08, 0, door + 0.08, 0.24)[:2], *arc(door, 0.2, 0.08, 0.08, 0, math.pi)], darker(wall, 0.5))
+    canvas.shape(
+        [*rectangle(door - 0.08, 0, door + 0.08, 0.24)[:2], *arc(door, 0.2, 0.08, 0.08, (0, math.pi))],
+        darker(wall, 0.5),
+    )
     for x in (-0.55 * half, 0.55 * half):
         canvas.shape(rectangle(x - 0.07, 0.33, x + 0.07, 0.48), (168, 202, 214), shade=0.4)
         canvas.stroke([(x, 0.33), (x, 0.48)], WHITE, 0.016)
@@ -151,14 +158,25 @@ def draw_owl(canvas: Canvas, rng: np.random.Generator) -> None:
     for x in (-0.12, 0.12):
         for toe in (-0.05, 0.0, 0.05):
             canvas.tube([(x, 0.07), (x + toe, 0.015)], (226, 166, 74), 0.028)
-    outline = [(0, 0.04), (-0.27, 0.12), (-0.35, 0.36), (-0.31, 0.62), (-0.3, 0.84), (-0.31, 1.0), (-0.12, 0.93), (0, 0.92)]
+    outline = [
+        (0, 0.04),
+        (-0.27, 0.12),
+        (-0.35, 0.36),
+        (-0.31, 0.62),
+        (-0.3, 0.84),
+        (-0.31, 1.0),
+        (-0.12, 0.93),
+        (0, 0.92),
+    ]
     mirrored = [(-x, y) for x, y in reversed(outline[1:-1])]
     canvas.shape(curve([*outline, *mirrored], closed=True), plumage)
     canvas.shape(ellipse(0, 0.32, 0.22, 0.27), lighter(plumage, 0.45), shade=0.15, outline=False)
     for row in range(4):
         for index in range(-2 + row % 2, 3):
             x, y = (index - 0.5 * (row % 2)) * 0.085, 0.46 - row * 0.09
-            canvas.stroke(arc(x, y, 0.035, 0.03, math.pi, 2 * math.pi, steps=6), darker(plumage, 0.2), 0.013)
+            canvas.stroke(
+                arc(x, y, 0.035, 0.03, (math.pi, 2 * math.pi), steps=6), darker(plumage, 0.2), 0.013
+            )
     for side in (-1, 1):
         wing = [(side * 0.3, 0.58), (side * 0.38, 0.34), (side * 0.3, 0.1), (side * 0.22, 0.3)]
         canvas.shape(curve(wing, closed=True), darker(plumage, 0.22))
@@ -202,12 +220,23 @@ def draw_teapot(canvas: Canvas, rng: np.random.Generator) -> None:
     trim: Colour = (240, 232, 214)
     handle = curve([(-0.42, 0.66), (-0.74, 0.74), (-0.84, 0.46), (-0.66, 0.2), (-0.42, 0.22)])
     canvas.tube(handle, trim, 0.075)
-    spout = [(0.36, 0.2), (0.62, 0.3), (0.72, 0.58), (0.88, 0.74), (0.78, 0.8), (0.6, 0.66), (0.5, 0.5), (0.36, 0.5)]
+    spout = [
+        (0.36, 0.2),
+        (0.62, 0.3),
+        (0.72, 0.58),
+        (0.88, 0.74),
+        (0.78, 0.8),
+        (0.6, 0.66),
+        (0.5, 0.5),
+        (0.36, 0.5),
+    ]
     canvas.shape(curve(spout, closed=True), trim)
     canvas.stroke([(0.79, 0.785), (0.88, 0.735)], darker(trim, 0.6), 0.03)
     canvas.shape(rectangle(-0.3, 0.0, 0.3, 0.09, 0.03), darker(glaze, 0.25))
     canvas.shape(ellipse(0, 0.42, 0.52, 0.38), glaze, shade=0.34)
-    canvas.shape(curve([(-0.3, 0.75), (-0.2, 0.85), (0, 0.88), (0.2, 0.85), (0.3, 0.75)]), lighter(glaze, 0.12))
+    canvas.shape(
+        curve([(-0.3, 0.75), (-0.2, 0.85), (0, 0.88), (0.2, 0.85), (0.3, 0.75)]), lighter(glaze, 0.12)
+    )
     canvas.shape(rectangle(-0.33, 0.72, 0.33, 0.78, 0.03), trim, shade=0.15)
     canvas.shape(ellipse(0, 0.93, 0.075, 0.065), trim)
     band: list[Point] = [(x, 0.42 - 0.06 * math.cos(x * 2.6)) for x in (-0.36, -0.18, 0.0, 0.18, 0.36)]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import nn
 
 from weaksam_cli.errors import UserError
@@ -81,7 +84,9 @@ def load_tensors(path: Path) -> Any:
     if not path.is_file():
         raise UserError("no such file", where=str(path))
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol of a file that is refused or not anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -91,10 +96,32 @@ def load_tensors(path: Path) -> Any:
         ) from error
 
 
-def model_bytes(model: nn.Module, metadata: Mapping[str, str]) -> bytes:
-    """The weights of a model as a safetensors file, the same bytes for the same weights and metadata."""
+def model_bytes(model: nn.Module, metadata: Mapping[str, Any]) -> bytes:
+    """The weights of a model as a safetensors file, the same bytes for the same weights and metadata.
+
+    Args:
+        model: whose state dict is saved, buffers included.
+        metadata: what JSON can hold; stored as one text under `weaksam`, because safetensors writes several in any order.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in sorted(model.state_dict().items())}
-    return save(state, metadata=dict(sorted(metadata.items())))
+    return save(state, metadata={"weaksam": json.dumps(metadata, sort_keys=True, separators=(",", ":"))})
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a file of `model_bytes`; empty for a safetensors file of another program."""
+    with _open(path) as handle:
+        texts: dict[str, str] = handle.metadata() or {}
+    values: dict[str, Any] = json.loads(texts.get("weaksam", "{}"))
+    return values
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError("no such file", where=str(path), remedy="Train the model first")
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except Exception as error:  # safetensors raises its own kind without a public base
+        raise UserError(f"not a safetensors file ({error})", where=str(path)) from error
 
 
 def load_model(model: nn.Module, path: Path) -> None:
@@ -103,12 +130,8 @@ def load_model(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: the file is missing, damaged or of another model.
     """
-    if not path.is_file():
-        raise UserError("no such file", where=str(path), remedy="Train the model first")
-    try:
-        state = load_file(path, device="cpu")
-    except Exception as error:  # safetensors raises its own kind without a public base
-        raise UserError(f"not a safetensors file ({error})", where=str(path)) from error
+    with _open(path) as handle:
+        state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:

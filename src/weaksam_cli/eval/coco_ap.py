@@ -156,7 +156,10 @@ def load_quietly(dataset: CocoJson, results: Sequence[Mapping[str, Any]], kind: 
 
     _check(dataset, results, kind)
     # pycocotools takes an annotation with the id 0 for a missing match, so the ids are given anew.
-    annotations = [{**item, "id": number} for number, item in enumerate(dataset["annotations"], start=1)]
+    annotations = [
+        {"iscrowd": 0, "area": _box_area(item), **item, "id": number}
+        for number, item in enumerate(dataset["annotations"], start=1)
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = {**dataset, "annotations": annotations}
@@ -168,6 +171,11 @@ def load_quietly(dataset: CocoJson, results: Sequence[Mapping[str, Any]], kind: 
         nothing.dataset = {**truth.dataset, "annotations": []}
         nothing.createIndex()
     return truth, nothing
+
+
+def _box_area(annotation: Mapping[str, Any]) -> float:
+    _, _, width, height = annotation["bbox"]
+    return float(width * height)
 
 
 def _check(dataset: CocoJson, results: Sequence[Mapping[str, Any]], kind: Kind) -> None:

@@ -41,7 +41,7 @@ def encode(targets: Tensor, proposals: Tensor, *, plus_one: bool = False) -> Ten
 def decode(deltas: Tensor, proposals: Tensor, *, plus_one: bool = False) -> Tensor:
     """Boxes (n, 4 k) that deltas (n, 4 k) make of proposals (n, 4), k classes side by side."""
     x, y, w, h = (side[:, None, None] for side in _centre_form(proposals, plus_one))
-    per_class = deltas.reshape(len(deltas), -1, 4) / deltas.new_tensor(REGRESSION_WEIGHTS)
+    per_class = deltas.unflatten(1, (deltas.shape[1] // 4, 4)) / deltas.new_tensor(REGRESSION_WEIGHTS)
     centre = torch.cat([per_class[..., :1] * w + x, per_class[..., 1:2] * h + y], dim=2)
     growth = per_class[..., 2:].clamp(max=LARGEST_LOG_RATIO).exp()
     half = 0.5 * torch.cat([growth[..., :1] * w, growth[..., 1:] * h], dim=2)

@@ -99,7 +99,7 @@ def box_regression_loss(
     foreground = torch.nonzero(assignment.labels >= 0).flatten()
     if not len(foreground):
         return deltas.sum() * 0
-    per_class = deltas.reshape(len(deltas), -1, 4)
+    per_class = deltas.unflatten(1, (deltas.shape[1] // 4, 4))
     predicted = per_class[foreground, assignment.labels[foreground] + 1]
     targets = encode(assignment.matched[foreground], boxes[foreground], plus_one=plus_one)
     distances = F.smooth_l1_loss(predicted, targets.to(predicted.dtype), beta=1.0, reduction="none").sum(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray, Leaves
+from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray
 from weaksam_cli.propose.region_tree.merge import Merging
 
 _Condition = Callable[[IntArray], NDArray[np.bool_]]
@@ -16,15 +16,16 @@ _Condition = Callable[[IntArray], NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Forest:
-    """The nodes of all trees; trees follow each other, children come before parents, a tree's root is its last.
+    """The nodes of all trees: first the leaves, tree after tree, then the others, children before parents.
 
     Attributes:
         labels: int32 (s, h, w), leaves of every over-segmentation, numbered from 0 in each.
         tree_labels: int64 (t,), the over-segmentation of every tree.
-        first_node: int64 (t,), the node that is leaf 0 of every tree.
+        first_leaf: int64 (t,), the node that is leaf 0 of every tree.
         tree: int64 (m,), the tree of every node.
         parent: int64 (m,), index of the parent; a root is its own parent.
-        start, end: int64 (m,), a node owns the leaves of its tree whose `position` is in [start, end).
+        start, end: int64 (m,), a node owns the leaves whose `start` is in [start, end); of two nodes one contains the
+            other or they have nothing in common, and so do their intervals.
         larger_child: int64 (m,), the child with more pixels; a leaf is its own.
         boxes: float32 (m, 4), xyxy pixel edges.
         size: float32 (m,), areas in pixels.
@@ -34,7 +35,7 @@ class Forest:
 
     labels: NDArray[np.int32]
     tree_labels: IntArray
-    first_node: IntArray
+    first_leaf: IntArray
     tree: IntArray
     parent: IntArray
     start: IntArray
@@ -68,6 +69,25 @@ class Forest:
         ratio: FloatArray = self.size[inner] / self.size[outer]
         return ratio
 
+    def node_sums(self, weights: NDArray[np.float64]) -> IntArray:
+        """Sum of `weights` (h, w) over the pixels of every node, rounded to whole numbers, shape (m,)."""
+        per_group = [np.bincount(labels.ravel(), weights.ravel()) for labels in self.labels]
+        per_leaf = np.concatenate([per_group[group] for group in self.tree_labels])
+        by_position = np.zeros(len(per_leaf) + 1)
+        by_position[self.start[: len(per_leaf)] + 1] = per_leaf
+        running = np.cumsum(by_position)
+        return np.rint(running[self.end] - running[self.start]).astype(np.int64)
+
+    def masks(self, nodes: IntArray) -> NDArray[np.bool_]:
+        """Pixels of the nodes (n,), bool (n, h, w)."""
+        result = np.empty((len(nodes), *self.labels.shape[1:]), bool)
+        for index, node in enumerate(nodes):
+            tree = self.tree[node]
+            labels = self.labels[self.tree_labels[tree]]
+            position = self.start[self.first_leaf[tree] + np.arange(int(labels.max()) + 1)]
+            result[index] = ((position >= self.start[node]) & (position < self.end[node]))[labels]
+        return result
+
     def _walk(self, step: IntArray, goes_on: _Condition) -> IntArray:
         node = np.arange(len(self))
         while True:
@@ -77,45 +97,37 @@ class Forest:
             node = following
 
 
-def plant(groups: list[tuple[Leaves, list[Merging]]]) -> Forest:
-    """A forest of the trees of every over-segmentation."""
-    trees = [(index, merging) for index, (_, mergings) in enumerate(groups) for merging in mergings]
-    sizes = np.asarray([len(merging.parent) for _, merging in trees], np.int64)
-    first = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    parts = [_arrays(merging, offset) for (_, merging), offset in zip(trees, first, strict=True)]
-    parent, start, end, larger, depth = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Forest(
-        labels=np.stack([leaves.labels for leaves, _ in groups]),
-        tree_labels=np.asarray([index for index, _ in trees], np.int64),
-        first_node=first,
-        tree=np.repeat(np.arange(len(trees)), sizes),
-        parent=parent,
-        start=start,
-        end=end,
-        larger_child=larger,
-        boxes=np.concatenate([merging.boxes for _, merging in trees]),
-        size=np.concatenate([merging.size for _, merging in trees]),
-        level=np.concatenate([merging.level for _, merging in trees]),
-        depth=depth,
-    )
-
-
-def _arrays(merging: Merging, offset: int) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
-    """Parent, start, end, larger child and depth; indexes of nodes counted from `offset`."""
-    nodes, n = len(merging.parent), merging.round_ends[0]
-    leaves = np.ones(nodes, np.int64)
+def plant(labels: NDArray[np.int32], tree_labels: IntArray, merging: Merging) -> Forest:
+    """The forest of `merging`, whose tree i has the regions of `labels[tree_labels[i]]` as leaves."""
+    m, n = len(merging.tree), int(merging.leaves_of[-1])
     rounds = list(zip(merging.round_ends, merging.round_ends[1:], strict=False))
+    leaves, level = np.ones(m, np.int64), merging.unlike.clip(0, 1)
     for begin, stop in rounds:
-        leaves[begin:stop] = leaves[merging.children[begin - n : stop - n]].sum(axis=1)
-    start, depth = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64)
+        children = merging.children[begin - n : stop - n]
+        leaves[begin:stop] = leaves[children].sum(axis=1)
+        level[begin:stop] = np.maximum(level[begin:stop], level[children].max(axis=1))
+    parent = np.arange(m)
+    parent[merging.children] = np.arange(n, m)[:, None]
+    start, depth = merging.leaves_of[merging.tree], np.zeros(m, np.int64)
     for begin, stop in reversed(rounds):
         first, second = merging.children[begin - n : stop - n].T
         start[first] = start[begin:stop]
         start[second] = start[begin:stop] + leaves[first]
         depth[first] = depth[second] = depth[begin:stop] + 1
-    larger = np.arange(nodes)
-    if len(merging.children):
-        bigger = merging.size[merging.children].argmax(axis=1)
-        larger[n:] = merging.children[np.arange(len(bigger)), bigger]
-    parent = np.where(merging.parent < 0, np.arange(nodes), merging.parent)
-    return parent + offset, start, start + leaves, larger + offset, depth
+    larger = np.arange(m)
+    bigger = merging.size[merging.children].argmax(axis=1)
+    larger[n:] = merging.children[np.arange(m - n), bigger]
+    return Forest(
+        labels=labels,
+        tree_labels=tree_labels,
+        first_leaf=merging.leaves_of[:-1],
+        tree=merging.tree,
+        parent=parent,
+        start=start,
+        end=start + leaves,
+        larger_child=larger,
+        boxes=merging.boxes,
+        size=merging.size,
+        level=level,
+        depth=depth,
+    )

@@ -1,0 +1,217 @@
+"""The embedded promptable segmenter: the same interface as SAM, no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.propose.region_tree.canvas import Canvas
+from weaksam_cli.propose.region_tree.evidence import Evidence
+from weaksam_cli.propose.region_tree.forest import Forest, plant
+from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray, describe
+from weaksam_cli.propose.region_tree.merge import merge
+from weaksam_cli.propose.region_tree.pixels import oversegment, pixel_features
+from weaksam_cli.propose.region_tree.prompts import nodes_of_boxes, nodes_of_points, overlap
+from weaksam_cli.propose.region_tree.ranking import Candidates, rank
+from weaksam_cli.propose.region_tree.selection import select
+from weaksam_cli.propose.region_tree.settings import RegionTreeSettings
+from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, check_image, check_points
+from weaksam_cli.structures.boxes import as_boxes, clip
+from weaksam_cli.structures.masks import encode
+from weaksam_cli.structures.types import PromptedMasks
+
+_PROMPTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class RegionProposals:
+    """Regions of a whole picture, the best first.
+
+    Attributes:
+        boxes: float32 (n, 4), tight boxes of the masks, xyxy pixel edges, all different.
+        area: int64 (n,), mask areas in pixels.
+        predicted_iou: float32 (n,), quality in [0, 1], relative to all regions of the picture.
+        stability: float32 (n,), in [0, 1].
+        counts: n compressed RLE strings, or None when masks were not asked for.
+    """
+
+    boxes: FloatArray
+    area: NDArray[np.int64]
+    predicted_iou: NDArray[np.float32]
+    stability: NDArray[np.float32]
+    counts: list[bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """All that is kept of a picture; `area` in pixels of the picture, the rest of the forest in working pixels."""
+
+    canvas: Canvas
+    forest: Forest
+    candidates: Candidates
+    quality: FloatArray
+    stability: FloatArray
+    area: IntArray
+
+
+class RegionTreeSegmenter:
+    """Answers prompts with nodes of binary partition trees.
+
+    The picture is over-segmented in several ways and each set of regions is merged by several criteria into a tree;
+    nodes are ranked by how long they persist while merging goes on and by how many trees agree on them.
+    """
+
+    def __init__(self, settings: RegionTreeSettings | None = None) -> None:
+        self.settings = RegionTreeSettings() if settings is None else settings
+        self._encodings = 0
+        self._encoded: _Encoded | None = None
+
+    @property
+    def encodings(self) -> int:
+        """How many pictures were encoded since the segmenter was made."""
+        return self._encodings
+
+    def set_image(self, image: NDArray[np.uint8], evidence: NDArray[np.floating] | None = None) -> None:
+        """Segment the picture that the next prompts are about.
+
+        Args:
+            image: uint8 RGB (H, W, 3).
+            evidence: activation maps of the picture's classes, float (C, any h, any w) in [0, 1], stretched over the
+                picture; where given, regions in which they are stronger than around have a higher quality.
+
+        Raises:
+            ValueError: for other shapes, dtypes or values.
+        """
+        check_image(image)
+        canvas = Canvas.fit(image.shape[0], image.shape[1], self.settings.max_pixels)
+        size = canvas.working_height, canvas.working_width
+        maps = None if evidence is None else Evidence(evidence, *size)
+        features = pixel_features(canvas.shrink(image), self.settings.smoothing)
+        labels = [oversegment(features, how) for how in self.settings.oversegmentations]
+        merging = merge([describe(regions, features) for regions in labels], self.settings.criteria)
+        tree_labels = np.repeat(np.arange(len(labels)), len(self.settings.criteria))
+        forest = plant(np.stack(labels), tree_labels, merging)
+        candidates, quality = rank(forest, self.settings, maps)
+        stability = forest.stability(self.settings.stability_offset)
+        area = forest.node_sums(canvas.pixel_counts())
+        self._encoded = _Encoded(canvas, forest, candidates, quality, stability, area)
+        self._encodings += 1
+
+    def prompt_points(
+        self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False
+    ) -> PromptedMasks:
+        """Masks of n prompts of up to p points each: the regions that contain all foreground points.
+
+        Args:
+            xy: float32 (n, p, 2), column and row in pixels of the picture; a peak at column 3 is 3.0.
+            labels: int8 (n, p): 1 foreground, 0 background, -1 padding, which is ignored. Regions with background
+                points are chosen only where all foreground points cannot be had without.
+            masks: also return the masks as compressed RLE.
+
+        Raises:
+            ValueError: for other shapes, a prompt without a foreground point, a point outside the picture, or no
+                picture set.
+        """
+        encoded = self._picture()
+        check_points(xy, labels)
+        canvas = encoded.canvas
+        _check_inside(xy, labels, canvas)
+        bare = np.flatnonzero((labels != FOREGROUND).all(axis=1))
+        if bare.size:
+            raise ValueError(f"labels: prompt {int(bare[0])} has no foreground point")
+        column = np.clip(xy[..., 0].astype(np.int64), 0, canvas.width - 1)
+        row = np.clip(xy[..., 1].astype(np.int64), 0, canvas.height - 1)
+        column, row = canvas.columns()[column], canvas.rows()[row]
+        chosen = np.empty((len(xy), 3), np.int64)
+        for start in range(0, len(xy), _PROMPTS_AT_ONCE):
+            some = slice(start, start + _PROMPTS_AT_ONCE)
+            chosen[some] = nodes_of_points(
+                encoded.forest, encoded.quality, column[some], row[some], labels[some], self.settings.nesting_ratio
+            )
+        return self._answer(encoded, chosen, encoded.quality[chosen], masks=masks)
+
+    def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:
+        """Masks of n box prompts, float32 (n, 4), xyxy pixel edges; the object's box fits the prompt best.
+
+        The predicted IoU is that of the mask's box with the prompt.
+
+        Raises:
+            ValueError: for another shape, a box that has no area inside the picture, or no picture set.
+        """
+        encoded = self._picture()
+        canvas = encoded.canvas
+        inside = clip(as_boxes(boxes), canvas.height, canvas.width)
+        empty = np.flatnonzero((inside[:, 2:] <= inside[:, :2]).any(axis=1))
+        if empty.size:
+            met = [float(edge) for edge in boxes[empty[0]]]
+            raise ValueError(
+                f"boxes: expected an area inside the picture of {canvas.width} x {canvas.height} pixels, met {met}"
+            )
+        working = canvas.boxes_to_working(inside)
+        chosen = nodes_of_boxes(encoded.forest, encoded.quality, working, self.settings.nesting_ratio)
+        fit = np.zeros(chosen.shape, np.float32)
+        for index, box in enumerate(working):
+            fit[index] = overlap(encoded.forest.boxes[chosen[index]], box)
+        return self._answer(encoded, chosen, fit, masks=masks)
+
+    def grid_proposals(self, max_boxes: int = 300, *, masks: bool = False) -> RegionProposals:
+        """The best regions of the whole picture: what a prompt at every pixel would find, at a fraction of the cost.
+
+        Args:
+            max_boxes: at most so many; boxes alike are suppressed first.
+            masks: also return the masks as compressed RLE.
+
+        Raises:
+            ValueError: for fewer than one box, or no picture set.
+        """
+        if max_boxes < 1:
+            raise ValueError(f"max_boxes: expected 1 or more, met {max_boxes}")
+        encoded = self._picture()
+        candidates = encoded.candidates
+        kept = select(candidates.boxes, candidates.quality, max_boxes, self.settings)
+        node = candidates.node[kept]
+        return RegionProposals(
+            encoded.canvas.boxes_to_picture(candidates.boxes[kept]),
+            encoded.area[node],
+            candidates.quality[kept],
+            encoded.stability[node],
+            encode(self._dense(encoded, node)) if masks else None,
+        )
+
+    def _picture(self) -> _Encoded:
+        if self._encoded is None:
+            raise ValueError("no picture set: call set_image first")
+        return self._encoded
+
+    def _answer(
+        self, encoded: _Encoded, nodes: IntArray, predicted_iou: NDArray[np.float32], *, masks: bool
+    ) -> PromptedMasks:
+        n = len(nodes)
+        boxes = encoded.canvas.boxes_to_picture(encoded.forest.boxes[nodes.ravel()]).reshape(n, 3, 4)
+        counts = [encode(self._dense(encoded, three)) for three in nodes] if masks else None
+        return PromptedMasks(
+            boxes, encoded.area[nodes], predicted_iou.astype(np.float32), encoded.stability[nodes], counts
+        )
+
+    @staticmethod
+    def _dense(encoded: _Encoded, nodes: IntArray) -> NDArray[np.bool_]:
+        masks = encoded.forest.masks(nodes)
+        canvas = encoded.canvas
+        return masks[:, canvas.rows()][:, :, canvas.columns()]
+
+
+def _check_inside(xy: NDArray[np.float32], labels: NDArray[np.int8], canvas: Canvas) -> None:
+    limits = np.asarray([canvas.width, canvas.height], np.float32)
+    outside = ((xy < 0) | (xy > limits)).any(axis=2) & (labels != PADDING)
+    if outside.any():
+        prompt, point = (int(index) for index in np.argwhere(outside)[0])
+        met = tuple(float(value) for value in xy[prompt, point])
+        raise ValueError(
+            f"xy: expected points inside the picture of {canvas.width} x {canvas.height} pixels, met {met} "
+            f"(prompt {prompt}, point {point})"
+        )

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from weaksam_cli.errors import UserError
+from weaksam_cli.eval.class_maps import ClassMaps
+from weaksam_cli.eval.peaks_inside import energy_inside, peaks_inside
+from weaksam_cli.structures.boxes import as_boxes
+from weaksam_cli.structures.types import GroundTruth, Points
+
+CLASSES = ["cat", "dog"]
+
+
+def objects(boxes: Any, classes: Any) -> GroundTruth:
+    return GroundTruth(as_boxes(boxes), np.asarray(classes, np.int32), np.zeros(len(classes), bool))
+
+
+def points(xy: Any, classes: Any, values: Any) -> Points:
+    n = len(classes)
+    return Points(
+        np.asarray(xy, np.int32).reshape(n, 2),
+        np.asarray(classes, np.int32),
+        np.asarray(values, np.float32),
+        np.zeros(n, np.int16),
+    )
+
+
+TRUTH = {"a": objects([[10, 10, 20, 20], [30, 30, 40, 40]], [0, 1]), "b": objects([], [])}
+
+
+def test_the_pointing_game_takes_the_best_point_of_a_class() -> None:
+    found = {"a": points([[10, 19], [20, 15], [15, 15]], [0, 0, 1], [1.0, 0.95, 1.0])}
+    met = peaks_inside(TRUTH, found, CLASSES)
+    assert met.values == {"cat": 1, "dog": 0}
+    assert met.support == {"cat": 1, "dog": 1}
+
+
+def test_all_points() -> None:
+    found = {"a": points([[10, 19], [20, 15], [35, 35], [0, 0]], [0, 0, 1, -1], [1.0, 0.95, 1.0, 1.0])}
+    met = peaks_inside(TRUTH, found, CLASSES, only_best=False)
+    assert met.values == {"cat": 0.5, "dog": 1}
+    assert met.mean == 0.75
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
+@pytest.mark.parametrize("only_best", [False, True])
+def test_any_number_of_points(n: int, only_best: bool) -> None:
+    found = {"a": points([[12, 12]] * n, [0] * n, [1.0] * n), "b": points([[1, 1]], [-1], [1.0])}
+    met = peaks_inside(TRUTH, found, CLASSES, only_best=only_best)
+    assert met.support["cat"] == (min(n, 1) if only_best else n)
+    assert met.values["cat"] == pytest.approx(1 if n else np.nan, nan_ok=True)
+
+
+def test_energy_at_low_resolution() -> None:
+    """Cells of 10 x 10 pixels; the box covers one and a half of the two bright ones."""
+    heat = np.asarray([[[0, 2, 0], [0, 2, 0]], [[0, 0, 0], [0, 0, -1]]], np.float32)
+    truth = {"a": objects([[10, 0, 20, 15], [10, 5, 20, 15], [0, 0, 30, 20]], [0, 0, 1])}
+    maps = {"a": ClassMaps(np.asarray([0, 1], np.int32), heat, 20, 30)}
+    met = energy_inside(truth, maps, CLASSES)
+    assert met.values == pytest.approx({"cat": 0.75, "dog": 0})
+    assert met.support == {"cat": 1, "dog": 1}
+
+
+def test_energy_at_full_resolution_is_a_sum_over_pixels() -> None:
+    heat = np.random.default_rng(0).random((1, 20, 30)).astype(np.float32)
+    truth = {"a": objects([[5, 3, 17, 11]], [1])}
+    met = energy_inside(truth, {"a": ClassMaps(np.asarray([1], np.int32), heat, 20, 30)}, CLASSES)
+    assert met.values["dog"] == pytest.approx(heat[0, 3:11, 5:17].sum() / heat.sum(), rel=1e-6)
+    assert np.isnan(met.values["cat"])
+
+
+def test_boxes_may_reach_past_the_picture() -> None:
+    heat = np.ones((1, 2, 2), np.float32)
+    truth = {"a": objects([[-5, -5, 10, 5]], [0])}
+    met = energy_inside(truth, {"a": ClassMaps(np.asarray([0], np.int32), heat, 10, 10)}, CLASSES)
+    assert met.values["cat"] == pytest.approx(0.5)
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(UserError, match="points: 1 pictures"):
+        peaks_inside({}, {"a": Points.empty()}, CLASSES)
+    with pytest.raises(UserError, match="maps: 1 pictures"):
+        energy_inside(
+            {}, {"a": ClassMaps(np.zeros(1, np.int32), np.ones((1, 2, 2), np.float32), 2, 2)}, CLASSES
+        )
+    with pytest.raises(ValueError, match="points: expected classes 0 to 1"):
+        peaks_inside(TRUTH, {"a": points([[0, 0]], [2], [1])}, CLASSES)
