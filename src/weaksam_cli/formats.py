@@ -51,7 +51,7 @@ PROPOSALS = Format(
     image_columns=(Column("image_size", "int32", (2,)),),
     blobs=(Column("masks", "uint8"),),
 )
-"""Class-agnostic boxes, xyxy pixel edges; `masks` holds each one's compressed RLE (COCO's `counts`), empty unless asked for."""
+"""Class-agnostic boxes, xyxy pixel edges; `masks` holds each one's compressed RLE (COCO's `counts`), empty by default."""
 
 
 def cam_format(n_classes: int) -> Format:

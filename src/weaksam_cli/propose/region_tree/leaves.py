@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from weaksam_cli.propose.region_tree.pixels import COLOUR_BINS, TEXTURE_BINS, Bins, PixelFeatures
 
@@ -59,7 +60,7 @@ def describe(labels: NDArray[np.int32], features: PixelFeatures) -> Leaves:
     return Leaves(
         labels=labels,
         size=np.bincount(flat, minlength=count).astype(np.float32),
-        boxes=_boxes(labels, count),
+        boxes=_boxes(labels),
         lab=_histogram(flat, features.lab, count, COLOUR_BINS),
         hsv=_histogram(flat, features.hsv, count, COLOUR_BINS),
         texture=_histogram(flat, features.texture, count, TEXTURE_BINS),
@@ -87,19 +88,10 @@ def _histogram(flat: NDArray[np.int32], bins: Bins, count: int, n_bins: int) -> 
     return normalised
 
 
-def _boxes(labels: NDArray[np.int32], count: int) -> FloatArray:
-    """Tight boxes: for every row and column the regions seen there, then their first and last occurrence."""
-    height, width = labels.shape
-    boxes = np.empty((count, 4), np.float32)
-    for axis, extent in ((0, width), (1, height)):
-        lines = np.arange(extent) if axis == 0 else np.arange(extent)[:, None]
-        position = np.unique((labels.astype(np.int64) * extent + lines).ravel())
-        region, line = position // extent, position % extent
-        first = np.searchsorted(region, np.arange(count), side="left")
-        last = np.searchsorted(region, np.arange(count), side="right") - 1
-        boxes[:, axis] = line[first]
-        boxes[:, axis + 2] = line[last] + 1
-    return boxes
+def _boxes(labels: NDArray[np.int32]) -> FloatArray:
+    slices = find_objects(labels + 1)
+    edges = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in slices]
+    return np.asarray(edges, np.float32)
 
 
 def _borders(labels: NDArray[np.int32], gradient: FloatArray, count: int) -> Borders:

@@ -1,0 +1,35 @@
+"""What can be said about an evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from weaksam_cli.recipes import RecipeModel
+
+CorlocName = Literal["weaksam", "mist", "detectron2"]
+VocName = Literal["weaksam", "weaksam-area", "mist", "wsod2", "dino", "detectron2-2007", "detectron2-2012"]
+
+
+class EvalRecipe(RecipeModel):
+    """Which protocols are computed.
+
+    Attributes:
+        recall_thresholds: IoU thresholds of proposal recall.
+        strict_denominator: count the objects of pictures without proposals as missed.
+        include_difficult: count difficult objects in proposal recall.
+        corloc: protocols; the first is the headline.
+        voc_ap: protocols; the first is the headline.
+        coco_ap: compute COCO's AP as well.
+        ring_factor: ring of the class-map contrast baseline, relative to the box.
+    """
+
+    method: Literal["all"] = "all"
+    recall_thresholds: tuple[float, ...] = (0.5, 0.75, 0.9)
+    strict_denominator: bool = True
+    include_difficult: bool = True
+    corloc: tuple[CorlocName, ...] = ("mist", "weaksam", "detectron2")
+    voc_ap: tuple[VocName, ...] = ("weaksam", "weaksam-area", "mist")
+    coco_ap: bool = True
+    ring_factor: float = Field(default=1.5, gt=1)
