@@ -45,18 +45,37 @@ def read_results(path: Path, labels: Labels) -> dict[str, Detections]:
     Raises:
         UserError: a missing or damaged file, or an entry with an unknown image or category or bad numbers.
     """
+    raw = _load(path)
+    if not isinstance(raw, list):
+        raise UserError("expected a list of detections (COCO results)", where=str(path))
+    return _collect(raw, labels, path)
+
+
+def read_annotations(path: Path, labels: Labels) -> dict[str, Detections]:
+    """Scored annotations of a COCO-JSON file (pseudo ground truth) by image key; a missing score is 1.
+
+    Raises:
+        UserError: as `read_results`.
+    """
+    raw = _load(path)
+    annotations = raw.get("annotations") if isinstance(raw, dict) else None
+    if not isinstance(annotations, list):
+        raise UserError("expected COCO-JSON with annotations", where=str(path))
+    return _collect(
+        [{"score": 1.0, **item} if isinstance(item, dict) else item for item in annotations], labels, path
+    )
+
+
+def _load(path: Path) -> Any:
     record = receipts.read_receipt(path)
     if record is not None:
         receipts.verify(path, record)
     try:
-        raw = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError("there is no such file", where=str(path)) from error
     except ValueError as error:
         raise UserError(f"not readable as JSON: {error}", where=str(path)) from error
-    if not isinstance(raw, list):
-        raise UserError("expected a list of detections (COCO results)", where=str(path))
-    return _collect(raw, labels, path)
 
 
 def _collect(raw: list[Any], labels: Labels, path: Path) -> dict[str, Detections]:

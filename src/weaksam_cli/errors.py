@@ -39,7 +39,8 @@ class UserError(Exception):
     def one_line(self) -> str:
         """The whole message on one line: `where: what. remedy`."""
         head = f"{self.where}: {self.what}" if self.where else self.what
-        text = f"{head.rstrip('.')}. {self.remedy}" if self.remedy else head
+        stop = "" if head.endswith(("?", "!")) else "."
+        text = f"{head.rstrip('.')}{stop} {self.remedy}" if self.remedy else head
         return " ".join(text.split())
 
 

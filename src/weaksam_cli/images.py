@@ -116,12 +116,11 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     _check_file(path)
     try:
         with warnings.catch_warnings():
-            # The size is checked here, in words; Pillow's own warning would come first.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
-        with image:
-            _check_size(image, path, max_pixels)
-            yield image
+            # Sizes are checked here, in words, and odd metadata are no concern of the user's.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                _check_size(image, path, max_pixels)
+                yield image
     except (UserError, MemoryError):
         raise
     except PermissionError:

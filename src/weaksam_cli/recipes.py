@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -187,8 +187,13 @@ def _explain(path: Path, lines: _Lines, model: type[BaseModel], error: Validatio
 def _fields(model: type[BaseModel], names: tuple[str, ...]) -> list[str]:
     for name in names:
         field = model.model_fields.get(name)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        inner = _nested_model(field.annotation) if field else None
+        if inner is None:
             break
         model = inner
     return sorted(model.model_fields)
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *get_args(annotation)]
+    return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)

@@ -48,7 +48,9 @@ def test_workers_do_not_change_the_batches(workers: int, start: int, stop: int) 
         time.sleep(0.002 * (iteration % 3))
         return [{"iteration": iteration}]
 
-    assert [batch[0]["iteration"] for batch in batches(load, start, stop, workers)] == list(range(start, stop))
+    assert [batch[0]["iteration"] for batch in batches(load, start, stop, workers)] == list(
+        range(start, stop)
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])

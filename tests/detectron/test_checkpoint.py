@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from weaksam_cli.detectron.checkpoint import Checkpoint, load_model, load_tensors, model_bytes, read_checkpoint, read_metadata
+from weaksam_cli.detectron.checkpoint import (
+    Checkpoint,
+    load_model,
+    load_tensors,
+    model_bytes,
+    read_checkpoint,
+    read_metadata,
+)
 from weaksam_cli.errors import UserError
 
 
@@ -29,7 +36,9 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded is not None
     assert loaded.iteration == 7
     assert torch.equal(loaded.model["weight"], saved.model["weight"])
-    assert torch.equal(loaded.optimizer["state"][0]["momentum_buffer"], saved.optimizer["state"][0]["momentum_buffer"])
+    assert torch.equal(
+        loaded.optimizer["state"][0]["momentum_buffer"], saved.optimizer["state"][0]["momentum_buffer"]
+    )
 
 
 def test_no_file_is_no_checkpoint(tmp_path: Path) -> None:
@@ -51,7 +60,9 @@ def test_damaged_file_is_named(tmp_path: Path, size: int) -> None:
         read_checkpoint(path, "recipe")
 
 
-@pytest.mark.parametrize("content", [{"weight": torch.zeros(1)}, [1, 2], {"format": "weaksam-training-checkpoint", "version": 99}])
+@pytest.mark.parametrize(
+    "content", [{"weight": torch.zeros(1)}, [1, 2], {"format": "weaksam-training-checkpoint", "version": 99}]
+)
 def test_other_contents_are_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "checkpoint.pt"
     torch.save(content, path)

@@ -34,7 +34,15 @@ def test_later_calls_are_the_same(found: compat.Detectron2) -> None:
 
 
 def test_what_detectron2_asks_for_can_be_imported(found: compat.Detectron2) -> None:
-    for name in ("engine", "modeling", "data.transforms", "data.build", "evaluation", "model_zoo", "checkpoint"):
+    for name in (
+        "engine",
+        "modeling",
+        "data.transforms",
+        "data.build",
+        "evaluation",
+        "model_zoo",
+        "checkpoint",
+    ):
         importlib.import_module(f"detectron2.{name}")
 
 

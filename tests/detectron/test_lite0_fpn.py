@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,14 +22,14 @@ def network() -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.normal_(cast(torch.Tensor, module.running_mean), std=0.1)
+            nn.init.uniform_(cast(torch.Tensor, module.running_var), 0.5, 1.5)
     return network
 
 
 def timm_maps(network: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
     x = network.bn1(network.conv_stem(x))
-    maps = {}
+    maps: dict[str, torch.Tensor] = {}
     for index, stage in enumerate(network.blocks):
         x = stage(x)
         if index in {1, 2, 4, 6}:

@@ -32,7 +32,9 @@ def test_equals_detectron2(name: str, milestones: tuple[int, ...], warmup: int, 
     scheduler = build_lr_scheduler(cfg, optimizer)
     ours = LearningRateSchedule(10, milestones, 0.1, warmup, factor, cosine="Cosine" in name)
     for iteration in range(10):
-        assert 2.0 * ours.factor(iteration) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), iteration
+        assert 2.0 * ours.factor(iteration) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), (
+            iteration
+        )
         optimizer.step()
         scheduler.step()
 

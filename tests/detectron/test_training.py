@@ -32,14 +32,20 @@ class Tiny(nn.Module):
         x = torch.stack([item["x"] for item in batch])
         logits = self.head(self.layers(x).mean(dim=(2, 3)))
         target = torch.tensor([item["y"] for item in batch])
-        return {"loss_cls": nn.functional.cross_entropy(logits, target), "loss_size": logits.square().mean() * 0.01}
+        return {
+            "loss_cls": nn.functional.cross_entropy(logits, target),
+            "loss_size": logits.square().mean() * 0.01,
+        }
 
 
 def load(iteration: int) -> list[dict[str, Any]]:
     sampler = EpochSampler(5, 3, seed=3)
     data = np.random.default_rng(0).normal(size=(5, 1, 8, 8)).astype(np.float32)
     return [
-        {"x": torch.from_numpy(data[index] + augmentation_rng(3, iteration, position).normal()).float(), "y": index % 2}
+        {
+            "x": torch.from_numpy(data[index] + augmentation_rng(3, iteration, position).normal()).float(),
+            "y": index % 2,
+        }
         for position, index in enumerate(sampler.indices(iteration))
     ]
 
@@ -166,7 +172,9 @@ def test_divergence_before_any_checkpoint(tmp_path: Path) -> None:
     model = Diverging(at=0, how="nan")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(DivergedError, match="no checkpoint"):
-        train(model, optimizer, lambda i: [{"iteration": i}], settings_in(tmp_path), save_bytes=Path.write_bytes)
+        train(
+            model, optimizer, lambda i: [{"iteration": i}], settings_in(tmp_path), save_bytes=Path.write_bytes
+        )
 
 
 def test_the_terminal_stays_clean(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

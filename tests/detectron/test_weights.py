@@ -33,7 +33,9 @@ def resnet(*, stride_in_1x1: bool) -> Any:
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 2
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 2
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
-    return SimpleNamespace(backbone=SimpleNamespace(bottom_up=build_resnet_backbone(cfg, ShapeSpec(channels=3)).eval()))
+    return SimpleNamespace(
+        backbone=SimpleNamespace(bottom_up=build_resnet_backbone(cfg, ShapeSpec(channels=3)).eval())
+    )
 
 
 def torchvision_resnet() -> nn.Module:
@@ -45,7 +47,9 @@ def torchvision_resnet() -> nn.Module:
     shrink = {id(m): m for m in network.modules()}
     for module in shrink.values():
         if isinstance(module, nn.Conv2d):
-            module.in_channels = max(module.in_channels // 32, 3) if module.in_channels == 3 else module.in_channels // 32
+            module.in_channels = (
+                max(module.in_channels // 32, 3) if module.in_channels == 3 else module.in_channels // 32
+            )
             module.out_channels //= 32
             shape = (module.out_channels, module.in_channels, *module.kernel_size)
             module.weight = nn.Parameter(torch.randn(shape) * 0.3)
@@ -77,7 +81,9 @@ def test_torchvision_layout(tmp_path: Path, suffix: str) -> None:
     load_resnet50(model, str(path), "imagenet_rgb")
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.allclose(model.backbone.bottom_up(x)["res5"], torchvision_res5(source, x), rtol=1e-3, atol=1e-4)
+        assert torch.allclose(
+            model.backbone.bottom_up(x)["res5"], torchvision_res5(source, x), rtol=1e-3, atol=1e-4
+        )
 
 
 def caffe2_name(name: str) -> str:
@@ -115,7 +121,9 @@ def test_detectron2_names(tmp_path: Path) -> None:
     path = tmp_path / "r50.safetensors"
     save_file(source.backbone.bottom_up.state_dict(), path)
     load_resnet50(target, str(path), "imagenet_rgb")
-    for a, b in zip(source.backbone.bottom_up.parameters(), target.backbone.bottom_up.parameters(), strict=True):
+    for a, b in zip(
+        source.backbone.bottom_up.parameters(), target.backbone.bottom_up.parameters(), strict=True
+    ):
         assert torch.equal(a, b)
 
 

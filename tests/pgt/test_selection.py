@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weaksam_cli.pgt.adaptive import adaptive, relative_scores
+from weaksam_cli.pgt.adaptive import adaptive, adaptive_rows, relative_scores
 from weaksam_cli.pgt.annotations import coco_annotations
 from weaksam_cli.pgt.containment import contained, containment
 from weaksam_cli.pgt.table import DetectionTable, filter_classes
@@ -79,6 +79,16 @@ def test_adaptive_selection_of_the_published_code(oracle: Any, index: int, sort_
         exempt_classes=() if case["use_diff"] else case["diff_classes"],
     )
     assert as_published(met, list(case["input"])) == case["output"]
+
+
+def test_the_detectors_scores_stay_at_hand() -> None:
+    table = random_table(3, 30)
+    labels = np.asarray([[True, False, True], [False, True, False], [True, True, True]])
+    rows, relative = adaptive_rows(table, labels)
+    kept = adaptive(table, labels)
+    assert (np.diff(rows) > 0).all()
+    np.testing.assert_array_equal(kept.boxes, table.boxes[rows])
+    np.testing.assert_array_equal(kept.scores, relative)
 
 
 def test_the_best_is_kept_when_it_is_not_first(oracle: Any) -> None:

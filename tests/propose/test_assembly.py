@@ -10,7 +10,7 @@ from weaksam_cli.propose.assembly import AssemblySettings, assemble, finish, gro
 from weaksam_cli.propose.grid import GridFilter
 from weaksam_cli.propose.proposals import SOURCES
 from weaksam_cli.propose.segmenter import PADDING, check_image, check_points
-from weaksam_cli.structures.boxes import FloatArray
+from weaksam_cli.structures.boxes import FloatArray, edges_to_inclusive, inclusive_to_edges
 from weaksam_cli.structures.types import Points, PromptedMasks
 
 
@@ -86,6 +86,38 @@ def test_cross_points_make_no_groups_and_are_thinned() -> None:
     assert found.prompt.tolist() == [0, 0, 2, 2]
     unthinned = AssemblySettings(points_per_side=0, score_free_nms={})
     assert len(assemble(SquareSegmenter(), IMAGE, {"cross": twice}, unthinned)) == 6
+
+
+class GivenBoxes(SquareSegmenter):
+    """Answers each prompt with the next given box of inclusive pixel indexes, three times."""
+
+    def __init__(self, boxes: list[list[float]]) -> None:
+        super().__init__()
+        self.boxes = inclusive_to_edges(np.asarray(boxes, np.float32).reshape(-1, 4))
+
+    def prompt_points(
+        self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False
+    ) -> PromptedMasks:
+        ones = np.ones((len(xy), 3), np.float32)
+        return PromptedMasks(
+            np.repeat(self.boxes[:, None], 3, axis=1), np.ones((len(xy), 3), np.int64), ones, ones
+        )
+
+
+@pytest.mark.parametrize("case", range(7))
+def test_cross_proposals_are_thinned_as_published(oracle: Any, case: int) -> None:
+    data = oracle("proposals")["score_free_nms"]["cases"][case]
+    points = make_points([(i, i) for i in range(len(data["boxes"]))], [-1] * len(data["boxes"]))
+    settings = AssemblySettings(points_per_side=0, score_free_nms={"cross": data["threshold"]})
+    found = assemble(GivenBoxes(data["boxes"]), IMAGE, {"cross": points}, settings)
+    expected = np.asarray(data["kept"], np.float32).reshape(-1, 4)
+    np.testing.assert_array_equal(edges_to_inclusive(found.boxes), expected)
+
+
+def test_groups_by_first_appearance_leave_out_points_without_class() -> None:
+    groups = group_by_class(np.asarray([7, -1, 2, 7, -1, 0], np.int32))
+    assert [group.tolist() for group in groups] == [[0, 3], [2], [5]]
+    assert group_by_class(np.zeros(0, np.int32)) == []
 
 
 def test_first_mask_switch() -> None:

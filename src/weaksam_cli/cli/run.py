@@ -30,8 +30,8 @@ def run_one_stage(name: str, options: CommonOptions, console: Console) -> None:
 
 
 def _profile_recipe(name: str, options: CommonOptions, context: Context, console: Console) -> str:
-    profile, why = choose_profile(chosen_profile(options), context.weights)
-    console.info(f"{why}: recipe {profile.recipes[name]}", profile=profile.name)
+    profile, _ = choose_profile(chosen_profile(options), context.weights)
+    console.info(f"{name}: recipe {profile.recipes[name]} of profile {profile.name}", profile=profile.name)
     return profile.recipes[name]
 
 

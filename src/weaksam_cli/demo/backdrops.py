@@ -287,7 +287,7 @@ def _room(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     wall[-skirting - 1 : -skirting] *= 0.8
     across, away = _perspective(height, width, horizon)
     if rng.random() < 0.5:
-        tiles = (np.floor(across * 5 + 100) + np.floor(away * 3.2)) % 2
+        tiles = (np.floor(across * 5 + 100) + np.floor(away * 3.7)) % 2
         dark: Colour = [(120, 86, 74), (76, 96, 112), (104, 112, 96)][int(rng.integers(3))]
         floor = _blend(
             _colour(lighter(dark, 0.72)), _colour(lighter(dark, 0.18)), _shrink(tiles.astype(np.float32))

@@ -14,7 +14,7 @@ from weaksam_cli.demo.clutter import CLUTTER
 from weaksam_cli.demo.swimmers import draw_fish, draw_sailboat
 from weaksam_cli.demo.things import draw_car, draw_flower, draw_house, draw_owl, draw_robot, draw_teapot
 
-SMALLEST: Final = 32.0
+SMALLEST: Final = 34.0
 LARGEST: Final = 205.0
 """Bounds of an object's size in pixels (a class's height is its `tall` times that): a factor of more than six."""
 
@@ -174,7 +174,7 @@ class Planner:
         return Placed(kind, True, x, y, height, angle, bool(self.rng.random() < 0.5), floats)
 
     def _single(self, class_name: str, *, large: bool) -> None:
-        low, high = (110.0, LARGEST) if large else (SMALLEST, 150.0)
+        low, high = (110.0, LARGEST) if large else (SMALLEST, 165.0)
         for _ in range(25):
             height = self._size(class_name, low, high, self.width * 0.96)
             half = CLASSES[class_name].half_width * height
@@ -195,7 +195,7 @@ class Planner:
     def _group(self, class_name: str, count: int) -> None:
         look = CLASSES[class_name]
         step = float(self.rng.uniform(0.74, 0.94))
-        height = self._size(class_name, 50.0, 170.0, self.width * 1.02 / (1 + step * (count - 1)))
+        height = self._size(class_name, 56.0, 180.0, self.width * 1.02 / (1 + step * (count - 1)))
         y = self._foot(class_name, height)
         wide = 2 * look.half_width * height
         total = wide * (1 + step * (count - 1))

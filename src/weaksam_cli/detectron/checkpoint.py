@@ -17,7 +17,7 @@ from torch import nn
 
 from weaksam_cli.errors import UserError
 
-SaveBytes = Callable[[Path, bytes], None]
+SaveBytes = Callable[[Path, bytes], object]
 """Puts bytes under a name so that readers see all of them or what stood there before (`FileOps.write_atomically`)."""
 
 FORMAT = "weaksam-training-checkpoint"
@@ -85,7 +85,9 @@ def load_tensors(path: Path) -> Any:
         raise UserError("no such file", where=str(path))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle protocol of a file that is refused or not anyway
+            warnings.simplefilter(
+                "ignore"
+            )  # about the pickle protocol of a file that is refused or not anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -111,7 +111,9 @@ def import_detectron2() -> Detectron2:
             "detectron2 is not installed, and training needs it", where="detectron2", remedy=INSTALL_COMMANDS
         )
     quiet_loggers()
-    warnings.filterwarnings("ignore", message=r"torch\.meshgrid")  # detectron2's anchors, once in every process
+    warnings.filterwarnings(
+        "ignore", message=r"torch\.meshgrid"
+    )  # detectron2's anchors, once in every process
     try:
         compiled = _has_extension()
         fixes = _apply_fixes(compiled)

@@ -27,7 +27,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone  # noqa: E402
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool  # noqa: E402
 
 # Output name -> (index of the last timm stage below it, stride, channels).
-_OUTPUTS = {"c2": (1, 4, 24), "c3": (2, 8, 40), "c4": (4, 16, 112), "c5": (6, 32, 320)}
+_OUTPUTS = {"c2": (1, 4, 24), "c3": (2, 8, 40), "c4": (4, 16, 112), "c5": (6, 32, 320), "head": (7, 32, 1280)}
 _STAGES = 7
 
 
@@ -97,9 +97,11 @@ class _Block(nn.Module):
 class Lite0Backbone(Backbone):
     """EfficientNet-Lite0 without its classifier; maps c2..c5 at strides 4, 8, 16, 32 with 24, 40, 112, 320 channels.
 
+    A further map, `head`, has the 1280 channels at stride 32 that the classifier averages.
+
     Args:
         network: a timm `tf_efficientnet_lite0`, whose weights are copied.
-        out_features: which of c2..c5 are returned.
+        out_features: which of c2..c5 and head are returned.
         freeze_at: 0 trains everything; 1 freezes the stem, k + 1 also the first k of the seven stages.
     """
 
@@ -127,6 +129,8 @@ class Lite0Backbone(Backbone):
             x = stage(x)
             if index in self._names:
                 outputs[self._names[index]] = x
+        if self.head is not None:
+            outputs["head"] = self.head(x)
         return outputs
 
 
@@ -150,17 +154,56 @@ def build_weaksam_lite0_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Lite0B
     return Lite0Backbone(load_network(node.WEIGHTS), tuple(node.OUT_FEATURES), cfg.MODEL.BACKBONE.FREEZE_AT)
 
 
+class _Maps(Backbone):
+    """Stands where detectron2's pyramid expects its network, and hands on maps that are computed already."""
+
+    def __init__(self, shapes: dict[str, ShapeSpec]) -> None:
+        super().__init__()
+        self._out_features = list(shapes)
+        self._out_feature_strides = {name: shape.stride for name, shape in shapes.items()}
+        self._out_feature_channels = {name: shape.channels for name, shape in shapes.items()}
+
+    def forward(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+        return maps
+
+
+class Lite0Pyramid(Backbone):
+    """EfficientNet-Lite0 below detectron2's feature pyramid: maps p2 or p3 to p6, and `head` where it is asked for."""
+
+    def __init__(
+        self, bottom_up: Lite0Backbone, in_features: list[str], channels: int, norm: str, fuse: str
+    ) -> None:
+        super().__init__()
+        self.bottom_up = bottom_up
+        self.pyramid = FPN(
+            _Maps(bottom_up.output_shape()), in_features, channels, norm, LastLevelMaxPool(), fuse
+        )
+        self._shapes = dict(self.pyramid.output_shape())
+        if bottom_up.head is not None:
+            self._shapes["head"] = bottom_up.output_shape()["head"]
+
+    @property
+    def size_divisibility(self) -> int:
+        """Pictures are padded to a multiple of this."""
+        return int(self.pyramid.size_divisibility)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each map."""
+        return self._shapes
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Feature maps by name for images (n, 3, h, w), h and w multiples of `size_divisibility`."""
+        maps = self.bottom_up(x)
+        outputs: dict[str, Tensor] = self.pyramid(maps)
+        return outputs | {"head": maps["head"]} if "head" in maps else outputs
+
+
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
-def build_weaksam_lite0_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+def build_weaksam_lite0_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Lite0Pyramid:
     """The network below a feature pyramid; reads `MODEL.FPN.*` besides."""
-    return FPN(
-        bottom_up=build_weaksam_lite0_backbone(cfg, input_shape),
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    bottom_up = build_weaksam_lite0_backbone(cfg, input_shape)
+    fpn: Any = cfg.MODEL.FPN
+    return Lite0Pyramid(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, fpn.FUSE_TYPE)
 
 
 def add_lite0_config(cfg: CfgNode) -> None:

@@ -100,7 +100,7 @@ class ResumableTrainer(SimpleTrainer):
         torch.manual_seed(step_seed(self.settings.seed, self.iter))
         with torch.autocast("cuda", dtype=torch.float16, enabled=self.settings.mixed_precision):
             losses = self._forward(data)
-            total = sum(losses.values())
+            total = torch.stack([value.sum() for value in losses.values()]).sum()
         self._record(losses)
         self.optimizer.zero_grad()
         if total.requires_grad:  # a batch may leave nothing to learn from
@@ -215,20 +215,14 @@ def train(
         UserError: the checkpoint is damaged or of another training.
         DivergedError: a loss became NaN or infinite; it names the iteration and the last good checkpoint.
     """
-    device = next(model.parameters()).device
-    if settings.mixed_precision and device.type != "cuda":
-        raise UserError(
-            "mixed precision needs a CUDA device",
-            where="mixed_precision",
-            remedy="Set it to false or use --device cuda",
-        )
     started = time.monotonic()
+    _check_device(model, settings)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
+    total = settings.schedule.iterations
     checkpoint = read_checkpoint(settings.checkpoint, settings.fingerprint)
-    start, total = 0, settings.schedule.iterations
+    start = 0 if checkpoint is None else checkpoint.iteration
     if checkpoint is not None:
-        start = checkpoint.iteration
         model.load_state_dict(checkpoint.model)
         optimizer.load_state_dict(checkpoint.optimizer)
         if progress is not None:
@@ -240,18 +234,26 @@ def train(
     trainer.saved_iteration = start
     if checkpoint is not None and settings.mixed_precision:
         trainer.scaler.load_state_dict(checkpoint.scaler)
-    trainer.register_hooks(
-        [
-            LearningRateHook(settings.schedule),
-            CheckpointHook(settings, save_bytes),
-            ProgressHook(progress) if progress is not None else None,
-        ]
-    )
+    trainer.register_hooks(_hooks(settings, save_bytes, progress))
     try:
         trainer.train(start, total)
     finally:
         data.close()
     return TrainingResult(start, _recent_losses(trainer), time.monotonic() - started)
+
+
+def _check_device(model: nn.Module, settings: TrainingSettings) -> None:
+    if settings.mixed_precision and next(model.parameters()).device.type != "cuda":
+        raise UserError(
+            "mixed precision needs a CUDA device",
+            where="mixed_precision",
+            remedy="Set it to false or use --device cuda",
+        )
+
+
+def _hooks(settings: TrainingSettings, save_bytes: SaveBytes, progress: Progress | None) -> list[Any]:
+    hooks: list[Any] = [LearningRateHook(settings.schedule), CheckpointHook(settings, save_bytes)]
+    return hooks if progress is None else [*hooks, ProgressHook(progress)]
 
 
 def _recent_losses(trainer: ResumableTrainer) -> dict[str, float]:

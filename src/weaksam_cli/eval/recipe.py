@@ -32,4 +32,4 @@ class EvalRecipe(RecipeModel):
     corloc: tuple[CorlocName, ...] = ("mist", "weaksam", "detectron2")
     voc_ap: tuple[VocName, ...] = ("weaksam", "weaksam-area", "mist")
     coco_ap: bool = True
-    ring_factor: float = Field(default=1.5, gt=1)
+    ring_factor: float = Field(default=1.8, gt=1)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.pgt.containment import ContainmentInput, Mutual, contained
-from weaksam_cli.pgt.table import DetectionTable, Groups, filter_classes
+from weaksam_cli.pgt.table import DetectionTable, Groups, labelled_rows
 
 EPSILON = 1e-8
 
@@ -25,10 +25,38 @@ def adaptive(
     containment_input: ContainmentInput = "fix",
     exempt_classes: Collection[int] = (),
 ) -> DetectionTable:
+    """The pseudo boxes in table order with their relative scores, as the published code saves them.
+
+    See `adaptive_rows`, which takes the same arguments.
+    """
+    rows, relative = adaptive_rows(
+        table,
+        labels,
+        score_threshold=score_threshold,
+        containment_threshold=containment_threshold,
+        sort_first=sort_first,
+        mutual=mutual,
+        containment_input=containment_input,
+        exempt_classes=exempt_classes,
+    )
+    return replace(table.take(rows), scores=relative)
+
+
+def adaptive_rows(
+    table: DetectionTable,
+    labels: NDArray[np.bool_],
+    *,
+    score_threshold: float = 0.3,
+    containment_threshold: float = 0.85,
+    sort_first: bool = True,
+    mutual: Mutual = "drop_both",
+    containment_input: ContainmentInput = "fix",
+    exempt_classes: Collection[int] = (),
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Class filter, score filter and containment filter, in this order, for all pictures at once.
 
     Args:
-        table: detections on the training pictures.
+        table: detections on the training pictures, with the detector's scores.
         labels: bool (n_images, n_classes), image-level labels.
         score_threshold: least relative score of a further box (paper, supplement §7: 0.3).
         containment_threshold: share of its area by which a box lies within another to go (supplement §7: 0.85).
@@ -39,19 +67,22 @@ def adaptive(
         exempt_classes: classes that the containment filter leaves alone (WeakSAM: none).
 
     Returns:
-        The pseudo boxes in table order with their relative scores, see `relative_scores`.
+        The rows of `table` that stay, int64 (m,), ascending, and their relative scores, see `relative_scores`.
 
     Raises:
         ValueError: when a picture or class of the table is not in `labels`.
     """
-    labelled = filter_classes(table, labels)
+    rows = labelled_rows(table, labels)
+    labelled = table.take(rows)
     scored = replace(labelled, scores=relative_scores(labelled))
-    kept = scored.take(passing_scores(scored, score_threshold, sort_first=sort_first))
+    passing = np.flatnonzero(passing_scores(scored, score_threshold, sort_first=sort_first))
+    kept = scored.take(passing)
     exempt = np.isin(kept.class_index, list(exempt_classes))
     inside = contained(
         kept, threshold=containment_threshold, mutual=mutual, containment_input=containment_input
     )
-    return kept.take(~inside | exempt)
+    remaining = ~inside | exempt
+    return rows[passing[remaining]], kept.scores[remaining]
 
 
 def relative_scores(table: DetectionTable) -> NDArray[np.float64]:

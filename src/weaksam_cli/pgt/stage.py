@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.coco_results import read_results
 from weaksam_cli.labels import Labels, read_labels
-from weaksam_cli.pgt.adaptive import adaptive
+from weaksam_cli.pgt.adaptive import adaptive_rows
 from weaksam_cli.pgt.annotations import coco_annotations
 from weaksam_cli.pgt.recipe import AdaptiveRecipe, PgtRecipe, Top1Recipe
-from weaksam_cli.pgt.table import DetectionTable, filter_classes
+from weaksam_cli.pgt.table import DetectionTable
 from weaksam_cli.pgt.top1 import top_k
 from weaksam_cli.pipeline import Context, Job, Product
 from weaksam_cli.recipes import RecipeModel
@@ -37,7 +38,7 @@ def select(table: DetectionTable, labels: NDArray[np.bool_], recipe: PgtRecipe) 
     """The pseudo boxes that a recipe keeps, with the score that it saves."""
     if isinstance(recipe, Top1Recipe):
         return top_k(table, labels, k=recipe.k)
-    kept = adaptive(
+    rows, relative = adaptive_rows(
         table,
         labels,
         score_threshold=recipe.score_threshold,
@@ -46,26 +47,8 @@ def select(table: DetectionTable, labels: NDArray[np.bool_], recipe: PgtRecipe) 
         mutual=recipe.mutual,
         containment_input=recipe.containment_input,
     )
-    return kept if recipe.saved_score == "relative" else _with_detector_scores(kept, table, labels)
-
-
-def _with_detector_scores(
-    kept: DetectionTable, table: DetectionTable, labels: NDArray[np.bool_]
-) -> DetectionTable:
-    scores: dict[tuple[Any, ...], float] = {}
-    present = filter_classes(table, labels)
-    for image, index, box, score in zip(
-        present.image_index.tolist(), present.class_index.tolist(), present.boxes.tolist(), present.scores.tolist(),
-        strict=True,
-    ):  # fmt: skip
-        scores[image, index, *box] = max(score, scores.get((image, index, *box), score))
-    own = [
-        scores[image, index, *box]
-        for image, index, box in zip(
-            kept.image_index.tolist(), kept.class_index.tolist(), kept.boxes.tolist(), strict=True
-        )
-    ]
-    return DetectionTable(kept.boxes, kept.image_index, kept.class_index, np.asarray(own, dtype=np.float64))
+    kept = table.take(rows)
+    return kept if recipe.saved_score == "detector" else replace(kept, scores=relative)
 
 
 def pgt_file(labels: Labels, table: DetectionTable) -> dict[str, Any]:

@@ -100,8 +100,8 @@ class Groups:
         return rows
 
 
-def filter_classes(table: DetectionTable, labels: NDArray[np.bool_]) -> DetectionTable:
-    """Only the detections whose class is an image-level label of their picture (spec 05 §2).
+def labelled_rows(table: DetectionTable, labels: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rows whose class is an image-level label of their picture, in table order (spec 05 §2).
 
     Args:
         table: detections.
@@ -119,4 +119,9 @@ def filter_classes(table: DetectionTable, labels: NDArray[np.bool_]) -> Detectio
             f"labels: expected every picture and class of the table in shape {labels.shape}, met picture "
             f"{table.image_index.max()} and class {table.class_index.max()}"
         )
-    return table.take(labels[table.image_index, table.class_index])
+    return np.flatnonzero(labels[table.image_index, table.class_index])
+
+
+def filter_classes(table: DetectionTable, labels: NDArray[np.bool_]) -> DetectionTable:
+    """Only the detections whose class is an image-level label of their picture; see `labelled_rows`."""
+    return table.take(labelled_rows(table, labels))

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import ImageRows
@@ -17,7 +15,7 @@ from weaksam_cli.execution import ImageFunction
 from weaksam_cli.formats import KINDS, POINTS, ClassMaps, cam_format, points_to_rows, read_class_maps
 from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
 from weaksam_cli.prompt.cluster import cluster_points
-from weaksam_cli.prompt.fusion import fuse_views
+from weaksam_cli.maps.scales import fuse_scales
 from weaksam_cli.prompt.peaks import points_from_maps
 from weaksam_cli.prompt.recipe import KindSettings, PeaksRecipe
 from weaksam_cli.recipes import RecipeModel
@@ -31,21 +29,12 @@ def open_cam(path: Path, *, verify: bool = True) -> Artifact:
 
 def points_of_kind(maps: ClassMaps, kind: int, settings: KindSettings) -> Points:
     """Peaks of the fused maps of one kind."""
-    views = maps.stacks(kind)
-    if not views:
+    fused = fuse_scales(maps, kind, *maps.image_size)
+    if fused is None:
         return Points.empty()
-    classes = maps.classes()
-    height, width = maps.image_size
-    fused = fuse_views(
-        views,
-        flipped=[False] * len(views),
-        entering=np.ones((len(views), len(classes)), dtype=bool),
-        height=height,
-        width=width,
-    )
     return points_from_maps(
         fused,
-        classes,
+        maps.classes(),
         window=settings.window,
         threshold=settings.threshold,
         max_points=settings.max_points,
@@ -110,7 +99,7 @@ class PromptStage:
                 ids = artifact.image_ids
                 tables = {"class_names": artifact.table("class_names"), "kind_names": list(KINDS)}
             work = PromptWork(cam, recipe, context.seed)
-            return ShardedMaker(POINTS, ids, work, "points", tables, shard_images=64)(job)
+            return ShardedMaker(POINTS, ids, work, "points", tables, shard_images=16)(job)
 
         yield Product(
             path=context.run.output("prompt", split),

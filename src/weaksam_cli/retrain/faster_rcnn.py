@@ -37,7 +37,8 @@ def detectron_config(recipe: FasterRcnnRecipe, class_count: int, device: str) ->
     _configure_proposals(cfg, recipe.detector)
     _configure_box_head(cfg, recipe.detector, class_count)
     _configure_inference(cfg, recipe.inference)
-    add_roi_heads_config(cfg, recipe.roi_drop, recipe.detector.matcher)
+    context = "head" if recipe.detector.context else ""
+    add_roi_heads_config(cfg, recipe.roi_drop, recipe.detector.matcher, context)
     cfg.freeze()
     return cfg
 
@@ -68,7 +69,7 @@ def _configure_backbone(cfg: CfgNode, recipe: FasterRcnnRecipe) -> None:
     if lite0:
         cfg.MODEL.BACKBONE.NAME = "build_weaksam_lite0_fpn_backbone"
         cfg.MODEL.LITE0.WEIGHTS = recipe.backbone.weights
-        cfg.MODEL.LITE0.OUT_FEATURES = features
+        cfg.MODEL.LITE0.OUT_FEATURES = [*features, "head"] if recipe.detector.context else features
         return
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
     cfg.MODEL.RESNETS.DEPTH = 50

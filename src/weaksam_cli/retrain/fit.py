@@ -104,17 +104,25 @@ def learning_rates(schedule: Schedule) -> LearningRateSchedule:
     )
 
 
-def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
-    """Stochastic gradient descent over the layers that are not frozen; normalisation layers do not decay."""
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the layers that are not frozen; normalisation layers and biases of adamw do not decay."""
+    bottom_up = model.backbone.bottom_up  # type: ignore[union-attr]
+    backbone = {id(parameter) for parameter in bottom_up.parameters()}  # type: ignore[union-attr,operator]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in model.modules():
-        own = [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
-        (kept if isinstance(module, nn.BatchNorm2d) else decayed).extend(own)
-    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}]
-    if kept:
-        groups.append({"params": kept, "weight_decay": 0.0})
-    return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum)
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            plain = isinstance(module, nn.BatchNorm2d) or (schedule.optimizer == "adamw" and name == "bias")
+            factor = schedule.backbone_factor if id(parameter) in backbone else 1.0
+            decay = 0.0 if plain else schedule.weight_decay
+            groups.setdefault((schedule.learning_rate * factor, decay), []).append(parameter)
+    settings = [
+        {"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()
+    ]
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(settings, lr=schedule.learning_rate)
+    return torch.optim.SGD(settings, lr=schedule.learning_rate, momentum=schedule.momentum)
 
 
 def batch_loader(

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from weaksam_cli.detectron.compat import import_detectron2
 
 import_detectron2()
 
 from detectron2.config import CfgNode, configurable  # noqa: E402
+from detectron2.layers import ShapeSpec  # noqa: E402
 from detectron2.modeling import ROI_HEADS_REGISTRY, StandardROIHeads  # noqa: E402
+from detectron2.modeling.poolers import ROIPooler  # noqa: E402
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers  # noqa: E402
 from detectron2.utils.events import get_event_storage  # noqa: E402
 
@@ -92,9 +94,28 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
         return regression_distances(chosen, targets, self.smooth_l1_beta)
 
 
-@ROI_HEADS_REGISTRY.register()
+class _WithContext(nn.Module):
+    """Features of RoIs from the pyramid, joined by the average of a pretrained map over the same RoIs.
+
+    The pyramid and the box head start from random weights; the classification network's last map tells classes apart from
+    the first iteration, which is what makes a training of a few epochs possible.
+    """
+
+    def __init__(self, box_head: nn.Module, pooler: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.box_head = box_head
+        self.pooler = pooler
+        self.output_shape = ShapeSpec(channels=box_head.output_shape.channels + channels)
+
+    def forward(self, pooled: Tensor, context: Tensor, boxes: list[Any]) -> Tensor:
+        """Vectors (R, channels) of pooled pyramid features (R, c, h, w) and the map (n, channels, H, W)."""
+        average = self.pooler([context], boxes).mean(dim=(2, 3))
+        return torch.cat([self.box_head(pooled), average], dim=1)
+
+
+@ROI_HEADS_REGISTRY.register()  # type: ignore[untyped-decorator]
 class WeakSamRoiHeads(StandardROIHeads):
-    """`StandardROIHeads` that reads `MODEL.ROI_DROP` and `MODEL.ROI_HEADS.MATCHER`."""
+    """`StandardROIHeads` that reads `MODEL.ROI_DROP` and `MODEL.ROI_HEADS.{MATCHER,CONTEXT}`."""
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
@@ -107,12 +128,28 @@ class WeakSamRoiHeads(StandardROIHeads):
     @classmethod
     def _init_box_head(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
         arguments: dict[str, Any] = super()._init_box_head(cfg, input_shape)
+        context = cfg.MODEL.ROI_HEADS.CONTEXT
+        if context:
+            shape = input_shape[context]
+            pooler = ROIPooler(2, (1.0 / shape.stride,), sampling_ratio=2, pooler_type="ROIAlignV2")
+            arguments["box_head"] = _WithContext(arguments["box_head"], pooler, shape.channels)
         arguments["box_predictor"] = RoiDropOutputLayers(cfg, arguments["box_head"].output_shape)
         return arguments
 
+    def _forward_box(self, features: dict[str, Tensor], proposals: list[Any]) -> Any:
+        if not isinstance(self.box_head, _WithContext):
+            return super()._forward_box(features, proposals)
+        boxes = [item.proposal_boxes for item in proposals]
+        pooled = self.box_pooler([features[name] for name in self.box_in_features], boxes)
+        predictions = self.box_predictor(self.box_head(pooled, features["head"], boxes))
+        if self.training:
+            return self.box_predictor.losses(predictions, proposals)
+        return self.box_predictor.inference(predictions, proposals)[0]
 
-def add_roi_heads_config(cfg: CfgNode, roi_drop: RoiDrop, matcher: MatcherName) -> None:
-    """Choose these heads in a detectron2 configuration."""
+
+def add_roi_heads_config(cfg: CfgNode, roi_drop: RoiDrop, matcher: MatcherName, context: str) -> None:
+    """Choose these heads in a detectron2 configuration; `context` names a backbone map, or is empty."""
     cfg.MODEL.ROI_HEADS.NAME = "WeakSamRoiHeads"
     cfg.MODEL.ROI_HEADS.MATCHER = matcher
+    cfg.MODEL.ROI_HEADS.CONTEXT = context
     cfg.MODEL.ROI_DROP = CfgNode(roi_drop.model_dump())

@@ -83,6 +83,7 @@ class Detector(_Frozen):
         box_head_channels: width of the box head's two layers.
         box_loss_weight: weight of the box head's regression loss.
         sampling_ratio: samples for each bin of RoIAlign and axis; 0 adapts to the RoI's size.
+        context: lite0: join the box head's features with the average of the pretrained last map over the RoI.
         matcher: `standard`, or `top3` of the published code (three proposals for each pseudo box).
     """
 
@@ -100,6 +101,7 @@ class Detector(_Frozen):
     box_head_channels: PositiveInt = 512
     box_loss_weight: PositiveFloat = 1.0
     sampling_ratio: NonNegativeInt = 2
+    context: bool = False
     matcher: MatcherName = "standard"
 
     @model_validator(mode="after")
@@ -114,26 +116,30 @@ class Detector(_Frozen):
 
 
 class Schedule(_Frozen):
-    """How long and how fast the detector learns (stochastic gradient descent with momentum).
+    """How long and how fast the detector learns.
 
     Attributes:
         iterations: optimiser steps.
         batch_size: pictures of a step.
+        optimizer: `sgd` with momentum (published), or `adamw`, which learns faster in a short training.
         learning_rate: after the warm-up.
+        backbone_factor: factor on the learning rate of the backbone's own layers (not of the pyramid).
         decay: `steps` multiplies by `gamma` at each milestone; `cosine` falls to zero at the end.
         milestones: iterations of the steps.
         gamma: factor of a step.
         warmup_iterations: linear rise from `warmup_factor` of the learning rate.
         warmup_factor: where the rise begins.
-        momentum, weight_decay: of the optimiser.
+        momentum, weight_decay: of the optimiser; adamw has its usual moments (0.9, 0.999) instead of the momentum.
         gradient_clip: largest norm of the gradient; 0 does not clip.
-        mixed_precision: float16 on CUDA; ignored by no one: on a CPU it is refused.
+        mixed_precision: float16, on CUDA only; refused on a CPU.
         checkpoint_period: iterations between checkpoints.
     """
 
     iterations: PositiveInt
     batch_size: PositiveInt
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: PositiveFloat
+    backbone_factor: NonNegativeFloat = 1.0
     decay: Literal["steps", "cosine"] = "steps"
     milestones: tuple[PositiveInt, ...] = ()
     gamma: PositiveFloat = 0.1
@@ -205,9 +211,11 @@ class FasterRcnnRecipe(_Frozen):
     roi_drop: RoiDrop = RoiDrop()
 
     @model_validator(mode="after")
-    def _lite0_norm_is_frozen(self) -> Self:
+    def _what_belongs_to_lite0(self) -> Self:
         if self.network == "faster-rcnn-lite0-fpn" and self.backbone.norm != "frozen":
             raise ValueError("backbone.norm: faster-rcnn-lite0-fpn has frozen normalisation only")
         if self.network == "faster-rcnn-lite0-fpn" and self.backbone.pixels != "imagenet_rgb":
             raise ValueError("backbone.pixels: the weights of lite0 expect imagenet_rgb")
+        if self.network != "faster-rcnn-lite0-fpn" and self.detector.context:
+            raise ValueError("detector.context: faster-rcnn-lite0-fpn only")
         return self

@@ -54,7 +54,9 @@ def iou(a: FloatArray, b: FloatArray, *, plus_one: bool = False) -> FloatArray:
     return ratio
 
 
-def nms(boxes: FloatArray, scores: NDArray[np.floating], threshold: float, *, plus_one: bool = False) -> IntArray:
+def nms(
+    boxes: FloatArray, scores: NDArray[np.floating], threshold: float, *, plus_one: bool = False
+) -> IntArray:
     """Greedy non-maximum suppression: indexes of the kept boxes by decreasing score.
 
     A box is removed when its IoU with a kept one is strictly above `threshold`; equal scores keep their order.

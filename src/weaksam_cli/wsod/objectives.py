@@ -136,7 +136,7 @@ def _branches(
     plus_one: bool,
 ) -> dict[str, Tensor]:
     losses: dict[str, Tensor] = {}
-    source = first_source.detach()
+    source = first_source
     for index, (logits, weight) in enumerate(zip(outputs.refinement_logits, branch_weights, strict=True)):
         mined = mine(source)
         classification = refinement_loss(logits, mined.labels, mined.weights, epsilon=epsilon)

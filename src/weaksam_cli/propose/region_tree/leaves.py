@@ -82,7 +82,9 @@ def join(pairs: IntArray, length: FloatArray, strength: FloatArray, count: int) 
 
 def _histogram(flat: NDArray[np.int32], bins: Bins, count: int, n_bins: int) -> FloatArray:
     start = flat * n_bins
-    channels = [np.bincount(start + channel, minlength=count * n_bins).reshape(count, n_bins) for channel in bins]
+    channels = [
+        np.bincount(start + channel, minlength=count * n_bins).reshape(count, n_bins) for channel in bins
+    ]
     stacked = np.concatenate(channels, axis=1).astype(np.float32)
     normalised: FloatArray = stacked / stacked.sum(axis=1, keepdims=True)
     return normalised

@@ -66,10 +66,18 @@ def merge(groups: Sequence[Leaves], criteria: Sequence[Criterion]) -> Merging:
         unlike.append(1 - alike[chosen])
         round_ends.append(round_ends[-1] + len(pairs))
         _join_nodes(nodes, pairs, round_ends[-2])
-        borders, alike = _contract(nodes, borders, alike, pairs, round_ends[-2], weights)
+        borders, alike = _contract(
+            nodes, borders, alike, pairs=pairs, first_node=round_ends[-2], weights=weights
+        )
     tree = nodes.tree[: 2 * n - trees]
     return Merging(
-        leaves_of, tree, np.concatenate(children), tuple(round_ends), nodes.boxes, nodes.size, np.concatenate(unlike)
+        leaves_of,
+        tree,
+        np.concatenate(children),
+        tuple(round_ends),
+        nodes.boxes,
+        nodes.size,
+        np.concatenate(unlike),
     )
 
 
@@ -87,9 +95,7 @@ def _allocate(per_tree: list[Leaves], leaves_of: IntArray) -> _Nodes:
         tree,
         filled([leaves.size for leaves in per_tree]),
         filled([leaves.boxes for leaves in per_tree]),
-        tuple(
-            filled([getattr(leaves, kind) for leaves in per_tree]) for kind in ("lab", "hsv", "texture")
-        ),
+        tuple(filled([getattr(leaves, kind) for leaves in per_tree]) for kind in ("lab", "hsv", "texture")),
     )
 
 
@@ -115,7 +121,8 @@ class _Weights:
     @classmethod
     def of(cls, criteria: Sequence[Criterion], pixels: float) -> _Weights:
         table = np.asarray(
-            [[item.lab, item.hsv, item.texture, item.size, item.fill, item.border] for item in criteria], np.float32
+            [[item.lab, item.hsv, item.texture, item.size, item.fill, item.border] for item in criteria],
+            np.float32,
         )
         columns = (table / table.sum(axis=1, keepdims=True)).T
         return cls(tuple(columns[:3]), columns[3], columns[4], columns[5], pixels)
@@ -162,7 +169,7 @@ def _join_nodes(nodes: _Nodes, pairs: IntArray, first_node: int) -> None:
 
 
 def _contract(
-    nodes: _Nodes, borders: Borders, alike: FloatArray, pairs: IntArray, first_node: int, weights: _Weights
+    nodes: _Nodes, borders: Borders, alike: FloatArray, *, pairs: IntArray, first_node: int, weights: _Weights
 ) -> tuple[Borders, FloatArray]:
     """Borders and their similarities after `pairs` became nodes; only borders of the new nodes are measured anew."""
     new_name = np.arange(first_node)
@@ -182,5 +189,7 @@ def _contract(
 
 
 def _hull(a: FloatArray, b: FloatArray) -> FloatArray:
-    hull: FloatArray = np.concatenate([np.minimum(a[:, :2], b[:, :2]), np.maximum(a[:, 2:], b[:, 2:])], axis=1)
+    hull: FloatArray = np.concatenate(
+        [np.minimum(a[:, :2], b[:, :2]), np.maximum(a[:, 2:], b[:, 2:])], axis=1
+    )
     return hull

@@ -24,7 +24,7 @@ class PixelFeatures:
     """Per-pixel measurements of a picture of h x w pixels.
 
     Attributes:
-        colours: smoothed uint8 (h, w, 3) picture per colour space.
+        colours: uint8 (h, w, 3) picture per colour space.
         lab: int32 (3, h * w), colour bin of every pixel and Lab channel, in [0, COLOUR_BINS).
         hsv: the same of HSV.
         texture: int32 (3, h * w), bin of gradient orientation and magnitude, in [0, TEXTURE_BINS).
@@ -38,22 +38,18 @@ class PixelFeatures:
     gradient: NDArray[np.float32]
 
 
-def pixel_features(image: NDArray[np.uint8], smoothing: float) -> PixelFeatures:
+def pixel_features(image: NDArray[np.uint8]) -> PixelFeatures:
     """Measure an RGB picture, uint8 (h, w, 3)."""
     lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), dtype=np.uint8)
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), dtype=np.uint8)
-    spaces: dict[ColourSpace, NDArray[np.uint8]] = {"rgb": image, "lab": lab, "hsv": hsv}
-    smooth = {
-        name: np.asarray(cv2.GaussianBlur(picture, (0, 0), smoothing), np.uint8) for name, picture in spaces.items()
-    }
+    colours: dict[ColourSpace, NDArray[np.uint8]] = {"rgb": image, "lab": lab, "hsv": hsv}
     texture, gradient = _texture(lab)
-    return PixelFeatures(smooth, _colour_bins(lab), _colour_bins(hsv), texture, gradient)
+    return PixelFeatures(colours, _colour_bins(lab), _colour_bins(hsv), texture, gradient)
 
 
-def oversegment(features: PixelFeatures, how: Oversegmentation) -> NDArray[np.int32]:
+def oversegment(features: PixelFeatures, how: Oversegmentation, smoothing: float) -> NDArray[np.int32]:
     """Labels (h, w), 0 to n - 1 without gaps."""
-    # The picture is smoothed already, by a faster filter than the one inside.
-    method = cv2.ximgproc.segmentation.createGraphSegmentation(1e-3, how.scale, how.min_area)
+    method = cv2.ximgproc.segmentation.createGraphSegmentation(smoothing, how.scale, how.min_area)
     labels = np.asarray(method.processImage(features.colours[how.colour]), dtype=np.int32)
     return labels
 

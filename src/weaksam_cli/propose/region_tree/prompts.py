@@ -15,7 +15,12 @@ _BACKGROUND_PENALTY = np.float32(10)
 
 
 def nodes_of_points(
-    forest: Forest, quality: FloatArray, columns: IntArray, rows: IntArray, labels: NDArray[np.int8], ratio: float
+    forest: Forest,
+    quality: FloatArray,
+    columns: IntArray,
+    rows: IntArray,
+    labels: NDArray[np.int8],
+    ratio: float,
 ) -> IntArray:
     """Part, object and whole of n prompts of p points each, int64 (n, 3).
 
@@ -30,7 +35,10 @@ def nodes_of_points(
         labels: int8 (n, p), 1 foreground, 0 background, anything else is ignored; one foreground point at least.
         ratio: least ratio of area.
     """
-    leaves = forest.labels[:, rows, columns].astype(np.int64)[forest.tree_labels] + forest.first_leaf[:, None, None]
+    leaves = (
+        forest.labels[:, rows, columns].astype(np.int64)[forest.tree_labels]
+        + forest.first_leaf[:, None, None]
+    )
     leaves = leaves.transpose(1, 0, 2)  # (n, trees, p)
     foreground, background = (labels == 1)[:, None, :], (labels == 0)[:, None, :]
     position = forest.start[leaves]
@@ -43,7 +51,9 @@ def nodes_of_points(
     path = _paths(forest, node)  # (n, trees, depth), from the smallest node to the root
     value = quality[path]
     for point in np.flatnonzero((labels == 0).any(axis=0)):
-        inside = (forest.start[path] <= position[:, :, point, None]) & (position[:, :, point, None] < forest.end[path])
+        inside = (forest.start[path] <= position[:, :, point, None]) & (
+            position[:, :, point, None] < forest.end[path]
+        )
         value = value - _BACKGROUND_PENALTY * (inside & background[:, :, point, None])
     return _nested(forest, path, value, ratio)
 

@@ -29,7 +29,9 @@ class Candidates:
     quality: FloatArray
 
 
-def rank(forest: Forest, settings: RegionTreeSettings, evidence: Evidence | None) -> tuple[Candidates, FloatArray]:
+def rank(
+    forest: Forest, settings: RegionTreeSettings, evidence: Evidence | None
+) -> tuple[Candidates, FloatArray]:
     """The candidates, in no order, and the quality of every node (m,); nodes below `min_side` have 0."""
     sides = forest.boxes[:, 2:] - forest.boxes[:, :2]
     # The root's box must stay: in a small or uniform picture it is all there is.
@@ -43,7 +45,9 @@ def rank(forest: Forest, settings: RegionTreeSettings, evidence: Evidence | None
     terms = [(1.0, persistence), (settings.consensus_weight, consensus(boxes, votes, settings.consensus_iou))]
     if evidence is not None:
         terms.append((settings.evidence_weight, evidence.contrast(boxes)))
-    total = sum((np.float32(weight) * relative_rank(term) for weight, term in terms), np.zeros(len(boxes), np.float32))
+    total = sum(
+        (np.float32(weight) * relative_rank(term) for weight, term in terms), np.zeros(len(boxes), np.float32)
+    )
     quality = (total / np.float32(sum(weight for weight, _ in terms))).astype(np.float32)
     node = np.full(len(boxes), -1, np.int64)
     longest = np.lexsort((lifetimes, inverse))

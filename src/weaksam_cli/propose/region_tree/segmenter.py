@@ -91,8 +91,10 @@ class RegionTreeSegmenter:
         canvas = Canvas.fit(image.shape[0], image.shape[1], self.settings.max_pixels)
         size = canvas.working_height, canvas.working_width
         maps = None if evidence is None else Evidence(evidence, *size)
-        features = pixel_features(canvas.shrink(image), self.settings.smoothing)
-        labels = [oversegment(features, how) for how in self.settings.oversegmentations]
+        features = pixel_features(canvas.shrink(image))
+        labels = [
+            oversegment(features, how, self.settings.smoothing) for how in self.settings.oversegmentations
+        ]
         merging = merge([describe(regions, features) for regions in labels], self.settings.criteria)
         tree_labels = np.repeat(np.arange(len(labels)), len(self.settings.criteria))
         forest = plant(np.stack(labels), tree_labels, merging)
@@ -131,7 +133,12 @@ class RegionTreeSegmenter:
         for start in range(0, len(xy), _PROMPTS_AT_ONCE):
             some = slice(start, start + _PROMPTS_AT_ONCE)
             chosen[some] = nodes_of_points(
-                encoded.forest, encoded.quality, column[some], row[some], labels[some], self.settings.nesting_ratio
+                encoded.forest,
+                encoded.quality,
+                column[some],
+                row[some],
+                labels[some],
+                self.settings.nesting_ratio,
             )
         return self._answer(encoded, chosen, encoded.quality[chosen], masks=masks)
 

@@ -93,6 +93,8 @@ class RegionTreeSettings:
 
     def __post_init__(self) -> None:
         if not self.oversegmentations or not self.criteria:
-            raise ValueError("region tree: expected at least one over-segmentation and one criterion, met none")
+            raise ValueError(
+                "region tree: expected at least one over-segmentation and one criterion, met none"
+            )
         if self.max_pixels < 1:
             raise ValueError(f"region tree: expected max_pixels of 1 or more, met {self.max_pixels}")

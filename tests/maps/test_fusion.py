@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from weaksam_cli.prompt.fusion import classes_of_views, fuse_views, normalise, resize_bilinear
+from weaksam_cli.maps.fusion import classes_of_views, fuse_views, normalise, resize_bilinear
 
 
 def view_maps(kind: str, output: dict[str, Any]) -> NDArray[np.float32]:

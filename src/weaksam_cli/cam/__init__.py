@@ -1,0 +1,1 @@
+"""Class activation maps: where in a picture a classifier sees a class."""

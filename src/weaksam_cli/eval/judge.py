@@ -1,0 +1,122 @@
+"""Reads each artifact and hands it to its measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.coco_results import read_annotations, read_results
+from weaksam_cli.eval import measures
+from weaksam_cli.eval.class_maps import ClassMaps
+from weaksam_cli.eval.measures import Measure
+from weaksam_cli.eval.recipe import EvalRecipe
+from weaksam_cli.formats import KINDS, POINTS, PROPOSALS, cam_format, read_class_maps, read_points
+from weaksam_cli.labels import Labels
+from weaksam_cli.maps.scales import fuse_scales
+from weaksam_cli.structures.boxes import FloatArray
+from weaksam_cli.structures.types import GroundTruth, Points
+
+_FUSED_SHORT_SIDE = 64
+
+
+class Judge:
+    """Judges the artifacts of one split against its ground truth (None: labels alone)."""
+
+    def __init__(self, truth: dict[str, GroundTruth] | None, labels: Labels, recipe: EvalRecipe) -> None:
+        self._truth = truth
+        self._labels = labels
+        self._recipe = recipe
+        self._images = labels.by_key()
+
+    def judge(self, name: str, path: Path, artifacts: Mapping[str, Path]) -> list[Measure]:
+        """All measures of one artifact; `name` is `stage` or `stage@variant`."""
+        stage, _, variant = name.partition("@")
+        if stage == "cam":
+            return self._cam(path, variant)
+        if self._truth is None or stage == "data":
+            return []
+        if stage == "prompt":
+            return self._points(path, variant)
+        if stage == "propose":
+            return measures.measure_proposals(self._truth, self._proposals(path), self._recipe, variant)
+        if stage == "pgt":
+            boxes = read_annotations(path, self._labels)
+            return measures.measure_pseudo_boxes(self._truth, boxes, self._labels.class_names, variant)
+        return self._detections(stage, variant, path, artifacts)
+
+    def _cam(self, path: Path, variant: str) -> list[Measure]:
+        labels: dict[str, NDArray[np.bool_]] = {}
+        for key, image in self._images.items():
+            if image.labels is not None:
+                labels[key] = np.isin(
+                    np.arange(len(self._labels.class_names)), self._labels.class_indexes(image)
+                )
+        scores: dict[str, NDArray[np.float32]] = {}
+        with open_artifact(path, cam_format(len(self._labels.class_names))) as artifact:
+            for key in artifact:
+                scores[key] = artifact.image_value(key, "class_scores").astype(np.float32)
+        maps = {kind: found for kind in KINDS if (found := self._maps(path, kind))}
+        return measures.measure_maps(self._truth, labels, scores, maps, self._labels.class_names, variant)
+
+    def _maps(self, path: Path, kind: str) -> dict[str, ClassMaps]:
+        """Fused maps of a kind at low resolution, of the classes that an image really shows."""
+        found = {}
+        with open_artifact(path, cam_format(len(self._labels.class_names)), verify=False) as artifact:
+            for key in artifact:
+                maps = read_class_maps(artifact, key)
+                height, width = maps.image_size
+                factor = _FUSED_SHORT_SIDE / min(height, width)
+                fused = fuse_scales(
+                    maps, KINDS.index(kind), max(1, round(height * factor)), max(1, round(width * factor))
+                )
+                if fused is None:
+                    continue
+                present = set(self._labels.class_indexes(self._images[key]))
+                rows = [row for row, index in enumerate(maps.classes()) if index in present]
+                flat = fused.mean(axis=1) if fused.ndim == 4 else fused
+                if rows:
+                    classes = np.asarray(maps.classes(), np.int32)[rows]
+                    found[key] = ClassMaps(classes, flat[rows], height, width)
+        return found
+
+    def _points(self, path: Path, variant: str) -> list[Measure]:
+        assert self._truth is not None
+        by_kind: dict[str, dict[str, Points]] = {kind: {} for kind in KINDS}
+        with open_artifact(path, POINTS) as artifact:
+            for key in artifact:
+                for kind, points in read_points(artifact, key).items():
+                    by_kind[kind][key] = points
+        return measures.measure_points(self._truth, by_kind, self._labels.class_names, variant)
+
+    def _proposals(self, path: Path) -> dict[str, FloatArray]:
+        with open_artifact(path, PROPOSALS) as artifact:
+            return {key: artifact.rows(key, "boxes").astype(np.float32) for key in artifact}
+
+    def _detections(
+        self, stage: str, variant: str, path: Path, artifacts: Mapping[str, Path]
+    ) -> list[Measure]:
+        assert self._truth is not None
+        detections = read_results(path, self._labels)
+        names = self._labels.class_names
+        found: list[Measure] = []
+        if self._labels.is_train:
+            found += measures.measure_corloc(self._truth, detections, names, self._recipe, stage, variant)
+            if stage == "wsod" and not variant:
+                found += self._baselines(artifacts)
+        return found + measures.measure_detections(
+            self._truth, detections, names, self._recipe, stage, variant
+        )
+
+    def _baselines(self, artifacts: Mapping[str, Path]) -> list[Measure]:
+        assert self._truth is not None
+        sizes = {key: (image.height, image.width) for key, image in self._images.items()}
+        classes = {key: self._labels.class_indexes(image) for key, image in self._images.items()}
+        proposals = self._proposals(artifacts["propose"]) if "propose" in artifacts else {}
+        maps = self._maps(artifacts["cam"], "coarse") if "cam" in artifacts else {}
+        return measures.measure_baselines(
+            self._truth, sizes, classes, proposals, maps, self._labels.class_names, self._recipe
+        )

@@ -1,0 +1,276 @@
+"""RoI drop against the losses of the published implementation (spec 06 A.2), and its properties."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from weaksam_cli.detectron.compat import import_detectron2
+from weaksam_cli.retrain.recipe import Normalisation, RoiDrop, Semantics
+from weaksam_cli.retrain.roi_drop import (
+    Dropped,
+    find_dropped,
+    foreground_indices,
+    nothing_dropped,
+    reduce_losses,
+    regression_distances,
+)
+
+SEMANTICS: tuple[Semantics, ...] = ("intersection", "separate", "union_fg")
+
+
+@pytest.fixture(scope="module")
+def cases(oracle: Any) -> Any:
+    return oracle("roi_drop")
+
+
+def per_roi(cases: Any) -> tuple[Tensor, Tensor, Tensor]:
+    values = cases["per_roi"]
+    return (
+        torch.tensor(values["cls_loss"]),
+        torch.tensor(values["reg_loss_sum4"]),
+        torch.tensor(values["fg_indices"]),
+    )
+
+
+def layers(inputs: Any, roi_drop: RoiDrop) -> Any:
+    """The output layers of the oracle's detector."""
+    import_detectron2()
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling.box_regression import Box2BoxTransform
+
+    from weaksam_cli.retrain.heads import RoiDropOutputLayers
+
+    return RoiDropOutputLayers(
+        ShapeSpec(channels=2),
+        box2box_transform=Box2BoxTransform(weights=inputs["box_reg_weights"]),
+        num_classes=inputs["num_classes"],
+        smooth_l1_beta=inputs["smooth_l1_beta"],
+        roi_drop=roi_drop,
+    )
+
+
+def proposals(inputs: Any, images: int) -> list[Any]:
+    from detectron2.structures import Boxes, Instances
+
+    boxes, truths = torch.tensor(inputs["proposal_boxes"]), torch.tensor(inputs["gt_boxes"])
+    classes = torch.tensor(inputs["gt_classes"])
+    found, first = [], 0
+    for count in inputs["rois_per_image"][:images]:
+        part = slice(first, first + count)
+        item = Instances((200, 200))
+        item.proposal_boxes, item.gt_boxes, item.gt_classes = (
+            Boxes(boxes[part]),
+            Boxes(truths[part]),
+            classes[part],
+        )
+        found.append(item)
+        first += count
+    return found
+
+
+def losses(inputs: Any, drop: RoiDrop, iteration: int, images: int = 2) -> dict[str, float]:
+    predictor = layers(inputs, drop)
+    from detectron2.utils.events import EventStorage
+
+    items = proposals(inputs, images)
+    rois = sum(len(item) for item in items)
+    logits = torch.tensor(inputs["class_logits"])[:rois]
+    deltas = torch.tensor(inputs["box_deltas_class_major"])[:rois]
+    with EventStorage(iteration):
+        return {name: float(value) for name, value in predictor.losses((logits, deltas), items).items()}
+
+
+def settings_of(case: Any, **changes: Any) -> RoiDrop:
+    return RoiDrop(
+        tau_cls=case["threshold_cls"], tau_reg=case["threshold_reg"], **({"start_iteration": 0} | changes)
+    )
+
+
+def approx(value: float) -> Any:
+    return pytest.approx(value, rel=1e-5, abs=1e-6)
+
+
+# pure functions against the published losses of each RoI
+
+
+@pytest.mark.parametrize("case", ["drop_on", "drop_on_second_image_hit"])
+@pytest.mark.parametrize("semantics", SEMANTICS)
+def test_masks_and_sums(cases: Any, case: str, semantics: Semantics) -> None:
+    expected = cases[case]["semantics"].get(semantics)
+    if expected is None:
+        pytest.skip("the oracle has no such case")
+    cross_entropy, distances, foreground = per_roi(cases)
+    thresholds = {"tau_cls": cases[case]["threshold_cls"], "tau_reg": cases[case]["threshold_reg"]}
+    dropped = find_dropped(cross_entropy, distances, foreground, **thresholds, semantics=semantics)
+    assert dropped.classification.nonzero().flatten().tolist() == expected["dropped_cls"]
+    assert foreground[dropped.regression].tolist() == expected["dropped_reg"]
+    loss_cls, loss_reg = reduce_losses(cross_entropy, distances, dropped, divide_regression=True)
+    assert float(loss_cls) == approx(expected["loss_cls"])
+    assert float(loss_reg) == approx(expected["loss_box_reg_over_R"])
+    assert float(reduce_losses(cross_entropy, distances, dropped, divide_regression=False)[1]) == approx(
+        expected["loss_box_reg_sum"]
+    )
+
+
+def test_one_image(cases: Any) -> None:
+    cross_entropy, distances, foreground = per_roi(cases)
+    expected, case = cases["drop_on"]["one_image_semantics"], cases["drop_on"]
+    dropped = find_dropped(
+        cross_entropy[:5],
+        distances[:3],
+        foreground[:3],
+        tau_cls=case["threshold_cls"],
+        tau_reg=case["threshold_reg"],
+        semantics="intersection",
+    )
+    loss_cls, loss_reg = reduce_losses(cross_entropy[:5], distances[:3], dropped, divide_regression=True)
+    assert float(loss_cls) == approx(expected["loss_cls"])
+    assert float(loss_reg) == approx(expected["loss_box_reg_over_R"])
+
+
+# the whole predictor from logits, deltas and boxes
+
+
+def test_off_equals_the_published_losses(cases: Any) -> None:
+    expected = cases["drop_off"]
+    for drop, iteration in [
+        (RoiDrop(enabled=False, start_iteration=0), 10**6),
+        (settings_of(cases["drop_on"], start_iteration=2000), 0),
+        (settings_of(cases["drop_on"], start_iteration=2000), 1999),
+    ]:
+        met = losses(cases["inputs"], drop, iteration)
+        assert met["loss_cls"] == approx(expected["loss_cls"])
+        assert met["loss_box_reg"] == approx(expected["loss_box_reg"])
+
+
+@pytest.mark.parametrize("iteration", [2000, 2001, 9000])
+@pytest.mark.parametrize("semantics", SEMANTICS)
+def test_on_from_the_start_iteration(cases: Any, iteration: int, semantics: Semantics) -> None:
+    expected = cases["drop_on"]["semantics"][semantics]
+    drop = settings_of(cases["drop_on"], start_iteration=2000, semantics=semantics)
+    met = losses(cases["inputs"], drop, iteration)
+    assert met["loss_cls"] == approx(expected["loss_cls"])
+    assert met["loss_box_reg"] == approx(expected["loss_box_reg_over_R"])
+
+
+def test_released_sum(cases: Any) -> None:
+    """What the published code gives once its concatenation of a tensor and a tuple is repaired."""
+    case = cases["drop_on"]
+    drop = settings_of(case, normalisation="released_sum")
+    for images, key in [(2, "tuple_index_fixed_two_images"), (1, "tuple_index_fixed_one_image")]:
+        met = losses(cases["inputs"], drop, 0, images)
+        assert met["loss_cls"] == approx(case[key]["losses"]["loss_cls"])
+        assert met["loss_box_reg"] == approx(case[key]["losses"]["loss_box_reg"])
+
+
+def test_hit_in_the_second_image_does_not_fail(cases: Any) -> None:
+    """The published code raises IndexError here: it uses RoI numbers as positions among the foreground RoIs."""
+    case = cases["drop_on_second_image_hit"]
+    met = losses(cases["inputs"], settings_of(case), 0)
+    assert "IndexError" in case["tuple_index_fixed"]["error"]
+    assert met["loss_cls"] == approx(case["semantics"]["intersection"]["loss_cls"])
+    assert met["loss_box_reg"] == approx(case["semantics"]["intersection"]["loss_box_reg_over_R"])
+
+
+@pytest.mark.parametrize(("normalisation", "scale"), [("released_sum", 1), ("over_R", 9)])
+def test_nothing_exceeds(cases: Any, normalisation: str, scale: int) -> None:
+    case = cases["drop_on_nothing_exceeds"]
+    drop = settings_of(case, normalisation=cast(Normalisation, normalisation))
+    met = losses(cases["inputs"], drop, 0)
+    assert met["loss_cls"] == approx(case["tuple_index_fixed"]["losses"]["loss_cls"])
+    assert met["loss_box_reg"] == approx(case["tuple_index_fixed"]["losses"]["loss_box_reg"] / scale)
+
+
+@pytest.mark.parametrize("semantics", SEMANTICS)
+@pytest.mark.parametrize("start", [0, 10])
+def test_no_foreground(cases: Any, semantics: Semantics, start: int) -> None:
+    logits = torch.tensor(cases["no_foreground"]["class_logits"])
+    drop = RoiDrop(tau_cls=100, tau_reg=100, start_iteration=start, semantics=semantics)
+    predictor = layers(cases["inputs"], drop)
+    from detectron2.structures import Boxes, Instances
+    from detectron2.utils.events import EventStorage
+
+    item = Instances((200, 200))  # a picture without objects has no gt_boxes
+    item.proposal_boxes = Boxes(torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 2))
+    item.gt_classes = torch.full((2,), 3)
+    deltas = torch.zeros(2, 12, requires_grad=True)
+    with EventStorage(0):
+        met = predictor.losses((logits, deltas), [item])
+    assert float(met["loss_cls"]) == approx(cases["no_foreground"]["drop_off"]["loss_cls"])
+    assert float(met["loss_box_reg"].detach()) == 0.0
+    met["loss_box_reg"].backward()
+
+
+def test_the_proposal_network_does_not_drop(cases: Any) -> None:
+    """The published code passes thresholds down to the proposal network, which ignores them; here there are none."""
+    assert cases["rpn_drop"]["loss_without"] == cases["rpn_drop"]["loss_with"]
+    assert not [name for name in RoiDrop.model_fields if "rpn" in name]
+
+
+# properties
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), rois=st.sampled_from([0, 1, 2, 6, 7, 20]))
+def test_properties(data: st.DataObject, rois: int) -> None:
+    numbers = st.floats(0, 8, width=32)
+    cross_entropy = torch.tensor(data.draw(st.lists(numbers, min_size=rois, max_size=rois)))
+    classes = torch.tensor(
+        data.draw(st.lists(st.integers(0, 3), min_size=rois, max_size=rois)), dtype=torch.int64
+    )
+    foreground = foreground_indices(classes, 3)
+    count = len(foreground)
+    distances = torch.tensor(data.draw(st.lists(numbers, min_size=count, max_size=count)))
+    drops = {
+        name: find_dropped(cross_entropy, distances, foreground, tau_cls=4, tau_reg=1, semantics=name)
+        for name in SEMANTICS
+    }
+    both, either = drops["intersection"], drops["union_fg"]
+    for dropped in (both, either):  # the two losses of a RoI go together, background stays
+        assert torch.equal(dropped.classification[foreground], dropped.regression)
+        assert int(dropped.classification.sum()) == int(dropped.regression.sum())
+    assert bool((either.regression >= both.regression).all())
+    assert bool((drops["separate"].regression >= both.regression).all())
+    nothing = nothing_dropped(cross_entropy, distances)
+    full = reduce_losses(cross_entropy, distances, nothing, divide_regression=True)
+    for dropped in drops.values():
+        part = reduce_losses(cross_entropy, distances, dropped, divide_regression=True)
+        assert part[0] <= full[0] + 1e-6
+        assert part[1] <= full[1] + 1e-6
+
+
+def test_thresholds_are_strict() -> None:
+    dropped = find_dropped(
+        torch.tensor([4.0, 4.1]),
+        torch.tensor([1.0, 1.1]),
+        torch.tensor([0, 1]),
+        tau_cls=4.0,
+        tau_reg=1.0,
+        semantics="union_fg",
+    )
+    assert dropped.classification.tolist() == [False, True]
+
+
+def test_dropped_terms_have_no_gradient() -> None:
+    cross_entropy = torch.tensor([5.0, 1.0], requires_grad=True)
+    distances = torch.tensor([2.0], requires_grad=True)
+    dropped = Dropped(torch.tensor([True, False]), torch.tensor([True]))
+    loss_cls, loss_reg = reduce_losses(cross_entropy, distances, dropped, divide_regression=True)
+    (loss_cls + loss_reg).backward()
+    assert cross_entropy.grad is not None
+    assert cross_entropy.grad.tolist() == [0.0, 0.5]
+    assert distances.grad is not None
+    assert distances.grad.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("beta", "expected"), [(0.0, 3.5), (1.0, 2.125)])
+def test_distances(beta: float, expected: float) -> None:
+    deltas, targets = torch.tensor([[0.5, 0, 1, -2.0]]), torch.zeros(1, 4)
+    assert float(regression_distances(deltas, targets, beta)[0]) == pytest.approx(expected)
+    assert regression_distances(torch.zeros(0, 4), torch.zeros(0, 4), beta).shape == (0,)

@@ -1,0 +1,101 @@
+"""Tiny datasets and runs for whole-program tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.execution import ImageFunction
+from weaksam_cli.formats import KINDS, ClassMaps, cam_format
+from weaksam_cli.pipeline import Product, ShardedMaker
+
+CLASSES = ("bird", "boat", "cat")
+_XML = """<annotation><filename>{key}.jpg</filename><size><width>{width}</width><height>{height}</height>
+<depth>3</depth></size>{objects}</annotation>
+"""
+_OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>
+<xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"""
+
+
+def write_voc(folder: Path, trainval: int = 6, test: int = 3, size: tuple[int, int] = (48, 64)) -> Path:
+    """A VOC folder of small pictures: a bright rectangle of the class's colour on noise."""
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    height, width = size
+    keys = [f"{number:06d}" for number in range(1, trainval + test + 1)]
+    for number, key in enumerate(keys):
+        generator = np.random.default_rng(number)
+        pixels = generator.integers(60, 120, (height, width, 3), dtype=np.uint8)
+        index = number % len(CLASSES)
+        left, top = 6 + number % 9, 5 + number % 7
+        right, bottom = left + width // 2, top + height // 2
+        pixels[top:bottom, left:right, index] = 250
+        Image.fromarray(pixels).save(folder / "JPEGImages" / f"{key}.jpg", quality=95)
+        box = _OBJECT.format(left + 1, top + 1, right, bottom, name=CLASSES[index], difficult=0)
+        text = _XML.format(key=key, width=width, height=height, objects=box)
+        (folder / "Annotations" / f"{key}.xml").write_text(text)
+    lists = folder / "ImageSets" / "Main"
+    (lists / "trainval.txt").write_text("".join(f"{key}\n" for key in keys[:trainval]))
+    if test:
+        (lists / "test.txt").write_text("".join(f"{key}\n" for key in keys[trainval:]))
+    return folder
+
+
+def weaksam(
+    *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user types it, in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", "weaksam_cli", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "WEAKSAM_WEIGHTS": "", **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@dataclass(frozen=True)
+class SyntheticMaps:
+    """A bump a class, at two scales, for any image."""
+
+    size: tuple[int, int]
+
+    def open(self) -> ImageFunction:
+        def function(image_id: str) -> ImageRows:
+            generator = np.random.default_rng(int(image_id))
+            classes = sorted(generator.choice(len(CLASSES), size=2, replace=False).tolist())
+            rows = [(index, kind, scale) for index in classes for kind in (0, 1) for scale in (1.0, 0.5)]
+            maps = [
+                generator.random((round(8 * scale), round(10 * scale))).astype(np.float32)
+                for _, _, scale in rows
+            ]
+            return ClassMaps(
+                np.asarray([row[0] for row in rows], np.int32),
+                np.asarray([row[1] for row in rows], np.int8),
+                np.zeros(len(rows), np.int16),
+                np.asarray([row[2] for row in rows], np.float32),
+                tuple(maps),
+                self.size,
+                generator.random(len(CLASSES), dtype=np.float32),
+            ).to_rows()
+
+        return function
+
+
+def synthetic_cam(path: Path, keys: Sequence[str], size: tuple[int, int] = (48, 64)) -> Product:
+    """A `cam` artifact for a split of a tiny dataset."""
+    form = cam_format(len(CLASSES))
+    maker: ShardedMaker[object] = ShardedMaker(  # type: ignore[type-var]
+        form, keys, SyntheticMaps(size), "maps", {"class_names": CLASSES, "kind_names": KINDS}
+    )
+    return Product(path, form.name, form.version, "trainval", {}, {}, maker, "synthetic maps")
