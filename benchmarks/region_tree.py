@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
-from defusedxml import ElementTree
 import numpy as np
+from defusedxml import ElementTree
 from numpy.typing import NDArray
 
 from weaksam_cli.propose.region_tree import RegionTreeSegmenter
@@ -30,7 +30,10 @@ def load_pictures(root: Path, count: int | None) -> Iterator[tuple[NDArray[np.ui
     names = (root / "ImageSets" / "Main" / "trainval.txt").read_text(encoding="utf-8").split()
     wanted = np.arange(len(names)) if count is None else np.linspace(0, len(names) - 1, count).astype(int)
     for index in wanted:
-        picture = cv2.imread(str(root / "JPEGImages" / f"{names[index]}.jpg"))
+        path = root / "JPEGImages" / f"{names[index]}.jpg"
+        picture = cv2.imread(str(path))
+        if picture is None:
+            raise FileNotFoundError(f"{path}: not a picture that OpenCV reads")
         yield (
             np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8),
             load_objects(root / "Annotations" / f"{names[index]}.xml"),
@@ -41,7 +44,7 @@ def load_objects(path: Path) -> FloatArray:
     """Boxes (n, 4) of all objects, difficult ones too, as they stand in the file."""
     boxes = [
         [float(item.findtext(f"bndbox/{edge}") or "nan") for edge in ("xmin", "ymin", "xmax", "ymax")]
-        for item in ElementTree.parse(path).getroot().iter("object")
+        for item in ElementTree.parse(path).iterfind("object")
     ]
     return np.asarray(boxes, np.float32).reshape(-1, 4)
 

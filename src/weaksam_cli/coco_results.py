@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from weaksam_cli.artifacts import receipt as receipts
+from weaksam_cli.artifacts.schema import Batch
 from weaksam_cli.errors import UserError
+from weaksam_cli.formats import detections_by_image
 from weaksam_cli.labels import Labels
 from weaksam_cli.structures.boxes import xywh_to_xyxy, xyxy_to_xywh
 from weaksam_cli.structures.types import Detections
@@ -37,6 +39,11 @@ def results_bytes(detections: Iterable[tuple[str, Detections]], labels: Labels) 
             }
             lines.append(json.dumps(entry))
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+
+
+def render_batches(batches: Iterable[Batch], labels: Labels) -> bytes:
+    """The shards of a detecting stage as a COCO results file."""
+    return results_bytes((item for batch in batches for item in detections_by_image(batch).items()), labels)
 
 
 def read_results(path: Path, labels: Labels) -> dict[str, Detections]:

@@ -58,6 +58,21 @@ class Context:
         """Where the dataset's images and annotations lie, as `weaksam data` noted it."""
         return read_source(self.run.root)
 
+    def train_split(self) -> str:
+        """The split that is learnt from.
+
+        Raises:
+            UserError: when the dataset has none, or several.
+        """
+        splits = [split for split, role in self.source().splits.items() if role == "train"]
+        if len(splits) != 1:
+            raise UserError(
+                f"expected one training split, met {len(splits)} ({', '.join(splits) or 'none'})",
+                where=f"dataset {self.dataset}",
+                remedy="Name the roles: weaksam data SOURCE --set 'splits={trainval: train, test: test}'",
+            )
+        return splits[0]
+
     def torch_device(self) -> str:
         """`cuda` where there is one and `auto` was asked for, else `cpu`."""
         import torch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.data.recipe import DemoRecipe
-from weaksam_cli.demo.dataset import write_demo_voc
+from weaksam_cli.demo.voc_writer import write_demo_voc
 from weaksam_cli.pipeline import Context
 
 _MARK = "demo.json"
@@ -25,14 +25,8 @@ def make_demo_pictures(recipe: DemoRecipe, context: Context, folder: str) -> Pat
     context.ops.make_directory(target.parent)
     temporary = context.ops.temporary_name(target)
     try:
-        with context.console.progress("drawing", recipe.trainval + recipe.test, "pictures") as progress:
-            write_demo_voc(
-                temporary,
-                seed=context.seed,
-                n_trainval=recipe.trainval,
-                n_test=recipe.test,
-                on_picture=progress.advance,
-            )
+        context.console.info(f"drawing {recipe.trainval + recipe.test} pictures")
+        write_demo_voc(temporary, seed=context.seed, n_trainval=recipe.trainval, n_test=recipe.test)
         context.ops.write_atomically(temporary / _MARK, wanted)
         if target.is_dir():
             shutil.rmtree(target)

@@ -56,6 +56,14 @@ class Forest:
         lifetime: FloatArray = death - self.level
         return lifetime
 
+    def place(self) -> IntArray:
+        """How many nodes of the same tree are larger, shape (m,); among equal ones the later is taken as larger."""
+        order = np.lexsort((-np.arange(len(self)), -self.size, self.tree))
+        first = np.searchsorted(self.tree[order], np.arange(len(self.tree_labels)))
+        place = np.empty(len(self), np.int64)
+        place[order] = np.arange(len(self)) - first[self.tree[order]]
+        return place
+
     def stability(self, offset: float) -> FloatArray:
         """How little a node changes when the tree is cut `offset` above or below the middle of its life, (m,).
 

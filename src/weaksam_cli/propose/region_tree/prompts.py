@@ -19,6 +19,7 @@ def nodes_of_points(
     quality: FloatArray,
     columns: IntArray,
     rows: IntArray,
+    *,
     labels: NDArray[np.int8],
     ratio: float,
 ) -> IntArray:

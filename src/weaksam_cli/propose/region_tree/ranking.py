@@ -1,4 +1,4 @@
-"""How good a region is as an object: no weight learnt, only how long it persists and how many trees agree on it."""
+"""How good a region is as an object, by cues alone: nothing is learnt from boxes."""
 
 from __future__ import annotations
 
@@ -38,29 +38,55 @@ def rank(
     picture = np.asarray(forest.labels.shape[:0:-1], np.float32)
     large = np.flatnonzero((sides >= np.minimum(settings.min_side, picture)).all(axis=1))
     boxes, inverse = _distinct(forest.boxes[large])
-    votes = _votes(inverse, forest.tree[large], len(boxes))
-    persistence = np.full(len(boxes), -1, np.float32)
-    lifetimes = forest.persistence()[large]
-    np.maximum.at(persistence, inverse, lifetimes)
-    terms = [(1.0, persistence), (settings.consensus_weight, consensus(boxes, votes, settings.consensus_iou))]
+    # Nobody knows since when a leaf is there, so its life does not count.
+    lifetime = np.where(forest.level > 0, forest.persistence(), 0)[large]
+    terms = _terms(forest, settings, large, boxes, inverse=inverse, lifetime=lifetime)
     if evidence is not None:
         terms.append((settings.evidence_weight, evidence.contrast(boxes)))
-    total = sum(
-        (np.float32(weight) * relative_rank(term) for weight, term in terms), np.zeros(len(boxes), np.float32)
-    )
-    quality = (total / np.float32(sum(weight for weight, _ in terms))).astype(np.float32)
-    node = np.full(len(boxes), -1, np.int64)
-    longest = np.lexsort((lifetimes, inverse))
-    node[inverse[longest]] = large[longest]
+    quality = np.zeros(len(boxes), np.float32)
+    for weight, term in terms:
+        quality += np.float32(weight) * relative_rank(term)
+    quality /= np.float32(sum(weight for weight, _ in terms))
+    node = np.empty(len(boxes), np.int64)
+    longest_last = np.lexsort((lifetime, inverse))
+    node[inverse[longest_last]] = large[longest_last]
     node_quality = np.zeros(len(forest), np.float32)
     node_quality[large] = quality[inverse]
     return Candidates(boxes, node, quality), node_quality
 
 
+def _terms(
+    forest: Forest,
+    settings: RegionTreeSettings,
+    large: IntArray,
+    boxes: FloatArray,
+    *,
+    inverse: IntArray,
+    lifetime: FloatArray,
+) -> list[tuple[float, FloatArray]]:
+    """Weights and what they weigh, (c,) each; a box found by several nodes has the best of their values."""
+
+    def best(values: FloatArray) -> FloatArray:
+        result = np.full(len(boxes), -np.inf, np.float32)
+        np.maximum.at(result, inverse, values.astype(np.float32))
+        return result
+
+    sides = boxes[:, 2:] - boxes[:, :2]
+    elongation = np.abs(np.log(sides[:, 0] / sides[:, 1]))
+    votes = _votes(inverse, forest.tree[large], len(boxes))
+    return [
+        (1.0, best(lifetime)),
+        (settings.consensus_weight, consensus(boxes, votes, settings.consensus_iou)),
+        (settings.place_weight, best(-forest.place()[large].astype(np.float32))),
+        (settings.fill_weight, best(forest.size[large]) / sides.prod(axis=1)),
+        (settings.shape_weight, -elongation),
+    ]
+
+
 def consensus(boxes: FloatArray, votes: FloatArray, threshold: float) -> FloatArray:
     """Votes of boxes that overlap by more than `threshold`, weighted from 0 there to 1 for equal boxes; shape (c,)."""
     total = np.empty(len(boxes), np.float32)
-    # The longer side of one box bounds the IoU, so only neighbours in order of area need comparing.
+    # The ratio of two areas bounds the IoU, so only boxes of like area need comparing.
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(area, kind="stable")
     boxes, votes, area = boxes[order], votes[order], area[order]

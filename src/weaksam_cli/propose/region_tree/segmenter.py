@@ -137,8 +137,8 @@ class RegionTreeSegmenter:
                 encoded.quality,
                 column[some],
                 row[some],
-                labels[some],
-                self.settings.nesting_ratio,
+                labels=labels[some],
+                ratio=self.settings.nesting_ratio,
             )
         return self._answer(encoded, chosen, encoded.quality[chosen], masks=masks)
 
@@ -180,7 +180,7 @@ class RegionTreeSegmenter:
             raise ValueError(f"max_boxes: expected 1 or more, met {max_boxes}")
         encoded = self._picture()
         candidates = encoded.candidates
-        kept = select(candidates.boxes, candidates.quality, max_boxes, self.settings)
+        kept = select(candidates.boxes, candidates.quality, max_boxes, self.settings.nms_iou)
         node = candidates.node[kept]
         return RegionProposals(
             encoded.canvas.boxes_to_picture(candidates.boxes[kept]),

@@ -74,7 +74,11 @@ class RegionTreeSettings:
         smoothing: sigma, in pixels, of the Gaussian before over-segmentation.
         min_side: regions whose box has a shorter side, in working pixels, are no proposals.
         consensus_iou: boxes of other trees above this IoU speak for a box.
-        consensus_weight: weight of consensus against persistence in the quality.
+        consensus_weight, place_weight, fill_weight, shape_weight: weights in the quality, against 1 for persistence, of
+            agreement between trees, of few larger nodes in the same tree, of how much of its box the region fills, and
+            of boxes that are about square.
+        nms_iou: boxes that overlap by more than the first of these are suppressed; while a list has room, those by more
+            than the next.
         stability_offset: half width of the band of merging levels over which stability is measured.
         nesting_ratio: least ratio of area between part, object and whole, where the tree has such nodes.
         evidence_weight: weight of the activation maps, where `set_image` is given some.
@@ -86,7 +90,11 @@ class RegionTreeSettings:
     smoothing: float = 0.8
     min_side: int = 8
     consensus_iou: float = 0.75
-    consensus_weight: float = 0.3
+    consensus_weight: float = 0.5
+    place_weight: float = 0.5
+    fill_weight: float = 0.3
+    shape_weight: float = 0.5
+    nms_iou: tuple[float, ...] = (0.7, 0.9)
     stability_offset: float = 0.02
     nesting_ratio: float = 1.5
     evidence_weight: float = 1.0

@@ -1,0 +1,166 @@
+"""`weaksam retrain`: train a detector on pseudo ground truth, then detect with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.shards import MergeCount, shards_root
+from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION, render_batches
+from weaksam_cli.execution import ImageFunction, available_cores
+from weaksam_cli.formats import DETECTIONS, detections_to_rows
+from weaksam_cli.labels import LabelledImage, Labels, read_labels
+from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
+from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.retrain.recipe import FasterRcnnRecipe
+from weaksam_cli.source import image_root
+
+MODEL_FORMAT = "weaksam/faster-rcnn"
+MODEL_VERSION = 1
+MOST_THREADS = 4
+"""Small networks on pictures of this size do not gain from more threads."""
+
+
+def training_threads() -> int:
+    """Threads of a training on a CPU."""
+    return min(available_cores(), MOST_THREADS)
+
+
+def _reader(labels: Labels) -> Any:
+    images: dict[str, LabelledImage] = {image.file_name: image for image in labels.file.images}
+    return lambda name: labels.read_image(images[name])
+
+
+@dataclass(frozen=True)
+class FitModel:
+    """Trains the detector; interrupted, it goes on from its checkpoint to the same weights."""
+
+    recipe: FasterRcnnRecipe
+    pgt: Path
+    labels: Path
+    image_root: Path
+
+    def __call__(self, job: Job) -> MergeCount:
+        """Write the model as safetensors."""
+        import torch
+
+        from weaksam_cli.detectron.checkpoint import model_bytes
+        from weaksam_cli.retrain.dataset import dataset_dicts
+        from weaksam_cli.retrain.fit import fit
+
+        context = job.context
+        labels = read_labels(self.labels, self.image_root)
+        coco = json.loads(self.pgt.read_bytes())
+        entries = dataset_dicts(coco, labels.class_names, keep_empty=self.recipe.train_images.keep_empty)
+        key = job.identity.key()
+        torch.set_num_threads(training_threads())
+        with context.console.progress("training", self.recipe.schedule.iterations, "iterations") as progress:
+            done = 0
+
+            def on_step(iteration: int, total: int, losses: dict[str, float]) -> None:
+                nonlocal done
+                note = f"loss {sum(losses.values()):.3f}" if losses else f"resumed at iteration {iteration}"
+                progress.advance(iteration - done, note)
+                done = iteration
+
+            trained = fit(
+                self.recipe,
+                entries,
+                len(labels.class_names),
+                read_image=_reader(labels),
+                device=context.torch_device(),
+                seed=context.seed,
+                checkpoint=shards_root(job.path) / key[:16] / "checkpoint.pt",
+                fingerprint=key,
+                save_bytes=context.ops.write_atomically,
+                progress=on_step,
+            )
+        context.ops.write_atomically(job.path, model_bytes(trained.model, {"class_names": labels.class_names}))
+        return MergeCount(len(entries), ())
+
+
+@dataclass(frozen=True)
+class DetectWork:
+    """Detections of one image by the trained model."""
+
+    recipe: FasterRcnnRecipe
+    model: Path
+    labels: Path
+    image_root: Path
+    device: str
+
+    def open(self) -> ImageFunction:
+        """Load the model once a process."""
+        from weaksam_cli.detectron.checkpoint import load_model
+        from weaksam_cli.retrain.faster_rcnn import build_detector
+        from weaksam_cli.retrain.predict import make_detector
+
+        labels = read_labels(self.labels, self.image_root)
+        images = labels.by_key()
+        config, model = build_detector(self.recipe, len(labels.class_names), self.device)
+        load_model(model, self.model)
+        detect = make_detector(model, config, self.recipe.inference)
+
+        def function(image_id: str) -> ImageRows:
+            return detections_to_rows(detect(labels.read_image(images[image_id])))
+
+        return function
+
+
+class RetrainStage:
+    """A detector trained on pseudo ground truth."""
+
+    name: ClassVar[str] = "retrain"
+    version: ClassVar[int] = 1
+    train_only: ClassVar[bool] = False
+    recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {"faster-rcnn": FasterRcnnRecipe}
+
+    def products(self, recipe: FasterRcnnRecipe, context: Context, split: str) -> Iterator[Product]:
+        """The model, then the detections of the split."""
+        root = image_root(context.run.root, context.source())
+        resolved = recipe.model_dump(mode="json")
+        model = context.run.folder("retrain") / "model.safetensors"
+        yield self._model(recipe, context, root, model, resolved)
+        labels = context.run.input("data", split)
+
+        def make(job: Job) -> MergeCount:
+            found = read_labels(labels, root)
+            work = DetectWork(recipe, model, labels, root, context.torch_device())
+            maker = ShardedMaker(
+                DETECTIONS, found.keys, work, "detecting", render=lambda batches: render_batches(batches, found)
+            )
+            return maker(job)
+
+        yield Product(
+            path=context.run.output("retrain", split),
+            format_name=RESULTS_FORMAT,
+            format_version=RESULTS_VERSION,
+            split=split,
+            recipe={"inference": resolved["inference"]},
+            inputs={"retrain-model": model, "data": labels},
+            make=make,
+            what="detections of the retrained detector",
+        )
+
+    def _model(
+        self, recipe: FasterRcnnRecipe, context: Context, root: Path, path: Path, resolved: dict[str, Any]
+    ) -> Product:
+        train = context.train_split()
+        inputs = {"pgt": context.run.input("pgt", train), "data": context.run.input("data", train)}
+        return Product(
+            path=path,
+            format_name=MODEL_FORMAT,
+            format_version=MODEL_VERSION,
+            split=train,
+            recipe={name: value for name, value in resolved.items() if name != "inference"},
+            inputs=inputs,
+            make=FitModel(recipe, inputs["pgt"], inputs["data"], root),
+            what="the retrained detector",
+        )
+
+
+STAGE = RetrainStage()
