@@ -34,10 +34,8 @@ def load_pictures(root: Path, count: int | None) -> Iterator[tuple[NDArray[np.ui
         picture = cv2.imread(str(path))
         if picture is None:
             raise FileNotFoundError(f"{path}: not a picture that OpenCV reads")
-        yield (
-            np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8),
-            load_objects(root / "Annotations" / f"{names[index]}.xml"),
-        )
+        objects = load_objects(root / "Annotations" / f"{names[index]}.xml")
+        yield np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8), objects
 
 
 def load_objects(path: Path) -> FloatArray:
@@ -120,7 +118,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder in VOC layout")
     parser.add_argument("--pictures", type=int, default=None, help="how many of trainval; all unless told")
-    parser.add_argument("--budget", type=int, nargs="+", default=[300, 1000], help="boxes of the region tree")
+    parser.add_argument(
+        "--budget", type=int, nargs="+", default=[300, 900, 1150], help="boxes of the region tree"
+    )
     options = parser.parse_args()
     cv2.setNumThreads(1)
     sys.stdout.write("\n".join(compare(options.data, options.pictures, options.budget)) + "\n")

@@ -17,7 +17,7 @@ from weaksam_cli.execution import ImageFunction
 from weaksam_cli.formats import KINDS, ClassMaps, cam_format
 from weaksam_cli.pipeline import Product, ShardedMaker
 
-CLASSES = ("bird", "boat", "cat")
+CLASSES = ("blue one", "green one", "red one")
 _XML = """<annotation><filename>{key}.jpg</filename><size><width>{width}</width><height>{height}</height>
 <depth>3</depth></size>{objects}</annotation>
 """
@@ -35,9 +35,10 @@ def write_voc(folder: Path, trainval: int = 6, test: int = 3, size: tuple[int, i
         generator = np.random.default_rng(number)
         pixels = generator.integers(60, 120, (height, width, 3), dtype=np.uint8)
         index = number % len(CLASSES)
+        channel = 2 - index
         left, top = 6 + number % 9, 5 + number % 7
         right, bottom = left + width // 2, top + height // 2
-        pixels[top:bottom, left:right, index] = 250
+        pixels[top:bottom, left:right, channel] = 250
         Image.fromarray(pixels).save(folder / "JPEGImages" / f"{key}.jpg", quality=95)
         box = _OBJECT.format(left + 1, top + 1, right, bottom, name=CLASSES[index], difficult=0)
         text = _XML.format(key=key, width=width, height=height, objects=box)
@@ -95,7 +96,7 @@ class SyntheticMaps:
 def synthetic_cam(path: Path, keys: Sequence[str], size: tuple[int, int] = (48, 64)) -> Product:
     """A `cam` artifact for a split of a tiny dataset."""
     form = cam_format(len(CLASSES))
-    maker: ShardedMaker[object] = ShardedMaker(  # type: ignore[type-var]
+    maker = ShardedMaker(
         form, keys, SyntheticMaps(size), "maps", {"class_names": CLASSES, "kind_names": KINDS}
     )
     return Product(path, form.name, form.version, "trainval", {}, {}, maker, "synthetic maps")

@@ -15,7 +15,7 @@ def main() -> None:
         os.environ.setdefault(variable, "1")
     from weaksam_cli.cli.app import app
 
-    app()
+    app(prog_name="weaksam")
 
 
 if __name__ == "__main__":

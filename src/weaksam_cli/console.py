@@ -77,13 +77,13 @@ class Console:
             )
 
     @contextmanager
-    def progress(self, title: str, total: int, unit: str = "images") -> Iterator[Progress]:
-        """Show how much of `total` is done, how fast, and when it will end."""
+    def progress(self, title: str, total: int, unit: str = "images", *, done: int = 0) -> Iterator[Progress]:
+        """Show how much of `total` is done, how fast, and when it will end; `done` were done before."""
         if self.mode is Mode.HUMAN and self._err.isatty():
-            with _rich_progress(self._err, title, total, unit) as bar:
+            with _rich_progress(self._err, title, total, unit, done) as bar:
                 yield bar
         else:
-            yield _LineProgress(self, title, total, unit)
+            yield _LineProgress(self, title, total, unit, done)
 
     def _event(self, kind: str, **fields: Any) -> None:
         self._write(self._out, json.dumps({"event": kind, **fields}, ensure_ascii=False))
@@ -100,9 +100,9 @@ class _LineProgress:
 
     interval = 15.0
 
-    def __init__(self, console: Console, title: str, total: int, unit: str) -> None:
+    def __init__(self, console: Console, title: str, total: int, unit: str, done: int) -> None:
         self._console, self._title, self._total, self._unit = console, title, total, unit
-        self._done = 0
+        self._before = self._done = done
         self._start = self._last = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
@@ -111,7 +111,7 @@ class _LineProgress:
         if now - self._last < self.interval:
             return
         self._last = now
-        left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
+        left = (now - self._start) / max(self._done - self._before, 1) * (self._total - self._done)
         self._console.info(
             f"  {self._title}: {self._done}/{self._total} {self._unit}, about {duration(left)} left{note and ', ' + note}",
             done=self._done,
@@ -121,7 +121,7 @@ class _LineProgress:
 
 
 @contextmanager
-def _rich_progress(stream: IO[str], title: str, total: int, unit: str) -> Iterator[Progress]:
+def _rich_progress(stream: IO[str], title: str, total: int, unit: str, done: int) -> Iterator[Progress]:
     from rich.console import Console as RichConsole
     from rich.progress import (
         BarColumn,
@@ -142,7 +142,7 @@ def _rich_progress(stream: IO[str], title: str, total: int, unit: str) -> Iterat
         TextColumn("{task.fields[note]}"),
     )
     with RichProgress(*columns, console=RichConsole(file=stream)) as bars:
-        task = bars.add_task(title, total=total, note="")
+        task = bars.add_task(title, total=total, completed=done, note="")
 
         class Bar:
             def advance(self, steps: int = 1, note: str = "") -> None:

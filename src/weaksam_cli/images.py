@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from weaksam_cli.errors import UserError
+from weaksam_cli.errors import ImageError, UserError
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -35,14 +35,6 @@ _TRANSPOSITIONS: Final = {
 }
 _TIFF_WIDTH: Final = 256
 _TIFF_HEIGHT: Final = 257
-
-
-class ImageError(UserError):
-    """A picture that cannot be read; `where` is its path."""
-
-    def __init__(self, what: str, *, path: Path, remedy: str) -> None:
-        self.path = path
-        super().__init__(what, where=str(path), remedy=remedy)
 
 
 def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
@@ -125,48 +117,50 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise
     except PermissionError:
         raise ImageError(
-            "no permission to read it", path=path, remedy="Change the file's permissions"
+            "no permission to read it", where=str(path), remedy="Change the file's permissions"
         ) from None
     except UnidentifiedImageError:
         raise ImageError(
             "not a picture of a known kind",
-            path=path,
+            where=str(path),
             remedy=f"Give one of {', '.join(FORMATS)}, or remove the file",
         ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(
             str(error),
-            path=path,
+            where=str(path),
             remedy="Make the picture smaller, or remove it if you do not know where it is from",
         ) from None
     except Exception as error:  # the decoders raise errors of any type for damaged bytes
         raise ImageError(
             f"cannot be decoded ({type(error).__name__}: {error})",
-            path=path,
+            where=str(path),
             remedy="The file is damaged or cut short: fetch it again, or remove it",
         ) from error
 
 
 def _check_file(path: Path) -> None:
     if not path.exists():
-        raise ImageError("no such file", path=path, remedy="Check the path, or whether the file was moved")
+        raise ImageError(
+            "no such file", where=str(path), remedy="Check the path, or whether the file was moved"
+        )
     if not path.is_file():
         # A named pipe would block for ever, a folder cannot be decoded.
-        raise ImageError("not a regular file", path=path, remedy="Give a picture file")
+        raise ImageError("not a regular file", where=str(path), remedy="Give a picture file")
     if path.stat().st_size == 0:
-        raise ImageError("the file is empty", path=path, remedy="Fetch it again, or remove it")
+        raise ImageError("the file is empty", where=str(path), remedy="Fetch it again, or remove it")
 
 
 def _check_size(image: Image.Image, path: Path, max_pixels: int) -> None:
     width, height = _stored_size(image)
     if width < 1 or height < 1:
         raise ImageError(
-            f"the picture has no pixels ({width} x {height})", path=path, remedy="Remove the file"
+            f"the picture has no pixels ({width} x {height})", where=str(path), remedy="Remove the file"
         )
     if width * height > max_pixels:
         raise ImageError(
             f"{width} x {height} pixels are more than the limit of {max_pixels}",
-            path=path,
+            where=str(path),
             remedy="Make the picture smaller, or remove it",
         )
 
@@ -214,7 +208,7 @@ def _deep_grey(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
     if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= top):
         raise ImageError(
             f"the grey values do not lie in 0 to {top:g}, so their scale is unknown",
-            path=path,
+            where=str(path),
             remedy="Save the picture with 8 or 16 bits per channel",
         )
     return np.rint(grey * (255.0 / top)).astype(np.uint8)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from weaksam_cli import __version__
 from weaksam_cli.artifacts import digest
@@ -154,7 +154,7 @@ class Stage(Protocol[R_contra]):
 
 
 @dataclass(frozen=True)
-class ShardedMaker(Generic[R]):
+class ShardedMaker:
     """Makes an artifact image by image, in shards, with any number of processes.
 
     Attributes:
@@ -194,8 +194,7 @@ class ShardedMaker(Generic[R]):
         done = sum(len(plan.images(index)) for index in plan.done())
         if done and done < len(plan.image_ids):
             context.console.info(f"  resuming: {done} of {len(plan.image_ids)} images are done", resumed=done)
-        with context.console.progress(self.title, len(plan.image_ids)) as progress:
-            progress.advance(done)
+        with context.console.progress(self.title, len(plan.image_ids), done=done) as progress:
             run_shards(
                 context.ops,
                 plan,

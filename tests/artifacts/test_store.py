@@ -103,7 +103,7 @@ def test_failed_images_are_listed_and_strict_ends_with_code_3(tmp_path: Path) ->
     assert record.images == 9
     with open_artifact(path) as artifact:
         assert artifact.failed == {"i2": "truncated", "i9": "truncated"}
-        with pytest.raises(UserError, match="i9.*failed in this stage: truncated"):
+        with pytest.raises(UserError, match=r"i9.*failed in this stage: truncated"):
             artifact.span("i9")
     strict = tmp_path / "strict" / "a.h5"
     with pytest.raises(IncompleteError) as caught:

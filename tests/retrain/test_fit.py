@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from weaksam_cli.detectron.checkpoint import load_model, model_bytes
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.faster_rcnn import build_detector, detectron_config
-from weaksam_cli.retrain.fit import TrainedDetector, fit
+from weaksam_cli.retrain.fit import TrainedDetector, fit, make_optimizer
 from weaksam_cli.retrain.predict import make_detector, predict
 from weaksam_cli.retrain.recipe import FasterRcnnRecipe
 
@@ -24,7 +24,13 @@ def recipe(**changes: Any) -> FasterRcnnRecipe:
     values: dict[str, Any] = {
         "network": "faster-rcnn-lite0-fpn",
         "backbone": {"weights": "random", "freeze_at": 3},
-        "detector": {"channels": 8, "box_head_channels": 16, "roi_batch": 16, "rpn_batch": 16},
+        "detector": {
+            "channels": 8,
+            "box_head_channels": 16,
+            "roi_batch": 16,
+            "rpn_batch": 16,
+            "context": True,
+        },
         "schedule": {
             "iterations": ITERATIONS,
             "batch_size": 2,
@@ -113,6 +119,39 @@ def test_roi_drop_changes_the_weights(trained: TrainedDetector, tmp_path: Path) 
     assert model_bytes(plain.model, {}) != model_bytes(trained.model, {})
 
 
+def test_without_context_and_with_adamw(tmp_path: Path) -> None:
+    schedule = {
+        "iterations": 2,
+        "batch_size": 1,
+        "learning_rate": 1e-3,
+        "optimizer": "adamw",
+        "gradient_clip": 1.0,
+    }
+    wanted = recipe(detector={"channels": 8, "box_head_channels": 16}, schedule=schedule)
+    assert all(np.isfinite(value) for value in run(tmp_path, wanted).result.losses.values())
+
+
+def test_optimizer_groups() -> None:
+    schedule = {
+        "iterations": 2,
+        "batch_size": 1,
+        "learning_rate": 1e-2,
+        "backbone_factor": 0.5,
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+    }
+    wanted = recipe(schedule=schedule)
+    _, model = build_detector(wanted, 2, "cpu")
+    groups = make_optimizer(model, wanted.schedule).param_groups
+    assert {(group["lr"], group["weight_decay"]) for group in groups} == {
+        (5e-3, 0.1),
+        (1e-2, 0.1),
+        (1e-2, 0.0),
+    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(len(group["params"]) for group in groups) == len(trained)
+
+
 def test_no_pseudo_box_at_all(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no picture has a pseudo box"):
         run(tmp_path, recipe(), boxes=False)
@@ -125,7 +164,9 @@ def test_frozen_layers_keep_their_weights(trained: TrainedDetector) -> None:
     frozen = [name for name, parameter in fresh.named_parameters() if not parameter.requires_grad]
     assert any("bottom_up.stages.1" in name for name in frozen)
     assert all(torch.equal(before[name], after[name]) for name in frozen)
-    assert not torch.equal(before["roi_heads.box_head.fc1.weight"], after["roi_heads.box_head.fc1.weight"])
+    assert not torch.equal(
+        before["roi_heads.box_predictor.cls_score.weight"], after["roi_heads.box_predictor.cls_score.weight"]
+    )
 
 
 @pytest.mark.parametrize("augment", [False, True])
@@ -192,6 +233,7 @@ def test_missing_r50_weights_are_named() -> None:
     wanted = recipe(
         network="faster-rcnn-r50-fpn",
         backbone={"weights": "/nowhere/R-50.pkl", "freeze_at": 2, "pixels": "msra_bgr"},
+        detector={"channels": 8, "box_head_channels": 16},
     )
     with pytest.raises(UserError, match=r"/nowhere/R-50\.pkl"):
         build_detector(wanted, 2, "cpu")
@@ -201,6 +243,7 @@ def test_r50_trains_from_random_weights(tmp_path: Path) -> None:
     wanted = recipe(
         network="faster-rcnn-r50-fpn",
         backbone={"weights": "random", "freeze_at": 0, "norm": "batch"},
+        detector={"channels": 8, "box_head_channels": 16},
         schedule={"iterations": 1, "batch_size": 1, "learning_rate": 0.01},
     )
     assert all(np.isfinite(value) for value in run(tmp_path, wanted).result.losses.values())

@@ -37,6 +37,7 @@ def test_round_trip() -> None:
         ({"roi_drop": {"tau_cls": -1}}, "greater than or equal to 0"),
         ({"detector": {"first_level": 2}}, "expected 5 values"),
         ({"detector": {"anchor_sizes": [32]}}, "expected 4 values"),
+        ({"network": "faster-rcnn-r50-fpn", "detector": {"context": True}}, "lite0-fpn only"),
         ({"backbone": {"norm": "batch"}}, "frozen normalisation only"),
         ({"backbone": {"pixels": "msra_bgr"}}, "expect imagenet_rgb"),
         ({"train_images": {"short_sides": [], "max_size": 1}}, "at least 1 item"),

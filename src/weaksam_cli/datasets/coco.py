@@ -24,8 +24,8 @@ from weaksam_cli.datasets.types import (
     in_class_order,
     similar_spellings,
 )
-from weaksam_cli.errors import UserError
-from weaksam_cli.images import ImageError, image_size
+from weaksam_cli.errors import ImageError, UserError
+from weaksam_cli.images import image_size
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from weaksam_cli.datasets.types import (
     in_class_order,
     similar_spellings,
 )
-from weaksam_cli.errors import UserError
-from weaksam_cli.images import ImageError, find_images, image_size
+from weaksam_cli.errors import ImageError, UserError
+from weaksam_cli.images import find_images, image_size
 
 WHOLE: Final = "trainval"
 HELD_OUT: Final = "test"

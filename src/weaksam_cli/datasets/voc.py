@@ -26,8 +26,8 @@ from weaksam_cli.datasets.voc_layout import (
     read_ids,
 )
 from weaksam_cli.datasets.voc_xml import AnnotationError, VocAnnotation, read_annotation
-from weaksam_cli.errors import UserError
-from weaksam_cli.images import ImageError, image_size
+from weaksam_cli.errors import ImageError, UserError
+from weaksam_cli.images import image_size
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,23 @@ def model_bytes(model: nn.Module, metadata: Mapping[str, Any]) -> bytes:
         model: whose state dict is saved, buffers included.
         metadata: what JSON can hold; stored as one text under `weaksam`, because safetensors writes several in any order.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in sorted(model.state_dict().items())}
+    return tensors_bytes(model.state_dict(), metadata)
+
+
+def tensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """Named tensors as a safetensors file, the same bytes for the same tensors and metadata; see `model_bytes`."""
+    state = {name: value.detach().cpu().contiguous() for name, value in sorted(tensors.items())}
     return save(state, metadata={"weaksam": json.dumps(metadata, sort_keys=True, separators=(",", ":"))})
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with _open(path) as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -132,8 +147,7 @@ def load_model(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: the file is missing, damaged or of another model.
     """
-    with _open(path) as handle:
-        state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    state = read_tensors(path)
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:

@@ -109,6 +109,9 @@ class Lite0Backbone(Backbone):
         super().__init__()
         timm_network: Any = network
         self.stem = FrozenNormConv2d(timm_network.conv_stem, timm_network.bn1, activate=True)
+        self.head: FrozenNormConv2d | None = None
+        if "head" in out_features:
+            self.head = FrozenNormConv2d(timm_network.conv_head, timm_network.bn2, activate=True)
         self.stages = nn.ModuleList(
             nn.Sequential(*(_Block(block) for block in stage)) for stage in timm_network.blocks
         )

@@ -7,9 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
-from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.eval.ground_truth import FOLDER_LAYOUT, load_ground_truth, truth_digest

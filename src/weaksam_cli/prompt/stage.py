@@ -13,9 +13,9 @@ from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.execution import ImageFunction
 from weaksam_cli.formats import KINDS, POINTS, ClassMaps, cam_format, points_to_rows, read_class_maps
+from weaksam_cli.maps.scales import fuse_scales
 from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
 from weaksam_cli.prompt.cluster import cluster_points
-from weaksam_cli.maps.scales import fuse_scales
 from weaksam_cli.prompt.peaks import points_from_maps
 from weaksam_cli.prompt.recipe import KindSettings, PeaksRecipe
 from weaksam_cli.recipes import RecipeModel

@@ -79,7 +79,9 @@ class FitModel:
                 save_bytes=context.ops.write_atomically,
                 progress=on_step,
             )
-        context.ops.write_atomically(job.path, model_bytes(trained.model, {"class_names": labels.class_names}))
+        context.ops.write_atomically(
+            job.path, model_bytes(trained.model, {"class_names": labels.class_names})
+        )
         return MergeCount(len(entries), ())
 
 
@@ -131,7 +133,11 @@ class RetrainStage:
             found = read_labels(labels, root)
             work = DetectWork(recipe, model, labels, root, context.torch_device())
             maker = ShardedMaker(
-                DETECTIONS, found.keys, work, "detecting", render=lambda batches: render_batches(batches, found)
+                DETECTIONS,
+                found.keys,
+                work,
+                "detecting",
+                render=lambda batches: render_batches(batches, found),
             )
             return maker(job)
 

@@ -12,8 +12,9 @@ from weaksam_cli.propose.region_tree.forest import Forest, plant
 from weaksam_cli.propose.region_tree.leaves import describe, join
 from weaksam_cli.propose.region_tree.merge import Merging, merge
 from weaksam_cli.propose.region_tree.pixels import pixel_features
-from weaksam_cli.propose.region_tree.ranking import consensus, relative_rank
-from weaksam_cli.propose.region_tree.settings import DEFAULT_CRITERIA, Criterion
+from weaksam_cli.propose.region_tree.ranking import among_peers, consensus, relative_rank
+from weaksam_cli.propose.region_tree.selection import select
+from weaksam_cli.propose.region_tree.settings import DEFAULT_CRITERIA, Criterion, RegionTreeSettings
 
 
 def checkerboard(rows: int, columns: int, cell: int = 3) -> NDArray[np.int32]:
@@ -89,3 +90,25 @@ def test_consensus_is_the_weighted_sum_over_all_boxes(n: int) -> None:
 
     wanted = np.maximum(iou(boxes, boxes) - 0.75, 0) @ votes / 0.25
     np.testing.assert_allclose(consensus(boxes, votes, 0.75), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("max_boxes", "diverse_boxes", "wanted"),
+    [(1, 9, [1]), (2, 9, [1, 3]), (3, 9, [1, 3, 0]), (9, 9, [1, 3, 0]), (2, 1, [1, 0])],
+)
+def test_the_head_of_a_list_is_diverse(max_boxes: int, diverse_boxes: int, wanted: list[int]) -> None:
+    boxes = np.asarray([[0, 0, 10, 8], [0, 0, 10, 10], [0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
+    quality = np.asarray([0.8, 0.9, 0.85, 0.1], np.float32)
+    knobs = RegionTreeSettings(diverse_boxes=diverse_boxes)
+    np.testing.assert_array_equal(select(boxes, quality, max_boxes, knobs), wanted)
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 7, 2000])
+def test_among_peers_is_a_share(n: int) -> None:
+    rng = np.random.default_rng(n)
+    quality = rng.random(n).astype(np.float32)
+    share = among_peers(quality, rng.integers(1, 50, n).astype(np.float32))
+    assert share.shape == (n,)
+    assert ((share >= 0) & (share < 1)).all()
+    if n == 7:
+        np.testing.assert_allclose(share, [(quality < value).mean() for value in quality])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from weaksam_cli.propose.region_tree import RegionTreeSegmenter, RegionTreeSettings
+from weaksam_cli.propose.region_tree import Criterion, RegionTreeSegmenter, RegionTreeSettings
 from weaksam_cli.propose.segmenter import Segmenter
 from weaksam_cli.structures.boxes import iou
 from weaksam_cli.structures.masks import decode, tight_boxes
@@ -191,8 +192,23 @@ def test_other_refusals(segmenter: RegionTreeSegmenter) -> None:
         segmenter.prompt_boxes(np.asarray([[200, 200, 210, 210]], np.float32))
     with pytest.raises(ValueError, match="max_boxes"):
         segmenter.grid_proposals(0)
-    with pytest.raises(ValueError, match="over-segmentation"):
-        RegionTreeSettings(oversegmentations=())
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"oversegmentations": ()}, "over-segmentation"),
+        ({"diverse_iou": 0.9, "precise_iou": 0.5}, "diverse_iou <= precise_iou"),
+        ({"consensus_iou": 1.0}, "consensus_iou"),
+        ({"nesting_ratio": 0.5}, "nesting_ratio"),
+        ({"max_pixels": 0}, "max_pixels"),
+    ],
+)
+def test_bad_settings(knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RegionTreeSettings(**knobs)
+    with pytest.raises(ValueError, match="one above 0"):
+        Criterion()
 
 
 def test_recall_on_photographs(voc07_mini: Path) -> None:

@@ -12,6 +12,8 @@ from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray
 from weaksam_cli.propose.region_tree.settings import RegionTreeSettings
 
 _CHUNK = 256
+_PEERS = 401
+"""Nodes next in size that a node is compared with, itself in the middle."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,21 @@ def consensus(boxes: FloatArray, votes: FloatArray, threshold: float) -> FloatAr
         np.maximum(overlap, 0, out=overlap)
         total[order[rows]] = overlap @ votes[low:high] / np.float32(1 - threshold)
     return total
+
+
+def among_peers(quality: FloatArray, size: FloatArray) -> FloatArray:
+    """Share of the nodes of like size (m,) that have less quality, in [0, 1), shape (m,)."""
+    order = np.argsort(size, kind="stable")
+    half = min(_PEERS // 2, (len(order) - 1) // 2)
+    ordered = quality[order]
+    windows = np.lib.stride_tricks.sliding_window_view(ordered, 2 * half + 1)
+    # Nodes near either end have the window that begins or ends there.
+    window = np.clip(np.arange(len(order)) - half, 0, len(windows) - 1)
+    share = np.empty(len(order), np.float32)
+    for start in range(0, len(order), 1024):
+        some = slice(start, start + 1024)
+        share[order[some]] = (windows[window[some]] < ordered[some, None]).mean(axis=1)
+    return share
 
 
 def relative_rank(values: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray, describ
 from weaksam_cli.propose.region_tree.merge import merge
 from weaksam_cli.propose.region_tree.pixels import oversegment, pixel_features
 from weaksam_cli.propose.region_tree.prompts import nodes_of_boxes, nodes_of_points, overlap
-from weaksam_cli.propose.region_tree.ranking import Candidates, rank
+from weaksam_cli.propose.region_tree.ranking import Candidates, among_peers, rank
 from weaksam_cli.propose.region_tree.selection import select
 from weaksam_cli.propose.region_tree.settings import RegionTreeSettings
 from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, check_image, check_points
@@ -57,6 +58,14 @@ class _Encoded:
     quality: FloatArray
     stability: FloatArray
     area: IntArray
+    peer_weight: float
+
+    @cached_property
+    def prompt_quality(self) -> FloatArray:
+        """By which prompts choose nodes, (m,), in [0, 1]; nodes too small for a proposal have 0."""
+        peers = among_peers(self.quality, self.forest.size)
+        mixed = np.float32(self.peer_weight) * peers + np.float32(1 - self.peer_weight) * self.quality
+        return np.where(self.quality > 0, mixed, np.float32(0))
 
 
 class RegionTreeSegmenter:
@@ -101,7 +110,9 @@ class RegionTreeSegmenter:
         candidates, quality = rank(forest, self.settings, maps)
         stability = forest.stability(self.settings.stability_offset)
         area = forest.node_sums(canvas.pixel_counts())
-        self._encoded = _Encoded(canvas, forest, candidates, quality, stability, area)
+        self._encoded = _Encoded(
+            canvas, forest, candidates, quality, stability, area, self.settings.peer_weight
+        )
         self._encodings += 1
 
     def prompt_points(
@@ -134,13 +145,13 @@ class RegionTreeSegmenter:
             some = slice(start, start + _PROMPTS_AT_ONCE)
             chosen[some] = nodes_of_points(
                 encoded.forest,
-                encoded.quality,
+                encoded.prompt_quality,
                 column[some],
                 row[some],
                 labels=labels[some],
                 ratio=self.settings.nesting_ratio,
             )
-        return self._answer(encoded, chosen, encoded.quality[chosen], masks=masks)
+        return self._answer(encoded, chosen, encoded.prompt_quality[chosen], masks=masks)
 
     def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:
         """Masks of n box prompts, float32 (n, 4), xyxy pixel edges; the object's box fits the prompt best.
@@ -160,7 +171,7 @@ class RegionTreeSegmenter:
                 f"boxes: expected an area inside the picture of {canvas.width} x {canvas.height} pixels, met {met}"
             )
         working = canvas.boxes_to_working(inside)
-        chosen = nodes_of_boxes(encoded.forest, encoded.quality, working, self.settings.nesting_ratio)
+        chosen = nodes_of_boxes(encoded.forest, encoded.prompt_quality, working, self.settings.nesting_ratio)
         fit = np.zeros(chosen.shape, np.float32)
         for index, box in enumerate(working):
             fit[index] = overlap(encoded.forest.boxes[chosen[index]], box)
@@ -180,7 +191,7 @@ class RegionTreeSegmenter:
             raise ValueError(f"max_boxes: expected 1 or more, met {max_boxes}")
         encoded = self._picture()
         candidates = encoded.candidates
-        kept = select(candidates.boxes, candidates.quality, max_boxes, self.settings.nms_iou)
+        kept = select(candidates.boxes, candidates.quality, max_boxes, self.settings)
         node = candidates.node[kept]
         return RegionProposals(
             encoded.canvas.boxes_to_picture(candidates.boxes[kept]),

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray
+from weaksam_cli.propose.region_tree.settings import RegionTreeSettings
 
 
-def select(boxes: FloatArray, quality: FloatArray, max_boxes: int, thresholds: Sequence[float]) -> IntArray:
+def select(boxes: FloatArray, quality: FloatArray, max_boxes: int, settings: RegionTreeSettings) -> IntArray:
     """Indexes of at most `max_boxes` boxes (n, 4), the first chosen first.
 
-    Non-maximum suppression with the first threshold; while room is left, again with the next one, which lets boxes in
-    that the former suppressed. So a short list is diverse, and a long one precise as well.
+    First come up to `diverse_boxes` of non-maximum suppression with `diverse_iou`, then boxes that overlap those chosen
+    by no more than `precise_iou`: a short list is diverse, a long one precise as well.
     """
     order = np.argsort(-quality, kind="stable")
-    kept = np.zeros(0, np.int64)
-    for threshold in thresholds:
-        rest = order[~np.isin(order, kept)]
-        order = np.concatenate([kept, rest])
-        kept = order[_suppress(boxes[order], max_boxes, threshold)]
-        if len(kept) == max_boxes:
-            break
-    return kept
+    diverse = order[_suppress(boxes[order], min(max_boxes, settings.diverse_boxes), settings.diverse_iou)]
+    if len(diverse) == max_boxes:
+        return diverse
+    order = np.concatenate([diverse, order[~np.isin(order, diverse)]])
+    return order[_suppress(boxes[order], max_boxes, settings.precise_iou)]
 
 
 def _suppress(boxes: FloatArray, max_boxes: int, threshold: float) -> IntArray:

@@ -27,7 +27,7 @@ class Oversegmentation:
 class Criterion:
     """How alike two neighbouring regions are: a weighted mean of terms in [0, 1].
 
-    The first four are those of Selective Search (Uijlings et al., IJCV 2013, section 3.2).
+    All but the last are those of Selective Search (Uijlings et al., IJCV 2013, section 3.2).
 
     Attributes:
         lab: weight of the intersection of Lab colour histograms.
@@ -45,11 +45,15 @@ class Criterion:
     fill: float = 0.0
     border: float = 0.0
 
+    def __post_init__(self) -> None:
+        weights = (self.lab, self.hsv, self.texture, self.size, self.fill, self.border)
+        if min(weights) < 0 or max(weights) == 0:
+            raise ValueError(f"criterion: expected weights of 0 or more, one above 0, met {weights}")
+
 
 DEFAULT_OVERSEGMENTATIONS = (
     Oversegmentation("lab", 50.0, 50),
     Oversegmentation("lab", 100.0, 100),
-    Oversegmentation("lab", 150.0, 150),
     Oversegmentation("hsv", 150.0, 150),
     Oversegmentation("lab", 300.0, 300),
 )
@@ -77,8 +81,11 @@ class RegionTreeSettings:
         consensus_weight, place_weight, fill_weight, shape_weight: weights in the quality, against 1 for persistence, of
             agreement between trees, of few larger nodes in the same tree, of how much of its box the region fills, and
             of boxes that are about square.
-        nms_iou: boxes that overlap by more than the first of these are suppressed; while a list has room, those by more
-            than the next.
+        peer_weight: weight, in [0, 1], of the place among nodes of like size when prompts choose; the rest is the quality,
+            which alone would let large regions answer nearly every point.
+        diverse_iou: boxes that overlap by more are suppressed in the head of a list of proposals.
+        diverse_boxes: length of this head.
+        precise_iou: boxes that overlap by more are suppressed in the rest of the list; not below `diverse_iou`.
         stability_offset: half width of the band of merging levels over which stability is measured.
         nesting_ratio: least ratio of area between part, object and whole, where the tree has such nodes.
         evidence_weight: weight of the activation maps, where `set_image` is given some.
@@ -94,7 +101,10 @@ class RegionTreeSettings:
     place_weight: float = 0.5
     fill_weight: float = 0.3
     shape_weight: float = 0.5
-    nms_iou: tuple[float, ...] = (0.7, 0.9)
+    peer_weight: float = 0.7
+    diverse_iou: float = 0.7
+    diverse_boxes: int = 600
+    precise_iou: float = 0.95
     stability_offset: float = 0.02
     nesting_ratio: float = 1.5
     evidence_weight: float = 1.0
@@ -104,5 +114,14 @@ class RegionTreeSettings:
             raise ValueError(
                 "region tree: expected at least one over-segmentation and one criterion, met none"
             )
+        if self.diverse_boxes < 1 or not 0 <= self.diverse_iou <= self.precise_iou <= 1:
+            raise ValueError(
+                "region tree: expected diverse_boxes of 1 or more and 0 <= diverse_iou <= precise_iou <= 1, met "
+                f"{self.diverse_boxes}, {self.diverse_iou} and {self.precise_iou}"
+            )
+        if not 0 < self.consensus_iou < 1:
+            raise ValueError(f"region tree: expected 0 < consensus_iou < 1, met {self.consensus_iou}")
+        if self.nesting_ratio < 1:
+            raise ValueError(f"region tree: expected nesting_ratio of 1 or more, met {self.nesting_ratio}")
         if self.max_pixels < 1:
             raise ValueError(f"region tree: expected max_pixels of 1 or more, met {self.max_pixels}")

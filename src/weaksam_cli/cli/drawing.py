@@ -1,0 +1,174 @@
+"""`weaksam inspect FILE --image ID --draw OUT.png`: a picture with what an artifact says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.coco_results import read_annotations, read_results
+from weaksam_cli.errors import UserError
+from weaksam_cli.formats import KINDS, POINTS, PROPOSALS, ClassMaps, cam_format, read_class_maps, read_points
+from weaksam_cli.labels import Labels, read_labels
+from weaksam_cli.maps.scales import fuse_scales
+from weaksam_cli.source import SOURCE_FILE, image_root, read_source
+from weaksam_cli.structures.types import Detections, Points
+
+_COLOURS = (
+    "#e6194b",
+    "#3cb44b",
+    "#ffe119",
+    "#4363d8",
+    "#f58231",
+    "#42d4f4",
+    "#f032e6",
+    "#bfef45",
+    "#fabed4",
+    "#dcbeff",
+)
+_MOST_PROPOSALS = 40
+_MOST_DETECTIONS = 12
+_DETECTION_SCORE = 0.05
+_SHORTEST_SIDE = 320
+
+
+def draw_artifact(path: Path, image_id: str, output: Path) -> None:
+    """Write a PNG of one image of an artifact that lies in a run directory.
+
+    Raises:
+        UserError: the file lies outside a run, or the image is not in it.
+    """
+    labels = _labels_of(path)
+    image = labels.by_key().get(image_id)
+    if image is None:
+        raise UserError(f"there is no image {image_id!r} in {labels.path.name}", where=str(path))
+    pixels = labels.read_image(image)
+    if path.suffix == ".h5":
+        canvas = _draw_hdf5(path, image_id, pixels, labels)
+    else:
+        detections = _read_boxes(path, labels).get(image_id, Detections.empty())
+        canvas = _draw_detections(pixels, detections, labels.class_names)
+    try:
+        canvas.save(output)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot be written: {error}", where=str(output), remedy="Give a path ending in .png"
+        ) from error
+
+
+def _labels_of(path: Path) -> Labels:
+    for folder in path.absolute().parents:
+        if (folder / SOURCE_FILE).is_file():
+            source = read_source(folder)
+            split = path.stem
+            if split in source.splits:
+                return read_labels(folder / "labels" / f"{split}.json", image_root(folder, source))
+    raise UserError(
+        "no run directory with this split around the file, so its pictures cannot be found",
+        where=str(path),
+        remedy="Draw files where they lie: runs/<dataset>/<stage>/<split>.*",
+    )
+
+
+def _read_boxes(path: Path, labels: Labels) -> dict[str, Detections]:
+    starts_list = path.read_bytes()[:64].lstrip()[:1] == b"["
+    return read_results(path, labels) if starts_list else read_annotations(path, labels)
+
+
+def _draw_hdf5(path: Path, image_id: str, pixels: NDArray[np.uint8], labels: Labels) -> Image.Image:
+    with open_artifact(path) as artifact:
+        kind = artifact.format_name
+        if kind == POINTS.name:
+            return _draw_points(pixels, read_points(artifact, image_id), artifact.table("class_names"))
+        if kind == PROPOSALS.name:
+            return _draw_proposals(pixels, artifact.rows(image_id, "boxes").astype(np.float32))
+        if kind == cam_format(0).name:
+            return _draw_maps(pixels, read_class_maps(artifact, image_id), labels.class_names)
+    raise UserError(f"{kind} cannot be drawn", where=str(path))
+
+
+def _enlarged(pixels: NDArray[np.uint8]) -> tuple[Image.Image, float]:
+    factor = max(1.0, _SHORTEST_SIDE / min(pixels.shape[:2]))
+    size = round(pixels.shape[1] * factor), round(pixels.shape[0] * factor)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), factor
+
+
+def _draw_points(pixels: NDArray[np.uint8], points: dict[str, Points], names: Sequence[str]) -> Image.Image:
+    canvas, factor = _enlarged(pixels)
+    pen = ImageDraw.Draw(canvas)
+    for kind, found in points.items():
+        for (x, y), index in zip(found.xy.tolist(), found.class_index.tolist(), strict=True):
+            centre = (x + 0.5) * factor, (y + 0.5) * factor
+            colour = _COLOURS[index % len(_COLOURS)]
+            pen.circle(centre, 6, outline="black", fill=colour, width=1)
+            name = names[index] if index >= 0 else "-"
+            _text(pen, (centre[0] + 8, centre[1] - 6), f"{name} ({kind})", colour)
+    return canvas
+
+
+def _draw_proposals(pixels: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Image.Image:
+    canvas, factor = _enlarged(pixels)
+    pen = ImageDraw.Draw(canvas)
+    for index, box in enumerate(boxes[:_MOST_PROPOSALS]):
+        pen.rectangle(
+            [float(value) * factor for value in box], outline=_COLOURS[index % len(_COLOURS)], width=2
+        )
+    _text(pen, (4, 4), f"{min(len(boxes), _MOST_PROPOSALS)} of {len(boxes)} proposals", "white")
+    return canvas
+
+
+def _draw_detections(pixels: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> Image.Image:
+    canvas, factor = _enlarged(pixels)
+    pen = ImageDraw.Draw(canvas)
+    order = np.argsort(-found.scores, kind="stable")
+    shown = [row for row in order.tolist() if found.scores[row] >= _DETECTION_SCORE][:_MOST_DETECTIONS]
+    for row in reversed(shown):
+        colour = _COLOURS[int(found.class_index[row]) % len(_COLOURS)]
+        box = [float(value) * factor for value in found.boxes[row]]
+        pen.rectangle(box, outline=colour, width=3)
+        _text(
+            pen,
+            (box[0] + 4, box[1] + 3),
+            f"{names[int(found.class_index[row])]} {found.scores[row]:.2f}",
+            colour,
+        )
+    return canvas
+
+
+def _draw_maps(pixels: NDArray[np.uint8], maps: ClassMaps, names: Sequence[str]) -> Image.Image:
+    tiles = []
+    for kind, name in enumerate(KINDS):
+        fused = fuse_scales(maps, kind, *maps.image_size)
+        if fused is None:
+            continue
+        flat = fused.mean(axis=1) if fused.ndim == 4 else fused
+        for index, heat in zip(maps.classes(), flat, strict=True):
+            canvas, _ = _enlarged(_overlay(pixels, heat))
+            _text(ImageDraw.Draw(canvas), (4, 4), f"{names[index]} ({name})", "white")
+            tiles.append(canvas)
+    return _beside(tiles or [_enlarged(pixels)[0]])
+
+
+def _overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    from matplotlib import colormaps
+
+    coloured = colormaps["turbo"](np.clip(heat, 0, 1))[..., :3] * 255
+    mixed: NDArray[np.uint8] = (0.5 * pixels + 0.5 * coloured).astype(np.uint8)
+    return mixed
+
+
+def _beside(tiles: Sequence[Image.Image]) -> Image.Image:
+    sheet = Image.new("RGB", (sum(tile.width for tile in tiles), max(tile.height for tile in tiles)))
+    left = 0
+    for tile in tiles:
+        sheet.paste(tile, (left, 0))
+        left += tile.width
+    return sheet
+
+
+def _text(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: str) -> None:
+    pen.text(place, text, fill=colour, stroke_width=2, stroke_fill="black", font_size=14)
