@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder in VOC layout")
     parser.add_argument("--pictures", type=int, default=None, help="how many of trainval; all unless told")
     parser.add_argument(
-        "--budget", type=int, nargs="+", default=[300, 900, 1150], help="boxes of the region tree"
+        "--budget", type=int, nargs="+", default=[300, 900, 1300], help="boxes of the region tree"
     )
     options = parser.parse_args()
     cv2.setNumThreads(1)

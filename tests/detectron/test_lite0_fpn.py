@@ -98,7 +98,7 @@ def test_registered_with_detectron2(first: int, head: list[str]) -> None:
     assert backbone.size_divisibility == 32
     maps = backbone(torch.randn(1, 3, 64, 96))
     wanted = {f"p{level}": (16, 64 // 2**level, -(-96 // 2**level)) for level in range(first, 7)}
-    wanted |= {name: (1280, 2, 3) for name in head}
+    wanted |= dict.fromkeys(head, (1280, 2, 3))
     assert {name: tuple(value.shape[1:]) for name, value in maps.items()} == wanted
     assert {name: shape.channels for name, shape in backbone.output_shape().items()} == {
         name: shape[0] for name, shape in wanted.items()

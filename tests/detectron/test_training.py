@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from weaksam_cli.detectron.batches import EpochSampler, augmentation_rng
-from weaksam_cli.detectron.checkpoint import model_bytes
+from weaksam_cli.detectron.checkpoint import model_bytes, read_checkpoint
 from weaksam_cli.detectron.schedule import LearningRateSchedule
 from weaksam_cli.detectron.training import DivergedError, TrainingResult, TrainingSettings, train
 from weaksam_cli.errors import UserError
@@ -151,6 +151,13 @@ class Diverging(nn.Module):
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         if batch[0]["iteration"] == self.at and self.how == "error":
             raise FloatingPointError("Predicted boxes or scores contain Inf/NaN")
+        if self.how == "gradient":  # a finite loss whose gradient is 0 * infinity
+            spoilt = (
+                torch.sqrt(self.weight * 0).sum()
+                if batch[0]["iteration"] == self.at
+                else self.weight.sum() * 0
+            )
+            return {"loss_cls": spoilt}
         value = float(self.how) if batch[0]["iteration"] == self.at else 1.0
         return {"loss_cls": self.weight.sum() + value, "loss_box_reg": self.weight.sum()}
 
@@ -166,6 +173,17 @@ def test_divergence_names_iteration_and_checkpoint(tmp_path: Path, how: str) -> 
     assert "iteration 5" in line
     assert f"{settings.checkpoint} (iteration 4)" in line
     assert torch.isfinite(model.weight).all()
+
+
+def test_spoilt_weights_are_not_saved(tmp_path: Path) -> None:
+    model = Diverging(at=3, how="gradient")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    settings = settings_in(tmp_path)
+    with pytest.raises(DivergedError, match=r"weight weight .* iteration 3.*\(iteration 2\)"):
+        train(model, optimizer, lambda i: [{"iteration": i}], settings, save_bytes=Path.write_bytes)
+    saved = read_checkpoint(settings.checkpoint, "recipe")
+    assert saved is not None
+    assert torch.isfinite(saved.model["weight"]).all()
 
 
 def test_divergence_before_any_checkpoint(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from weaksam_cli.retrain.recipe import FasterRcnnRecipe, RoiDrop
 
 def values(**changes: Any) -> dict[str, Any]:
     return {
+        "method": "faster-rcnn",
         "network": "faster-rcnn-lite0-fpn",
         "schedule": {"iterations": 10, "batch_size": 2, "learning_rate": 0.01},
         "train_images": {"short_sides": [64], "max_size": 128},

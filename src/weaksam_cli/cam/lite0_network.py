@@ -1,59 +1,15 @@
-"""The embedded classifier: its views of a picture, and the files that hold its head and its fine-tuned backbone."""
+"""The files that hold the embedded classifier: its head, and its backbone where that was fine-tuned."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from weaksam_cli.backbones.lite0 import Lite0, load_lite0, preprocess
+from weaksam_cli.backbones.lite0 import Lite0, load_lite0
 from weaksam_cli.cam.lite0_head import LinearHead
 from weaksam_cli.detectron.checkpoint import read_metadata, read_tensors, tensors_bytes
 from weaksam_cli.errors import UserError
-
-
-def resize_to_short_side(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) with its shorter side at `short_side`: areas when it shrinks, bicubic when it grows."""
-    import cv2
-
-    height, width = image.shape[:2]
-    factor = short_side / min(height, width)
-    # A strip of extreme shape is not blown up along its long side beyond what any photograph needs.
-    factor = min(factor, 8 * short_side / max(height, width))
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, size, interpolation=how), dtype=np.uint8)
-
-
-@dataclass(frozen=True)
-class ViewFeatures:
-    """Maps of a picture and of its mirror image.
-
-    Attributes:
-        last: float32 (2, 1280, h, w), the backbone's last map.
-        middle: float32 (2, 112, h', w'), the map of stride 16.
-    """
-
-    last: NDArray[np.float32]
-    middle: NDArray[np.float32]
-
-
-@torch.inference_mode()
-def view_features(backbone: Lite0, image: NDArray[np.uint8], short_side: int) -> ViewFeatures:
-    """Features of a picture uint8 RGB (H, W, 3) at one size, plain and mirrored."""
-    resized = resize_to_short_side(image, short_side)
-    views = preprocess(np.stack([resized, resized[:, ::-1]]))
-    maps = backbone.pyramid(views)
-    return ViewFeatures(backbone.head(maps["stride32"]).numpy(), maps["stride16"].numpy())
-
-
-def pooled_views(backbone: Lite0, image: NDArray[np.uint8], short_side: int) -> NDArray[np.float32]:
-    """Globally averaged features (2, 1280) of a picture and its mirror image."""
-    means: NDArray[np.float32] = view_features(backbone, image, short_side).last.mean(axis=(2, 3))
-    return means
 
 
 def head_bytes(head: LinearHead, class_names: list[str]) -> bytes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from weaksam_cli.backbones.lite0 import HEAD_CHANNELS, Lite0, preprocess
-from weaksam_cli.cam.lite0_network import resize_to_short_side
+from weaksam_cli.backbones.views import resize_to_short_side
 from weaksam_cli.cam.recipe import FineTuneSettings
 
 ReadImage = Callable[[int], NDArray[np.uint8]]

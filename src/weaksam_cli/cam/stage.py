@@ -46,7 +46,8 @@ class PoolWork:
     def open(self) -> ImageFunction:
         """Load the backbone once a process."""
         from weaksam_cli.backbones.lite0 import load_lite0
-        from weaksam_cli.cam.lite0_network import load_backbone, pooled_views
+        from weaksam_cli.backbones.views import pooled_views
+        from weaksam_cli.cam.lite0_network import load_backbone
 
         labels = read_labels(self.labels, self.image_root)
         images = labels.by_key()

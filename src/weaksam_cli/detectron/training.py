@@ -130,6 +130,16 @@ class ResumableTrainer(SimpleTrainer):
         self.last_losses = values
         self.storage.put_scalars(**values)
 
+    def check_weights(self) -> None:
+        """Refuse weights that a gradient without bounds has spoilt, so that a checkpoint is always good.
+
+        Raises:
+            DivergedError: a weight is NaN or infinite.
+        """
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+                raise self._diverged(f"weight {name}")
+
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
             f"{what} became NaN or infinite at iteration {self.iter}",
@@ -170,6 +180,7 @@ class CheckpointHook(HookBase):
         if done % self.settings.checkpoint_period and done != self.trainer.max_iter:
             return
         trainer = self.trainer
+        trainer.check_weights()
         checkpoint = Checkpoint(
             iteration=done,
             model=trainer.model.state_dict(),

@@ -107,7 +107,7 @@ def learning_rates(schedule: Schedule) -> LearningRateSchedule:
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """The recipe's optimiser over the layers that are not frozen; normalisation layers and biases of adamw do not decay."""
     bottom_up = model.backbone.bottom_up  # type: ignore[union-attr]
-    backbone = {id(parameter) for parameter in bottom_up.parameters()}  # type: ignore[union-attr,operator]
+    backbone = {id(parameter) for parameter in bottom_up.parameters()}  # type: ignore[union-attr]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

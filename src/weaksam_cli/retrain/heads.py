@@ -18,10 +18,10 @@ import_detectron2()
 from detectron2.config import CfgNode, configurable  # noqa: E402
 from detectron2.layers import ShapeSpec  # noqa: E402
 from detectron2.modeling import ROI_HEADS_REGISTRY, StandardROIHeads  # noqa: E402
-from detectron2.modeling.poolers import ROIPooler  # noqa: E402
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers  # noqa: E402
 from detectron2.utils.events import get_event_storage  # noqa: E402
 
+from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign, RoiAverage  # noqa: E402
 from weaksam_cli.retrain.matcher import TopKMatcher  # noqa: E402
 from weaksam_cli.retrain.recipe import MatcherName, RoiDrop  # noqa: E402
 from weaksam_cli.retrain.roi_drop import (  # noqa: E402
@@ -101,19 +101,19 @@ class _WithContext(nn.Module):
     the first iteration, which is what makes a training of a few epochs possible.
     """
 
-    def __init__(self, box_head: nn.Module, pooler: nn.Module, channels: int) -> None:
+    def __init__(self, box_head: Any, stride: int, channels: int) -> None:
         super().__init__()
         self.box_head = box_head
-        self.pooler = pooler
+        self.average = RoiAverage(1.0 / stride, samples=4)
         self.output_shape = ShapeSpec(channels=box_head.output_shape.channels + channels)
 
     def forward(self, pooled: Tensor, context: Tensor, boxes: list[Any]) -> Tensor:
         """Vectors (R, channels) of pooled pyramid features (R, c, h, w) and the map (n, channels, H, W)."""
-        average = self.pooler([context], boxes).mean(dim=(2, 3))
+        average = self.average(context, [item.tensor for item in boxes])
         return torch.cat([self.box_head(pooled), average], dim=1)
 
 
-@ROI_HEADS_REGISTRY.register()  # type: ignore[untyped-decorator]
+@ROI_HEADS_REGISTRY.register()
 class WeakSamRoiHeads(StandardROIHeads):
     """`StandardROIHeads` that reads `MODEL.ROI_DROP` and `MODEL.ROI_HEADS.{MATCHER,CONTEXT}`."""
 
@@ -128,11 +128,16 @@ class WeakSamRoiHeads(StandardROIHeads):
     @classmethod
     def _init_box_head(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
         arguments: dict[str, Any] = super()._init_box_head(cfg, input_shape)
+        samples = cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO
+        if cfg.MODEL.DEVICE == "cpu" and samples > 0:
+            pooler, bins = arguments["box_pooler"], cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
+            pooler.level_poolers = nn.ModuleList(
+                DenseRoiAlign(bins, level.spatial_scale, samples) for level in pooler.level_poolers
+            )
         context = cfg.MODEL.ROI_HEADS.CONTEXT
         if context:
             shape = input_shape[context]
-            pooler = ROIPooler(2, (1.0 / shape.stride,), sampling_ratio=2, pooler_type="ROIAlignV2")
-            arguments["box_head"] = _WithContext(arguments["box_head"], pooler, shape.channels)
+            arguments["box_head"] = _WithContext(arguments["box_head"], shape.stride, shape.channels)
         arguments["box_predictor"] = RoiDropOutputLayers(cfg, arguments["box_head"].output_shape)
         return arguments
 

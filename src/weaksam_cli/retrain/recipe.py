@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from weaksam_cli.recipes import RecipeModel
 
 Network = Literal["faster-rcnn-lite0-fpn", "faster-rcnn-r50-fpn"]
 Semantics = Literal["intersection", "separate", "union_fg"]
@@ -18,11 +20,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Sizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RoiDrop(_Frozen):
+class RoiDrop(RecipeModel):
     """RoI drop regularisation (supplement section 3 and Table 1).
 
     Attributes:
@@ -50,7 +48,7 @@ class RoiDrop(_Frozen):
         return self.enabled and iteration >= self.start_iteration
 
 
-class Backbone(_Frozen):
+class Backbone(RecipeModel):
     """What extracts features.
 
     Attributes:
@@ -67,7 +65,7 @@ class Backbone(_Frozen):
     pixels: Literal["imagenet_rgb", "msra_bgr"] = "imagenet_rgb"
 
 
-class Detector(_Frozen):
+class Detector(RecipeModel):
     """The layers above the backbone, in detectron2's terms.
 
     Attributes:
@@ -115,7 +113,7 @@ class Detector(_Frozen):
         return self
 
 
-class Schedule(_Frozen):
+class Schedule(RecipeModel):
     """How long and how fast the detector learns.
 
     Attributes:
@@ -160,7 +158,7 @@ class Schedule(_Frozen):
         return self
 
 
-class TrainImages(_Frozen):
+class TrainImages(RecipeModel):
     """Augmentation of the training pictures.
 
     Attributes:
@@ -176,7 +174,7 @@ class TrainImages(_Frozen):
     keep_empty: bool = False
 
 
-class Inference(_Frozen):
+class Inference(RecipeModel):
     """Prediction with the trained detector.
 
     Attributes:
@@ -199,9 +197,10 @@ class Inference(_Frozen):
     augment_flip: bool = True
 
 
-class FasterRcnnRecipe(_Frozen):
+class FasterRcnnRecipe(RecipeModel):
     """Everything that decides how a Faster R-CNN is trained on pseudo ground truth (published configurations: table A.5)."""
 
+    method: Literal["faster-rcnn"] = "faster-rcnn"
     network: Network
     backbone: Backbone = Backbone()
     detector: Detector = Detector()

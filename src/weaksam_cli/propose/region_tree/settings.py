@@ -102,7 +102,7 @@ class RegionTreeSettings:
     fill_weight: float = 0.3
     shape_weight: float = 0.5
     peer_weight: float = 0.7
-    diverse_iou: float = 0.7
+    diverse_iou: float = 0.75
     diverse_boxes: int = 600
     precise_iou: float = 0.95
     stability_offset: float = 0.02
