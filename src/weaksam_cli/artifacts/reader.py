@@ -151,6 +151,11 @@ class Artifact:
     def __iter__(self) -> Iterator[str]:
         return iter(self.image_ids)
 
+    def datasets_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a dataset."""
+        shape: tuple[int, ...] = tuple(self._handle[name].shape)
+        return shape
+
     def datasets(self) -> list[tuple[str, tuple[int, ...], str]]:
         """Name, shape and dtype of every dataset, for `inspect`."""
         return [(name, tuple(item.shape), str(item.dtype)) for name, item in sorted(self._handle.items())]

@@ -1,8 +1,8 @@
 """The dense classifier: cells of a picture learn the class that its class activation maps show there, or background.
 
 It distils the maps of all training pictures into one classifier of cells, which then sees the same thing in every
-picture: its maps cover objects better than those that it learnt from, and it needs no labels on new pictures. Cells are those
-of lite0's stride-16 map; a cell's descriptor joins that map with the trunk's last map at the same place.
+picture: its maps cover objects better than those that it learnt from, and it needs no labels on new pictures. Cells are
+those of lite0's stride-16 map; a cell's descriptor joins that map with the trunk's last map at the same place.
 """
 
 from __future__ import annotations

@@ -26,6 +26,9 @@ from weaksam_cli.wsod.objectives import HeadOutputs, mean_losses  # noqa: E402
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe  # noqa: E402
 from weaksam_cli.wsod.region_objective import region_losses  # noqa: E402
 
+LARGEST_FEATURE = 6.0
+"""Standardised features are cut there: rare cells would otherwise dominate."""
+
 
 @ROI_HEADS_REGISTRY.register()
 class WeakRoiHeads(ROIHeads):
@@ -43,6 +46,8 @@ class WeakRoiHeads(ROIHeads):
         )
         self.recipe = recipe
         heads = recipe.heads
+        self.register_buffer("feature_mean", torch.zeros(feature_size))
+        self.register_buffer("feature_deviation", torch.ones(feature_size))
         width = heads.hidden or feature_size
         self.neck = nn.Sequential(
             *([nn.Linear(feature_size, width), nn.ReLU()] if heads.hidden else []), nn.Dropout(heads.dropout)
@@ -54,9 +59,15 @@ class WeakRoiHeads(ROIHeads):
             nn.init.normal_(layer.weight, std=heads.initial_deviation)
             nn.init.zeros_(layer.bias)
 
+    def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Mean and deviation (D,) that features are standardised with; saved with the weights."""
+        self.feature_mean.copy_(mean)
+        self.feature_deviation.copy_(deviation)
+
     def outputs(self, features: Tensor) -> HeadOutputs:
         """Raw outputs for the RoIs (R, D) of one picture."""
-        shared = self.neck(features)
+        standard = (features - self.feature_mean) / self.feature_deviation
+        shared = self.neck(standard.clamp(-LARGEST_FEATURE, LARGEST_FEATURE))
         return HeadOutputs(
             self.classification(shared),
             self.detection(shared),

@@ -1,0 +1,266 @@
+"""`weaksam wsod`: train a weakly supervised detector on image-level labels, then detect with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.shards import MergeCount, shards_root
+from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION, render_batches
+from weaksam_cli.formats import DETECTIONS, PROPOSALS
+from weaksam_cli.labels import Labels, read_labels
+from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
+from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.source import image_root
+from weaksam_cli.wsod.formats import SAMPLES, regions_format
+from weaksam_cli.wsod.recipe import RegionDetectorRecipe
+from weaksam_cli.wsod.works import DetectWork, RegionWork, SampleWork, Sources
+
+BASIS_FORMAT = "weaksam/region-basis"
+MODEL_FORMAT = "weaksam/region-detector"
+MODEL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FitBasis:
+    """Fits what RoI features are made with."""
+
+    recipe: RegionDetectorRecipe
+    samples: Path
+    labels: Path
+
+    def __call__(self, job: Job) -> MergeCount:
+        """Fit and write."""
+        from weaksam_cli.wsod.basis import fit_basis
+        from weaksam_cli.wsod.dense import CELL_CHANNELS
+
+        names = read_labels(self.labels, Path()).class_names
+        with open_artifact(self.samples, SAMPLES) as artifact:
+            labels = artifact.column("cell_labels").astype(np.int16)
+            counts = np.diff(artifact.column("cell_labels_offsets"))
+            fold = np.repeat(artifact.column("fold"), counts).astype(np.int8)
+            cells = artifact.column("cells").astype(np.float16).reshape(-1, CELL_CHANNELS)
+            pooled = artifact.column("pooled").astype(np.float16).reshape(-1, 2560)
+            images = len(artifact)
+        basis = fit_basis(cells, labels, fold, pooled, len(names), self.recipe, job.context.seed)
+        job.context.ops.write_atomically(job.path, basis.to_bytes(names))
+        return MergeCount(images, ())
+
+
+def label_vectors(labels: Labels) -> dict[str, Any]:
+    """Image -> float tensor (C,), for images with at least one known label."""
+    import torch
+
+    vectors = {}
+    for image in labels.file.images:
+        if image.labels:
+            vector = torch.zeros(len(labels.class_names))
+            vector[labels.class_indexes(image)] = 1
+            vectors[image.key] = vector
+    return vectors
+
+
+@dataclass(frozen=True)
+class FitDetector:
+    """Trains the heads; interrupted, it goes on from its checkpoint to the same weights."""
+
+    recipe: RegionDetectorRecipe
+    regions: Path
+    labels: Path
+
+    def __call__(self, job: Job) -> MergeCount:
+        """Train and write."""
+        import torch
+
+        from weaksam_cli.wsod.fit import fit_detector
+
+        context, key = job.context, job.identity.key()
+        labels = read_labels(self.labels, Path())
+        vectors = label_vectors(labels)
+        torch.set_num_threads(1)
+        with open_artifact(self.regions) as regions:
+            width = regions.datasets_shape("features")[1]
+            grid = (len(labels.class_names) + 1) * self.recipe.features.grid**2
+            total = self.recipe.schedule.epochs * -(-len(vectors) // self.recipe.schedule.batch_size)
+            with context.console.progress("training", total, "iterations") as bar:
+                done = 0
+
+                def on_step(iteration: int, _: int, losses: dict[str, float]) -> None:
+                    nonlocal done
+                    note = (
+                        f"loss {sum(losses.values()):.3f}" if losses else f"resumed at iteration {iteration}"
+                    )
+                    bar.advance(iteration - done, note)
+                    done = iteration
+
+                data = fit_detector(
+                    self.recipe,
+                    regions,
+                    vectors,
+                    labels.class_names,
+                    n_projected=width - grid,
+                    device=context.torch_device(),
+                    seed=context.seed,
+                    checkpoint=shards_root(job.path) / key[:16] / "checkpoint.pt",
+                    fingerprint=key,
+                    save_bytes=context.ops.write_atomically,
+                    progress_of=lambda _: on_step,
+                )
+        context.ops.write_atomically(job.path, data)
+        return MergeCount(len(vectors), ())
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the parts of a run lie."""
+
+    context: Context
+    recipe: RegionDetectorRecipe
+
+    @property
+    def folder(self) -> Path:
+        return self.context.run.folder("wsod")
+
+    def sources(self, split: str) -> Sources:
+        run = self.context.run
+        root = image_root(run.root, self.context.source())
+        return Sources(run.input("data", split), run.input("cam", split), run.input("propose", split), root)
+
+    def inputs(self, split: str) -> dict[str, Path]:
+        sources = self.sources(split)
+        return {"data": sources.labels, "cam": sources.cam, "propose": sources.proposals}
+
+    def regions(self, split: str) -> Path:
+        return self.folder / f"regions-{split}.h5"
+
+
+class WsodStage:
+    """Weakly supervised detectors over precomputed proposals."""
+
+    name: ClassVar[str] = "wsod"
+    version: ClassVar[int] = 1
+    train_only: ClassVar[bool] = False
+    recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {
+        "oicr": RegionDetectorRecipe,
+        "wsddn": RegionDetectorRecipe,
+    }
+
+    def products(self, recipe: RegionDetectorRecipe, context: Context, split: str) -> Iterator[Product]:
+        """Samples, basis, regions and model of the training split; then regions and detections of this split."""
+        places, train = _Places(context, recipe), context.train_split()
+        resolved = recipe.model_dump(mode="json")
+        samples, basis = places.folder / f"samples-{train}.h5", places.folder / "basis.safetensors"
+        model = places.folder / "model.safetensors"
+        feature_parts = {name: resolved[name] for name in ("proposals", "dense", "features")}
+        yield self._samples(places, samples, train, feature_parts)
+        yield self._basis(places, samples, basis, train, feature_parts)
+        yield self._regions(
+            places, basis, train, feature_parts | {"prior": {"thresholds": recipe.prior.thresholds}}
+        )
+        training = {
+            name: resolved[name] for name in ("method", "prior", "mining", "heads", "schedule", "features")
+        }
+        yield Product(
+            path=model,
+            format_name=MODEL_FORMAT,
+            format_version=MODEL_VERSION,
+            split=train,
+            recipe=training,
+            inputs={"wsod-regions": places.regions(train), "data": places.sources(train).labels},
+            make=FitDetector(recipe, places.regions(train), places.sources(train).labels),
+            what="the weakly supervised detector",
+        )
+        if split != train:
+            thresholds = {"prior": {"thresholds": recipe.prior.thresholds}}
+            yield self._regions(places, basis, split, feature_parts | thresholds)
+        yield self._detections(places, model, split, resolved)
+
+    def _samples(self, places: _Places, path: Path, train: str, parts: dict[str, Any]) -> Product:
+        sources = places.sources(train)
+
+        def make(job: Job) -> MergeCount:
+            labels = read_labels(sources.labels, sources.image_root)
+            with open_artifact(sources.proposals, PROPOSALS) as proposals:
+                known = {image.key for image in labels.file.images if image.labels}
+                ids = [key for key in proposals.image_ids if key in known]
+            work = SampleWork(sources, places.recipe, places.context.seed)
+            return ShardedMaker(SAMPLES, ids, work, "samples")(job)
+
+        return Product(
+            path,
+            SAMPLES.name,
+            SAMPLES.version,
+            train,
+            parts,
+            places.inputs(train),
+            make,
+            "sampled cells and RoIs",
+        )
+
+    def _basis(
+        self, places: _Places, samples: Path, path: Path, train: str, parts: dict[str, Any]
+    ) -> Product:
+        labels = places.sources(train).labels
+        inputs = {"wsod-samples": samples, "data": labels}
+        make = FitBasis(places.recipe, samples, labels)
+        return Product(
+            path, BASIS_FORMAT, MODEL_VERSION, train, parts, inputs, make, "the basis of RoI features"
+        )
+
+    def _regions(self, places: _Places, basis: Path, split: str, parts: dict[str, Any]) -> Product:
+        sources, context = places.sources(split), places.context
+
+        def make(job: Job) -> MergeCount:
+            from weaksam_cli.wsod.basis import Basis
+            from weaksam_cli.wsod.pictures import feature_size
+
+            labels = read_labels(sources.labels, sources.image_root)
+            names = labels.class_names
+            components = Basis.read(basis, names).components.components.shape[1]
+            form = regions_format(feature_size(places.recipe, components, len(names)), len(names))
+            with open_artifact(sources.proposals, PROPOSALS) as proposals:
+                ids = proposals.image_ids
+            work = RegionWork(sources, places.recipe, basis, split == context.train_split())
+            return ShardedMaker(form, ids, work, f"regions of {split}", {"class_names": names})(job)
+
+        form = regions_format(1, 1)
+        inputs = places.inputs(split) | {"wsod-basis": basis}
+        path = places.regions(split)
+        return Product(path, form.name, form.version, split, parts, inputs, make, "RoI features and priors")
+
+    def _detections(self, places: _Places, model: Path, split: str, resolved: dict[str, Any]) -> Product:
+        regions, sources = places.regions(split), places.sources(split)
+
+        def make(job: Job) -> MergeCount:
+            labels = read_labels(sources.labels, sources.image_root)
+            with open_artifact(regions) as artifact:
+                ids = artifact.image_ids
+            work = DetectWork(regions, model, places.recipe, len(labels.class_names))
+            maker = ShardedMaker(
+                DETECTIONS,
+                ids,
+                work,
+                "detecting",
+                render=lambda batches: render_batches(batches, labels),
+                shard_images=64,
+            )
+            return maker(job)
+
+        return Product(
+            path=places.context.run.output("wsod", split),
+            format_name=RESULTS_FORMAT,
+            format_version=RESULTS_VERSION,
+            split=split,
+            recipe={"inference": resolved["inference"], "prior_floor": resolved["prior"]["floor"]},
+            inputs={"wsod-model": model, "wsod-regions": regions, "data": sources.labels},
+            make=make,
+            what="detections",
+        )
+
+
+STAGE = WsodStage()
