@@ -21,6 +21,8 @@ from weaksam_cli.source import image_root
 
 MODEL_FORMAT = "weaksam/faster-rcnn"
 MODEL_VERSION = 1
+WITHOUT_FILE = ("imagenet", "random")
+"""Initial weights that need no file."""
 MOST_THREADS = 4
 """Small networks on pictures of this size do not gain from more threads."""
 
@@ -43,6 +45,14 @@ class FitModel:
     pgt: Path
     labels: Path
     image_root: Path
+    weights: Path | None
+
+    def _with_weights_found(self) -> FasterRcnnRecipe:
+        """The recipe with the path of its weights file where it names one."""
+        if self.weights is None:
+            return self.recipe
+        backbone = self.recipe.backbone.model_copy(update={"weights": str(self.weights)})
+        return self.recipe.model_copy(update={"backbone": backbone})
 
     def __call__(self, job: Job) -> MergeCount:
         """Write the model as safetensors."""
@@ -68,7 +78,7 @@ class FitModel:
                 done = iteration
 
             trained = fit(
-                self.recipe,
+                self._with_weights_found(),
                 entries,
                 len(labels.class_names),
                 read_image=_reader(labels),
@@ -103,7 +113,10 @@ class DetectWork:
 
         labels = read_labels(self.labels, self.image_root)
         images = labels.by_key()
-        config, model = build_detector(self.recipe, len(labels.class_names), self.device)
+        # Trained weights are loaded over whatever the backbone would start from.
+        backbone = self.recipe.backbone.model_copy(update={"weights": "random"})
+        recipe = self.recipe.model_copy(update={"backbone": backbone})
+        config, model = build_detector(recipe, len(labels.class_names), self.device)
         load_model(model, self.model)
         detect = make_detector(model, config, self.recipe.inference)
 
@@ -157,6 +170,9 @@ class RetrainStage:
     ) -> Product:
         train = context.train_split()
         inputs = {"pgt": context.run.input("pgt", train), "data": context.run.input("data", train)}
+        weights = None
+        if recipe.backbone.weights not in WITHOUT_FILE:
+            weights = inputs["weights"] = context.weights.require(recipe.backbone.weights)
         return Product(
             path=path,
             format_name=MODEL_FORMAT,
@@ -164,7 +180,7 @@ class RetrainStage:
             split=train,
             recipe={name: value for name, value in resolved.items() if name != "inference"},
             inputs=inputs,
-            make=FitModel(recipe, inputs["pgt"], inputs["data"], root),
+            make=FitModel(recipe, inputs["pgt"], inputs["data"], root, weights),
             what="the retrained detector",
         )
 

@@ -23,7 +23,7 @@ from detectron2.structures import Boxes, Instances  # noqa: E402
 
 from weaksam_cli.wsod.losses import wsddn_scores  # noqa: E402
 from weaksam_cli.wsod.objectives import HeadOutputs, mean_losses  # noqa: E402
-from weaksam_cli.wsod.recipe import RegionDetectorRecipe  # noqa: E402
+from weaksam_cli.wsod.recipe import HeadSettings, RegionDetectorRecipe  # noqa: E402
 from weaksam_cli.wsod.region_objective import region_losses  # noqa: E402
 
 LARGEST_FEATURE = 6.0
@@ -49,9 +49,8 @@ class WeakRoiHeads(ROIHeads):
         self.register_buffer("feature_mean", torch.zeros(feature_size))
         self.register_buffer("feature_deviation", torch.ones(feature_size))
         width = heads.hidden or feature_size
-        self.neck = nn.Sequential(
-            *([nn.Linear(feature_size, width), nn.ReLU()] if heads.hidden else []), nn.Dropout(heads.dropout)
-        )
+        necks = 1 if heads.shared else 1 + heads.refinements
+        self.necks = nn.ModuleList(_neck(feature_size, heads) for _ in range(necks))
         self.classification = nn.Linear(width, class_count)
         self.detection = nn.Linear(width, class_count)
         self.refinements = nn.ModuleList(nn.Linear(width, class_count + 1) for _ in range(heads.refinements))
@@ -67,11 +66,13 @@ class WeakRoiHeads(ROIHeads):
     def outputs(self, features: Tensor) -> HeadOutputs:
         """Raw outputs for the RoIs (R, D) of one picture."""
         standard = (features - self.feature_mean) / self.feature_deviation
-        shared = self.neck(standard.clamp(-LARGEST_FEATURE, LARGEST_FEATURE))
+        cut = standard.clamp(-LARGEST_FEATURE, LARGEST_FEATURE)
+        hidden = [neck(cut) for neck in self.necks]
+        own = hidden[:1] * len(self.refinements) if self.recipe.heads.shared else hidden[1:]
         return HeadOutputs(
-            self.classification(shared),
-            self.detection(shared),
-            [branch(shared) for branch in self.refinements],
+            self.classification(hidden[0]),
+            self.detection(hidden[0]),
+            [branch(found) for branch, found in zip(self.refinements, own, strict=True)],
         )
 
     def losses(self, proposals: Instances, image_labels: Tensor) -> dict[str, Tensor]:
@@ -110,6 +111,11 @@ class WeakRoiHeads(ROIHeads):
             return [], mean_losses([self.losses(found, target["image_labels"]) for found, target in pairs])
         pairs = zip(proposals, targets, strict=True)
         return [self.scores(found, target["class_scores"]) for found, target in pairs], {}
+
+
+def _neck(feature_size: int, heads: HeadSettings) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Linear(feature_size, heads.hidden), nn.ReLU()] if heads.hidden else []
+    return nn.Sequential(*layers, nn.Dropout(heads.dropout))
 
 
 @META_ARCH_REGISTRY.register()

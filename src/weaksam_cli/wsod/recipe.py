@@ -105,13 +105,16 @@ class HeadSettings(RecipeModel):
 
     Attributes:
         refinements: branches of OICR; 0 is WSDDN.
-        hidden: width of a shared layer; 0 puts the heads on the features themselves.
+        hidden: width of a layer before the heads; 0 puts them on the features themselves.
+        shared: one such layer for the two streams of WSDDN and all branches, as published; otherwise each has its own, so
+            that multiple-instance learning, which goes for parts, does not shape what the branches see.
         dropout: before the heads.
         initial_deviation: of the heads' weights.
     """
 
     refinements: int = Field(default=3, ge=0, le=8)
     hidden: int = Field(default=128, ge=0)
+    shared: bool = False
     dropout: float = Field(default=0.3, ge=0, lt=1)
     initial_deviation: float = Field(default=0.01, gt=0)
 

@@ -1,0 +1,202 @@
+"""The whole pipeline as a user types it, on tiny pictures; the firewall; reruns; a moved run; variants."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import weaksam, write_voc
+
+FAST = {
+    "cam": ("short_sides=[64]", "head.short_side=64", "head.iterations=10"),
+    "prompt": (),
+    "propose": ("grid_boxes=40",),
+    "wsod": (
+        "dense.short_side=64", "dense.epochs=2", "dense.folds=2", "features.samples=8", "features.components=8",
+        "schedule.epochs=2", "schedule.warmup_iterations=0", "proposals.min_side=4",
+    ),
+    "pgt": (),
+    "retrain": (
+        "schedule.iterations=4", "schedule.batch_size=2", "schedule.warmup_iterations=0", "roi_drop.start_iteration=2",
+        "schedule.checkpoint_period=2", "train_images.short_sides=[64]", "inference.short_side=64",
+        "inference.augment_short_sides=[64]", "inference.score_threshold=0.0",
+    ),
+    "eval": (),
+}  # fmt: skip
+"""Settings that make each stage quick; what it computes is not looked at here."""
+
+
+def run_stage(folder: Path, stage: str, *more: str) -> str:
+    sets = [item for setting in FAST[stage] for item in ("--set", setting)]
+    result = weaksam(stage, "--dataset", "tiny", "--profile", "embedded", *sets, *more, folder=folder)
+    assert result.returncode == 0, f"{stage}: {result.stderr}"
+    return result.stdout + result.stderr
+
+
+def run_all(folder: Path, source: Path) -> None:
+    result = weaksam("data", source, "--dataset", "tiny", folder=folder)
+    assert result.returncode == 0, result.stderr
+    for stage in FAST:
+        if stage != "eval":
+            run_stage(folder, stage)
+
+
+def digests(run: Path) -> dict[str, str]:
+    """Every artifact with its bytes; receipts hold times, source.json the place of the dataset."""
+    return {
+        path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and not path.name.endswith(".receipt.json") and path.name != "source.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a finished run over a tiny VOC dataset."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_voc(folder / "voc", trainval=9, test=3)
+    run_all(folder, folder / "voc")
+    run_stage(folder, "eval")
+    return folder
+
+
+def test_every_artifact_is_fresh(finished: Path) -> None:
+    result = weaksam("status", "--dataset", "tiny", "--json", folder=finished)
+    rows = json.loads(result.stdout)["rows"]
+    assert {row[1] for row in rows} == {"fresh"}
+    names = {row[0] for row in rows}
+    assert {"cam/test.h5", "prompts/trainval.h5", "wsod/detections/test.json", "pgt/trainval.json"} <= names
+
+
+def test_a_rerun_touches_nothing(finished: Path) -> None:
+    run = finished / "runs" / "tiny"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    for stage in FAST:
+        assert "fresh, nothing to do" in run_stage(finished, stage)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_results_are_printed_and_written(finished: Path) -> None:
+    text = run_stage(finished, "eval")
+    for measure in (
+        "classification mAP",
+        "recall at IoU 0.5",
+        "CorLoc (mist): whole picture",
+        "VOC AP50 (weaksam)",
+    ):
+        assert measure in text
+    results = json.loads((finished / "runs" / "tiny" / "eval" / "trainval.json").read_text())
+    stages = {item["stage"] for item in results["measures"]}
+    assert stages == {"cam", "prompt", "propose", "wsod", "baseline", "pgt", "retrain"}
+    for item in results["measures"]:
+        assert item["value"] is None or not item["share"] or 0 <= item["value"] <= 1
+
+
+def test_json_artifacts_load_in_pycocotools(finished: Path) -> None:
+    from pycocotools.coco import COCO
+
+    run = finished / "runs" / "tiny"
+    pgt = COCO(str(run / "pgt" / "trainval.json"))
+    assert pgt.anns
+    assert all(annotation["area"] > 0 and annotation["iscrowd"] == 0 for annotation in pgt.anns.values())
+    found = pgt.loadRes(str(run / "wsod" / "detections" / "trainval.json"))
+    assert len(found.anns) > 0
+
+
+def test_without_boxes_every_stage_before_eval_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "voc", tmp_path / "voc")
+    for path in (tmp_path / "voc" / "Annotations").glob("*.xml"):
+        path.write_text(re.sub(r"<bndbox>.*?</bndbox>", "", path.read_text(), flags=re.DOTALL))
+    run_all(tmp_path, tmp_path / "voc")
+    with_boxes = {
+        name: item
+        for name, item in digests(finished / "runs" / "tiny").items()
+        if not name.startswith("eval/")
+    }
+    assert digests(tmp_path / "runs" / "tiny") == with_boxes
+    result = weaksam("eval", "--dataset", "tiny", folder=tmp_path)
+    assert result.returncode == 2
+    assert "boxes" in result.stderr
+
+
+def test_a_moved_run_still_works(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "runs" / "tiny", tmp_path / "elsewhere", copy_function=shutil.copy2)
+    sets = [item for setting in FAST["pgt"] for item in ("--set", setting)]
+    result = weaksam("pgt", "--dataset", "tiny", "--run-dir", "elsewhere", *sets, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "fresh, nothing to do" in result.stderr
+    (tmp_path / "elsewhere" / "pgt" / "trainval.json").unlink()
+    result = weaksam("pgt", "--dataset", "tiny", "--run-dir", "elsewhere", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_variants_stand_side_by_side_and_are_judged(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "work")
+    folder = tmp_path / "work"
+    run_stage(folder, "pgt", "--recipe", "top1", "--variant", "top1")
+    assert (folder / "runs" / "tiny" / "pgt@top1" / "trainval.json").is_file()
+    assert "pgt@top1" in run_stage(folder, "eval", "--split", "trainval")
+
+
+def test_a_changed_input_makes_later_stages_stale(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "work")
+    folder = tmp_path / "work"
+    result = weaksam("pgt", "--dataset", "tiny", "--set", "score_threshold=0.9", folder=folder)
+    assert result.returncode == 2
+    assert "was made with another recipe (recipe score_threshold: 0.3 -> 0.9)" in result.stderr
+    result = weaksam("pgt", "--dataset", "tiny", "--set", "score_threshold=0.9", "--overwrite", folder=folder)
+    assert result.returncode == 0, result.stderr
+    status = weaksam("status", "--dataset", "tiny", folder=folder).stdout
+    assert "stale" in status
+    assert "input pgt/trainval.json changed" in status
+
+
+@pytest.mark.parametrize(
+    ("stage", "wrong"),
+    [("prompt", "cam=runs/tiny/prompts/trainval.h5"), ("propose", "prompt=runs/tiny/cam/trainval.h5")],
+)
+def test_a_wrong_artifact_is_refused(finished: Path, stage: str, wrong: str) -> None:
+    result = weaksam(
+        stage,
+        "--dataset",
+        "tiny",
+        "--split",
+        "trainval",
+        "--variant",
+        "wrong",
+        "--input",
+        wrong,
+        folder=finished,
+    )
+    assert result.returncode == 2
+    assert "expected" in result.stderr
+    shutil.rmtree(
+        finished / "runs" / "tiny" / ("prompts@wrong" if stage == "prompt" else "proposals@wrong"), True
+    )
+
+
+def test_inspect_shows_and_draws(finished: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in (
+        "cam/trainval.h5",
+        "prompts/trainval.h5",
+        "proposals/trainval.h5",
+        "wsod/detections/trainval.json",
+    ):
+        output = tmp_path / (name.replace("/", "-") + ".png")
+        image = "1" if name.endswith(".json") else "000001"
+        shown = weaksam("inspect", f"runs/tiny/{name}", "--image", image, folder=finished)
+        assert shown.returncode == 0, shown.stderr
+        drawn = weaksam(
+            "inspect", f"runs/tiny/{name}", "--image", "000001", "--draw", output, folder=finished
+        )
+        assert drawn.returncode == 0, drawn.stderr
+        assert min(Image.open(output).size) >= 320
+    model = weaksam("inspect", "runs/tiny/wsod/model.safetensors", folder=finished)
+    assert "refinements.0.weight" in model.stdout
