@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 ORACLES = Path(__file__).parent / "oracles"
 
@@ -30,3 +31,8 @@ def voc07_mini() -> Path:
     if not folder.is_dir():
         pytest.skip("real photographs are not at hand: set WEAKSAM_TEST_DATA to a folder with voc07-mini")
     return folder
+
+
+# Shared machines stall now and then; a test that hangs is ended by its own timeout.
+settings.register_profile("weaksam", deadline=None)
+settings.load_profile("weaksam")

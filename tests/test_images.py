@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from weaksam_cli.errors import UserError
-from weaksam_cli.images import ImageError, find_images, image_size, read_image
+from weaksam_cli.errors import ImageError, UserError
+from weaksam_cli.images import find_images, image_size, read_image
 
 RED = (255, 0, 0)
 

@@ -84,7 +84,7 @@ def fit_linear_head(
         optimizer.zero_grad()
         entropy = F.binary_cross_entropy_with_logits(inputs @ weight.T + bias, targets, reduction="none")
         loss = entropy.sum(dim=1).mean() + penalty * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
     optimizer.step(closure)

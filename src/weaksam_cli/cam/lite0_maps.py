@@ -77,8 +77,8 @@ def fine_maps(
     if not coarse or any(len(maps) != len(coarse[0]) for maps in coarse):
         raise ValueError(f"coarse: expected maps of the same classes, met shapes {[m.shape for m in coarse]}")
     height, width = features.shape[1:]
-    total = np.sum([resize_maps(maps, height, width) for maps in coarse], axis=0, dtype=np.float32)
-    spread = total.reshape(len(total), -1)
+    total = np.stack([resize_maps(maps, height, width) for maps in coarse]).sum(axis=0, dtype=np.float32)
+    spread = total.reshape(len(total), height * width)
     if rounds:
         affinity = cell_affinity(features, threshold=threshold, power=power)
         for _ in range(rounds):

@@ -35,7 +35,7 @@ def trainable(backbone: Lite0, stages: int) -> list[nn.Parameter]:
     blocks: list[nn.Module] = list(backbone.network.blocks)  # type: ignore[arg-type]
     learning = [*blocks[len(blocks) - stages :], backbone.network.conv_head, backbone.network.bn2]
     for module in learning:
-        module.requires_grad_(True)  # type: ignore[operator]
+        module.requires_grad_(True)
     return [parameter for parameter in backbone.parameters() if parameter.requires_grad]
 
 
@@ -77,7 +77,7 @@ def fine_tune(
             logits = classifier(backbone(preprocess(views)).mean(dim=(2, 3)))
             loss = F.multilabel_soft_margin_loss(logits, targets[rows])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             losses.append(float(loss.detach()))

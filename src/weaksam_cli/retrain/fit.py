@@ -95,7 +95,7 @@ def fit(
 def learning_rates(schedule: Schedule) -> LearningRateSchedule:
     """The recipe's learning rates as a function of the iteration."""
     return LearningRateSchedule(
-        iterations=schedule.iterations,
+        iterations=schedule.steps,
         milestones=schedule.milestones,
         gamma=schedule.gamma,
         warmup_iterations=schedule.warmup_iterations,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -34,6 +35,7 @@ class RoiDrop(RecipeModel):
         tau_cls: threshold of a RoI's cross-entropy, natural logarithm; strict.
         tau_reg: threshold of a RoI's L1 distance summed over four weighted deltas; strict.
         start_iteration: first iteration with drop, 0-based.
+        start_share: the same as a share of the schedule; where it is given, `start_iteration` is not used.
     """
 
     enabled: bool = True
@@ -42,6 +44,7 @@ class RoiDrop(RecipeModel):
     tau_cls: NonNegativeFloat = 4.0
     tau_reg: NonNegativeFloat = 1.0
     start_iteration: NonNegativeInt = 2000
+    start_share: Fraction | None = None
 
     def active(self, iteration: int) -> bool:
         """True when RoIs are dropped in `iteration`; it depends on nothing else, so it survives a resume."""
@@ -60,7 +63,7 @@ class Backbone(RecipeModel):
     """
 
     weights: str = "imagenet"
-    freeze_at: NonNegativeInt = 3
+    freeze_at: NonNegativeInt = 4
     norm: Literal["frozen", "batch"] = "frozen"
     pixels: Literal["imagenet_rgb", "msra_bgr"] = "imagenet_rgb"
 
@@ -94,9 +97,9 @@ class Detector(RecipeModel):
     rpn_before_nms_test: PositiveInt = 500
     rpn_after_nms_train: PositiveInt = 256
     rpn_after_nms_test: PositiveInt = 256
-    roi_batch: PositiveInt = 128
+    roi_batch: PositiveInt = 64
     roi_foreground: Fraction = 0.25
-    box_head_channels: PositiveInt = 512
+    box_head_channels: PositiveInt = 256
     box_loss_weight: PositiveFloat = 1.0
     sampling_ratio: NonNegativeInt = 2
     context: bool = False
@@ -117,7 +120,8 @@ class Schedule(RecipeModel):
     """How long and how fast the detector learns.
 
     Attributes:
-        iterations: optimiser steps.
+        iterations: optimiser steps; null when `epochs` is given.
+        epochs: passes over the pictures with pseudo boxes, as an alternative to `iterations`.
         batch_size: pictures of a step.
         optimizer: `sgd` with momentum (published), or `adamw`, which learns faster in a short training.
         learning_rate: after the warm-up.
@@ -133,7 +137,8 @@ class Schedule(RecipeModel):
         checkpoint_period: iterations between checkpoints.
     """
 
-    iterations: PositiveInt
+    iterations: PositiveInt | None = None
+    epochs: PositiveFloat | None = None
     batch_size: PositiveInt
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: PositiveFloat
@@ -148,6 +153,21 @@ class Schedule(RecipeModel):
     gradient_clip: NonNegativeFloat = 0.0
     mixed_precision: bool = False
     checkpoint_period: PositiveInt = 100
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a resolved schedule."""
+        if self.iterations is None:
+            raise ValueError("the schedule is given in epochs: resolve the recipe first")
+        return self.iterations
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.iterations is None) == (self.epochs is None):
+            raise ValueError("expected iterations or epochs, and not both")
+        if self.epochs is not None and self.milestones:
+            raise ValueError("milestones: they are iterations and need iterations, met epochs")
+        return self
 
     @model_validator(mode="after")
     def _milestones_increase(self) -> Self:
@@ -208,6 +228,17 @@ class FasterRcnnRecipe(RecipeModel):
     train_images: TrainImages
     inference: Inference
     roi_drop: RoiDrop = RoiDrop()
+
+    def resolved(self, pictures: int) -> Self:
+        """The recipe for so many training pictures: epochs and shares as iterations."""
+        schedule, drop = self.schedule, self.roi_drop
+        if schedule.epochs is not None:
+            steps = max(1, math.ceil(schedule.epochs * pictures / schedule.batch_size))
+            schedule = schedule.model_copy(update={"iterations": steps, "epochs": None})
+        if drop.start_share is not None:
+            start = round(drop.start_share * schedule.steps)
+            drop = drop.model_copy(update={"start_iteration": start, "start_share": None})
+        return self.model_copy(update={"schedule": schedule, "roi_drop": drop})
 
     @model_validator(mode="after")
     def _what_belongs_to_lite0(self) -> Self:

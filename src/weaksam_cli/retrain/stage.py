@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.artifacts.shards import MergeCount, shards_root
 from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION, render_batches
-from weaksam_cli.execution import ImageFunction, available_cores
+from weaksam_cli.execution import ImageFunction
 from weaksam_cli.formats import DETECTIONS, detections_to_rows
 from weaksam_cli.labels import LabelledImage, Labels, read_labels
 from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
@@ -23,13 +23,8 @@ MODEL_FORMAT = "weaksam/faster-rcnn"
 MODEL_VERSION = 1
 WITHOUT_FILE = ("imagenet", "random")
 """Initial weights that need no file."""
-MOST_THREADS = 4
-"""Small networks on pictures of this size do not gain from more threads."""
-
-
-def training_threads() -> int:
-    """Threads of a training on a CPU."""
-    return min(available_cores(), MOST_THREADS)
+TRAINING_THREADS = 1
+"""On a CPU: the same weights on every machine, and on shared cores faster than two threads that wait for each other."""
 
 
 def _reader(labels: Labels) -> Any:
@@ -67,8 +62,9 @@ class FitModel:
         coco = json.loads(self.pgt.read_bytes())
         entries = dataset_dicts(coco, labels.class_names, keep_empty=self.recipe.train_images.keep_empty)
         key = job.identity.key()
-        torch.set_num_threads(training_threads())
-        with context.console.progress("training", self.recipe.schedule.iterations, "iterations") as progress:
+        recipe = self._with_weights_found().resolved(len(entries))
+        torch.set_num_threads(TRAINING_THREADS)
+        with context.console.progress("training", recipe.schedule.steps, "iterations") as progress:
             done = 0
 
             def on_step(iteration: int, total: int, losses: dict[str, float]) -> None:
@@ -78,7 +74,7 @@ class FitModel:
                 done = iteration
 
             trained = fit(
-                self._with_weights_found(),
+                recipe,
                 entries,
                 len(labels.class_names),
                 read_image=_reader(labels),
