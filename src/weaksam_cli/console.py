@@ -169,13 +169,18 @@ def size(count: float) -> str:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns; the first is left-aligned, the others right-aligned."""
+    """Aligned columns; columns of numbers are right-aligned, others left-aligned."""
     widths = [max(len(str(row[column])) for row in [header, *rows]) for column in range(len(header))]
+
+    numeric = [
+        bool(rows) and all(not row[column] or row[column][0] in "0123456789-" for row in rows)
+        for column in range(len(header))
+    ]
 
     def line(row: Sequence[str]) -> str:
         cells = [
-            str(cell).ljust(width) if column == 0 else str(cell).rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            str(cell).rjust(width) if right else str(cell).ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
         ]
         return "  ".join(cells).rstrip()
 
