@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.structures.boxes import FloatArray, as_boxes, nms
+from weaksam_cli.structures.boxes import FloatArray, as_boxes
 from weaksam_cli.structures.types import Detections
 
 
@@ -26,10 +26,14 @@ def select_detections(
         nms_threshold: IoU above which the lower of two boxes of a class goes.
         most: at most so many, the best over all classes; further ones of equal score stay, too.
     """
+    import torch
+    from torchvision.ops import nms
+
+    corners, columns = torch.from_numpy(boxes), torch.from_numpy(scores)
     found_boxes, found_classes, found_scores = [], [], []
     for index in range(scores.shape[1]):
         rows = np.flatnonzero(scores[:, index] > score_threshold)
-        kept = rows[nms(boxes[rows], scores[rows, index], nms_threshold)]
+        kept = rows[nms(corners[rows], columns[rows, index], nms_threshold).numpy()]
         found_boxes.append(boxes[kept])
         found_scores.append(scores[kept, index])
         found_classes.append(np.full(len(kept), index, np.int32))

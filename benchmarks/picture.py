@@ -1,0 +1,55 @@
+"""The README's picture: one image of a finished run through every stage.
+
+    python benchmarks/picture.py runs/demo 000012 docs/pipeline.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from weaksam_cli.cli.drawing import draw_artifact
+
+PANELS = (
+    ("class activation maps", "cam/{split}.h5"),
+    ("peak points", "prompts/{split}.h5"),
+    ("proposals", "proposals/{split}.h5"),
+    ("pseudo ground truth", "pgt/{split}.json"),
+    ("retrained detector", "retrain/detections/{split}.json"),
+)
+HEIGHT = 240
+CAPTION = 22
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("image")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--split", default="trainval")
+    options = parser.parse_args()
+    tiles = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (caption, pattern) in enumerate(PANELS):
+            path = Path(folder) / f"{number}.png"
+            draw_artifact(options.run / pattern.format(split=options.split), options.image, path)
+            picture = Image.open(path).convert("RGB")
+            size = round(picture.width * HEIGHT / picture.height), HEIGHT
+            tile = Image.new("RGB", (size[0] + 6, HEIGHT + CAPTION), "white")
+            tile.paste(picture.resize(size, Image.Resampling.LANCZOS), (0, CAPTION))
+            ImageDraw.Draw(tile).text((2, 3), caption, fill="black", font_size=14)
+            tiles.append(tile)
+    sheet = Image.new("RGB", (sum(tile.width for tile in tiles), HEIGHT + CAPTION), "white")
+    left = 0
+    for tile in tiles:
+        sheet.paste(tile, (left, 0))
+        left += tile.width
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(options.output, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
