@@ -1,6 +1,6 @@
 """The README's picture: one image of a finished run through every stage.
 
-    python benchmarks/picture.py runs/demo 000012 docs/pipeline.png
+python benchmarks/picture.py runs/demo 000012 docs/pipeline.png
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ PANELS = (
     ("retrained detector", "retrain/detections/{split}.json"),
 )
 HEIGHT = 240
+WIDTH = 1320
 CAPTION = 22
 
 
@@ -35,18 +36,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, (caption, pattern) in enumerate(PANELS):
             path = Path(folder) / f"{number}.png"
-            draw_artifact(options.run / pattern.format(split=options.split), options.image, path)
+            artifact = options.run / pattern.format(split=options.split)
+            draw_artifact(artifact, options.image, path, kinds=("fine",))
             picture = Image.open(path).convert("RGB")
             size = round(picture.width * HEIGHT / picture.height), HEIGHT
             tile = Image.new("RGB", (size[0] + 6, HEIGHT + CAPTION), "white")
             tile.paste(picture.resize(size, Image.Resampling.LANCZOS), (0, CAPTION))
             ImageDraw.Draw(tile).text((2, 3), caption, fill="black", font_size=14)
             tiles.append(tile)
-    sheet = Image.new("RGB", (sum(tile.width for tile in tiles), HEIGHT + CAPTION), "white")
-    left = 0
+    places, left, top = [], 0, 0
     for tile in tiles:
-        sheet.paste(tile, (left, 0))
+        if left and left + tile.width > WIDTH:
+            left, top = 0, top + tile.height
+        places.append((left, top))
         left += tile.width
+    right = max(place[0] + tile.width for place, tile in zip(places, tiles, strict=True))
+    sheet = Image.new("RGB", (right, top + HEIGHT + CAPTION), "white")
+    for place, tile in zip(places, tiles, strict=True):
+        sheet.paste(tile, place)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(options.output, optimize=True)
 

@@ -1,6 +1,6 @@
 """Print a finished run as Markdown: the time of each step, and every figure of `eval`.
 
-    python benchmarks/run_table.py runs/voc07-mini
+python benchmarks/run_table.py runs/voc07-mini
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def main() -> None:
         if path.name.endswith(RECEIPT_SUFFIX):
             continue
         content = json.loads(path.read_text())
-        write(f"**{content['split']}** ({content['images']} images)\n\n| artifact | measure | value |\n| --- | --- | ---: |\n")
+        write(
+            f"**{content['split']}** ({content['images']} images)\n\n| artifact | measure | value |\n| --- | --- | ---: |\n"
+        )
         for item in content["measures"]:
             variant = f"@{item['variant']}" if item["variant"] else ""
             write(f"| {item['stage']}{variant} | {item['name']} | {format_value(item)} |\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,15 @@ _COLOURS = (
     "#fabed4",
     "#dcbeff",
 )
-_MOST_PROPOSALS = 40
+_MOST_PROPOSALS = 25
 _MOST_DETECTIONS = 12
-_DETECTION_SCORE = 0.05
+_SHARE_OF_BEST = 0.5
+"""Detections are drawn down to this share of the best score of their class in the picture."""
 _SHORTEST_SIDE = 320
 
 
-def draw_artifact(path: Path, image_id: str, output: Path) -> None:
-    """Write a PNG of one image of an artifact that lies in a run directory.
+def draw_artifact(path: Path, image_id: str, output: Path, *, kinds: Sequence[str] = KINDS) -> None:
+    """Write a PNG of one image of an artifact that lies in a run directory; `kinds` of maps and points are drawn.
 
     Raises:
         UserError: the file lies outside a run, or the image is not in it.
@@ -48,7 +49,7 @@ def draw_artifact(path: Path, image_id: str, output: Path) -> None:
         raise UserError(f"there is no image {image_id!r} in {labels.path.name}", where=str(path))
     pixels = labels.read_image(image)
     if path.suffix == ".h5":
-        canvas = _draw_hdf5(path, image_id, pixels, labels)
+        canvas = _draw_hdf5(path, image_id, pixels, labels, kinds)
     else:
         detections = _read_boxes(path, labels).get(image_id, Detections.empty())
         canvas = _draw_detections(pixels, detections, labels.class_names)
@@ -79,15 +80,20 @@ def _read_boxes(path: Path, labels: Labels) -> dict[str, Detections]:
     return read_results(path, labels) if starts_list else read_annotations(path, labels)
 
 
-def _draw_hdf5(path: Path, image_id: str, pixels: NDArray[np.uint8], labels: Labels) -> Image.Image:
+def _draw_hdf5(
+    path: Path, image_id: str, pixels: NDArray[np.uint8], labels: Labels, kinds: Sequence[str]
+) -> Image.Image:
     with open_artifact(path) as artifact:
         kind = artifact.format_name
         if kind == POINTS.name:
-            return _draw_points(pixels, read_points(artifact, image_id), artifact.table("class_names"))
+            found = {
+                kind: points for kind, points in read_points(artifact, image_id).items() if kind in kinds
+            }
+            return _draw_points(pixels, found, artifact.table("class_names"))
         if kind == PROPOSALS.name:
             return _draw_proposals(pixels, artifact.rows(image_id, "boxes").astype(np.float32))
         if kind == cam_format(0).name:
-            return _draw_maps(pixels, read_class_maps(artifact, image_id), labels.class_names)
+            return _draw_maps(pixels, read_class_maps(artifact, image_id), labels.class_names, kinds)
     raise UserError(f"{kind} cannot be drawn", where=str(path))
 
 
@@ -125,7 +131,13 @@ def _draw_detections(pixels: NDArray[np.uint8], found: Detections, names: Sequen
     canvas, factor = _enlarged(pixels)
     pen = ImageDraw.Draw(canvas)
     order = np.argsort(-found.scores, kind="stable")
-    shown = [row for row in order.tolist() if found.scores[row] >= _DETECTION_SCORE][:_MOST_DETECTIONS]
+    best = {
+        index: found.scores[found.class_index == index].max() for index in set(found.class_index.tolist())
+    }
+    good = [
+        row for row in order.tolist() if found.scores[row] >= _least_score(best, int(found.class_index[row]))
+    ]
+    shown = good[:_MOST_DETECTIONS]
     for row in reversed(shown):
         colour = _COLOURS[int(found.class_index[row]) % len(_COLOURS)]
         box = [float(value) * factor for value in found.boxes[row]]
@@ -139,10 +151,18 @@ def _draw_detections(pixels: NDArray[np.uint8], found: Detections, names: Sequen
     return canvas
 
 
-def _draw_maps(pixels: NDArray[np.uint8], maps: ClassMaps, names: Sequence[str]) -> Image.Image:
+def _least_score(best: Mapping[int, float], index: int) -> float:
+    """A class is drawn at all when its best detection reaches half of the picture's."""
+    top = max(best.values())
+    return float(best[index] if best[index] >= _SHARE_OF_BEST * top else np.inf) * _SHARE_OF_BEST
+
+
+def _draw_maps(
+    pixels: NDArray[np.uint8], maps: ClassMaps, names: Sequence[str], kinds: Sequence[str]
+) -> Image.Image:
     tiles = []
     for kind, name in enumerate(KINDS):
-        fused = fuse_scales(maps, kind, *maps.image_size)
+        fused = fuse_scales(maps, kind, *maps.image_size) if name in kinds else None
         if fused is None:
             continue
         flat = fused.mean(axis=1) if fused.ndim == 4 else fused
@@ -171,4 +191,4 @@ def _beside(tiles: Sequence[Image.Image]) -> Image.Image:
 
 
 def _text(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: str) -> None:
-    pen.text(place, text, fill=colour, stroke_width=2, stroke_fill="black", font_size=14)
+    pen.text(place, text, fill=colour, stroke_width=2, stroke_fill="black", font_size=17)
