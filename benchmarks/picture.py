@@ -55,7 +55,7 @@ def main() -> None:
     for place, tile in zip(places, tiles, strict=True):
         sheet.paste(tile, place)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(options.output, optimize=True)
+    sheet.quantize(128).save(options.output, optimize=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ FAST = {
 
 def run_stage(folder: Path, stage: str, *more: str) -> str:
     sets = [item for setting in FAST[stage] for item in ("--set", setting)]
-    result = weaksam(stage, "--dataset", "tiny", "--profile", "embedded", *sets, *more, folder=folder)
+    result = weaksam(
+        stage, "--dataset", "tiny", "--profile", "embedded", "--workers", "1", *sets, *more, folder=folder
+    )
     assert result.returncode == 0, f"{stage}: {result.stderr}"
     return result.stdout + result.stderr
 
