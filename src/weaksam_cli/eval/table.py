@@ -12,16 +12,30 @@ from weaksam_cli.console import Console
 def show_results(path: Path, console: Console) -> None:
     """Print a results file, a row a measure."""
     content = json.loads(path.read_bytes())
-    rows = [
-        [
-            f"{item['stage']}{'@' + item['variant'] if item['variant'] else ''}",
-            item["name"],
-            format_value(item),
-        ]
-        for item in content["measures"]
-    ]
+    rows = [[_label(item), item["name"], format_value(item)] for item in content["measures"]]
     title = f"{content['dataset']} {content['split']}: {content['images']} images ({path})"
     console.table(title, ["artifact", "measure", "value"], rows)
+    for line in gains(content["measures"]):
+        console.result(line, gain=line)
+
+
+def gains(measures: list[dict[str, Any]]) -> list[str]:
+    """What retraining changed: the headline AP50 of every retrained detector beside the weakly supervised one's."""
+    headline = next((item["name"] for item in measures if item["name"].startswith("VOC AP50")), None)
+    found = [item for item in measures if item["name"] == headline and item["value"] is not None]
+    before = next((item for item in found if item["stage"] == "wsod" and not item["variant"]), None)
+    if before is None:
+        return []
+    return [
+        f"{_label(item)}: {headline} {format_value(before)} -> {format_value(item)} "
+        f"({100 * (item['value'] - before['value']):+.1f})"
+        for item in found
+        if item["stage"] == "retrain"
+    ]
+
+
+def _label(item: dict[str, Any]) -> str:
+    return f"{item['stage']}@{item['variant']}" if item["variant"] else str(item["stage"])
 
 
 def format_value(item: dict[str, Any]) -> str:
