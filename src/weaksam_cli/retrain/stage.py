@@ -54,6 +54,7 @@ class FitModel:
         import torch
 
         from weaksam_cli.detectron.checkpoint import model_bytes
+        from weaksam_cli.detectron.progress import training_progress
         from weaksam_cli.retrain.dataset import dataset_dicts
         from weaksam_cli.retrain.fit import fit
 
@@ -64,15 +65,7 @@ class FitModel:
         key = job.identity.key()
         recipe = self._with_weights_found().resolved(len(entries))
         torch.set_num_threads(TRAINING_THREADS)
-        with context.console.progress("training", recipe.schedule.steps, "iterations") as progress:
-            done = 0
-
-            def on_step(iteration: int, total: int, losses: dict[str, float]) -> None:
-                nonlocal done
-                note = f"loss {sum(losses.values()):.3f}" if losses else f"resumed at iteration {iteration}"
-                progress.advance(iteration - done, note)
-                done = iteration
-
+        with training_progress(context.console, recipe.schedule.steps) as on_step:
             trained = fit(
                 recipe,
                 entries,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from weaksam_cli.detectron.schedule import LearningRateSchedule
 from weaksam_cli.detectron.training import Progress, TrainingSettings, train
 from weaksam_cli.errors import UserError
 from weaksam_cli.wsod.host import PrecomputedRegionDetector, as_instances, build_region_detector
-from weaksam_cli.wsod.recipe import RegionDetectorRecipe
+from weaksam_cli.wsod.recipe import RegionDetectorRecipe, ScheduleSettings
 
 _DEVIATION_FLOOR = 0.02
 """Keeps grid cells that are almost always empty from being blown up."""
@@ -56,6 +56,11 @@ def feature_statistics(
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))
 
 
+def iterations_of(schedule: ScheduleSettings, n_images: int) -> int:
+    """Steps of a training over so many images."""
+    return schedule.epochs * math.ceil(n_images / schedule.batch_size)
+
+
 def fit_detector(
     recipe: RegionDetectorRecipe,
     regions: Artifact,
@@ -68,7 +73,7 @@ def fit_detector(
     checkpoint: Path,
     fingerprint: str,
     save_bytes: SaveBytes,
-    progress_of: Callable[[int], Progress],
+    progress: Progress,
 ) -> bytes:
     """Train, going on from the checkpoint where there is one; returns the model as a safetensors file.
 
@@ -80,8 +85,7 @@ def fit_detector(
         n_projected: how many leading features are principal components.
         device: `cpu`, `cuda` or `cuda:k`.
         seed: decides everything.
-        checkpoint, fingerprint, save_bytes: see `detectron.training`.
-        progress_of: from the number of iterations to a callback.
+        checkpoint, fingerprint, save_bytes, progress: see `detectron.training`.
 
     Raises:
         UserError: there is nothing to learn from.
@@ -95,7 +99,7 @@ def fit_detector(
     detector.roi_heads.set_statistics(mean, deviation)
     detector.to(device).train()
     schedule = recipe.schedule
-    iterations = schedule.epochs * math.ceil(len(image_ids) / schedule.batch_size)
+    iterations = iterations_of(schedule, len(image_ids))
     sampler = EpochSampler(len(image_ids), schedule.batch_size, seed)
 
     def load_batch(iteration: int) -> list[dict[str, Any]]:
@@ -112,7 +116,7 @@ def fit_detector(
     optimizer = torch.optim.Adam(
         detector.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    train(detector, optimizer, load_batch, settings, save_bytes=save_bytes, progress=progress_of(iterations))
+    train(detector, optimizer, load_batch, settings, save_bytes=save_bytes, progress=progress)
     return model_bytes(detector, {"class_names": class_names, "feature_size": len(mean)})
 
 

@@ -77,7 +77,8 @@ class FitDetector:
         """Train and write."""
         import torch
 
-        from weaksam_cli.wsod.fit import fit_detector
+        from weaksam_cli.detectron.progress import training_progress
+        from weaksam_cli.wsod.fit import fit_detector, iterations_of
 
         context, key = job.context, job.identity.key()
         labels = read_labels(self.labels, Path())
@@ -86,18 +87,9 @@ class FitDetector:
         with open_artifact(self.regions) as regions:
             width = regions.datasets_shape("features")[1]
             grid = (len(labels.class_names) + 1) * self.recipe.features.grid**2
-            total = self.recipe.schedule.epochs * -(-len(vectors) // self.recipe.schedule.batch_size)
-            with context.console.progress("training", total, "iterations") as bar:
-                done = 0
-
-                def on_step(iteration: int, _: int, losses: dict[str, float]) -> None:
-                    nonlocal done
-                    note = (
-                        f"loss {sum(losses.values()):.3f}" if losses else f"resumed at iteration {iteration}"
-                    )
-                    bar.advance(iteration - done, note)
-                    done = iteration
-
+            learnt = [key for key in regions.image_ids if key in vectors]
+            total = iterations_of(self.recipe.schedule, len(learnt))
+            with training_progress(context.console, total) as on_step:
                 data = fit_detector(
                     self.recipe,
                     regions,
@@ -109,7 +101,7 @@ class FitDetector:
                     checkpoint=shards_root(job.path) / key[:16] / "checkpoint.pt",
                     fingerprint=key,
                     save_bytes=context.ops.write_atomically,
-                    progress_of=lambda _: on_step,
+                    progress=on_step,
                 )
         context.ops.write_atomically(job.path, data)
         return MergeCount(len(vectors), ())
