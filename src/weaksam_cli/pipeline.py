@@ -164,6 +164,7 @@ class ShardedMaker:
         tables: name -> strings stored in the artifact.
         render: for artifacts that are not HDF5: all batches -> the bytes of the file.
         title: shown beside the progress.
+        device: where the work's model lives; a GPU is used by one process, whatever `--workers` says.
     """
 
     form: Format
@@ -173,6 +174,7 @@ class ShardedMaker:
     tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
     render: Callable[[Iterator[Batch]], bytes] | None = None
     shard_images: int = SHARD_IMAGES
+    device: str = "cpu"
 
     def __call__(self, job: Job) -> MergeCount:
         """Run what is missing, then merge; work that another process removed from under us is looked at again."""
@@ -199,7 +201,7 @@ class ShardedMaker:
                 context.ops,
                 plan,
                 self.work,
-                workers=context.workers,
+                workers=context.workers if self.device == "cpu" else 1,
                 on_shard=lambda images, failed: progress.advance(
                     images, f"{failed} failed" if failed else ""
                 ),

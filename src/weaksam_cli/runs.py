@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 FOLDERS = {
@@ -37,11 +37,13 @@ class RunDirectory:
         root: the folder, e.g. `runs/voc07`.
         variants: stage -> variant, for stages whose output goes to `<folder>@<variant>`.
         given: stage -> file, for inputs that the user named with `--input stage=FILE`.
+        given_split: the split that these files are of; for other splits the run's own artifacts are read.
     """
 
     root: Path
     variants: dict[str, str] = field(default_factory=dict)
     given: dict[str, Path] = field(default_factory=dict)
+    given_split: str | None = None
 
     def folder(self, stage: str) -> Path:
         """The folder that a stage writes to."""
@@ -56,7 +58,11 @@ class RunDirectory:
 
     def input(self, stage: str, split: str) -> Path:
         """The artifact of an earlier stage that is read: the one given with `--input`, else its place in the run."""
-        return self.given.get(stage) or self.output(stage, split)
+        return self.given_for(split).get(stage) or self.output(stage, split)
+
+    def given_for(self, split: str) -> dict[str, Path]:
+        """The files that the user named for a split."""
+        return self.given if split == self.given_split else {}
 
     def relative(self, path: Path) -> str:
         """`path` as it stands in receipts: relative to the run directory where it lies in it."""
@@ -75,4 +81,4 @@ class RunDirectory:
 
     def with_variant(self, stage: str, variant: str) -> RunDirectory:
         """The same run, with another variant of one stage."""
-        return RunDirectory(self.root, {**self.variants, stage: variant}, self.given)
+        return replace(self, variants={**self.variants, stage: variant})

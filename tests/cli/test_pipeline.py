@@ -182,6 +182,20 @@ def test_a_wrong_artifact_is_refused(finished: Path, stage: str, wrong: str) -> 
     )
 
 
+def test_a_named_input_belongs_to_one_split(finished: Path) -> None:
+    given = "retrain=runs/tiny/wsod/detections/test.json"
+    result = weaksam("eval", "--dataset", "tiny", "--variant", "named", "--input", given, folder=finished)
+    assert result.returncode == 2
+    assert "of which split are the files?" in result.stderr
+    split = ("--split", "test", "--variant", "named")
+    result = weaksam("eval", "--dataset", "tiny", *split, "--input", given, folder=finished)
+    assert result.returncode == 0, result.stderr
+    named = json.loads((finished / "runs" / "tiny" / "eval@named" / "test.json").read_text())["measures"]
+    found = {(item["stage"], item["name"]): item["value"] for item in named}
+    assert found["retrain", "VOC AP50 (weaksam)"] == found["wsod", "VOC AP50 (weaksam)"]
+    shutil.rmtree(finished / "runs" / "tiny" / "eval@named")
+
+
 def test_inspect_shows_and_draws(finished: Path, tmp_path: Path) -> None:
     from PIL import Image
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weaksam_cli.pgt.adaptive import adaptive, adaptive_rows, relative_scores
+from weaksam_cli.pgt.adaptive import adaptive_rows, relative_scores
 from weaksam_cli.pgt.annotations import coco_annotations
 from weaksam_cli.pgt.containment import contained, containment
 from weaksam_cli.pgt.table import DetectionTable, filter_classes
@@ -16,6 +17,12 @@ from weaksam_cli.structures.boxes import as_boxes, xywh_to_xyxy, xyxy_to_xywh
 from weaksam_cli.structures.types import Detections
 
 CLASSES = 20
+
+
+def adaptive(table: DetectionTable, labels: Any, **settings: Any) -> DetectionTable:
+    """The pseudo boxes with their relative scores, as the published function answers."""
+    rows, relative = adaptive_rows(table, labels, **settings)
+    return replace(table.take(rows), scores=relative)
 
 
 def published_table(images: dict[str, list[dict[str, Any]]]) -> DetectionTable:

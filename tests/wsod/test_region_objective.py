@@ -71,7 +71,9 @@ def test_losses_are_finite_for_every_number_of_proposals(n: int, seed: int, labe
 def test_scores_are_probabilities_times_priors(refinements: int, shared: bool) -> None:
     torch.manual_seed(0)
     heads = HeadSettings(refinements=refinements, hidden=4, shared=shared, dropout=0.0)
-    detector = build_region_detector(RegionDetectorRecipe(method="wsddn", heads=heads), D, C).eval()
+    detector = build_region_detector(
+        RegionDetectorRecipe(method="oicr" if refinements else "wsddn", heads=heads), D, C
+    ).eval()
     scores = detector([_picture(6)])[0]
     assert scores.shape == (6, C)
     assert ((scores >= 0) & (scores <= 0.51)).all()
@@ -90,3 +92,9 @@ def test_it_learns_where_the_prior_points() -> None:
         optimizer.step()
     detector.eval()
     assert int(detector([picture])[0][:, 0].argmax()) == target
+
+
+@pytest.mark.parametrize(("method", "refinements"), [("wsddn", 2), ("oicr", 0)])
+def test_a_method_with_the_branches_of_another_is_refused(method: str, refinements: int) -> None:
+    with pytest.raises(ValueError, match="refinements: method"):
+        RegionDetectorRecipe(method=method, heads=HeadSettings(refinements=refinements))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,18 +86,6 @@ def shard_bytes(form: Format, batch: Batch) -> bytes:
         create(handle, form, {"format": form.name, "format_version": form.version}, {})
         append(handle, form, batch)
     return buffer.getvalue()
-
-
-def load_shard(path: Path, form: Format) -> Batch:
-    """The batch of a shard written from `shard_bytes`.
-
-    Raises:
-        OSError, KeyError: when the file is not such a shard.
-    """
-    import h5py
-
-    with h5py.File(path, "r") as handle:
-        return read_batch(handle, form)
 
 
 def _growing(handle: h5py.File, column: Column) -> None:

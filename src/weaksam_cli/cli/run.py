@@ -26,7 +26,21 @@ def run_one_stage(name: str, options: CommonOptions, console: Console) -> None:
     context = build_context(options, name, console)
     recipe_name = options.recipe or _profile_recipe(name, options, context, console)
     stage = load_stage(name)
-    _run(stage, recipe_name, options, context, _splits(stage, options, context))
+    splits = _splits(stage, options, context)
+    _run(stage, recipe_name, options, _for_given_split(context, splits), splits)
+
+
+def _for_given_split(context: Context, splits: Sequence[str]) -> Context:
+    """Files named with `--input` belong to one split; which one has to be clear."""
+    if not context.run.given:
+        return context
+    if len(splits) != 1:
+        raise UserError(
+            f"of which split are the files? The command is about {', '.join(splits)}",
+            where="--input",
+            remedy="Give --split as well",
+        )
+    return dataclasses.replace(context, run=dataclasses.replace(context.run, given_split=splits[0]))
 
 
 def _profile_recipe(name: str, options: CommonOptions, context: Context, console: Console) -> str:

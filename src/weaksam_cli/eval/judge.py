@@ -12,7 +12,7 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.coco_results import read_annotations, read_results
 from weaksam_cli.eval import measures
 from weaksam_cli.eval.class_maps import ClassMaps
-from weaksam_cli.eval.measures import Measure
+from weaksam_cli.eval.measures import Measure, Truth
 from weaksam_cli.eval.recipe import EvalRecipe
 from weaksam_cli.formats import KINDS, POINTS, PROPOSALS, cam_format, read_class_maps, read_points
 from weaksam_cli.labels import Labels
@@ -37,16 +37,17 @@ class Judge:
         stage, _, variant = name.partition("@")
         if stage == "cam":
             return self._cam(path, variant)
-        if self._truth is None or stage == "data":
+        truth = self._truth
+        if truth is None or stage == "data":
             return []
         if stage == "prompt":
-            return self._points(path, variant)
+            return self._points(truth, path, variant)
         if stage == "propose":
-            return measures.measure_proposals(self._truth, self._proposals(path), self._recipe, variant)
+            return measures.measure_proposals(truth, self._proposals(path), self._recipe, variant)
         if stage == "pgt":
             boxes = read_annotations(path, self._labels)
-            return measures.measure_pseudo_boxes(self._truth, boxes, self._labels.class_names, variant)
-        return self._detections(stage, variant, path, artifacts)
+            return measures.measure_pseudo_boxes(truth, boxes, self._labels.class_names, variant)
+        return self._detections(truth, stage, variant, path, artifacts)
 
     def _cam(self, path: Path, variant: str) -> list[Measure]:
         labels: dict[str, NDArray[np.bool_]] = {}
@@ -83,40 +84,35 @@ class Judge:
                     found[key] = ClassMaps(classes, flat[rows], height, width)
         return found
 
-    def _points(self, path: Path, variant: str) -> list[Measure]:
-        assert self._truth is not None
+    def _points(self, truth: Truth, path: Path, variant: str) -> list[Measure]:
         by_kind: dict[str, dict[str, Points]] = {kind: {} for kind in KINDS}
         with open_artifact(path, POINTS) as artifact:
             for key in artifact:
                 for kind, points in read_points(artifact, key).items():
                     by_kind[kind][key] = points
-        return measures.measure_points(self._truth, by_kind, self._labels.class_names, variant)
+        return measures.measure_points(truth, by_kind, self._labels.class_names, variant)
 
     def _proposals(self, path: Path) -> dict[str, FloatArray]:
         with open_artifact(path, PROPOSALS) as artifact:
             return {key: artifact.rows(key, "boxes").astype(np.float32) for key in artifact}
 
     def _detections(
-        self, stage: str, variant: str, path: Path, artifacts: Mapping[str, Path]
+        self, truth: Truth, stage: str, variant: str, path: Path, artifacts: Mapping[str, Path]
     ) -> list[Measure]:
-        assert self._truth is not None
         detections = read_results(path, self._labels)
         names = self._labels.class_names
         found: list[Measure] = []
         if self._labels.is_train:
-            found += measures.measure_corloc(self._truth, detections, names, self._recipe, stage, variant)
+            found += measures.measure_corloc(truth, detections, names, self._recipe, stage, variant)
             if stage == "wsod" and not variant:
-                found += self._baselines(artifacts)
-        return found + measures.measure_detections(
-            self._truth, detections, names, self._recipe, stage, variant
-        )
+                found += self._baselines(truth, artifacts)
+        return found + measures.measure_detections(truth, detections, names, self._recipe, stage, variant)
 
-    def _baselines(self, artifacts: Mapping[str, Path]) -> list[Measure]:
-        assert self._truth is not None
+    def _baselines(self, truth: Truth, artifacts: Mapping[str, Path]) -> list[Measure]:
         sizes = {key: (image.height, image.width) for key, image in self._images.items()}
         classes = {key: self._labels.class_indexes(image) for key, image in self._images.items()}
         proposals = self._proposals(artifacts["propose"]) if "propose" in artifacts else {}
         maps = self._maps(artifacts["cam"], "coarse") if "cam" in artifacts else {}
         return measures.measure_baselines(
-            self._truth, sizes, classes, proposals, maps, self._labels.class_names, self._recipe
+            truth, sizes, classes, proposals, maps, self._labels.class_names, self._recipe
         )

@@ -27,8 +27,9 @@ def artifacts_to_judge(context: Context, split: str) -> dict[str, Path]:
     """`stage` or `stage@variant` -> complete artifact of the split, for all that are there."""
     found: dict[str, Path] = {}
     for stage in SPLIT_ARTIFACTS:
-        if stage in context.run.given:
-            found[stage] = context.run.given[stage]
+        given = context.run.given_for(split).get(stage)
+        if given is not None:
+            found[stage] = given
             continue
         for variant in context.run.variants_of(stage):
             path = context.run.with_variant(stage, variant).output(stage, split)

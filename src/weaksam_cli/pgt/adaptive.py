@@ -14,34 +14,6 @@ from weaksam_cli.pgt.table import DetectionTable, Groups, labelled_rows
 EPSILON = 1e-8
 
 
-def adaptive(
-    table: DetectionTable,
-    labels: NDArray[np.bool_],
-    *,
-    score_threshold: float = 0.3,
-    containment_threshold: float = 0.85,
-    sort_first: bool = True,
-    mutual: Mutual = "drop_both",
-    containment_input: ContainmentInput = "fix",
-    exempt_classes: Collection[int] = (),
-) -> DetectionTable:
-    """The pseudo boxes in table order with their relative scores, as the published code saves them.
-
-    See `adaptive_rows`, which takes the same arguments.
-    """
-    rows, relative = adaptive_rows(
-        table,
-        labels,
-        score_threshold=score_threshold,
-        containment_threshold=containment_threshold,
-        sort_first=sort_first,
-        mutual=mutual,
-        containment_input=containment_input,
-        exempt_classes=exempt_classes,
-    )
-    return replace(table.take(rows), scores=relative)
-
-
 def adaptive_rows(
     table: DetectionTable,
     labels: NDArray[np.bool_],

@@ -90,7 +90,8 @@ class ProposeStage:
             root = image_root(context.run.root, context.source())
             device = context.torch_device() if isinstance(recipe, SamRecipe) else "cpu"
             work = ProposeWork(inputs["data"], root, inputs["prompt"], recipe, inputs.get("weights"), device)
-            return ShardedMaker(PROPOSALS, ids, work, "proposals", {"source_names": SOURCES})(job)
+            tables = {"source_names": SOURCES}
+            return ShardedMaker(PROPOSALS, ids, work, "proposals", tables, device=device)(job)
 
         yield Product(
             path=context.run.output("propose", split),

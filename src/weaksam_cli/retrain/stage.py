@@ -133,13 +133,15 @@ class RetrainStage:
 
         def make(job: Job) -> MergeCount:
             found = read_labels(labels, root)
-            work = DetectWork(recipe, model, labels, root, context.torch_device())
+            device = context.torch_device()
+            work = DetectWork(recipe, model, labels, root, device)
             maker = ShardedMaker(
                 DETECTIONS,
                 found.keys,
                 work,
                 "detecting",
                 render=lambda batches: render_batches(batches, found),
+                device=device,
             )
             return maker(job)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from weaksam_cli.recipes import RecipeModel
 
@@ -169,3 +169,11 @@ class RegionDetectorRecipe(RecipeModel):
     heads: HeadSettings = HeadSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     inference: InferenceSettings = InferenceSettings()
+
+    @model_validator(mode="after")
+    def _branches_fit_the_method(self) -> Self:
+        branches = self.heads.refinements
+        if (self.method == "wsddn") != (branches == 0):
+            wanted = "0" if self.method == "wsddn" else "1 or more"
+            raise ValueError(f"heads.refinements: method {self.method} needs {wanted}, met {branches}")
+        return self
