@@ -1,7 +1,8 @@
-"""Published weights: which files the recipes need, and where they are looked for. Nothing is downloaded here."""
+"""Published weights: where they are looked for. Nothing is downloaded here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,20 +41,30 @@ class WeightsFinder:
             raise UserError(
                 f"the weights file {name!r} is not in {looked}",
                 where="weights",
-                remedy="Put it there or name its folder with --weights-dir; `--profile embedded` needs no weights",
+                remedy="`weaksam weights` says where to get it; put it there or name its folder with --weights-dir; "
+                "`--profile embedded` needs no weights",
             )
         return path
 
 
-def default_folders(given: Path | None, environment: dict[str, str]) -> tuple[Path, ...]:
-    """The folders that are searched."""
-    folders = [given] if given else []
-    if environment.get("WEAKSAM_WEIGHTS"):
-        folders.append(Path(environment["WEAKSAM_WEIGHTS"]))
-    folders.append(Path("weights"))
+def default_folders(given: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """The folders that are searched: `--weights-dir`, `WEAKSAM_WEIGHTS`, `weights/`, the user's cache."""
+    chosen = _chosen_folders(given, environment)
+    return (*chosen, Path("weights"), *_cache_folders(environment))
+
+
+def download_folder(given: Path | None, environment: Mapping[str, str]) -> Path:
+    """Where a download goes: `--weights-dir`, else `WEAKSAM_WEIGHTS`, else the user's cache (`weights/` without a home)."""
+    return (*_chosen_folders(given, environment), *_cache_folders(environment), Path("weights"))[0]
+
+
+def _chosen_folders(given: Path | None, environment: Mapping[str, str]) -> list[Path]:
+    named = environment.get("WEAKSAM_WEIGHTS")
+    return [folder for folder in (given, Path(named) if named else None) if folder is not None]
+
+
+def _cache_folders(environment: Mapping[str, str]) -> list[Path]:
     cache = environment.get("XDG_CACHE_HOME") or (
         f"{environment['HOME']}/.cache" if environment.get("HOME") else ""
     )
-    if cache:
-        folders.append(Path(cache) / "weaksam" / "weights")
-    return tuple(folders)
+    return [Path(cache) / "weaksam" / "weights"] if cache else []
