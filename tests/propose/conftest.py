@@ -16,31 +16,33 @@ PATCH = 16
 WIDTH = 32
 
 
-def build_tiny_sam(seed: int = 0) -> Any:
+def build_tiny_sam(seed: int = 0, **shape: Any) -> Any:
+    """`shape` changes arguments of the image encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build()
+        return _build(shape)
 
 
-def _build() -> Any:
+def _build(shape: dict[str, Any]) -> Any:
     from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
+    encoder = {
+        "depth": 2,
+        "embed_dim": 24,
+        "img_size": IMAGE_SIZE,
+        "mlp_ratio": 2,
+        "norm_layer": partial(torch.nn.LayerNorm, eps=1e-6),
+        "num_heads": 2,
+        "patch_size": PATCH,
+        "qkv_bias": True,
+        "use_rel_pos": True,
+        "global_attn_indexes": (1,),
+        "window_size": 3,
+        "out_chans": WIDTH,
+    } | shape
     embedding = IMAGE_SIZE // PATCH
     sam = Sam(
-        image_encoder=ImageEncoderViT(
-            depth=2,
-            embed_dim=24,
-            img_size=IMAGE_SIZE,
-            mlp_ratio=2,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            num_heads=2,
-            patch_size=PATCH,
-            qkv_bias=True,
-            use_rel_pos=True,
-            global_attn_indexes=(1,),
-            window_size=3,
-            out_chans=WIDTH,
-        ),
+        image_encoder=ImageEncoderViT(**encoder),
         prompt_encoder=PromptEncoder(
             embed_dim=WIDTH,
             image_embedding_size=(embedding, embedding),

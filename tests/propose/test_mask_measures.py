@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_score
 
-from weaksam_cli.propose.mask_measures import measure_logits, stability, tight_boxes
+from weaksam_cli.propose.mask_measures import measure_logits
 from weaksam_cli.structures.boxes import inclusive_to_edges
 
 
@@ -23,7 +23,7 @@ def edges_unless_empty(inclusive: Any, masks: Any) -> Any:
 def test_boxes_of_the_published_masks(oracle: Any) -> None:
     case = oracle("proposals")["mask_to_box"]
     masks = torch.tensor(case["masks"], dtype=torch.bool)
-    found = tight_boxes(masks).numpy()
+    found = measure_logits(masks.float() - 0.5).boxes.numpy()
     np.testing.assert_array_equal(found, edges_unless_empty(case["boxes_xyxy_inclusive"], case["masks"]))
     filled = masks.flatten(1).any(1).numpy()
     sides = found[filled, 2:] - found[filled, :2] - 1
@@ -32,7 +32,8 @@ def test_boxes_of_the_published_masks(oracle: Any) -> None:
 
 def test_stability_of_the_published_logits(oracle: Any) -> None:
     case = oracle("proposals")["stability"]
-    found = stability(torch.tensor(case["logits"]), threshold=case["mask_threshold"], offset=case["offset"])
+    logits = torch.tensor(case["logits"])
+    found = measure_logits(logits, threshold=case["mask_threshold"], offset=case["offset"]).stability
     assert found[0] == case["score"][0]
     assert torch.isnan(found[1])
 
@@ -58,7 +59,8 @@ def test_agrees_with_the_package(shape: tuple[int, int, int]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(0, 4), st.integers(1, 9), st.integers(1, 9))))
 def test_boxes_are_tight(masks: Any) -> None:
-    for box, mask in zip(tight_boxes(torch.from_numpy(masks)).tolist(), masks, strict=True):
+    boxes = measure_logits(torch.from_numpy(masks).float() - 0.5).boxes
+    for box, mask in zip(boxes.tolist(), masks, strict=True):
         rows, columns = np.nonzero(mask)
         expected = (
             [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]

@@ -5,14 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from weaksam_cli.errors import UserError
 from weaksam_cli.propose import sam as sam_module
+from weaksam_cli.propose import sam_encoder
 from weaksam_cli.propose.assembly import AssemblySettings, assemble, grid_proposals, pad_prompts
 from weaksam_cli.propose.grid import GridFilter
-from weaksam_cli.propose.mask_measures import measure_logits
+from weaksam_cli.propose.precision import set_precision
 from weaksam_cli.propose.sam import SamSegmenter
 from weaksam_cli.propose.segmenter import Segmenter
+from weaksam_cli.propose.upsampling import MaskUpsampling
 from weaksam_cli.structures import masks as rle
 from weaksam_cli.structures.boxes import edges_to_inclusive
 from weaksam_cli.structures.types import Points, PromptedMasks
@@ -159,7 +163,7 @@ def test_batches_change_nothing(
     whole = SamSegmenter(tiny_sam)
     whole.set_image(picture(50, 70))
     expected = whole.prompt_points(xy, labels)
-    monkeypatch.setattr(sam_module, "FULL_SIZE_PIXELS", budget)
+    monkeypatch.setitem(sam_module.FULL_SIZE_PIXELS, "cpu", budget)
     segmenter = SamSegmenter(tiny_sam, points_per_batch=batch)
     segmenter.set_image(picture(50, 70))
     found = segmenter.prompt_points(xy, labels)
@@ -172,25 +176,110 @@ def test_full_size_masks_stay_within_the_budget(
     tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     largest = 0
+    bands = MaskUpsampling.bands
 
-    def watched(logits: Any, **options: Any) -> Any:
+    def watched(self: MaskUpsampling, low: Any, window: Any, pixels: int) -> Any:
         nonlocal largest
-        largest = max(largest, logits.numel())
-        return measure_logits(logits, **options)
+        for rows, logits in bands(self, low, window, pixels):
+            largest = max(largest, logits.numel())
+            yield rows, logits
 
-    monkeypatch.setattr(sam_module, "measure_logits", watched)
-    monkeypatch.setattr(sam_module, "FULL_SIZE_PIXELS", 200_000)
+    monkeypatch.setattr(MaskUpsampling, "bands", watched)
+    monkeypatch.setitem(sam_module.FULL_SIZE_PIXELS, "cpu", 20_000)
     segmenter = SamSegmenter(tiny_sam)
     segmenter.set_image(picture(200, 300))
     xy, labels = random_prompts(200, 300, [1] * 20)
-    segmenter.prompt_points(xy, labels)
-    assert 0 < largest <= 200_000
+    whole = segmenter.prompt_points(xy, labels, masks=True)
+    assert 0 < largest <= 20_000
+    assert whole.counts is not None
+    for row in range(20):
+        np.testing.assert_array_equal(
+            whole.area[row], rle.decode(whole.counts[row], 200, 300).sum(axis=(1, 2))
+        )
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_masks_that_are_not_wanted_are_empty(tiny_sam: Any, picture: Picture, masks: bool) -> None:
+    xy, labels = random_prompts(50, 70, [1] * 7)
+    segmenter = SamSegmenter(tiny_sam)
+    segmenter.set_image(picture(50, 70))
+    every = segmenter.prompt_points(xy, labels, masks=masks)
+    without_first = segmenter.prompt_points(xy, labels, masks=masks, first_mask=False)
+    assert (without_first.area[:, 0] == 0).all() and (without_first.boxes[:, 0] == 0).all()
+    np.testing.assert_array_equal(without_first.boxes[:, 1:], every.boxes[:, 1:])
+    np.testing.assert_allclose(without_first.predicted_iou[:, 1:], every.predicted_iou[:, 1:])
+    threshold = float(np.median(every.predicted_iou))
+    good = every.predicted_iou > threshold
+    some = segmenter.prompt_points(xy, labels, masks=masks, quality_above=threshold)
+    np.testing.assert_array_equal(some.area, np.where(good, every.area, 0))
+    np.testing.assert_array_equal(some.boxes, np.where(good[..., None], every.boxes, 0))
+    np.testing.assert_array_equal(some.predicted_iou, every.predicted_iou)
+    if masks:
+        assert every.counts is not None and some.counts is not None and without_first.counts is not None
+        for row in range(7):
+            assert some.counts[row] == [
+                item if keep else b"" for item, keep in zip(every.counts[row], good[row], strict=True)
+            ]
+            assert without_first.counts[row] == [b"", *every.counts[row][1:]]
+
+
+def test_the_gpu_s_way_gives_the_same(
+    tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fused attention and large batches, which a GPU is driven with, on the CPU."""
+    xy, labels = random_prompts(50, 70, [1, 2, 1, 1, 2])
+    expected = SamSegmenter(tiny_sam)
+    expected.set_image(picture(50, 70))
+    monkeypatch.setattr(sam_encoder, "chunked_attention", sam_encoder.fused_attention)
+    monkeypatch.setattr(sam_module, "CPU_POINTS_PER_BATCH", 64)
+    found = SamSegmenter(tiny_sam)
+    found.set_image(picture(50, 70))
+    one, other = expected.prompt_points(xy, labels), found.prompt_points(xy, labels)
+    np.testing.assert_allclose(other.predicted_iou, one.predicted_iou, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(other.boxes, one.boxes)
+
+
+def test_half_precision_is_close(tiny_sam_factory: Callable[[int], Any], picture: Picture) -> None:
+    xy, labels = random_prompts(50, 70, [1] * 5)
+    expected = SamSegmenter(tiny_sam_factory(0))
+    half = tiny_sam_factory(0)
+    set_precision(half, torch.bfloat16)
+    found = SamSegmenter(half)
+    for segmenter in (expected, found):
+        segmenter.set_image(picture(50, 70))
+    one, other = expected.prompt_points(xy, labels), found.prompt_points(xy, labels)
+    assert other.predicted_iou.dtype == np.float32
+    assert np.abs(other.predicted_iou - one.predicted_iou).max() < 0.1 * np.abs(one.predicted_iou).max()
+    assert np.abs(other.area - one.area).mean() < 0.1 * 50 * 70
+
+
+def test_too_little_memory_for_the_encoder_is_said(
+    tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(sam_module, "encode", exhausted)
+    segmenter = SamSegmenter(tiny_sam)
+    with pytest.raises(UserError, match="not enough memory for the image encoder"):
+        segmenter.set_image(picture(20, 30))
+    assert segmenter.encodings == 0
+
+
+def test_the_encoder_compiles_to_one_graph(tiny_sam: Any) -> None:
+    torch.compiler.reset()
+    pixels = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(sam_encoder.encode, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            compiled(tiny_sam.image_encoder, pixels), tiny_sam.image_encoder(pixels), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_one_image_encoding_a_picture(tiny_sam_factory: Callable[[int], Any], picture: Picture) -> None:
     sam = tiny_sam_factory(1)
     calls: list[int] = []
-    sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
+    sam.image_encoder.patch_embed.register_forward_hook(lambda *_: calls.append(1))
     segmenter = SamSegmenter(sam)
     points = Points(
         np.asarray([[5, 6], [30, 20], [7, 9]], np.int32),

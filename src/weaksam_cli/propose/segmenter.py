@@ -34,15 +34,25 @@ class Segmenter(Protocol):
         ...
 
     def prompt_points(
-        self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False
+        self,
+        xy: NDArray[np.float32],
+        labels: NDArray[np.int8],
+        *,
+        masks: bool = False,
+        first_mask: bool = True,
+        quality_above: float = -np.inf,
     ) -> PromptedMasks:
         """Masks of n prompts of up to p points each.
+
+        A segmenter may save itself the masks that are not wanted, and answer with empty ones (area 0) in their place.
 
         Args:
             xy: float32 (n, p, 2), column and row in pixels of the picture; a peak at column 3 is 3.0.
             labels: int8 (n, p): 1 foreground, 0 background, -1 padding. Padding fills prompts of fewer points
                 up to p and has no influence on the answer.
             masks: also return the masks as compressed RLE.
+            first_mask: is the first of the three masks wanted?
+            quality_above: masks whose predicted IoU is not above this are not wanted.
 
         Raises:
             ValueError: for other shapes, a prompt without any point, or no picture set.

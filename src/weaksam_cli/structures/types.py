@@ -75,7 +75,8 @@ class PromptedMasks:
         area: int64 (n, 3), mask areas in pixels; 0 for an empty mask.
         predicted_iou: float32 (n, 3), the segmenter's own estimate of mask quality.
         stability: float32 (n, 3), in [0, 1]; NaN for an empty mask.
-        counts: n lists of three compressed RLE strings, or None when masks were not asked for.
+        counts: n lists of three compressed RLE strings, or None when masks were not asked for; b"" for a mask that was
+            not wanted.
     """
 
     boxes: FloatArray

@@ -116,7 +116,13 @@ class RegionTreeSegmenter:
         self._encodings += 1
 
     def prompt_points(
-        self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False
+        self,
+        xy: NDArray[np.float32],
+        labels: NDArray[np.int8],
+        *,
+        masks: bool = False,
+        first_mask: bool = True,
+        quality_above: float = -np.inf,
     ) -> PromptedMasks:
         """Masks of n prompts of up to p points each: the regions that contain all foreground points.
 
@@ -125,6 +131,7 @@ class RegionTreeSegmenter:
             labels: int8 (n, p): 1 foreground, 0 background, -1 padding, which is ignored. Regions with background
                 points are chosen only where all foreground points cannot be had without.
             masks: also return the masks as compressed RLE.
+            first_mask, quality_above: what is not wanted; nothing is saved here by leaving it out, so it is answered.
 
         Raises:
             ValueError: for other shapes, a prompt without a foreground point, a point outside the picture, or no
