@@ -25,6 +25,14 @@ def test_size(count: float, text: str) -> None:
     assert size(count) == text
 
 
+def test_names_cannot_break_lines_or_speak_to_the_terminal() -> None:
+    err = io.StringIO()
+    console = Console(Mode.HUMAN, io.StringIO(), err)
+    console.info("  写真 new\nline\r\t\x1b[2J\x9b1m.jpg")
+    console.warn("a\nb")
+    assert err.getvalue() == "  写真 new\\nline\\r\\t\\x1b[2J\\x9b1m.jpg\nwarning: a\\nb\n"
+
+
 def test_numbers_stand_right_and_words_left() -> None:
     lines = format_table(
         ["artifact", "measure", "value"], [["a", "x", "9.5 %"], ["bbb", "long one", "10.5 %"]]

@@ -43,7 +43,7 @@ class Console:
     def info(self, text: str, **fields: Any) -> None:
         """A line about what happens; `fields` are what JSON readers get beside it."""
         if self.mode is Mode.HUMAN:
-            self._write(self._err, text)
+            self._write(self._err, one_line(text))
         elif self.mode is Mode.JSON:
             self._event("info", text=text, **fields)
 
@@ -52,7 +52,7 @@ class Console:
         if self.mode is Mode.JSON:
             self._event("warning", text=text, **fields)
         else:
-            self._write(self._err, f"warning: {text}")
+            self._write(self._err, f"warning: {one_line(text)}")
 
     def error(self, text: str) -> None:
         """The one line of a failure."""
@@ -149,6 +149,14 @@ def _rich_progress(stream: IO[str], title: str, total: int, unit: str, done: int
                 bars.update(task, advance=steps, note=note)
 
         yield Bar()
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters written out: a file's name may hold line ends, or commands to the terminal."""
+    return "".join(
+        character if character >= " " and not "\x7f" <= character < "\xa0" else repr(character)[1:-1]
+        for character in text
+    )
 
 
 def duration(seconds: float) -> str:

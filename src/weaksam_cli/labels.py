@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.errors import ImageError, UserError
+from weaksam_cli.errors import UserError
 
 LABELS_FORMAT = "weaksam/labels"
 LABELS_VERSION = 1
@@ -115,20 +114,11 @@ class Labels:
         Raises:
             ImageError: when the file is gone, damaged, or not the file that the `data` stage saw.
         """
-        from weaksam_cli.images import read_image
+        from weaksam_cli.images import read_unchanged
 
         path = self.image_root / image.file_name
-        try:
-            same = digest.of_file(path) == image.sha256
-        except OSError as error:
-            raise ImageError(f"cannot be read: {error.strerror}", where=str(path)) from error
-        if not same:
-            raise ImageError(
-                "the file changed after `weaksam data` saw it",
-                where=str(path),
-                remedy="Run `weaksam data` again",
-            )
-        return read_image(path)
+        since = "`weaksam data` saw it"
+        return read_unchanged(path, image.sha256, since=since, remedy="Run `weaksam data` again")
 
 
 def labels_bytes(file: LabelsFile) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from weaksam_cli import __version__
+from weaksam_cli.agenda import Share, UnfinishedError
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.freshness import Freshness, State, assess
@@ -24,16 +26,20 @@ from weaksam_cli.artifacts.shards import (
     remove_shards,
 )
 from weaksam_cli.console import Console, duration
+from weaksam_cli.devices import Seat, assign_seats, gpus_for
 from weaksam_cli.errors import IncompleteError, UserError
-from weaksam_cli.execution import Work, run_shards
+from weaksam_cli.execution import Work
 from weaksam_cli.recipes import RecipeModel
 from weaksam_cli.runs import RunDirectory
 from weaksam_cli.source import Source, read_source
 from weaksam_cli.weights import WeightsFinder
+from weaksam_cli.workers import show_shards
 
 R = TypeVar("R", bound=RecipeModel)
 R_contra = TypeVar("R_contra", bound=RecipeModel, contravariant=True)
 SHARD_IMAGES = 8
+_SPARE_ATTEMPTS = 10
+"""Every shard may be found damaged once, and this many times they may vanish, before the folder is declared unfit."""
 WEIGHTS_INPUT = "weights"
 """Name of the input that is a published weights file: it has no receipt."""
 
@@ -53,6 +59,7 @@ class Context:
     seed: int = 0
     overwrite: bool = False
     strict: bool = False
+    share: Share | None = None
 
     def source(self) -> Source:
         """Where the dataset's images and annotations lie, as `weaksam data` noted it."""
@@ -112,6 +119,7 @@ class Job:
 
 
 Maker = Callable[[Job], MergeCount]
+Summary = Callable[[receipts.Receipt, MergeCount], tuple[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,7 @@ class Product:
         digests: name -> digest of inputs that are no artifacts (a dataset that was read).
         make: writes it (atomically, under `Job.path`).
         what: a few words for the person who waits.
+        summary: the line that says what was made, with fields for JSON readers; None for the usual one.
     """
 
     path: Path
@@ -138,6 +147,7 @@ class Product:
     make: Maker
     what: str
     digests: Mapping[str, receipts.InputDigest] = field(default_factory=dict)
+    summary: Summary | None = None
 
 
 class Stage(Protocol[R_contra]):
@@ -164,7 +174,7 @@ class ShardedMaker:
         tables: name -> strings stored in the artifact.
         render: for artifacts that are not HDF5: all batches -> the bytes of the file.
         title: shown beside the progress.
-        device: where the work's model lives; a GPU is used by one process, whatever `--workers` says.
+        device: where the work's model lives: each GPU is used by one process; see `assign_seats`.
     """
 
     form: Format
@@ -177,35 +187,52 @@ class ShardedMaker:
     device: str = "cpu"
 
     def __call__(self, job: Job) -> MergeCount:
-        """Run what is missing, then merge; work that another process removed from under us is looked at again."""
-        context = job.context
-        plan = ShardPlan(job.path, job.identity.key(), self.form, tuple(self.image_ids), self.shard_images)
-        while True:
-            self._run(context, plan)
-            try:
-                if self.render is None:
-                    return merge_to_hdf5(context.ops, plan, job.attributes(), self.tables)
-                return merge_to_bytes(context.ops, plan, self.render)
-            except ShardLostError:
-                state = assess(job.path, job.identity)
-                if state.state is State.FRESH and state.receipt is not None:
-                    failed = tuple((item.image, item.reason) for item in state.receipt.failed)
-                    return MergeCount(state.receipt.images, failed)
+        """Run what is missing, then merge; work that another process removed from under us is looked at again.
 
-    def _run(self, context: Context, plan: ShardPlan) -> None:
-        done = sum(len(plan.images(index)) for index in plan.done())
-        if done and done < len(plan.image_ids):
-            context.console.info(f"  resuming: {done} of {len(plan.image_ids)} images are done", resumed=done)
-        with context.console.progress(self.title, len(plan.image_ids), done=done) as progress:
-            run_shards(
-                context.ops,
-                plan,
-                self.work,
-                workers=context.workers if self.device == "cpu" else 1,
-                on_shard=lambda images, failed: progress.advance(
-                    images, f"{failed} failed" if failed else ""
-                ),
-            )
+        Raises:
+            UnfinishedError: `--shard` was given, and shards of other parts are missing.
+        """
+        context, plan, before = job.context, self.plan(job), receipts.stamp(job.path)
+        start, computed, lost, seats = time.monotonic(), 0, "", self.seats(context)
+        run = partial(
+            show_shards, context.console, self.title, context.ops, plan, self.work, seats, context.share
+        )
+        for _ in range(len(plan) + _SPARE_ATTEMPTS):
+            try:
+                computed += run()
+                missing = plan.missing() if context.share else []
+                if context.share and missing and not self._made_by_others(job, before):
+                    raise UnfinishedError(context.share, computed, time.monotonic() - start, plan, missing)
+                return replace(self._merge(job, plan), computed=computed)
+            except ShardLostError as error:
+                made, lost = self._made_by_others(job, before), str(error)
+                if made is not None:
+                    return replace(made, computed=computed)
+        raise plan.unfit_place(lost)
+
+    def plan(self, job: Job) -> ShardPlan:
+        """The shards of the work."""
+        return ShardPlan(job.path, job.identity.key(), self.form, tuple(self.image_ids), self.shard_images)
+
+    def seats(self, context: Context) -> tuple[Seat, ...]:
+        """The processes that work."""
+        return assign_seats(self.device, context.workers, gpus_for(self.device))
+
+    def _merge(self, job: Job, plan: ShardPlan) -> MergeCount:
+        if self.render is None:
+            return merge_to_hdf5(job.context.ops, plan, job.attributes(), self.tables)
+        return merge_to_bytes(job.context.ops, plan, self.render)
+
+    @staticmethod
+    def _made_by_others(job: Job, before: tuple[int, int] | None) -> MergeCount | None:
+        """What another command made of the same work since the receipt had the stamp `before`; None if nothing."""
+        if receipts.stamp(job.path) == before:
+            return None
+        state = assess(job.path, job.identity)
+        if state.state is not State.FRESH or state.receipt is None:
+            return None
+        failed = tuple((item.image, item.reason) for item in state.receipt.failed)
+        return MergeCount(state.receipt.images, failed)
 
 
 def identify(product: Product, stage: Stage[Any], context: Context) -> receipts.Identity:
@@ -258,6 +285,7 @@ def make_product(product: Product, stage: Stage[Any], context: Context) -> recei
     Raises:
         UserError: a missing input; an artifact of another recipe in its place, without `--overwrite`.
         IncompleteError: images failed and `--strict` was given; the artifact is written all the same.
+        UnfinishedError: `--shard` was given, and the parts of others are not done yet.
     """
     identity = identify(product, stage, context)
     fresh = _settle(product, identity, context)
@@ -268,7 +296,7 @@ def make_product(product: Product, stage: Stage[Any], context: Context) -> recei
     count = product.make(Job(context, product.path, identity))
     seconds = time.monotonic() - start
     record = _finish(product, identity, context, count, seconds)
-    _report(product, context, record)
+    _report(product, context, record, count)
     return record
 
 
@@ -322,15 +350,21 @@ def _finish(
     return record
 
 
-def _report(product: Product, context: Context, record: receipts.Receipt) -> None:
-    name = context.run.relative(product.path)
+def _usual_summary(record: receipts.Receipt, _: MergeCount) -> tuple[str, dict[str, Any]]:
     failed = f", {len(record.failed)} failed" if record.failed else ""
+    return f"{record.images} images{failed}, {duration(record.wall_seconds)}", {}
+
+
+def _report(product: Product, context: Context, record: receipts.Receipt, count: MergeCount) -> None:
+    name = context.run.relative(product.path)
+    text, fields = (product.summary or _usual_summary)(record, count)
     context.console.info(
-        f"{name}: {record.images} images{failed}, {duration(record.wall_seconds)}",
+        f"{name}: {text}",
         artifact=name,
         images=record.images,
         failed=len(record.failed),
         seconds=record.wall_seconds,
+        **fields,
     )
     for failure in record.failed[:5]:
         context.console.warn(f"{failure.image}: {failure.reason}", image=failure.image)
@@ -344,12 +378,16 @@ def _report(product: Product, context: Context, record: receipts.Receipt) -> Non
 
 
 def run_stage(stage: Stage[R], recipe: R, context: Context, splits: Sequence[str]) -> list[receipts.Receipt]:
-    """Make every product of a stage for the given splits."""
-    return [
-        make_product(product, stage, context)
-        for split in splits
-        for product in stage.products(recipe, context, split)
-    ]
+    """Make every product of a stage for the given splits; those that `--shard` leaves unfinished have no receipt."""
+    made = []
+    for split in splits:
+        for product in stage.products(recipe, context, split):
+            try:
+                made.append(make_product(product, stage, context))
+            except UnfinishedError as unfinished:
+                unfinished.report(context.run.relative(product.path), context.console)
+                break
+    return made
 
 
 def preview(product: Product, stage: Stage[Any], context: Context) -> Freshness | UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import pytest
 
 from tests.artifacts.helpers import FORM, FaultyOps, StubStage, context, product, rows_of
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
 from weaksam_cli.artifacts.schema import Format, ImageRows, concatenate
 from weaksam_cli.artifacts.shards import shards_root
@@ -195,3 +197,21 @@ def test_an_older_version_is_read(tmp_path: Path) -> None:
     make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
     newer = Format(FORM.name, 2, FORM.columns, FORM.image_columns, FORM.blobs)
     open_artifact(path, newer).close()
+
+
+def test_temporary_files_of_dead_processes_go_and_those_of_other_machines_stay_a_day(tmp_path: Path) -> None:
+    ops, finished = FileOps(), 2**22 + 1  # no process has a number above the kernel's limit
+    mine = ops.temporary_name(tmp_path / "a.h5")
+    token = f"{os.getpid()}-"
+    kept = [mine, tmp_path / f".a.h5.0badhost-{finished}-ab.tmp", tmp_path / f".a.h5.{os.getpid()}-ab.tmp"]
+    gone = [
+        mine.with_name(mine.name.replace(token, f"{finished}-")),
+        tmp_path / f".a.h5.{finished}-ab.tmp",
+        tmp_path / f".b.h5.0badhost-{finished}-ab.tmp",
+        tmp_path / ".odd.tmp",
+    ]
+    for path in (*kept, *gone):
+        path.touch()
+    os.utime(gone[2], (0, 0))
+    assert sorted(ops.remove_stale_temporaries(tmp_path)) == sorted(gone)
+    assert all(path.exists() for path in kept)

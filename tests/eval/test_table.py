@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from weaksam_cli.eval.table import format_value, gains
+from weaksam_cli.eval.table import format_value, gains, source_of, source_table
 
 
 def _item(
@@ -45,3 +45,30 @@ def test_gains(items: list[dict[str, Any]], lines: list[str]) -> None:
 )
 def test_values(item: dict[str, Any], text: str) -> None:
     assert format_value(item) == text
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "source"),
+    [
+        ("propose", "recall at IoU 0.5", ""),
+        ("propose", "recall at IoU 0.5: grid", "grid"),
+        ("propose", "proposals an image: selective-search", "selective-search"),
+        ("baseline", "CorLoc (mist): whole picture", ""),
+        ("prompt", "fine: best peak inside a box", ""),
+    ],
+)
+def test_the_source_in_a_name(stage: str, name: str, source: str) -> None:
+    assert source_of(_item(stage, 0.5, name=name)) == source
+
+
+def test_a_row_a_source() -> None:
+    items = [
+        _item("propose", 0.5, name="recall at IoU 0.5: grid"),
+        {**_item("propose", 12.0, name="proposals an image: grid"), "share": False},
+        _item("propose", None, "b", name="recall at IoU 0.75: fine"),
+    ]
+    assert source_table(items) == (
+        ["artifact", "source", "IoU 0.5", "proposals an image", "IoU 0.75"],
+        [["propose", "grid", "50.0 %", "12.0", ""], ["propose@b", "fine", "", "", "-"]],
+    )
+    assert source_table([]) == (["artifact", "source"], [])

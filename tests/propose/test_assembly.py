@@ -28,7 +28,7 @@ class SquareSegmenter:
         self.height, self.width = image.shape[:2]
 
     def prompt_points(
-        self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False
+        self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False, **_: object
     ) -> PromptedMasks:
         check_points(xy, labels)
         rows = [points[kinds != PADDING] for points, kinds in zip(xy, labels, strict=True)]
@@ -96,7 +96,7 @@ class GivenBoxes(SquareSegmenter):
         self.boxes = inclusive_to_edges(np.asarray(boxes, np.float32).reshape(-1, 4))
 
     def prompt_points(
-        self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False
+        self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False, **_: object
     ) -> PromptedMasks:
         ones = np.ones((len(xy), 3), np.float32)
         return PromptedMasks(

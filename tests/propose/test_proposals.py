@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from weaksam_cli.propose.proposals import SOURCES, Proposals, Source
+from weaksam_cli.propose.proposals import CLUE_SOURCES, SOURCES, Proposals, Source
 from weaksam_cli.structures.boxes import edges_to_inclusive, inclusive_to_edges, score_free_nms
 from weaksam_cli.structures.types import PromptedMasks
 
@@ -38,8 +38,7 @@ def prompted(n: int, *, masks: bool = False, empty: tuple[tuple[int, int], ...] 
 @pytest.mark.parametrize("image", [0, 1, 2])
 def test_concatenation_in_the_published_order_without_its_doubling(oracle: Any, image: int) -> None:
     case = oracle("proposals")["concatenation"]
-    parts = [of_boxes(case[source][image], source) for source in SOURCES if source != "cross"]
-    parts.append(of_boxes(case["cross"][image], "cross"))
+    parts = [of_boxes(case[source][image], source) for source in ("grid", *CLUE_SOURCES)]
     found = edges_to_inclusive(Proposals.concatenate(parts).boxes)
     # Picture 1 has nothing from the grid: the published code stores the first box of `coarse` twice.
     expected = case["output"][image][1:] if image == 1 else case["output"][image]
@@ -107,7 +106,7 @@ def test_nothing() -> None:
     ("change", "message"),
     [
         ({"boxes": np.zeros((2, 5), np.float32)}, "boxes"),
-        ({"source": np.full(2, 4, np.int8)}, "source: expected 0 to 3"),
+        ({"source": np.full(2, 6, np.int8)}, "source: expected 0 to 5"),
         ({"source": np.zeros(3, np.int8)}, r"source: expected shape \(2,\)"),
         ({"mask_token": np.full(2, 3, np.int8)}, "mask_token: expected 0 to 2"),
         ({"prompt": np.full(2, -1, np.int32)}, "prompt"),

@@ -7,12 +7,17 @@ for every k, and look at what is left.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import platform
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+_FOREIGN_SECONDS = 24 * 3600
+"""A temporary file of another machine that nobody has written to for this long was left by a dead process."""
 
 
 class FileOps:
@@ -29,7 +34,8 @@ class FileOps:
 
     def temporary_name(self, path: Path) -> Path:
         """A name beside `path` that no other process uses."""
-        return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+        owner = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+        return path.with_name(f".{path.name}.{owner}{TEMPORARY_SUFFIX}")
 
     def write_atomically(self, path: Path, data: bytes) -> None:
         """Put `data` under the name `path`: readers see all of it or what stood there before."""
@@ -85,10 +91,13 @@ class FileOps:
                 folder.rmdir()
 
     def remove_stale_temporaries(self, directory: Path) -> list[Path]:
-        """Remove temporary files that processes which are no longer running left in `directory`."""
+        """Remove temporary files that processes which are no longer running left in `directory`.
+
+        Of another machine's processes nothing is known: their files go when nobody has written to them for a day.
+        """
         removed = []
         for path in directory.glob(f".*{TEMPORARY_SUFFIX}") if directory.is_dir() else ():
-            if not _is_running(_owner(path)):
+            if _is_stale(path):
                 self.remove(path)
                 removed.append(path)
         return removed
@@ -98,9 +107,21 @@ def _walk(directory: Path) -> Iterable[Path]:
     return (path for path in directory.rglob("*") if path.is_file()) if directory.is_dir() else ()
 
 
-def _owner(temporary: Path) -> int:
-    token = temporary.name.removesuffix(TEMPORARY_SUFFIX).rsplit(".", 1)[-1].split("-")[0]
-    return int(token) if token.isdigit() else 0
+def _host() -> str:
+    """A short word for this machine: process numbers mean something on one machine only."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _is_stale(temporary: Path) -> bool:
+    host, _, process = (
+        temporary.name.removesuffix(TEMPORARY_SUFFIX).rsplit(".", 1)[-1].rpartition("-")[0].rpartition("-")
+    )
+    if host in ("", _host()):
+        return not (process.isdigit() and _is_running(int(process)))
+    try:
+        return time.time() - temporary.stat().st_mtime > _FOREIGN_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _is_running(process: int) -> bool:

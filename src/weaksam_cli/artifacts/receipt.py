@@ -80,6 +80,15 @@ def receipt_path(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + RECEIPT_SUFFIX)
 
 
+def stamp(artifact: Path) -> tuple[int, int] | None:
+    """What tells one receipt of `artifact` from the next, be their contents equal; None where there is none."""
+    try:
+        found = receipt_path(artifact).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def write_receipt(ops: FileOps, artifact: Path, receipt: Receipt) -> None:
     """Write the receipt beside its artifact; from here on the artifact is complete."""
     text = json.dumps(receipt.model_dump(), indent=1, sort_keys=True, ensure_ascii=False)

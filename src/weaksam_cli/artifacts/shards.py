@@ -7,7 +7,10 @@ the same shard write the same file. The directory carries the key of the work, s
 from __future__ import annotations
 
 import io
+import itertools
 import math
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +19,12 @@ from typing import Any
 from weaksam_cli.artifacts import digest, hdf5
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.schema import Batch, Format
+from weaksam_cli.errors import UserError
 
 _DIGEST_LENGTH = 16
+_SHARD_NAME = re.compile(rf"(\d{{5,}})-[0-9a-f]{{{_DIGEST_LENGTH}}}\.h5")
+_LONGEST_PAUSE = 20
+"""A gap between two shards that is this many times the mean of all others was a pause, not work."""
 
 
 class ShardLostError(Exception):
@@ -56,16 +63,47 @@ class ShardPlan:
 
     def done(self) -> dict[int, Path]:
         """Shards that are on the disk: index -> file."""
-        found = {}
-        for path in sorted(self.directory.glob("?????-*.h5")):
-            if path.name[:5].isdigit() and int(path.name[:5]) < len(self):
-                found[int(path.name[:5])] = path
-        return found
+        return {index: self.directory / name for name, index in sorted(self._listing())}
+
+    def done_indexes(self) -> set[int]:
+        """Indexes of the shards that are on the disk; one listing of the folder."""
+        return {index for _, index in self._listing()}
 
     def missing(self) -> list[int]:
         """Indexes of the shards that are still to be made."""
-        done = self.done()
+        done = self.done_indexes()
         return [index for index in range(len(self)) if index not in done]
+
+    def pace(self) -> float | None:
+        """Images a second at which the shards on the disk were made, by however many processes; None for fewer than 4.
+
+        Pauses between one run and the next are left out.
+        """
+        times = sorted(path.stat().st_mtime for path in self.done().values())
+        gaps = [after - before for before, after in itertools.pairwise(times)]
+        if len(gaps) < 3:
+            return None
+        whole = sum(gaps)
+        worked = [gap for gap in gaps if gap * (len(gaps) - 1) <= _LONGEST_PAUSE * (whole - gap)]
+        seconds = sum(worked)
+        return self.size * len(worked) / seconds if seconds > 0 else None
+
+    def unfit_place(self, reason: str) -> UserError:
+        """The error that ends the work when shards are lost again and again."""
+        return UserError(
+            f"shards vanish while they are worked on ({reason})",
+            where=str(self.directory),
+            remedy="Does something else clean this folder? Choose another place",
+        )
+
+    def _listing(self) -> list[tuple[str, int]]:
+        try:
+            with os.scandir(self.directory) as entries:
+                found = [(entry.name, _SHARD_NAME.fullmatch(entry.name)) for entry in entries]
+        except FileNotFoundError:
+            return []
+        named = [(name, int(match[1])) for name, match in found if match]
+        return [(name, index) for name, index in named if index < len(self)]
 
 
 def shards_root(target: Path) -> Path:
@@ -73,12 +111,23 @@ def shards_root(target: Path) -> Path:
     return target.with_name(target.name + ".shards")
 
 
-def write_shard(ops: FileOps, plan: ShardPlan, index: int, batch: Batch) -> Path:
-    """Write one finished shard."""
+def write_shard(ops: FileOps, plan: ShardPlan, index: int, batch: Batch) -> bool:
+    """Write one finished shard.
+
+    Returns:
+        True when another process had written the same one before.
+
+    Raises:
+        ShardLostError: the folder of the shards was removed meanwhile: another process has merged them.
+    """
     data = hdf5.shard_bytes(plan.form, batch)
     path = plan.directory / f"{index:05d}-{digest.of_bytes(data)[:_DIGEST_LENGTH]}.h5"
-    ops.write_atomically(path, data)
-    return path
+    there = path.exists()
+    try:
+        ops.write_atomically(path, data)
+    except FileNotFoundError as error:
+        raise ShardLostError(f"the folder of {path} vanished") from error
+    return there
 
 
 def load_batches(ops: FileOps, plan: ShardPlan) -> Iterator[Batch]:
@@ -107,10 +156,11 @@ def load_batches(ops: FileOps, plan: ShardPlan) -> Iterator[Batch]:
 
 @dataclass(frozen=True)
 class MergeCount:
-    """What a merge found in the shards."""
+    """What a merge found in the shards, and how many images of it this command computed itself."""
 
     images: int
     failed: tuple[tuple[str, str], ...]
+    computed: int = 0
 
 
 def merge_to_hdf5(

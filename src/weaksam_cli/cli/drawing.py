@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.coco_results import read_annotations, read_results
 from weaksam_cli.errors import UserError
 from weaksam_cli.formats import KINDS, POINTS, PROPOSALS, ClassMaps, cam_format, read_class_maps, read_points
+from weaksam_cli.images import SUFFIXES, read_image
 from weaksam_cli.labels import Labels, read_labels
 from weaksam_cli.maps.scales import fuse_scales
 from weaksam_cli.source import SOURCE_FILE, image_root, read_source
@@ -37,28 +39,59 @@ _SHARE_OF_BEST = 0.5
 _SHORTEST_SIDE = 320
 
 
-def draw_artifact(path: Path, image_id: str, output: Path, *, kinds: Sequence[str] = KINDS) -> None:
-    """Write a PNG of one image of an artifact that lies in a run directory; `kinds` of maps and points are drawn.
+def draw_artifact(
+    path: Path, image_id: str, output: Path, *, kinds: Sequence[str] = KINDS, images: Path | None = None
+) -> None:
+    """Write a PNG of one image of an artifact; `kinds` of maps and points are drawn.
+
+    The picture is looked for in the folder `images`, else where the receipt says that the pictures lay, else by the labels
+    of the run directory around the file.
 
     Raises:
-        UserError: the file lies outside a run, or the image is not in it.
+        UserError: the picture is not found, or the image is not in the artifact.
     """
-    labels = _labels_of(path)
-    image = labels.by_key().get(image_id)
-    if image is None:
-        raise UserError(f"there is no image {image_id!r} in {labels.path.name}", where=str(path))
-    pixels = labels.read_image(image)
-    if path.suffix == ".h5":
-        canvas = _draw_hdf5(path, image_id, pixels, labels, kinds)
+    root = images or _noted_root(path)
+    if path.suffix == ".h5" and root is not None:
+        canvas = _draw_hdf5(path, image_id, read_image(_find_picture(root, image_id, path)), kinds)
     else:
-        detections = _read_boxes(path, labels).get(image_id, Detections.empty())
-        canvas = _draw_detections(pixels, detections, labels.class_names)
+        canvas = _draw_in_run(path, image_id, kinds)
     try:
         canvas.save(output)
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot be written: {error}", where=str(output), remedy="Give a path ending in .png"
         ) from error
+
+
+def _draw_in_run(path: Path, image_id: str, kinds: Sequence[str]) -> Image.Image:
+    labels = _labels_of(path)
+    image = labels.by_key().get(image_id)
+    if image is None:
+        raise UserError(f"there is no image {image_id!r} in {labels.path.name}", where=str(path))
+    pixels = labels.read_image(image)
+    if path.suffix == ".h5":
+        return _draw_hdf5(path, image_id, pixels, kinds)
+    detections = _read_boxes(path, labels).get(image_id, Detections.empty())
+    return _draw_detections(pixels, detections, labels.class_names)
+
+
+def _noted_root(path: Path) -> Path | None:
+    """The folder of pictures in the receipt of an artifact that belongs to no dataset."""
+    record = read_receipt(path)
+    noted = record.identity.inputs.get("images") if record else None
+    return None if noted is None else path.parent / noted.path
+
+
+def _find_picture(root: Path, image_id: str, path: Path) -> Path:
+    """The picture of a key, with its suffix added where the key has none."""
+    for suffix in ("", *SUFFIXES):
+        if (root / f"{image_id}{suffix}").is_file():
+            return root / f"{image_id}{suffix}"
+    raise UserError(
+        f"the picture {image_id!r} is not in {root}",
+        where=str(path),
+        remedy="Name the folder of the pictures with --images",
+    )
 
 
 def _labels_of(path: Path) -> Labels:
@@ -71,7 +104,7 @@ def _labels_of(path: Path) -> Labels:
     raise UserError(
         "no run directory with this split around the file, so its pictures cannot be found",
         where=str(path),
-        remedy="Draw files where they lie: runs/<dataset>/<stage>/<split>.*",
+        remedy="Draw files where they lie, runs/<dataset>/<stage>/<split>.*, or name the pictures' folder with --images",
     )
 
 
@@ -80,9 +113,7 @@ def _read_boxes(path: Path, labels: Labels) -> dict[str, Detections]:
     return read_results(path, labels) if starts_list else read_annotations(path, labels)
 
 
-def _draw_hdf5(
-    path: Path, image_id: str, pixels: NDArray[np.uint8], labels: Labels, kinds: Sequence[str]
-) -> Image.Image:
+def _draw_hdf5(path: Path, image_id: str, pixels: NDArray[np.uint8], kinds: Sequence[str]) -> Image.Image:
     with open_artifact(path) as artifact:
         kind = artifact.format_name
         if kind == POINTS.name:
@@ -93,7 +124,9 @@ def _draw_hdf5(
         if kind == PROPOSALS.name:
             return _draw_proposals(pixels, artifact.rows(image_id, "boxes").astype(np.float32))
         if kind == cam_format(0).name:
-            return _draw_maps(pixels, read_class_maps(artifact, image_id), labels.class_names, kinds)
+            return _draw_maps(
+                pixels, read_class_maps(artifact, image_id), artifact.table("class_names"), kinds
+            )
     raise UserError(f"{kind} cannot be drawn", where=str(path))
 
 

@@ -19,8 +19,10 @@ _SHOWN_ROWS = 20
 _CONSTANT = {"image_ids", "offsets", "failed_ids", "failed_reasons"}
 
 
-def inspect_file(path: Path, image: str | None, draw: Path | None, console: Console) -> None:
-    """Describe an artifact, or the rows of one image in it.
+def inspect_file(
+    path: Path, image: str | None, draw: Path | None, console: Console, images: Path | None = None
+) -> None:
+    """Describe an artifact, or the rows of one image in it; `images` is where `draw` looks for its pictures.
 
     Raises:
         UserError: not an artifact, damaged, or without that image.
@@ -42,7 +44,7 @@ def inspect_file(path: Path, image: str | None, draw: Path | None, console: Cons
     if draw is not None and image is not None:
         from weaksam_cli.cli.drawing import draw_artifact
 
-        draw_artifact(path, image, draw)
+        draw_artifact(path, image, draw, images=images)
         console.result(f"drawn: {draw}", drawn=str(draw))
 
 

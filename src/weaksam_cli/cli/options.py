@@ -74,6 +74,15 @@ SeedOption = Annotated[
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights-dir", help="Folder with published weights.", rich_help_panel=_WORK)
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Make part I of N only; other processes or machines make the others in the same folder.",
+        rich_help_panel=_WORK,
+    ),
+]
 OverwriteOption = Annotated[
     bool,
     typer.Option(
@@ -114,6 +123,7 @@ class CommonOptions:
     strict: bool = False
     json: bool = False
     quiet: bool = False
+    shard: str | None = None
     settings: FileSettings | None = field(default=None, repr=False)
 
     def console(self) -> Console:
@@ -136,6 +146,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     Raises:
         UserError: for values that cannot be.
     """
+    from weaksam_cli.agenda import Share
     from weaksam_cli.artifacts.fsops import FileOps
     from weaksam_cli.execution import available_cores
     from weaksam_cli.pipeline import Context
@@ -162,6 +173,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         seed=seed,
         overwrite=options.overwrite,
         strict=options.strict,
+        share=Share.parse(options.shard) if options.shard is not None else None,
     )
 
 

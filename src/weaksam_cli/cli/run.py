@@ -77,12 +77,17 @@ def _run(
         run_stage(stage, loaded.recipe, context, splits)
 
 
-def _describe(stage: Stage[Any], loaded: LoadedRecipe[Any], context: Context, splits: Sequence[str]) -> None:
+def describe_recipe(stage: Stage[Any], loaded: LoadedRecipe[Any], context: Context) -> None:
+    """Print the whole recipe, defaults included."""
     resolved = loaded.resolved()
     text = yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None).rstrip()
     context.console.result(
         f"# {stage.name}: recipe {loaded.name} ({loaded.path})\n{text}", stage=stage.name, recipe=resolved
     )
+
+
+def _describe(stage: Stage[Any], loaded: LoadedRecipe[Any], context: Context, splits: Sequence[str]) -> None:
+    describe_recipe(stage, loaded, context)
     for split in splits:
         try:
             for product in stage.products(loaded.recipe, context, split):

@@ -13,11 +13,12 @@ from weaksam_cli.coco_results import read_annotations, read_results
 from weaksam_cli.eval import measures
 from weaksam_cli.eval.class_maps import ClassMaps
 from weaksam_cli.eval.measures import Measure, Truth
+from weaksam_cli.eval.proposal_set import read_proposals
+from weaksam_cli.eval.recall_curve import RecallCurve
 from weaksam_cli.eval.recipe import EvalRecipe
-from weaksam_cli.formats import KINDS, POINTS, PROPOSALS, cam_format, read_class_maps, read_points
+from weaksam_cli.formats import KINDS, POINTS, cam_format, read_class_maps, read_points
 from weaksam_cli.labels import Labels
 from weaksam_cli.maps.scales import fuse_scales
-from weaksam_cli.structures.boxes import FloatArray
 from weaksam_cli.structures.types import GroundTruth, Points
 
 _FUSED_SHORT_SIDE = 64
@@ -43,11 +44,17 @@ class Judge:
         if stage == "prompt":
             return self._points(truth, path, variant)
         if stage == "propose":
-            return measures.measure_proposals(truth, self._proposals(path), self._recipe, variant)
+            return measures.measure_proposals(truth, read_proposals(path), self._recipe, variant)
         if stage == "pgt":
             boxes = read_annotations(path, self._labels)
             return measures.measure_pseudo_boxes(truth, boxes, self._labels.class_names, variant)
         return self._detections(truth, stage, variant, path, artifacts)
+
+    def curve(self, name: str, path: Path) -> RecallCurve | None:
+        """Recall against the number of proposals; None for an artifact without proposals, or without ground truth."""
+        if self._truth is None or name.partition("@")[0] != "propose":
+            return None
+        return measures.measure_curve(self._truth, read_proposals(path), self._recipe)
 
     def _cam(self, path: Path, variant: str) -> list[Measure]:
         labels: dict[str, NDArray[np.bool_]] = {}
@@ -92,10 +99,6 @@ class Judge:
                     by_kind[kind][key] = points
         return measures.measure_points(truth, by_kind, self._labels.class_names, variant)
 
-    def _proposals(self, path: Path) -> dict[str, FloatArray]:
-        with open_artifact(path, PROPOSALS) as artifact:
-            return {key: artifact.rows(key, "boxes").astype(np.float32) for key in artifact}
-
     def _detections(
         self, truth: Truth, stage: str, variant: str, path: Path, artifacts: Mapping[str, Path]
     ) -> list[Measure]:
@@ -111,7 +114,7 @@ class Judge:
     def _baselines(self, truth: Truth, artifacts: Mapping[str, Path]) -> list[Measure]:
         sizes = {key: (image.height, image.width) for key, image in self._images.items()}
         classes = {key: self._labels.class_indexes(image) for key, image in self._images.items()}
-        proposals = self._proposals(artifacts["propose"]) if "propose" in artifacts else {}
+        proposals = read_proposals(artifacts["propose"]).boxes if "propose" in artifacts else {}
         maps = self._maps(artifacts["cam"], "coarse") if "cam" in artifacts else {}
         return measures.measure_baselines(
             truth, sizes, classes, proposals, maps, self._labels.class_names, self._recipe

@@ -18,6 +18,8 @@ from weaksam_cli.eval.corloc import CORLOC_PROTOCOLS, corloc
 from weaksam_cli.eval.peaks_inside import energy_inside, peaks_inside
 from weaksam_cli.eval.pgt_quality import pseudo_box_quality
 from weaksam_cli.eval.proposal_recall import proposal_recall
+from weaksam_cli.eval.proposal_set import ProposalSet
+from weaksam_cli.eval.recall_curve import RecallCurve, recall_curve
 from weaksam_cli.eval.recipe import EvalRecipe
 from weaksam_cli.eval.results import PerClass
 from weaksam_cli.eval.voc_ap import VOC_PROTOCOLS, voc_ap
@@ -112,22 +114,45 @@ def measure_points(
 
 
 def measure_proposals(
-    truth: Truth, proposals: Mapping[str, FloatArray], recipe: EvalRecipe, variant: str
+    truth: Truth, proposals: ProposalSet, recipe: EvalRecipe, variant: str
 ) -> list[Measure]:
-    """Recall at each threshold and the mean number."""
+    """Recall at each threshold and the mean number, of all proposals and of every source that occurs, alone."""
+    found = _measure_boxes(truth, proposals.boxes, recipe, variant)
+    for source, boxes in proposals.by_source().items():
+        found += _measure_boxes(truth, boxes, recipe, variant, f": {source}")
+    return found
+
+
+def _measure_boxes(
+    truth: Truth, boxes: Mapping[str, FloatArray], recipe: EvalRecipe, variant: str, suffix: str = ""
+) -> list[Measure]:
     recall = proposal_recall(
         truth,
-        proposals,
+        boxes,
         thresholds=recipe.recall_thresholds,
         strict_denominator=recipe.strict_denominator,
         include_difficult=recipe.include_difficult,
         convention=PUBLISHED_RECALL,
     )
     found = [
-        Measure("propose", variant, f"recall at IoU {threshold:g}", _number(value))
+        Measure("propose", variant, f"recall at IoU {threshold:g}{suffix}", _number(value))
         for threshold, value in recall.recall.items()
     ]
-    return [*found, Measure("propose", variant, "proposals an image", recall.mean_count, share=False)]
+    count = Measure("propose", variant, f"proposals an image{suffix}", recall.mean_count, share=False)
+    return [*found, count]
+
+
+def measure_curve(truth: Truth, proposals: ProposalSet, recipe: EvalRecipe) -> RecallCurve:
+    """Recall against how many of the proposals, the best first, are kept of a picture; the last budget is all."""
+    return recall_curve(
+        truth,
+        proposals.best_first(),
+        budgets=(*recipe.recall_budgets, None),
+        thresholds=recipe.recall_thresholds,
+        strict_denominator=recipe.strict_denominator,
+        include_difficult=recipe.include_difficult,
+        convention=PUBLISHED_RECALL,
+    )
 
 
 def measure_detections(

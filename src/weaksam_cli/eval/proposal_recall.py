@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,25 +57,49 @@ def proposal_recall(
     Raises:
         UserError: for proposals of a picture that the ground truth does not hold.
     """
-    boxes = in_order(ground_truth, proposals, as_boxes([]), name="proposals")
     matched = [np.zeros(0, dtype=np.float32)]
+    for overlap in overlaps_by_image(
+        ground_truth,
+        proposals,
+        strict_denominator=strict_denominator,
+        include_difficult=include_difficult,
+        convention=convention,
+    ):
+        matched.append(np.asarray(greedy_one_to_one(overlap), dtype=np.float32))
+    best = np.concatenate(matched)
+    count = sum(map(len, proposals.values()))
+    return ProposalRecall(
+        {value: share_found(best, value) for value in thresholds},
+        count / len(ground_truth) if ground_truth else 0.0,
+        len(ground_truth),
+        len(best),
+    )
+
+
+def share_found(best: FloatArray, threshold: float) -> float:
+    """Share of objects whose best overlap, float32 (n,), reaches the threshold; NaN without objects."""
+    return float((best >= np.float32(threshold)).mean()) if len(best) else float("nan")
+
+
+def overlaps_by_image(
+    ground_truth: Mapping[str, GroundTruth],
+    proposals: Mapping[str, FloatArray],
+    *,
+    strict_denominator: bool,
+    include_difficult: bool,
+    convention: Convention,
+) -> Iterator[FloatArray]:
+    """IoU float32 (objects, proposals) of every picture whose objects count, in the order of the ground truth.
+
+    Arguments and errors are those of `proposal_recall`.
+    """
+    boxes = in_order(ground_truth, proposals, as_boxes([]), name="proposals")
     for objects, candidates in zip(ground_truth.values(), boxes, strict=True):
-        wanted = objects.boxes if include_difficult else objects.boxes[~objects.difficult]
         if len(candidates) == 0 and not strict_denominator:
             continue
-        overlap = iou(
+        wanted = objects.boxes if include_difficult else objects.boxes[~objects.difficult]
+        yield iou(
             convention.ground_truth_boxes(wanted).astype(np.float32),
             convention.detection_boxes(candidates).astype(np.float32),
             plus_one=convention.plus_one,
         )
-        matched.append(np.asarray(greedy_one_to_one(overlap), dtype=np.float32))
-    best = np.concatenate(matched)
-    return ProposalRecall(
-        {
-            value: float((best >= np.float32(value)).mean()) if len(best) else float("nan")
-            for value in thresholds
-        },
-        sum(map(len, boxes)) / len(boxes) if boxes else 0.0,
-        len(boxes),
-        len(best),
-    )

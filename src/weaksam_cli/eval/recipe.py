@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
 from weaksam_cli.recipes import RecipeModel
 
@@ -17,6 +17,7 @@ class EvalRecipe(RecipeModel):
 
     Attributes:
         recall_thresholds: IoU thresholds of proposal recall.
+        recall_budgets: numbers of proposals kept of a picture at which recall is computed, beside all of them.
         strict_denominator: count the objects of pictures without proposals as missed.
         include_difficult: count difficult objects in proposal recall.
         corloc: protocols; the first is the headline.
@@ -26,10 +27,17 @@ class EvalRecipe(RecipeModel):
     """
 
     method: Literal["all"] = "all"
-    recall_thresholds: tuple[float, ...] = (0.5, 0.75, 0.9)
+    recall_thresholds: tuple[float, ...] = Field(default=(0.5, 0.75, 0.9), min_length=1)
+    recall_budgets: tuple[PositiveInt, ...] = (10, 20, 50, 100, 200, 300, 500, 1000)
     strict_denominator: bool = True
     include_difficult: bool = True
     corloc: tuple[CorlocName, ...] = ("mist", "weaksam", "detectron2")
     voc_ap: tuple[VocName, ...] = ("weaksam", "weaksam-area", "mist")
     coco_ap: bool = True
     ring_factor: float = Field(default=1.8, gt=1)
+
+    @model_validator(mode="after")
+    def _budgets_increase(self) -> Self:
+        if list(self.recall_budgets) != sorted(set(self.recall_budgets)):
+            raise ValueError(f"recall_budgets: expected increasing numbers, met {list(self.recall_budgets)}")
+        return self

@@ -12,9 +12,16 @@ from weaksam_cli.console import Console
 def show_results(path: Path, console: Console) -> None:
     """Print a results file, a row a measure."""
     content = json.loads(path.read_bytes())
-    rows = [[_label(item), item["name"], format_value(item)] for item in content["measures"]]
+    of_sources = [item for item in content["measures"] if source_of(item)]
+    rows = [
+        [label(item), item["name"], format_value(item)]
+        for item in content["measures"]
+        if item not in of_sources
+    ]
     title = f"{content['dataset']} {content['split']}: {content['images']} images ({path})"
     console.table(title, ["artifact", "measure", "value"], rows)
+    if of_sources:
+        console.table("recall of every source of proposals alone", *source_table(of_sources))
     for line in gains(content["measures"]):
         console.result(line, gain=line)
 
@@ -27,14 +34,34 @@ def gains(measures: list[dict[str, Any]]) -> list[str]:
     if before is None:
         return []
     return [
-        f"{_label(item)}: {headline} {format_value(before)} -> {format_value(item)} "
+        f"{label(item)}: {headline} {format_value(before)} -> {format_value(item)} "
         f"({100 * (item['value'] - before['value']):+.1f})"
         for item in found
         if item["stage"] == "retrain"
     ]
 
 
-def _label(item: dict[str, Any]) -> str:
+def source_of(item: dict[str, Any]) -> str:
+    """The source of the proposals that a measure is about; '' for all of them, and for other measures."""
+    return str(item["name"].partition(": ")[2]) if item["stage"] == "propose" else ""
+
+
+def source_table(measures: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one row an artifact and source, of measures of single sources."""
+    values: dict[tuple[str, str], dict[str, str]] = {}
+    for item in measures:
+        name = item["name"].partition(": ")[0].removeprefix("recall at ")
+        values.setdefault((label(item), source_of(item)), {})[name] = format_value(item)
+    columns = list(dict.fromkeys(name for row in values.values() for name in row))
+    rows = [
+        [artifact, source, *(row.get(name, "") for name in columns)]
+        for (artifact, source), row in values.items()
+    ]
+    return ["artifact", "source", *columns], rows
+
+
+def label(item: dict[str, Any]) -> str:
+    """`stage` or `stage@variant`."""
     return f"{item['stage']}@{item['variant']}" if item["variant"] else str(item["stage"])
 
 

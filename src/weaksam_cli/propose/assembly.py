@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.propose.grid import GridFilter, filter_grid, grid_points
-from weaksam_cli.propose.proposals import SOURCES, Proposals, Source
+from weaksam_cli.propose.proposals import CLUE_SOURCES, Proposals, Source
 from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, Segmenter
 from weaksam_cli.structures.boxes import score_free_nms
 from weaksam_cli.structures.types import Points
@@ -58,15 +58,15 @@ def assemble(
     Raises:
         ValueError: for points of an unknown source or of the source grid.
     """
-    unknown = set(points) - set(SOURCES[1:])
+    unknown = set(points) - set(CLUE_SOURCES)
     if unknown:
-        raise ValueError(f"points: expected the sources {SOURCES[1:]}, met {sorted(unknown)}")
+        raise ValueError(f"points: expected the sources {CLUE_SOURCES}, met {sorted(unknown)}")
     segmenter.set_image(image)
     height, width = image.shape[:2]
     parts = [grid_proposals(segmenter, height, width, settings, masks=masks)]
     parts += [
         clue_proposals(segmenter, points[source], source, settings, masks=masks)
-        for source in SOURCES[1:]
+        for source in CLUE_SOURCES
         if source in points
     ]
     return finish(Proposals.concatenate(parts), settings)
@@ -80,7 +80,8 @@ def grid_proposals(
     if not len(xy):
         return Proposals.empty(masks=masks)
     labels = np.full((len(xy), 1), FOREGROUND, np.int8)
-    prompted = segmenter.prompt_points(xy[:, None], labels, masks=masks)
+    quality = settings.grid_filter.predicted_iou
+    prompted = segmenter.prompt_points(xy[:, None], labels, masks=masks, quality_above=quality)
     return filter_grid(Proposals.from_prompted(prompted, "grid"), settings.grid_filter)
 
 
@@ -94,7 +95,7 @@ def clue_proposals(
     if source in settings.class_groups:
         members += group_by_class(points.class_index)
     xy, labels = pad_prompts(points.xy.astype(np.float32), members)
-    prompted = segmenter.prompt_points(xy, labels, masks=masks)
+    prompted = segmenter.prompt_points(xy, labels, masks=masks, first_mask=settings.first_mask)
     proposals = Proposals.from_prompted(prompted, source, first_mask=settings.first_mask)
     threshold = settings.score_free_nms.get(source)
     if threshold is None:

@@ -8,10 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.errors import UserError
 from weaksam_cli.propose.assembly import AssemblySettings, assemble, clue_proposals
 from weaksam_cli.propose.grid import GridFilter
-from weaksam_cli.propose.proposals import SOURCES, Proposals, Source
-from weaksam_cli.propose.recipe import ClueSettings, ProposeRecipe, RegionTreeRecipe, SamRecipe
+from weaksam_cli.propose.proposals import CLUE_SOURCES, SOURCES, Proposals, Source
+from weaksam_cli.propose.recipe import (
+    ClueSettings,
+    ProposeRecipe,
+    RegionTreeRecipe,
+    SamRecipe,
+    SelectiveSearchRecipe,
+)
 from weaksam_cli.structures.boxes import score_free_nms
 from weaksam_cli.structures.types import Points
 
@@ -22,6 +29,8 @@ def build(recipe: ProposeRecipe, weights: Path | None, device: str) -> Propose:
     """Load the segmenter of a recipe once."""
     if isinstance(recipe, RegionTreeRecipe):
         return _region_tree(recipe)
+    if isinstance(recipe, SelectiveSearchRecipe):
+        return _selective_search(recipe)
     if weights is None:
         raise ValueError("a SAM recipe needs its checkpoint")
     return _sam(recipe, weights, device)
@@ -32,17 +41,28 @@ def _chosen(points: Mapping[Source, Points], clues: ClueSettings) -> dict[Source
 
 
 def _sam(recipe: SamRecipe, weights: Path, device: str) -> Propose:
+    from weaksam_cli.propose.precision import choose_dtype, set_precision
     from weaksam_cli.propose.sam import SamSegmenter
     from weaksam_cli.propose.sam_checkpoint import load_sam
 
+    if recipe.compile and not device.startswith("cuda"):
+        raise UserError(
+            f"torch.compile gains nothing on {device}",
+            where="propose recipe, compile",
+            remedy="Leave it out, or use --device cuda",
+        )
+    dtype = choose_dtype(recipe.precision, device)
     sam = load_sam(recipe.model, weights, device=device)
-    segmenter = SamSegmenter(sam, points_per_batch=recipe.points_per_batch)
+    set_precision(sam, dtype)
+    segmenter = SamSegmenter(sam, points_per_batch=recipe.points_per_batch, compiled=recipe.compile)
     settings = AssemblySettings(
         points_per_side=recipe.points_per_side,
         grid_filter=GridFilter(recipe.predicted_iou, recipe.stability, recipe.nms),
         first_mask=recipe.clues.first_mask,
         class_groups=recipe.clues.class_groups,
         score_free_nms={"cross": recipe.cross_nms},
+        deduplicate=recipe.deduplicate,
+        max_proposals=recipe.max_proposals,
     )
 
     def propose(image: NDArray[np.uint8], points: Mapping[Source, Points]) -> Proposals:
@@ -75,10 +95,26 @@ def _region_tree(recipe: RegionTreeRecipe) -> Propose:
         chosen = _chosen(points, recipe.clues)
         clues = [
             clue_proposals(segmenter, chosen[source], source, settings, masks=recipe.masks)
-            for source in SOURCES[1:]
+            for source in CLUE_SOURCES
             if source in chosen
         ]
         joined = Proposals.concatenate([grid, *clues])
         return joined.take(score_free_nms(joined.boxes, recipe.clue_nms, plus_one=False))
+
+    return propose
+
+
+def _selective_search(recipe: SelectiveSearchRecipe) -> Propose:
+    from weaksam_cli.propose.selective_search import selective_search
+
+    def propose(image: NDArray[np.uint8], points: Mapping[Source, Points]) -> Proposals:
+        boxes = selective_search(
+            image,
+            mode=recipe.mode,
+            max_side=recipe.max_side,
+            min_side=recipe.min_side,
+            max_boxes=recipe.max_boxes,
+        )
+        return Proposals.from_boxes(boxes, "search")
 
     return propose

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from weaksam_cli.structures.boxes import FloatArray, as_boxes
 from weaksam_cli.structures.types import PromptedMasks
 
-Source = Literal["grid", "coarse", "fine", "cross"]
-SOURCES: Final[tuple[Source, ...]] = ("grid", "coarse", "fine", "cross")
-"""The table that `Proposals.source` indexes, in the order of concatenation (spec 03 §5)."""
+Source = Literal["grid", "coarse", "fine", "cross", "search", "import"]
+CLUE_SOURCES: Final[tuple[Source, ...]] = ("coarse", "fine", "cross")
+"""Sources whose prompts are classification clues, in the order of concatenation (spec 03 §5)."""
+SOURCES: Final[tuple[Source, ...]] = ("grid", *CLUE_SOURCES, "search", "import")
+"""The table that `Proposals.source` indexes: prompted boxes, those of Selective Search, those of a foreign file."""
 
 MASK_TOKENS: Final = 3
 """Masks that a segmenter answers to one prompt: part, object, whole."""
@@ -30,8 +32,8 @@ class Proposals:
         prompt: int32 (n,), index of the prompt within its source; clue sources count single points first, then the
             class-wise groups.
         mask_token: int8 (n,), which of the prompt's three masks, 0 to 2.
-        predicted_iou: float32 (n,), the segmenter's own estimate of mask quality.
-        stability: float32 (n,), in [0, 1].
+        predicted_iou: float32 (n,), the segmenter's own estimate of mask quality; NaN where there is none.
+        stability: float32 (n,), in [0, 1]; NaN where nobody measured it.
         counts: n compressed RLE strings, or None when masks were not asked for.
 
     Raises:
@@ -88,6 +90,28 @@ class Proposals:
             none,
             none,
             [] if masks else None,
+        )
+
+    @classmethod
+    def from_boxes(
+        cls, boxes: FloatArray, source: Source, predicted_iou: NDArray[np.float32] | None = None
+    ) -> Proposals:
+        """Boxes that no prompt asked for: each counts as a prompt of its own, and what nobody estimated is NaN.
+
+        Args:
+            boxes: float32 (n, 4), xyxy pixel edges, in the order of their maker.
+            source: who made them.
+            predicted_iou: float32 (n,), where the maker gave estimates.
+        """
+        n = len(boxes)
+        unknown = np.full(n, np.nan, np.float32)
+        return cls(
+            boxes,
+            np.full(n, SOURCES.index(source), np.int8),
+            np.arange(n, dtype=np.int32),
+            np.zeros(n, np.int8),
+            unknown if predicted_iou is None else predicted_iou,
+            unknown,
         )
 
     @classmethod

@@ -9,6 +9,7 @@ from pydantic import Field
 from weaksam_cli.recipes import RecipeModel
 
 ClueSource = Literal["coarse", "fine", "cross"]
+SearchMode = Literal["single", "fast", "quality"]
 
 
 class ClueSettings(RecipeModel):
@@ -32,11 +33,16 @@ class SamRecipe(RecipeModel):
         model: which network; the checkpoint must fit it.
         weights: file name of the checkpoint, or its path.
         points_per_side: side of the grid; 0 for none.
-        points_per_batch: prompts decoded at once.
+        points_per_batch: prompts decoded at once on a GPU; on a CPU it is one.
         predicted_iou, stability, nms: filters of the grid's masks.
         cross_nms: score-free NMS over the boxes of cross-attention points.
         clues: prompts from classification clues.
+        deduplicate: of equal boxes keep the first; the published code keeps all.
+        max_proposals: keep at most this many, those of highest predicted IoU; null for all, as published.
         masks: store masks as RLE.
+        precision: number format of encoder and decoder. float32 gives the boxes of the published package; bfloat16 and
+            float16 are faster on a GPU and move some boxes; auto takes the fastest that the device has.
+        compile: run the encoder through torch.compile, on CUDA only; pays from some hundred pictures on.
     """
 
     method: Literal["sam"] = "sam"
@@ -49,7 +55,11 @@ class SamRecipe(RecipeModel):
     nms: float = Field(default=0.3, ge=0, le=1)
     cross_nms: float = Field(default=0.9, ge=0, le=1)
     clues: ClueSettings = ClueSettings()
+    deduplicate: bool = False
+    max_proposals: int | None = Field(default=None, ge=1)
     masks: bool = False
+    precision: Literal["float32", "auto", "bfloat16", "float16"] = "float32"
+    compile: bool = False
 
 
 class RegionTreeRecipe(RecipeModel):
@@ -69,4 +79,21 @@ class RegionTreeRecipe(RecipeModel):
     masks: bool = False
 
 
-ProposeRecipe = SamRecipe | RegionTreeRecipe
+class SelectiveSearchRecipe(RecipeModel):
+    """Selective Search, which needs no prompts.
+
+    Attributes:
+        mode: how many segmentations and similarities are searched: single, fast or quality.
+        max_side: pictures whose longer side is larger are searched at this size; null for none.
+        min_side: boxes with a side below this many pixels are left out.
+        max_boxes: at most this many, the first in the order of the search; null for all.
+    """
+
+    method: Literal["selective-search"] = "selective-search"
+    mode: SearchMode = "fast"
+    max_side: int | None = Field(default=1024, ge=1)
+    min_side: int = Field(default=0, ge=0)
+    max_boxes: int | None = Field(default=None, ge=1)
+
+
+ProposeRecipe = SamRecipe | RegionTreeRecipe | SelectiveSearchRecipe

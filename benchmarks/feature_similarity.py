@@ -1,0 +1,173 @@
+"""How alike the proposals of a picture are to a network, for several sets of proposals of one run (spec 07 §6, Fig. 1).
+
+python benchmarks/feature_similarity.py runs/voc07-mini --variants ss plain --image 000012 --plot similarity.png
+
+Of every picture, min(n, 200) proposals of each set are drawn, n being the smallest set's number. Printed: the mean
+off-diagonal cosine of their RoI-pooled features and the mean IoU of their boxes, averaged over the pictures, and how the
+sets compare with the first on the same pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.artifacts.receipt import read_receipt
+from weaksam_cli.backbones.lite0 import Lite0, load_lite0
+from weaksam_cli.errors import UserError
+from weaksam_cli.eval.feature_similarity import cosine_matrix, mean_off_diagonal, sample_rows
+from weaksam_cli.eval.proposal_set import read_proposals
+from weaksam_cli.eval.roi_features import STRIDE, Layer, picture_maps
+from weaksam_cli.labels import Labels, read_labels
+from weaksam_cli.runs import RunDirectory
+from weaksam_cli.source import image_root, read_source
+from weaksam_cli.structures.boxes import FloatArray, iou
+
+MOST = 200
+SHORT_SIDE = 480
+"""Of the pictures as the network sees them; the embedded detectors' own."""
+PLAIN = "plain"
+LAYERS: tuple[Layer, ...] = ("head", "stride16")
+LAYER_TEXT = {
+    "head": "1280 channels after ReLU6, never negative",
+    "stride16": "112 channels of a linear bottleneck, of either sign",
+}
+Matrix = NDArray[np.float32]
+Boxes = Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Of `count` proposals of one picture and set: cosine matrices (n, n) by layer, and the mean IoU of their boxes."""
+
+    count: int
+    cosines: dict[Layer, Matrix]
+    overlap: float
+
+
+def read_sets(run: Path, split: str, variants: Sequence[str]) -> dict[str, Boxes]:
+    """Name of the set to its boxes by picture; the name is that of its recipe, and of its variant where it has one."""
+    directory = RunDirectory(run)
+    sets: dict[str, Boxes] = {}
+    for variant in variants or [name or PLAIN for name in directory.variants_of("propose")]:
+        name = "" if variant == PLAIN else variant
+        path = directory.with_variant("propose", name).output("propose", split)
+        record = read_receipt(path)
+        if record is None:
+            raise UserError("there are no complete proposals", where=str(path), remedy="Run weaksam propose")
+        recipe = record.identity.recipe_name
+        sets[f"{recipe} ({name})" if recipe in sets else recipe] = read_proposals(path).boxes
+    return sets
+
+
+def compare(
+    backbone: Lite0, labels: Labels, sets: Mapping[str, Boxes], key: str, seed: int
+) -> dict[str, Similarity]:
+    """Every set's similarities in one picture."""
+    image = labels.read_image(labels.by_key()[key])
+    maps = picture_maps(backbone, image, SHORT_SIDE)
+    most = min(MOST, *(len(boxes[key]) for boxes in sets.values()))
+    found = {}
+    for name, boxes in sets.items():
+        rows = boxes[key][sample_rows(len(boxes[key]), most, seed, key)]
+        cosines = {layer: cosine_matrix(maps.pool(layer, rows)) for layer in LAYERS}
+        found[name] = Similarity(most, cosines, mean_off_diagonal(iou(rows, rows)))
+    return found
+
+
+def table(means: Mapping[str, Sequence[float]], overlaps: Mapping[str, Sequence[float]]) -> str:
+    """A row a set: mean and deviation over pictures, and the comparison with the first set on the same pictures."""
+    lines = ["| proposals | mean cosine | deviation | less than the first | in of the pictures | mean IoU |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    first = np.asarray(next(iter(means.values())))
+    for number, (name, values) in enumerate(means.items()):
+        gain = first - np.asarray(values)
+        error = np.nanstd(gain) / np.sqrt(max(np.isfinite(gain).sum(), 1))
+        paired = f"{np.nanmean(gain):.3f} ± {error:.3f} | {100 * np.nanmean(gain > 0):.0f} %"
+        lines.append(
+            f"| {name} | {np.nanmean(values):.3f} | {np.nanstd(values):.3f} | {paired if number else '- | -'} "
+            f"| {np.nanmean(overlaps[name]):.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def measure(
+    backbone: Lite0, labels: Labels, sets: Mapping[str, Boxes], keys: Sequence[str], seed: int
+) -> str:
+    """The tables of both layers over the pictures `keys`."""
+    means: dict[Layer, dict[str, list[float]]] = {layer: {name: [] for name in sets} for layer in LAYERS}
+    overlaps: dict[str, list[float]] = {name: [] for name in sets}
+    drawn: list[int] = []
+    for key in keys:
+        compared = compare(backbone, labels, sets, key, seed)
+        drawn.append(next(iter(compared.values())).count)
+        for name, found in compared.items():
+            overlaps[name].append(found.overlap)
+            for layer, cosines in found.cosines.items():
+                means[layer][name].append(mean_off_diagonal(cosines))
+    lines = [f"{len(keys)} images, {np.mean(drawn):.1f} proposals of each set an image, seed {seed}"]
+    for layer in LAYERS:
+        lines += [
+            f"\nlite0 (ImageNet), {layer}: {LAYER_TEXT[layer]}, stride {STRIDE[layer]}; RoIAlign 7 x 7\n"
+        ]
+        lines += [table(means[layer], overlaps)]
+    return "\n".join(lines)
+
+
+def draw(found: Mapping[str, Similarity], layer: Layer, key: str) -> bytes:
+    """The cosine matrices of one picture side by side, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(found) + 0.8, 4.5), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(found), squeeze=False)[0]
+    low = min(0.0, *(float(item.cosines[layer].min()) for item in found.values()))
+    for (name, item), panel in zip(found.items(), axes, strict=True):
+        matrix = item.cosines[layer]
+        shown = panel.imshow(matrix, vmin=low, vmax=1, cmap="viridis", interpolation="nearest")
+        panel.set_title(f"{name}: mean {mean_off_diagonal(matrix):.2f}")
+        panel.set_xlabel("proposal")
+    axes[0].set_ylabel("proposal")
+    figure.colorbar(shown, ax=axes, label="cosine similarity of RoI features", shrink=0.9)
+    figure.suptitle(f"Feature similarity of {item.count} proposals each, image {key}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument(
+        "--variants", nargs="*", default=[], help="all that are there unless told; `plain`: none"
+    )
+    parser.add_argument("--split", default="trainval")
+    parser.add_argument("--pictures", type=int, help="how many, evenly spaced; all unless told")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--image", help="picture of the heat maps; the first unless told")
+    parser.add_argument("--plot", type=Path, help="PNG of the heat maps")
+    options = parser.parse_args()
+    labels = read_labels(
+        options.run / "labels" / f"{options.split}.json", image_root(options.run, read_source(options.run))
+    )
+    sets = read_sets(options.run, options.split, options.variants)
+    keys = [key for key in labels.keys if all(key in boxes for boxes in sets.values())]
+    backbone = load_lite0()
+    if options.plot is not None:
+        image = options.image or keys[0]
+        options.plot.write_bytes(draw(compare(backbone, labels, sets, image, options.seed), "head", image))
+    wanted = len(keys) if options.pictures is None else min(options.pictures, len(keys))
+    chosen = [keys[index] for index in np.linspace(0, len(keys) - 1, wanted).astype(int)]
+    sys.stdout.write(measure(backbone, labels, sets, chosen, options.seed) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Which image of a split does a name in a foreign file mean?"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import numpy as np
+
+from weaksam_cli.errors import UserError
+from weaksam_cli.labels import Labels
+
+_SHOWN: Final = 3
+_COCO_PREFIX: Final = re.compile(r"COCO_\w+_(?=\d+$)", re.ASCII)
+
+
+def digits_id(key: str) -> int | None:
+    """VOC's ids as integers, as the published code writes them: 000005 is 5, 2008_000021 is 2008000021."""
+    digits = key.replace("_", "")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else None
+
+
+@dataclass(frozen=True)
+class ImageNames:
+    """The images of a split by all the names that files of other programs use for them.
+
+    Attributes:
+        source: the file that they are known from, for messages.
+        keys: keys of the images, in order.
+        ids: key -> integer id, where it has one.
+        by_text: key, file name, stem (where it is unique) or id in digits -> key.
+        by_digits: id -> key, where the digits of the file name are the id.
+    """
+
+    source: str
+    keys: tuple[str, ...]
+    ids: dict[str, int]
+    by_text: dict[str, str]
+    by_digits: dict[int, str]
+
+    @classmethod
+    def of_labels(cls, labels: Labels) -> ImageNames:
+        """From a labels artifact, which gives each image its integer id."""
+        images = labels.file.images
+        files = {image.key: image.file_name for image in images}
+        return cls._build(labels.path, files, {image.key: image.id for image in images})
+
+    @classmethod
+    def of_keys(cls, source: Path, keys: Sequence[str]) -> ImageNames:
+        """From keys alone: only VOC's have an id, their digits."""
+        ids = {key: digits_id(key) for key in keys}
+        return cls._build(
+            source, {key: key for key in keys}, {key: item for key, item in ids.items() if item is not None}
+        )
+
+    @classmethod
+    def _build(cls, source: Path, files: dict[str, str], ids: dict[str, int]) -> ImageNames:
+        stems = {key: PurePosixPath(name).stem for key, name in files.items()}
+        count = Counter(stems.values())
+        by_text = {} if _is_running(ids) else {str(identifier): key for key, identifier in ids.items()}
+        by_text |= {stem: key for key, stem in stems.items() if count[stem] == 1}
+        by_text |= {name: key for key, name in files.items()}
+        by_text |= {key: key for key in files}
+        digits = {key: digits_id(_COCO_PREFIX.sub("", stem)) for key, stem in stems.items()}
+        by_digits = {identifier: key for key, identifier in ids.items() if digits[key] == identifier}
+        return cls(source.name, tuple(files), ids, by_text, by_digits)
+
+    def resolve(self, names: Iterable[object], *, where: str) -> list[str | None]:
+        """The key that each name means, or None for an image of another split.
+
+        A text is a key, a file name, its stem with or without COCO's prefix, or an id in digits; an integer is an id.
+        A running number that `weaksam data` gave an image is never meant by a text: 000012 is no twelfth image.
+
+        Raises:
+            UserError: a name that is neither text nor integer; two names for one image.
+        """
+        by_id = {identifier: key for key, identifier in self.ids.items()}
+        found: list[str | None] = []
+        seen: dict[str, object] = {}
+        for name in names:
+            key = self._find(name, by_id, where)
+            if key is not None and key in seen:
+                raise UserError(
+                    f"{seen[key]!r} and {name!r} are both image {key!r} of {self.source}",
+                    where=where,
+                    remedy="Every image stands once in a file",
+                )
+            if key is not None:
+                seen[key] = name
+            found.append(key)
+        return found
+
+    def _find(self, name: object, by_id: dict[int, str], where: str) -> str | None:
+        if isinstance(name, str):
+            identifier = digits_id(_COCO_PREFIX.sub("", name))
+            return self.by_text.get(name) or (None if identifier is None else self.by_digits.get(identifier))
+        if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
+            return by_id.get(int(name))
+        raise UserError(f"expected image ids as text or integers, met {name!r}", where=where)
+
+    def first(self) -> str:
+        """The first images with their ids, for messages: `'a.jpg' (id 1), 'b.jpg' (id 2), ...`."""
+        shown = [
+            f"{key!r} (id {self.ids[key]})" if key in self.ids else repr(key) for key in self.keys[:_SHOWN]
+        ]
+        return ", ".join(shown) + (", ..." if len(self.keys) > _SHOWN else "")
+
+
+def _is_running(ids: dict[str, int]) -> bool:
+    """Are these the numbers 1 to n that images without ids are given?"""
+    return list(ids.values()) == list(range(1, len(ids) + 1))
+
+
+def first_names(names: Iterable[object]) -> str:
+    """The first few names, for messages."""
+    iterator: Iterator[object] = iter(names)
+    shown = [repr(name) for name in islice(iterator, _SHOWN)]
+    return ", ".join(shown) + (", ..." if next(iterator, None) is not None else "")
+
+
+def read_order(path: Path) -> list[str]:
+    """The names in a list of images, one a line; blank lines are passed over.
+
+    Raises:
+        UserError: a missing, unreadable or empty list.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path), remedy="Check --order") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise UserError("the list names no image", where=str(path))
+    return names

@@ -1,0 +1,156 @@
+"""Recall against the number of proposals: order, budgets, and that more proposals never find fewer objects."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from weaksam_cli.errors import UserError
+from weaksam_cli.eval.conventions import PUBLISHED_RECALL
+from weaksam_cli.eval.matching import greedy_one_to_one
+from weaksam_cli.eval.proposal_recall import proposal_recall
+from weaksam_cli.eval.recall_curve import RecallCurve, best_first, recall_curve
+from weaksam_cli.structures.boxes import as_boxes
+from weaksam_cli.structures.types import GroundTruth
+
+THRESHOLDS = (0.5, 0.75, 0.9)
+
+
+def objects(boxes: Any, difficult: Any = None) -> GroundTruth:
+    n = len(boxes)
+    flags = np.zeros(n, bool) if difficult is None else np.asarray(difficult, bool)
+    return GroundTruth(as_boxes(boxes), np.zeros(n, np.int32), flags)
+
+
+def squares(*starts: int) -> list[list[int]]:
+    """Boxes of 10 x 10 pixels that begin at these columns."""
+    return [[start, 0, start + 10, 10] for start in starts]
+
+
+@pytest.mark.parametrize(
+    ("scores", "order"),
+    [
+        ([], []),
+        ([0.3], [0]),
+        ([0.2, 0.9, 0.5], [1, 2, 0]),
+        ([0.5, 0.9, 0.5, 0.5], [1, 0, 2, 3]),
+        ([np.nan, 0.1, np.nan, 0.2], [3, 1, 0, 2]),
+        ([np.nan, np.nan], [0, 1]),
+    ],
+)
+def test_the_best_come_first(scores: list[float], order: list[int]) -> None:
+    boxes = as_boxes(squares(*range(len(scores))))
+    met = best_first(boxes, np.asarray(scores, np.float32))
+    assert met.tolist() == boxes[order].tolist()
+
+
+def test_a_curve_by_hand() -> None:
+    truth = {"a": objects(squares(0, 20)), "b": objects(squares(0))}
+    proposals = {
+        "a": as_boxes([*squares(50, 0), [20, 0, 30, 8]]),  # nothing, the first, 0.8 of the second
+        "b": as_boxes(squares(0)),
+    }
+    met = recall_curve(truth, proposals, budgets=(1, 2, 10, None), thresholds=(0.5, 0.9))
+    assert met.budgets == (1, 2, 10, None)
+    assert met.mean_counts == (1, 1.5, 2, 2)
+    assert met.recall[0.5] == pytest.approx((1 / 3, 2 / 3, 1, 1))
+    assert met.recall[0.9] == pytest.approx((1 / 3, 2 / 3, 2 / 3, 2 / 3))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
+def test_any_number_of_proposals(n: int) -> None:
+    boxes = squares(0, 20, 40, 60, 80, 100)
+    met = recall_curve(
+        {"a": objects(boxes)}, {"a": as_boxes((boxes + boxes)[:n])}, budgets=(1, 5, None), thresholds=(0.5,)
+    )
+    assert met.recall[0.5] == pytest.approx([min(n, kept, 6) / 6 for kept in (1, 5, 7)])
+    assert met.mean_counts == (min(n, 1), min(n, 5), n)
+
+
+def test_pictures_without_proposals() -> None:
+    truth = {"a": objects(squares(0)), "b": objects(squares(0))}
+    proposals = {"a": as_boxes(squares(0))}
+    strict = recall_curve(truth, proposals, budgets=(1, None), thresholds=(0.5,))
+    loose = recall_curve(truth, proposals, budgets=(1, None), thresholds=(0.5,), strict_denominator=False)
+    assert strict.recall[0.5] == (0.5, 0.5)
+    assert loose.recall[0.5] == (1, 1)
+    assert strict.mean_counts == loose.mean_counts == (0.5, 0.5)
+
+
+def test_difficult_objects_can_be_left_out() -> None:
+    truth = {"a": objects(squares(0, 20), [False, True])}
+    met = recall_curve(
+        truth, {"a": as_boxes(squares(0))}, budgets=(None,), thresholds=(0.5,), include_difficult=False
+    )
+    assert met.recall[0.5] == (1,)
+
+
+def test_nothing_to_find() -> None:
+    met = recall_curve({}, {}, budgets=(1, None), thresholds=(0.5,))
+    assert np.isnan(met.recall[0.5]).all()
+    assert met.mean_counts == (0, 0)
+    with pytest.raises(UserError, match="proposals: 1 pictures"):
+        recall_curve({}, {"a": as_boxes([])}, budgets=(1,), thresholds=(0.5,))
+
+
+def test_the_results_file_gives_the_curve_back() -> None:
+    curve = RecallCurve((5, None), (5.0, 7.25), {0.5: (0.25, 0.5), 0.75: (float("nan"), 0.125)})
+    text = json.dumps(curve.as_json(), allow_nan=False)
+    met = RecallCurve.from_json(json.loads(text))
+    assert (met.budgets, met.mean_counts, met.recall[0.5]) == (
+        curve.budgets,
+        curve.mean_counts,
+        curve.recall[0.5],
+    )
+    assert np.isnan(met.recall[0.75][0])
+    assert met.recall[0.75][1] == 0.125
+
+
+@given(
+    overlap=hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(0, 7), st.integers(0, 7)),
+        elements=st.sampled_from([0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0]),
+    )
+)
+def test_a_further_proposal_makes_no_object_worse_off(overlap: Any) -> None:
+    steps = [greedy_one_to_one(overlap[:, :kept]) for kept in range(overlap.shape[1] + 1)]
+    for before, after in pairwise(steps):
+        assert (after >= before).all()
+
+
+def test_a_further_object_can_take_a_proposal_from_another() -> None:
+    overlap = np.asarray([[0.6], [0.9]])
+    assert greedy_one_to_one(overlap[:1]).tolist() == [0.6]
+    assert greedy_one_to_one(overlap).tolist() == [-1, 0.9]
+
+
+BOXES = hnp.arrays(np.int64, st.tuples(st.integers(0, 7), st.just(4)), elements=st.integers(0, 6)).map(
+    lambda drawn: as_boxes(np.concatenate([drawn[:, :2], drawn[:, :2] + drawn[:, 2:] + 1], axis=1))
+)
+
+
+@given(pictures=st.lists(st.tuples(BOXES, BOXES), max_size=3), strict=st.booleans())
+def test_curves_never_fall_and_end_at_the_recall_of_all(pictures: Any, strict: bool) -> None:
+    truth = {str(index): objects(wanted) for index, (wanted, _) in enumerate(pictures)}
+    proposals = {str(index): boxes for index, (_, boxes) in enumerate(pictures)}
+    how: dict[str, Any] = {
+        "thresholds": THRESHOLDS,
+        "strict_denominator": strict,
+        "convention": PUBLISHED_RECALL,
+    }
+    met = recall_curve(truth, proposals, budgets=(1, 2, 3, 6, None), **how)
+    whole = proposal_recall(truth, proposals, **how)
+    for threshold in THRESHOLDS:
+        values = np.asarray(met.recall[threshold])
+        assert np.array_equal(values[-1], whole.recall[threshold], equal_nan=True)
+        assert np.isnan(values).all() or (np.diff(values) >= 0).all()
+    assert met.mean_counts[-1] == whole.mean_count
+    assert (np.diff(met.mean_counts) >= 0).all()
