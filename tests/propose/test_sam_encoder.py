@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.propose.conftest import build_tiny_sam
 from torch import Tensor
 
-from tests.propose.conftest import build_tiny_sam
 from weaksam_cli.propose import sam_encoder
 from weaksam_cli.propose.sam_encoder import chunked_attention, encode, fused_attention
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -58,7 +59,9 @@ def read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
             remedy="Run `weaksam doctor` to see where weights are looked for.",
         )
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        # Mapped weights are in memory once, however many processes work on a CPU; only the zip format can be mapped.
+        mapped = zipfile.is_zipfile(checkpoint)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UserError("not a file of weights alone", where=where, remedy=_REMEDY) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
