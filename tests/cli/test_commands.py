@@ -24,6 +24,9 @@ COMMANDS = (
     "status",
     "inspect",
     "doctor",
+    "weights",
+    "export",
+    "import",
 )
 
 
@@ -80,7 +83,7 @@ def test_dry_run_prints_the_whole_recipe_and_changes_nothing(labelled: Path) -> 
 MISTAKES = {
     "stage without its input": (("prompt",), "cam/trainval.h5 is missing. Make it first: weaksam cam"),
     "unknown split": (("cam", "--split", "trainvl"), "did you mean 'trainval'? Allowed: trainval, test"),
-    "unknown recipe": (("cam", "--recipe", "lite1"), "did you mean 'lite0'? Allowed: lite0"),
+    "unknown recipe": (("cam", "--recipe", "lite1"), "did you mean 'lite0'? Allowed: "),
     "missing recipe file": (("cam", "--recipe", "my.yaml"), "my.yaml: there is no such recipe file"),
     "unknown key": (("prompt", "--set", "fine.windw=3"), "unknown key 'fine.windw', did you mean 'window'?"),
     "bad value": (("prompt", "--set", "fine.threshold=3"), "less than or equal to 1, met 3"),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from weaksam_cli.cam.clip_es.vocabulary import Synonyms
 from weaksam_cli.recipes import RecipeModel
 
 Side = Annotated[int, Field(ge=32)]
@@ -78,3 +79,53 @@ class Lite0Recipe(RecipeModel):
     fine: FineSettings = FineSettings()
     label_source: Literal["auto", "given", "predicted"] = "auto"
     predicted_threshold: float = Field(default=0.3776, gt=0, lt=1)
+
+
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
+"""A prompt with one `{}` for the name of a class."""
+
+
+class AffinitySettings(RecipeModel):
+    """Fine maps of CLIP-ES: coarse ones spread along attention.
+
+    Attributes:
+        blocks: the attention of how many blocks is averaged, counted from the end.
+        rounds: how often columns, then rows, are normalised.
+        box_threshold: cells above this fraction of a map's largest value make the boxes that values spread from.
+        cover_border: let boxes reach the last column and row, which the published code never does.
+    """
+
+    blocks: int = Field(default=8, ge=1)
+    rounds: int = Field(default=3, ge=1)
+    box_threshold: float = Field(default=0.4, ge=0, lt=1)
+    cover_border: bool = False
+
+
+class ClipEsRecipe(RecipeModel):
+    """CLIP-ES: Grad-CAM of a frozen CLIP against background names, spread along its attention; nothing is trained.
+
+    Attributes:
+        weights: file name of CLIP's checkpoint, or its path.
+        templates: prompts; a class's text embedding is the mean over them.
+        synonyms: the table of words that CLIP reads for classes; names that are not in it are read as they are.
+        class_prompts: class name -> the words that CLIP reads for it, before any table.
+        background: names of what is no class; null for the published ones. Words of class names are left out of them.
+        max_side: a picture whose longer side is larger is shrunk to it; the published code shows all at full size.
+        half_positions: round interpolated position embeddings to float16, as published.
+        affinity: how fine maps are made.
+        label_source: whose classes get maps: `auto` takes labels in training splits and predictions in others.
+        predicted_threshold: probability (softmax over all classes and backgrounds) from which a class is predicted; the
+            best class always is.
+    """
+
+    method: Literal["clip-es"] = "clip-es"
+    weights: str = "ViT-B-16.pt"
+    templates: Annotated[tuple[Template, ...], Field(min_length=1)] = ("a clean origami {}.",)
+    synonyms: Synonyms = "voc"
+    class_prompts: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    background: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    max_side: Side = 1024
+    half_positions: bool = True
+    affinity: AffinitySettings = AffinitySettings()
+    label_source: Literal["auto", "given", "predicted"] = "auto"
+    predicted_threshold: float = Field(default=0.1, gt=0, lt=1)

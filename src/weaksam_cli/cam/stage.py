@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.schema import Column, Format, ImageRows
 from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.cam.clip_es.products import clip_es_products
 from weaksam_cli.cam.lite0_images import class_maps
-from weaksam_cli.cam.recipe import Lite0Recipe
+from weaksam_cli.cam.recipe import ClipEsRecipe, Lite0Recipe
 from weaksam_cli.errors import UserError
 from weaksam_cli.execution import ImageFunction
 from weaksam_cli.formats import KINDS, cam_format
@@ -168,9 +169,19 @@ class CamStage:
     name: ClassVar[str] = "cam"
     version: ClassVar[int] = 1
     train_only: ClassVar[bool] = False
-    recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {"lite0": Lite0Recipe}
+    recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {
+        "lite0": Lite0Recipe,
+        "clip-es": ClipEsRecipe,
+    }
 
-    def products(self, recipe: Lite0Recipe, context: Context, split: str) -> Iterator[Product]:
+    def products(self, recipe: Lite0Recipe | ClipEsRecipe, context: Context, split: str) -> Iterator[Product]:
+        """What the method makes for a split, its maps last."""
+        if isinstance(recipe, ClipEsRecipe):
+            yield from clip_es_products(recipe, context, split)
+        else:
+            yield from self._lite0_products(recipe, context, split)
+
+    def _lite0_products(self, recipe: Lite0Recipe, context: Context, split: str) -> Iterator[Product]:
         """Backbone (when it is fine-tuned), pooled features and head of the training split; then maps of this split."""
         folder, train = context.run.folder("cam"), context.train_split()
         root = image_root(context.run.root, context.source())
