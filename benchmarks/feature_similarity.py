@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.backbones.lite0 import Lite0, load_lite0
@@ -28,7 +29,7 @@ from weaksam_cli.eval.roi_features import STRIDE, Layer, picture_maps
 from weaksam_cli.labels import Labels, read_labels
 from weaksam_cli.runs import RunDirectory
 from weaksam_cli.source import image_root, read_source
-from weaksam_cli.structures.boxes import FloatArray, iou
+from weaksam_cli.structures.boxes import FloatArray, area, iou
 
 MOST = 200
 SHORT_SIDE = 480
@@ -52,8 +53,11 @@ class Similarity:
     overlap: float
 
 
-def read_sets(run: Path, split: str, variants: Sequence[str]) -> dict[str, Boxes]:
-    """Name of the set to its boxes by picture; the name is that of its recipe, and of its variant where it has one."""
+def read_sets(run: Path, split: str, variants: Sequence[str], min_side: float) -> dict[str, Boxes]:
+    """Name of the set to its boxes by picture; the name is that of its recipe, with the variant where recipes repeat.
+
+    Boxes with a side below `min_side` pixels are left out, and the largest come first.
+    """
     directory = RunDirectory(run)
     sets: dict[str, Boxes] = {}
     for variant in variants or [name or PLAIN for name in directory.variants_of("propose")]:
@@ -63,8 +67,17 @@ def read_sets(run: Path, split: str, variants: Sequence[str]) -> dict[str, Boxes
         if record is None:
             raise UserError("there are no complete proposals", where=str(path), remedy="Run weaksam propose")
         recipe = record.identity.recipe_name
-        sets[f"{recipe} ({name})" if recipe in sets else recipe] = read_proposals(path).boxes
+        boxes = read_proposals(path).boxes
+        sets[f"{recipe} ({name})" if recipe in sets else recipe] = {
+            key: largest_first(found, min_side) for key, found in boxes.items()
+        }
     return sets
+
+
+def largest_first(boxes: FloatArray, min_side: float) -> FloatArray:
+    """Boxes (n, 4) with no side below `min_side`, by decreasing area, so that heat maps have an order to show."""
+    large = boxes[((boxes[:, 2:] - boxes[:, :2]) >= min_side).all(axis=1)]
+    return large[np.argsort(-area(large), kind="stable")]
 
 
 def compare(
@@ -123,23 +136,29 @@ def measure(
 
 def draw(found: Mapping[str, Similarity], layer: Layer, key: str) -> bytes:
     """The cosine matrices of one picture side by side, as a PNG."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(found) + 0.8, 4.5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(found), squeeze=False)[0]
+    # Few colours, and with them a small palette, keep the many single cells below 200 kB.
+    colours = colormaps["viridis"].resampled(20)
     low = min(0.0, *(float(item.cosines[layer].min()) for item in found.values()))
     for (name, item), panel in zip(found.items(), axes, strict=True):
         matrix = item.cosines[layer]
-        shown = panel.imshow(matrix, vmin=low, vmax=1, cmap="viridis", interpolation="nearest")
-        panel.set_title(f"{name}: mean {mean_off_diagonal(matrix):.2f}")
-        panel.set_xlabel("proposal")
-    axes[0].set_ylabel("proposal")
+        shown = panel.imshow(matrix, vmin=low, vmax=1, cmap=colours, interpolation="nearest")
+        panel.set_title(f"{name}: mean {mean_off_diagonal(matrix):.3f} off the diagonal", fontsize="medium")
+        panel.set_xlabel("proposal, the largest first")
+    axes[0].set_ylabel("proposal, the largest first")
     figure.colorbar(shown, ax=axes, label="cosine similarity of RoI features", shrink=0.9)
     figure.suptitle(f"Feature similarity of {item.count} proposals each, image {key}")
+    canvas.draw()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128).save(
+        buffer, "PNG", optimize=True
+    )
     return buffer.getvalue()
 
 
@@ -151,6 +170,9 @@ def main() -> None:
     )
     parser.add_argument("--split", default="trainval")
     parser.add_argument("--pictures", type=int, help="how many, evenly spaced; all unless told")
+    parser.add_argument(
+        "--min-side", type=float, default=0, help="leave out boxes with a shorter side (pixels)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image", help="picture of the heat maps; the first unless told")
     parser.add_argument("--plot", type=Path, help="PNG of the heat maps")
@@ -158,11 +180,13 @@ def main() -> None:
     labels = read_labels(
         options.run / "labels" / f"{options.split}.json", image_root(options.run, read_source(options.run))
     )
-    sets = read_sets(options.run, options.split, options.variants)
+    sets = read_sets(options.run, options.split, options.variants, options.min_side)
     keys = [key for key in labels.keys if all(key in boxes for boxes in sets.values())]
     backbone = load_lite0()
     if options.plot is not None:
         image = options.image or keys[0]
+        if image not in keys:
+            parser.error(f"--image {image}: not a picture with proposals of every set, as {keys[0]} is")
         options.plot.write_bytes(draw(compare(backbone, labels, sets, image, options.seed), "head", image))
     wanted = len(keys) if options.pictures is None else min(options.pictures, len(keys))
     chosen = [keys[index] for index in np.linspace(0, len(keys) - 1, wanted).astype(int)]
