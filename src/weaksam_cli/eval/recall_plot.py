@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,9 @@ def draw_recall(curves: Mapping[str, RecallCurve], title: str) -> bytes:
     axes[len(axes) // 2].set_xlabel("proposals kept of an image, the best first (mean, log scale)")
     figure.suptitle(title, fontsize="large")
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3), frameon=False)
+    rows = math.ceil(len(names) / 3)
+    columns = math.ceil(len(names) / rows)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

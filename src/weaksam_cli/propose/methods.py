@@ -99,7 +99,9 @@ def _region_tree(recipe: RegionTreeRecipe) -> Propose:
             if source in chosen
         ]
         joined = Proposals.concatenate([grid, *clues])
-        return joined.take(score_free_nms(joined.boxes, recipe.clue_nms, plus_one=False))
+        kept = np.arange(len(joined)) < len(grid)
+        kept[score_free_nms(joined.boxes, recipe.clue_nms, plus_one=False)] = True
+        return joined.take(kept)
 
     return propose
 

@@ -83,7 +83,7 @@ class ProposeStage:
     """Class-agnostic boxes."""
 
     name: ClassVar[str] = "propose"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     train_only: ClassVar[bool] = False
     recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {
         "sam": SamRecipe,
