@@ -109,7 +109,8 @@ def shape_differences(path: Path, network: str) -> str:
     import torch
     from segment_anything import sam_model_registry
 
-    from weaksam_cli.propose.sam_checkpoint import mismatches, read_state_dict
+    from weaksam_cli.propose.sam_checkpoint import read_state_dict
+    from weaksam_cli.state_dicts import mismatches
 
     try:
         state = read_state_dict(path)

@@ -16,9 +16,9 @@ from weaksam_cli.propose.sam_checkpoint import (
     ENCODER_WIDTHS,
     load_sam,
     load_weights,
-    mismatches,
     read_state_dict,
 )
+from weaksam_cli.state_dicts import mismatches
 
 Factory = Callable[[int], Any]
 

@@ -209,10 +209,10 @@ def _check_format(handle: h5py.File, path: Path, form: Format | None) -> None:
             where=str(path),
             remedy="give the artifact of the right stage",
         )
-    version = int(handle.attrs["format_version"])
-    if version > form.version:
+    version, newest = int(handle.attrs["format_version"]), max(form.version, form.newest)
+    if version > newest:
         raise UserError(
-            f"has format version {version}, this program reads up to {form.version}",
+            f"has format version {version}, this program reads up to {newest}",
             where=str(path),
             remedy="install a newer weaksam-cli",
         )

@@ -26,10 +26,11 @@ class Format:
 
     Attributes:
         name: format name, the root attribute `format`.
-        version: format version; a reader refuses a newer one.
+        version: format version that is written.
         columns: one entry per row; rows of all images are concatenated, image i owns rows offsets[i]:offsets[i+1].
         image_columns: one entry per image.
         blobs: flat one-dimensional values of varying length per row; `<name>_offsets` (n_rows + 1) delimits them.
+        newest: the newest version that can be read, where it is newer than `version`; a reader refuses a newer one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Format:
     columns: tuple[Column, ...]
     image_columns: tuple[Column, ...] = ()
     blobs: tuple[Column, ...] = ()
+    newest: int = 0
 
 
 @dataclass(frozen=True)

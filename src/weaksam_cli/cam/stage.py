@@ -16,6 +16,8 @@ from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cam.clip_es.products import clip_es_products
 from weaksam_cli.cam.lite0_images import class_maps
 from weaksam_cli.cam.recipe import ClipEsRecipe, Lite0Recipe
+from weaksam_cli.cam.vit_products import vit_products
+from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
 from weaksam_cli.errors import UserError
 from weaksam_cli.execution import ImageFunction
 from weaksam_cli.formats import KINDS, cam_format
@@ -172,12 +174,18 @@ class CamStage:
     recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {
         "lite0": Lite0Recipe,
         "clip-es": ClipEsRecipe,
+        "weaktr": WeakTrRecipe,
+        "mctformer": MCTformerRecipe,
     }
 
-    def products(self, recipe: Lite0Recipe | ClipEsRecipe, context: Context, split: str) -> Iterator[Product]:
+    def products(
+        self, recipe: Lite0Recipe | ClipEsRecipe | VitRecipe, context: Context, split: str
+    ) -> Iterator[Product]:
         """What the method makes for a split, its maps last."""
         if isinstance(recipe, ClipEsRecipe):
             yield from clip_es_products(recipe, context, split)
+        elif isinstance(recipe, VitRecipe):
+            yield from vit_products(recipe, context, split)
         else:
             yield from self._lite0_products(recipe, context, split)
 

@@ -164,8 +164,41 @@ def _propose(
             propose_folder(images, output, common, console)
 
 
+def _cam(
+    dataset: opt.DatasetOption = None,
+    split: opt.SplitOption = None,
+    run_dir: opt.RunDirOption = None,
+    recipe: opt.RecipeOption = None,
+    overrides: opt.SetOption = None,
+    profile: opt.ProfileOption = None,
+    variant: opt.VariantOption = None,
+    inputs: opt.InputOption = None,
+    device: opt.DeviceOption = None,
+    workers: opt.WorkersOption = None,
+    seed: opt.SeedOption = None,
+    weights_dir: opt.WeightsOption = None,
+    fit: opt.FitOption = False,
+    overwrite: opt.OverwriteOption = False,
+    dry_run: opt.DryRunOption = False,
+    strict: opt.StrictOption = False,
+    json: opt.JsonOption = False,
+    quiet: opt.QuietOption = False,
+) -> None:
+    """Class activation maps from image-level labels (reads labels, writes cam/*.h5)."""
+    common = opt.CommonOptions(
+        dataset, split, run_dir, recipe, tuple(overrides or ()), profile, variant, tuple(inputs or ()), device,
+        workers, seed, weights_dir, overwrite, dry_run, strict, json, quiet, fit=fit,
+    )  # fmt: skip
+    console = common.console()
+    with guarded(console):
+        from weaksam_cli.cli.run import run_one_stage
+
+        run_one_stage("cam", common, console)
+
+
+_OWN_COMMANDS: dict[str, Callable[..., None]] = {"cam": _cam, "propose": _propose}
 for _stage in _STAGE_HELP:
-    app.command(_stage)(_propose if _stage == "propose" else _stage_command(_stage))
+    app.command(_stage)(_OWN_COMMANDS.get(_stage) or _stage_command(_stage))
 
 
 @app.command("all")

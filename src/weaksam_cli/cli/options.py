@@ -83,6 +83,14 @@ ShardOption = Annotated[
         rich_help_panel=_WORK,
     ),
 ]
+FitOption = Annotated[
+    bool,
+    typer.Option(
+        "--fit",
+        help="Train the network on the dataset in place of loading the recipe's weights.",
+        rich_help_panel=_WORK,
+    ),
+]
 OverwriteOption = Annotated[
     bool,
     typer.Option(
@@ -124,6 +132,7 @@ class CommonOptions:
     json: bool = False
     quiet: bool = False
     shard: str | None = None
+    fit: bool = False
     settings: FileSettings | None = field(default=None, repr=False)
 
     def console(self) -> Console:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from weaksam_cli.cli.cam_fit import without_weights
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.console import Console
 from weaksam_cli.errors import UserError
@@ -25,6 +26,8 @@ def run_one_stage(name: str, options: CommonOptions, console: Console) -> None:
     """`weaksam STAGE`: choose the recipe, then make what is not fresh."""
     context = build_context(options, name, console)
     recipe_name = options.recipe or _profile_recipe(name, options, context, console)
+    if options.fit:
+        options = without_weights(options, recipe_name)
     stage = load_stage(name)
     splits = _splits(stage, options, context)
     _run(stage, recipe_name, options, _for_given_split(context, splits), splits)

@@ -14,6 +14,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from weaksam_cli.errors import UserError
+from weaksam_cli.state_dicts import mismatches
 
 SamVariant = Literal["vit_h", "vit_l", "vit_b"]
 
@@ -21,7 +22,6 @@ ENCODER_WIDTHS: Final[Mapping[int, SamVariant]] = {1280: "vit_h", 1024: "vit_l",
 """The width of the image encoder tells the variants apart (spec 03 §1)."""
 
 _WIDTH_KEY: Final = "image_encoder.pos_embed"
-_NAMED_KEYS: Final = 3
 _REMEDY: Final = (
     "Use a checkpoint published for segment-anything, and check its SHA-256 with `weaksam weights`."
 )
@@ -83,25 +83,6 @@ def load_weights(sam: Sam, state: Mapping[str, Tensor], *, where: str) -> None:
     sam.load_state_dict(dict(state), assign=True)
     sam.requires_grad_(False)
     sam.eval()
-
-
-def mismatches(wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
-    """What `state` lacks, has too much, or has in another shape; empty when it fits."""
-    missing = [key for key in wanted if key not in state]
-    unexpected = [key for key in state if key not in wanted]
-    differing = [
-        f"{key} {tuple(state[key].shape)} instead of {shape}"
-        for key, shape in wanted.items()
-        if key in state and tuple(state[key].shape) != shape
-    ]
-    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
-    return [f"{len(found)} tensors {kind}: {_first_few(found)}" for kind, found in groups if found]
-
-
-def _first_few(names: list[str]) -> str:
-    rest = len(names) - _NAMED_KEYS
-    listed = ", ".join(names[:_NAMED_KEYS])
-    return f"{listed} and {rest} more" if rest > 0 else listed
 
 
 def _remedy(state: Mapping[str, Tensor]) -> str:
