@@ -21,7 +21,8 @@ FACTS = ("file", "needed_by", "state", "path", "what", "origin", "url", "licence
 
 
 # ---------------------------------------------------------------- the catalogue that ships
-def test_list_where_nobody_looks_is_one_line_a_file(tmp_path: Path) -> None:
+def test_list_where_nobody_looks_is_one_line_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     result = weaksam("weights", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = [line for line in result.stdout.splitlines() if "sam_vit_h_4b8939.pth" in line]
