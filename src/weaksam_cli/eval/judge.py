@@ -97,7 +97,15 @@ class Judge:
             for key in artifact:
                 for kind, points in read_points(artifact, key).items():
                     by_kind[kind][key] = points
-        return measures.measure_points(truth, by_kind, self._labels.class_names, variant)
+        names = self._labels.class_names
+        found = measures.measure_points(truth, by_kind, names, variant)
+        if variant:
+            return found
+        shown = {key: truth[key] for key in truth if key in self._images}
+        return found + measures.measure_pointing_chance(shown, self._sizes(), names)
+
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        return {key: (image.height, image.width) for key, image in self._images.items()}
 
     def _detections(
         self, truth: Truth, stage: str, variant: str, path: Path, artifacts: Mapping[str, Path]
@@ -112,7 +120,7 @@ class Judge:
         return found + measures.measure_detections(truth, detections, names, self._recipe, stage, variant)
 
     def _baselines(self, truth: Truth, artifacts: Mapping[str, Path]) -> list[Measure]:
-        sizes = {key: (image.height, image.width) for key, image in self._images.items()}
+        sizes = self._sizes()
         classes = {key: self._labels.class_indexes(image) for key, image in self._images.items()}
         proposals = read_proposals(artifacts["propose"]).boxes if "propose" in artifacts else {}
         maps = self._maps(artifacts["cam"], "coarse") if "cam" in artifacts else {}

@@ -17,6 +17,7 @@ from weaksam_cli.eval.conventions import PUBLISHED_RECALL
 from weaksam_cli.eval.corloc import CORLOC_PROTOCOLS, corloc
 from weaksam_cli.eval.peaks_inside import energy_inside, peaks_inside
 from weaksam_cli.eval.pgt_quality import pseudo_box_quality
+from weaksam_cli.eval.pointing_chance import any_pixel_inside, centre_inside
 from weaksam_cli.eval.proposal_recall import proposal_recall
 from weaksam_cli.eval.proposal_set import ProposalSet
 from weaksam_cli.eval.recall_curve import RecallCurve, recall_curve
@@ -111,6 +112,16 @@ def measure_points(
             Measure("prompt", variant, f"{kind}: peaks an image", count / max(len(by_image), 1), share=False),
         ]
     return found
+
+
+def measure_pointing_chance(
+    truth: Truth, sizes: Mapping[str, tuple[int, int]], class_names: Sequence[str]
+) -> list[Measure]:
+    """What the peaks have to beat: any pixel, and the centre of the picture."""
+    return [
+        _per_class("baseline", "", f"peak inside a box: {name}", found(truth, sizes, class_names))
+        for name, found in (("any pixel", any_pixel_inside), ("centre of the picture", centre_inside))
+    ]
 
 
 def measure_proposals(
