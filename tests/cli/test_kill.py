@@ -19,7 +19,7 @@ from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.labels import read_labels
 from weaksam_cli.pipeline import make_product
 
-KILLS = int(os.environ.get("WEAKSAM_TEST_KILLS", "20"))
+KILLS = int(os.environ.get("WEAKSAM_TEST_KILLS", "12"))
 IMAGES = 160
 
 

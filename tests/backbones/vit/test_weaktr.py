@@ -14,6 +14,7 @@ from tests.backbones.vit.helpers import (
     random_weaktr,
     state_shapes,
 )
+from weaksam_cli.backbones.vit import attention
 from weaksam_cli.backbones.vit.aaf import FusionShape, FusionV1
 from weaksam_cli.backbones.vit.attention import AttentionRecord, Workspace
 from weaksam_cli.backbones.vit.clues import choose_map, spread
@@ -93,6 +94,22 @@ def test_every_way_of_summing_gives_the_same(
     with torch.inference_mode():
         encoded = encode_by(network, torch.tensor(case["input"]), **ROUTES[route])
         close(network.fused_attention(encoded)[None, :, 3:, 3:], case["patch_attention"])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 5])
+@pytest.mark.parametrize("variant", [None, "v1", "v3"])
+@pytest.mark.parametrize("most_bytes", [None, 0])
+def test_parts_of_matrices_make_the_whole(
+    monkeypatch: pytest.MonkeyPatch, rows: int, variant: Any, most_bytes: int | None
+) -> None:
+    network, pixels = random_weaktr(variant), images(12, 20, count=2)
+    with torch.inference_mode():
+        whole = network.maps(network.encode_for_maps(pixels, Workspace()), ALL, [2])
+        monkeypatch.setattr(attention, "ROWS", rows)
+        encoded = network.encode_for_maps(pixels, Workspace(), most_bytes=most_bytes)
+        parts = network.maps(encoded, ALL, [2])
+    for met, expected in ((parts.fine, whole.fine), (parts.coarse, whole.coarse), (parts.cross, whole.cross)):
+        torch.testing.assert_close(met, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("variant", "pool"), [(None, "max"), ("v1", "avg"), ("v1", "max"), ("v3", "avg")])

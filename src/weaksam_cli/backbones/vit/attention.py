@@ -17,6 +17,8 @@ from torch import Tensor
 CPU_BYTES: Final = 1 << 30
 """Room for waiting matrices on a CPU: one view of 640 x 480 at scale 1.2, two of 500 x 375."""
 GPU_BYTES: Final = 1 << 32
+ROWS: Final = 256
+"""Rows of a matrix that a CPU computes at once: with a thousand columns they stay in its cache, whole matrices do not."""
 
 
 class Workspace:
@@ -46,7 +48,7 @@ class AttentionRecord:
         weights: float (heads, depth) of the sum, where they are known beforehand.
         want_maxima: whether the largest value of every matrix is needed.
         most_bytes: most memory for waiting matrices; None for what suits the device.
-        at_once: compute all heads of a layer at once, or one after the other; None for what suits the device.
+        at_once: compute a layer at once, or some rows of a head after the other; None for what suits the device.
 
     Attributes:
         summed: float32 (B, N, N), the sum with `weights`; None without them.
@@ -86,10 +88,10 @@ class AttentionRecord:
             self._make_room(q)
         if self._computes_at_once(q):
             matrices = (q @ k.mT).softmax(-1)
-            self._note(slice(None), slice(None), matrices.detach())
+            self._note(slice(None), slice(None), slice(0, q.shape[2]), matrices.detach())
             context = matrices @ v
         else:
-            context = self._attend_one_by_one(q, k, v)
+            context = self._attend_in_parts(q, k, v)
         if self._weights is None and self._room is None and not torch.is_grad_enabled():
             self._queries_and_keys.append((q, k))
         self._layer += 1
@@ -113,9 +115,11 @@ class AttentionRecord:
         batch, heads, tokens = some.shape[:3]
         total = self._workspace.take("sum", (batch, tokens, tokens), some.device).zero_()
         for image, of_image in enumerate(weights.tolist()):
-            for layer in range(self._depth):
-                for head in range(heads):
-                    total[image].add_(self._matrix(layer, image, head), alpha=of_image[head][layer])
+            for rows in self._parts(some):
+                for layer in range(self._depth):
+                    for head in range(heads):
+                        part = self._part(layer, image, head, rows)
+                        total[image, rows].add_(part, alpha=of_image[head][layer])
         return total
 
     def _computes_at_once(self, q: Tensor) -> bool:
@@ -126,7 +130,7 @@ class AttentionRecord:
         batch, heads, tokens, _ = q.shape
         take, patches = self._workspace.take, tokens - self._n_classes
         if self._want_maxima:
-            self.maxima = torch.empty(batch, heads, self._depth, device=q.device)
+            self.maxima = torch.zeros(batch, heads, self._depth, device=q.device)
         if torch.is_grad_enabled():
             return
         self.class_rows = torch.empty(batch, heads, self._depth, self._n_classes, patches, device=q.device)
@@ -138,46 +142,58 @@ class AttentionRecord:
         elif 4 * torch.Size(shape).numel() <= most:
             self._room = take("matrices", shape, q.device)
 
-    def _attend_one_by_one(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """One matrix of tokens by tokens at a time stays in the processor's cache; all those of a layer do not."""
+    def _parts(self, q: Tensor) -> list[slice]:
+        """The rows of a matrix that are computed together."""
+        tokens = q.shape[2]
+        step = tokens if self._computes_at_once(q) else ROWS
+        return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
+
+    def _attend_in_parts(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         context = torch.empty_like(v, memory_format=torch.contiguous_format)
         batch, heads, tokens, _ = q.shape
-        shared = self._workspace.take("matrix", (tokens, tokens), q.device)
         for image in range(batch):
             for head in range(heads):
-                matrix = shared if self._room is None else self._room[self._layer, image, head]
-                self._softmax(q[image, head], k[image, head], matrix)
-                torch.matmul(matrix, v[image, head], out=context[image, head])
-                self._note(slice(image, image + 1), slice(head, head + 1), matrix[None, None])
+                for rows in self._parts(q):
+                    if self._room is not None:
+                        part = self._room[self._layer, image, head, rows]
+                    else:
+                        part = self._workspace.take("part", (rows.stop - rows.start, tokens), q.device)
+                    self._softmax(q[image, head, rows], k[image, head], part)
+                    torch.matmul(part, v[image, head], out=context[image, head, rows])
+                    self._note(slice(image, image + 1), slice(head, head + 1), rows, part[None, None])
         return context
 
-    def _softmax(self, q: Tensor, k: Tensor, matrix: Tensor) -> None:
-        logits = self._workspace.take("logits", (len(q), len(q)), q.device)
+    def _softmax(self, q: Tensor, k: Tensor, part: Tensor) -> None:
+        logits = self._workspace.take("logits", (len(q), len(k)), q.device)
         torch.matmul(q, k.mT, out=logits)
-        torch.softmax(logits, -1, out=matrix)
+        torch.softmax(logits, -1, out=part)
 
-    def _note(self, images: slice, heads: slice, matrices: Tensor) -> None:
-        """What is needed of some matrices (b, h, N, N) of the present layer."""
-        classes = self._n_classes
-        if self.class_rows is not None:
-            self.class_rows[images, heads, self._layer] = matrices[:, :, :classes, classes:]
+    def _note(self, images: slice, heads: slice, rows: slice, parts: Tensor) -> None:
+        """What is needed of some rows (b, h, rows, N) of some matrices of the present layer."""
+        layer, classes = self._layer, self._n_classes
+        if self.class_rows is not None and rows.start < classes:
+            stop = min(rows.stop, classes)
+            taken = parts[:, :, : stop - rows.start, classes:]
+            self.class_rows[images, heads, layer, rows.start : stop] = taken
         if self.maxima is not None:
-            self.maxima[images, heads, self._layer] = matrices.amax((-2, -1)).float()
+            before = self.maxima[images, heads, layer]
+            self.maxima[images, heads, layer] = torch.maximum(before, parts.amax((-2, -1)).float())
         if torch.is_grad_enabled():
-            self._in_graph.append(matrices)
+            self._in_graph.append(parts)
         elif self.summed is not None and self._weights is not None:
             for row, of_head in enumerate(self._weights[heads]):
-                self.summed[images].add_(matrices[:, row], alpha=of_head[self._layer])
-        elif self._room is not None and heads == slice(None):  # else the matrix was computed where it waits
-            self._room[self._layer] = matrices
+                self.summed[images, rows].add_(parts[:, row], alpha=of_head[layer])
+        elif self._room is not None and heads == slice(None):  # else it was computed where it waits
+            self._room[layer] = parts
 
-    def _matrix(self, layer: int, image: int, head: int) -> Tensor:
+    def _part(self, layer: int, image: int, head: int, rows: slice) -> Tensor:
+        """Rows of a matrix that waits, or that is computed anew."""
         if self._room is not None:
-            return self._room[layer, image, head]
+            return self._room[layer, image, head, rows]
         q, k = (item[image, head].float() for item in self._queries_and_keys[layer])
-        matrix = self._workspace.take("matrix", (len(q), len(q)), q.device)
-        self._softmax(q, k, matrix)
-        return matrix
+        part = self._workspace.take("part", (rows.stop - rows.start, len(k)), q.device)
+        self._softmax(q[rows], k, part)
+        return part
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, record: AttentionRecord | None) -> Tensor:
