@@ -126,29 +126,39 @@ def class_maps(clues: ClueNetwork, views: Views, given: list[int] | None) -> Cla
         given: indexes of the classes that get maps; None predicts them from the class-token logits: the first view in which
             a class exceeds the threshold decides, and views before it count for nothing.
     """
-    labels = np.zeros(len(clues.slots), dtype=bool)
-    labels[given or []] = True
-    seen: list[FloatArray] = []
     rows = MapRows()
+    seen: list[FloatArray] = []
     for scale, pixels in zip(clues.recipe.scales, views.pixels, strict=True):
         for batch, mirrored in clues.batches(pixels):
-            with clues.autocast():
-                encoded = clues.network.encode_for_maps(batch, clues.workspace)
-            seen.extend(encoded.class_logits()[:, clues.slots].float().cpu().numpy())
-            entering = classes_of_views(
-                labels,
-                np.stack(seen),
-                predict_when_unlabelled=given is None,
-                logit_threshold=clues.recipe.logit_threshold,
-            )[-len(batch) :]
-            classes = np.flatnonzero(entering.any(axis=0))
-            if len(classes):
-                tokens = [clues.slots[index] for index in classes]
-                found = clues.network.maps(encoded, tokens, clues.recipe.cross_layers)
-                counts = [bool(row.any()) for row in entering]
-                rows.add(scale, classes, found, counts, mirrored)
+            entering, found = _ask(clues, batch, given, seen)
+            if found is not None:
+                rows.add(scale, entering, found, mirrored)
     scores = 1 / (1 + np.exp(-np.stack(seen).astype(np.float64)))
     return rows.finish(views.image_size, scores.mean(axis=0).astype(np.float32))
+
+
+def _ask(
+    clues: ClueNetwork, batch: Tensor, given: list[int] | None, seen: list[FloatArray]
+) -> tuple[NDArray[np.bool_], ClueMaps | None]:
+    """The forward of some views: bool (B, classes), which classes enter, and their maps, None where none does.
+
+    `seen` gets the logits of the views. What the forward keeps of its attentions is free again afterwards.
+    """
+    with clues.autocast():
+        encoded = clues.network.encode_for_maps(batch, clues.workspace)
+    seen.extend(encoded.class_logits()[:, clues.slots].float().cpu().numpy())
+    labels = np.zeros(len(clues.slots), dtype=bool)
+    labels[given or []] = True
+    entering = classes_of_views(
+        labels,
+        np.stack(seen),
+        predict_when_unlabelled=given is None,
+        logit_threshold=clues.recipe.logit_threshold,
+    )[-len(batch) :]
+    tokens = [clues.slots[index] for index in np.flatnonzero(entering.any(axis=0))]
+    if not tokens:
+        return entering, None
+    return entering, clues.network.maps(encoded, tokens, clues.recipe.cross_layers)
 
 
 class MapRows:
@@ -159,28 +169,22 @@ class MapRows:
         self._classes: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def add(
-        self,
-        scale: float,
-        classes: NDArray[np.int64],
-        found: ClueMaps,
-        entering: Sequence[bool],
-        mirrored: Sequence[bool],
+        self, scale: float, entering: NDArray[np.bool_], found: ClueMaps, mirrored: Sequence[bool]
     ) -> None:
         """Add the views of one batch.
 
         Args:
             scale: of the views.
-            classes: int64 (k,), the classes of the maps, the same whenever there are any.
-            found: their maps.
-            entering: per view, whether it counts.
+            entering: bool (B, classes); views with any class have the same ones.
+            found: the maps of these.
             mirrored: per view, whether it shows the mirror image.
         """
-        self._classes = classes
+        self._classes = np.flatnonzero(entering.any(axis=0))
         kinds = {"coarse": found.coarse[:, :, None], "fine": found.fine[:, :, None], "cross": found.cross}
         for name, maps in kinds.items():
             key = scale, KINDS.index(name)
-            for view, counts, mirror in zip(maps, entering, mirrored, strict=True):
-                if counts:
+            for view, classes, mirror in zip(maps, entering, mirrored, strict=True):
+                if classes.any():
                     array: FloatArray = (view.flip(-1) if mirror else view).cpu().numpy()
                     before = self._sums.get(key)
                     self._sums[key] = array if before is None else before + array
