@@ -205,7 +205,8 @@ def test_two_commands_that_start_at_once_share_the_work(tmp_path: Path) -> None:
                 if _fake_shard(plan, index):
                     agenda.jump()
     assert plan.missing() == []
-    assert len(plan) <= made <= 1.3 * len(plan), "in step they would make every shard twice"
+    # How often they meet depends on chance, and on how slow listings are; in step it would be twice the plan.
+    assert len(plan) <= made <= 1.8 * len(plan)
 
 
 def test_shards_that_appear_are_skipped_and_counted(tmp_path: Path) -> None:
