@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import re
+import secrets
 import signal
 import threading
 from dataclasses import dataclass, field, replace
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.artifacts.helpers import FORM, RowsWork, StubStage, context, product, rows_of
+from weaksam_cli import agenda as agenda_module
 from weaksam_cli.agenda import Agenda, Share, UnfinishedError
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
@@ -193,7 +196,12 @@ def _fake_shard(plan: ShardPlan, index: int) -> bool:
     return there
 
 
-def test_two_commands_that_start_at_once_share_the_work(tmp_path: Path) -> None:
+def test_two_commands_that_start_at_once_share_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Neither chance nor how slow this machine lists a folder is judged here.
+    monkeypatch.setattr(agenda_module, "_LISTING_SHARE", 0)
+    monkeypatch.setattr(secrets, "randbelow", random.Random(0).randrange)
     plan = plan_of(tmp_path / "a.h5", 400)
     agendas = [Agenda(plan, None, lambda images: None) for _ in range(2)]
     made = 0
@@ -205,8 +213,7 @@ def test_two_commands_that_start_at_once_share_the_work(tmp_path: Path) -> None:
                 if _fake_shard(plan, index):
                     agenda.jump()
     assert plan.missing() == []
-    # How often they meet depends on chance, and on how slow listings are; in step it would be twice the plan.
-    assert len(plan) <= made <= 1.8 * len(plan)
+    assert len(plan) <= made <= 1.3 * len(plan), "in step they would make every shard twice"
 
 
 def test_shards_that_appear_are_skipped_and_counted(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.labels import read_labels
 from weaksam_cli.pipeline import make_product
 
-KILLS = int(os.environ.get("WEAKSAM_TEST_KILLS", "12"))
+KILLS = int(os.environ.get("WEAKSAM_TEST_KILLS", "40"))
 IMAGES = 160
 
 
@@ -115,17 +115,14 @@ def test_a_signal_ends_with_its_code_and_keeps_finished_shards(
     prepared: Path, number: signal.Signals, code: int
 ) -> None:
     target = prepared / "runs" / "tiny" / "prompts" / "trainval.h5"
-    for _ in range(3):
-        target.unlink(missing_ok=True)
-        receipt_path(target).unlink(missing_ok=True)
-        process = subprocess.Popen(_command(prepared), cwd=prepared, stderr=subprocess.PIPE, text=True)
-        shards = target.with_name(target.name + ".shards")
-        while not list(shards.rglob("*.h5")) and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-        if process.returncode != 0:  # on a busy machine the stage may be done before the signal arrives
-            break
+    target.unlink(missing_ok=True)
+    receipt_path(target).unlink(missing_ok=True)
+    process = subprocess.Popen(_command(prepared), cwd=prepared, stderr=subprocess.PIPE, text=True)
+    shards = target.with_name(target.name + ".shards")
+    while not list(shards.rglob("*.h5")):
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert "finished shards are kept" in errors
     assert weaksam("prompt", "--dataset", "tiny", folder=prepared).returncode == 0

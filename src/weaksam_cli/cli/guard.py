@@ -5,30 +5,68 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 from weaksam_cli.console import Console
 from weaksam_cli.errors import ExitCode, UserError
+
+_AGAIN_SECONDS = 0.2
 
 
 class _TerminatedError(BaseException):
     """SIGTERM arrived; the shard in progress is given up."""
 
 
-def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise _TerminatedError
+_STOPS: Mapping[int, type[BaseException]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: _TerminatedError,
+}
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM raise, and raise again until the exception is on its way.
+
+    Python drops an exception that a signal handler raises while a finaliser, a weak reference's callback or a callback
+    from C runs, and the command would go on to its end.
+    """
+    left = threading.Event()
+    repeaters: list[threading.Thread] = []
+
+    def repeat(number: int) -> None:
+        while not left.wait(_AGAIN_SECONDS):
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    def stop(number: int, _: FrameType | None) -> None:
+        # While blocks are left because of the exception, it is the one being handled.
+        if isinstance(sys.exception(), tuple(_STOPS.values())):
+            return
+        if not repeaters:
+            repeaters.append(threading.Thread(target=repeat, args=(number,), daemon=True))
+            repeaters[0].start()
+        raise _STOPS[number]
+
+    previous = {number: signal.signal(number, stop) for number in _STOPS}
+    try:
+        yield
+    finally:
+        left.set()
+        for repeater in repeaters:
+            repeater.join()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def guarded(console: Console) -> Iterator[None]:
     """Turn what a command raises into one line on stderr and an exit code (see README, "Exit codes")."""
-    previous = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        yield
+        with _stoppable():
+            yield
     except UserError as error:
         console.error(error.one_line())
         sys.exit(error.exit_code)
@@ -51,5 +89,3 @@ def guarded(console: Console) -> Iterator[None]:
         traceback.print_exc()
         console.error("this is a bug in weaksam; please report it with the lines above")
         sys.exit(ExitCode.BUG)
-    finally:
-        signal.signal(signal.SIGTERM, previous)

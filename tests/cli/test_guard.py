@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from weaksam_cli.cli.guard import guarded
+from weaksam_cli.console import Console, Mode
+
+
+class Swallows:
+    """Python drops what is raised in here."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        time.sleep(0.01)
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+def wait() -> None:
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_that_python_drops_stops_the_command_all_the_same(number: signal.Signals, code: int) -> None:
+    start = time.monotonic()
+    with pytest.raises(SystemExit) as caught, guarded(Console(Mode.QUIET)):
+        Swallows(number)
+        wait()
+    assert caught.value.code == code
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_leaving_is_not_disturbed(number: signal.Signals, code: int) -> None:
+    left = False
+    with pytest.raises(SystemExit) as caught, guarded(Console(Mode.QUIET)):
+        try:
+            os.kill(os.getpid(), number)
+            wait()
+        finally:
+            time.sleep(0.7)
+            left = True
+    assert caught.value.code == code and left
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number, _ in SIGNALS]
+    with pytest.raises(SystemExit), guarded(Console(Mode.QUIET)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait()
+    assert [signal.getsignal(number) for number, _ in SIGNALS] == before
