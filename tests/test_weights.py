@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weaksam_cli import weights_catalogue
+from weaksam_cli.artifacts import digest
 from weaksam_cli.errors import UserError
 from weaksam_cli.recipes import stages_folder
 from weaksam_cli.weights import WeightsFinder, default_folders, download_folder
@@ -23,7 +24,7 @@ from weaksam_cli.weights_catalogue import (
     read_needs,
     select,
 )
-from weaksam_cli.weights_check import FileState, byte_progress, check_file, sha256_of, shape_differences
+from weaksam_cli.weights_check import FileState, byte_progress, check_file, shape_differences
 
 CONTENT = b"the published bytes"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -195,7 +196,7 @@ def test_sha256_is_that_of_the_bytes(tmp_path_factory: pytest.TempPathFactory, c
     path = tmp_path_factory.getbasetemp() / "any.bin"
     path.write_bytes(content)
     seen: list[int] = []
-    assert sha256_of(path, seen.append) == hashlib.sha256(content).hexdigest()
+    assert digest.of_file(path, seen.append) == hashlib.sha256(content).hexdigest()
     assert sum(seen) == len(content)
 
 

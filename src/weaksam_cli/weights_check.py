@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from weaksam_cli.artifacts import digest
 from weaksam_cli.console import Console
 from weaksam_cli.errors import UserError
 from weaksam_cli.weights_catalogue import Catalogue, WeightsFile
 
-_BLOCK = 1 << 20
 _MEGABYTE = 1_000_000
 
 
@@ -49,16 +48,6 @@ class Verdict:
     fault: UserError | None = None
 
 
-def sha256_of(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
-    """Hexadecimal SHA-256 of a file, read in blocks; `on_bytes` hears how many bytes each had."""
-    value = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(_BLOCK):
-            value.update(block)
-            on_bytes(len(block))
-    return value.hexdigest()
-
-
 def check_file(
     path: Path,
     entry: WeightsFile | None,
@@ -77,7 +66,7 @@ def check_file(
     if entry is not None and entry.size is not None and size != entry.size:
         what = f"expected {entry.size} bytes, met {size}"
         return _refused(path, entry, FileState.WRONG_SIZE, size, "", what)
-    sha256 = sha256_of(path, on_bytes)
+    sha256 = digest.of_file(path, on_bytes)
     entry = entry or catalogue.of_digest(sha256)
     if entry is None:
         return Verdict(path, None, FileState.UNKNOWN, size, sha256)
@@ -109,16 +98,15 @@ def shape_differences(path: Path, network: str) -> str:
     import torch
     from segment_anything import sam_model_registry
 
-    from weaksam_cli.propose.sam_checkpoint import read_state_dict
-    from weaksam_cli.state_dicts import mismatches
+    from weaksam_cli.state_dicts import as_tensors, mismatches, read_saved, shapes_of
 
     try:
-        state = read_state_dict(path)
+        state = as_tensors(read_saved(path, remedy=""), where=str(path), remedy="")
     except UserError as error:
         return error.what
     with torch.device("meta"):  # shapes only, no memory
         sam = sam_model_registry[network]()
-    return "; ".join(mismatches({key: tuple(value.shape) for key, value in sam.state_dict().items()}, state))
+    return "; ".join(mismatches(shapes_of(sam), state))
 
 
 @contextmanager

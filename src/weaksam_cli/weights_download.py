@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from weaksam_cli.artifacts import digest
 from weaksam_cli.console import Console, size
 from weaksam_cli.errors import UserError
 from weaksam_cli.weights_catalogue import WeightsFile
-from weaksam_cli.weights_check import byte_progress, sha256_of
+from weaksam_cli.weights_check import byte_progress
 
 if TYPE_CHECKING:
     from requests import Response
@@ -113,7 +114,7 @@ class _ResumingDownload:
             self._complete(url, handle)
             handle.flush()
             os.fsync(handle.fileno())
-            if self.entry.sha256_prefix and not self.entry.has_digest(sha256_of(self.part)):
+            if self.entry.sha256_prefix and not self.entry.has_digest(digest.of_file(self.part)):
                 self.part.unlink()
                 raise _not_the_published(self.entry, url)
             self.part.replace(output_file)

@@ -22,7 +22,6 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
 from weaksam_cli.cli.app import app
 from weaksam_cli.cli.estimate import around_median
-from weaksam_cli.cli.propose_folder import spoken
 from weaksam_cli.formats import PROPOSALS
 from weaksam_cli.pipeline import make_product
 
@@ -310,14 +309,6 @@ def test_parts_of_a_dataset_are_partial_until_they_are_all_there(tmp_path: Path)
     assert {row[0]: row[1] for row in rows}["proposals/trainval.h5"] == "partial"
     second = weaksam("propose", *search, "--shard", "2/2", folder=tmp_path)
     assert "trainval.h5: 20 images" in second.stderr
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(2.4, "2 s"), (89, "89 s"), (171.2, "2 min 51 s"), (600, "10 min 00 s"), (7500, "2 h 05 min")],
-)
-def test_spoken(seconds: float, text: str) -> None:
-    assert spoken(seconds) == text
 
 
 @pytest.mark.parametrize(

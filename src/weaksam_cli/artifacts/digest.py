@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ def of_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def of_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes, read in blocks."""
+def of_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
+    """Hexadecimal SHA-256 of a file's bytes, read in blocks; `on_bytes` hears how many bytes each had."""
     value = hashlib.sha256()
     with path.open("rb") as handle:
         while block := handle.read(_BLOCK):
             value.update(block)
+            on_bytes(len(block))
     return value.hexdigest()
 
 

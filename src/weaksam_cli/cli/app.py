@@ -49,42 +49,37 @@ def _root(
     """Object detectors and instance segmenters from image-level labels alone (the WeakSAM method)."""
 
 
-def _stage_command(stage: str) -> Callable[..., None]:
-    def command(
-        dataset: opt.DatasetOption = None,
-        split: opt.SplitOption = None,
-        run_dir: opt.RunDirOption = None,
-        recipe: opt.RecipeOption = None,
-        overrides: opt.SetOption = None,
-        profile: opt.ProfileOption = None,
-        variant: opt.VariantOption = None,
-        inputs: opt.InputOption = None,
-        device: opt.DeviceOption = None,
-        workers: opt.WorkersOption = None,
-        seed: opt.SeedOption = None,
-        weights_dir: opt.WeightsOption = None,
-        overwrite: opt.OverwriteOption = False,
-        dry_run: opt.DryRunOption = False,
-        strict: opt.StrictOption = False,
-        json: opt.JsonOption = False,
-        quiet: opt.QuietOption = False,
-    ) -> None:
-        common = opt.CommonOptions(
-            dataset, split, run_dir, recipe, tuple(overrides or ()), profile, variant, tuple(inputs or ()), device,
-            workers, seed, weights_dir, overwrite, dry_run, strict, json, quiet,
-        )  # fmt: skip
-        console = common.console()
-        with guarded(console):
-            from weaksam_cli.cli.run import run_one_stage
+_WHICH = ("dataset", "run_dir")
+_SPEAK = ("json", "quiet")
+_DATA = (*_WHICH, "split", "recipe", "overrides", "seed", "overwrite", "dry_run", "strict", *_SPEAK)
+_ALL = (
+    *_WHICH, "profile", "device", "workers", "seed", "weights_dir", "overwrite", "dry_run", "strict", *_SPEAK,
+)  # fmt: skip
+_STAGE = tuple(dict.fromkeys([*_DATA, *_ALL, "variant", "inputs"]))
 
-            run_one_stage(stage, common, console)
+
+def _run_stage(stage: str, common: opt.CommonOptions) -> None:
+    console = common.console()
+    with guarded(console):
+        from weaksam_cli.cli.run import run_one_stage
+
+        run_one_stage(stage, common, console)
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    more = ("fit",) if stage == "cam" else ()
+
+    def command(common: opt.CommonOptions) -> None:
+        _run_stage(stage, common)
 
     command.__doc__ = _STAGE_HELP[stage]
-    return command
+    return opt.taking(*_STAGE, *more)(command)
 
 
 @app.command("data")
+@opt.taking(*_DATA)
 def data(
+    common: opt.CommonOptions,
     source: Annotated[
         str | None, typer.Argument(help="A VOC folder, COCO json, folder or CSV of labels, or `demo`.")
     ] = None,
@@ -94,23 +89,8 @@ def data(
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the images (COCO json, CSV).")
     ] = None,
-    dataset: opt.DatasetOption = None,
-    split: opt.SplitOption = None,
-    run_dir: opt.RunDirOption = None,
-    recipe: opt.RecipeOption = None,
-    overrides: opt.SetOption = None,
-    seed: opt.SeedOption = None,
-    overwrite: opt.OverwriteOption = False,
-    dry_run: opt.DryRunOption = False,
-    strict: opt.StrictOption = False,
-    json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
 ) -> None:
     """Read a dataset: images and image-level labels, no boxes (writes labels/*.json)."""
-    common = opt.CommonOptions(
-        dataset=dataset, split=split, run_dir=run_dir, recipe=recipe, overrides=tuple(overrides or ()), seed=seed,
-        overwrite=overwrite, dry_run=dry_run, strict=strict, json=json, quiet=quiet,
-    )  # fmt: skip
     console = common.console()
     with guarded(console):
         from weaksam_cli.cli.run import run_data
@@ -118,7 +98,9 @@ def data(
         run_data(source, layout, images, common, console)
 
 
+@opt.taking(*_STAGE, "shard")
 def _propose(
+    common: opt.CommonOptions,
     images: Annotated[
         Path | None,
         typer.Argument(
@@ -128,101 +110,30 @@ def _propose(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="With IMAGES: the .h5 file to write.")
     ] = None,
-    dataset: opt.DatasetOption = None,
-    split: opt.SplitOption = None,
-    run_dir: opt.RunDirOption = None,
-    recipe: opt.RecipeOption = None,
-    overrides: opt.SetOption = None,
-    profile: opt.ProfileOption = None,
-    variant: opt.VariantOption = None,
-    inputs: opt.InputOption = None,
-    device: opt.DeviceOption = None,
-    workers: opt.WorkersOption = None,
-    shard: opt.ShardOption = None,
-    seed: opt.SeedOption = None,
-    weights_dir: opt.WeightsOption = None,
-    overwrite: opt.OverwriteOption = False,
-    dry_run: opt.DryRunOption = False,
-    strict: opt.StrictOption = False,
-    json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
 ) -> None:
     """Class-agnostic boxes, for any folder of pictures or from a dataset's prompts (writes proposals/*.h5, or FILE)."""
-    common = opt.CommonOptions(
-        dataset, split, run_dir, recipe, tuple(overrides or ()), profile, variant, tuple(inputs or ()), device,
-        workers, seed, weights_dir, overwrite, dry_run, strict, json, quiet, shard,
-    )  # fmt: skip
+    if images is None and output is None:
+        _run_stage("propose", common)
+        return
     console = common.console()
     with guarded(console):
-        if images is None and output is None:
-            from weaksam_cli.cli.run import run_one_stage
+        from weaksam_cli.cli.propose_folder import propose_folder
 
-            run_one_stage("propose", common, console)
-        else:
-            from weaksam_cli.cli.propose_folder import propose_folder
-
-            propose_folder(images, output, common, console)
+        propose_folder(images, output, common, console)
 
 
-def _cam(
-    dataset: opt.DatasetOption = None,
-    split: opt.SplitOption = None,
-    run_dir: opt.RunDirOption = None,
-    recipe: opt.RecipeOption = None,
-    overrides: opt.SetOption = None,
-    profile: opt.ProfileOption = None,
-    variant: opt.VariantOption = None,
-    inputs: opt.InputOption = None,
-    device: opt.DeviceOption = None,
-    workers: opt.WorkersOption = None,
-    seed: opt.SeedOption = None,
-    weights_dir: opt.WeightsOption = None,
-    fit: opt.FitOption = False,
-    overwrite: opt.OverwriteOption = False,
-    dry_run: opt.DryRunOption = False,
-    strict: opt.StrictOption = False,
-    json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
-) -> None:
-    """Class activation maps from image-level labels (reads labels, writes cam/*.h5)."""
-    common = opt.CommonOptions(
-        dataset, split, run_dir, recipe, tuple(overrides or ()), profile, variant, tuple(inputs or ()), device,
-        workers, seed, weights_dir, overwrite, dry_run, strict, json, quiet, fit=fit,
-    )  # fmt: skip
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.run import run_one_stage
-
-        run_one_stage("cam", common, console)
-
-
-_OWN_COMMANDS: dict[str, Callable[..., None]] = {"cam": _cam, "propose": _propose}
 for _stage in _STAGE_HELP:
-    app.command(_stage)(_OWN_COMMANDS.get(_stage) or _stage_command(_stage))
+    app.command(_stage)(_propose if _stage == "propose" else _stage_command(_stage))
 
 
 @app.command("all")
+@opt.taking(*_ALL)
 def run_all(
+    common: opt.CommonOptions,
     source: Annotated[str | None, typer.Argument(help="The dataset, as for `weaksam data`.")] = None,
     layout: Annotated[str | None, typer.Option("--layout", help="voc, coco, folder or demo.")] = None,
-    dataset: opt.DatasetOption = None,
-    run_dir: opt.RunDirOption = None,
-    profile: opt.ProfileOption = None,
-    device: opt.DeviceOption = None,
-    workers: opt.WorkersOption = None,
-    seed: opt.SeedOption = None,
-    weights_dir: opt.WeightsOption = None,
-    overwrite: opt.OverwriteOption = False,
-    dry_run: opt.DryRunOption = False,
-    strict: opt.StrictOption = False,
-    json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
 ) -> None:
     """Every stage, from labels to the table of results."""
-    common = opt.CommonOptions(
-        dataset=dataset, run_dir=run_dir, profile=profile, device=device, workers=workers, seed=seed,
-        weights_dir=weights_dir, overwrite=overwrite, dry_run=dry_run, strict=strict, json=json, quiet=quiet,
-    )  # fmt: skip
     console = common.console()
     with guarded(console):
         from weaksam_cli.cli.run import run_pipeline
@@ -231,11 +142,9 @@ def run_all(
 
 
 @app.command("status")
-def status(
-    dataset: opt.DatasetOption = None, run_dir: opt.RunDirOption = None, json: opt.JsonOption = False
-) -> None:
+@opt.taking(*_WHICH, "json")
+def status(common: opt.CommonOptions) -> None:
     """What of a run is fresh, stale, partial or missing."""
-    common = opt.CommonOptions(dataset=dataset, run_dir=run_dir, json=json)
     console = common.console()
     with guarded(console):
         from weaksam_cli.cli.status import show_status
@@ -244,7 +153,9 @@ def status(
 
 
 @app.command("inspect")
+@opt.taking("json")
 def inspect(
+    common: opt.CommonOptions,
     file: Annotated[Path, typer.Argument(help="Any artifact (.h5 or .json).")],
     image: Annotated[str | None, typer.Option("--image", help="Show the rows of this image.")] = None,
     draw: Annotated[
@@ -253,10 +164,9 @@ def inspect(
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the pictures, where --draw does not find them.")
     ] = None,
-    json: opt.JsonOption = False,
 ) -> None:
     """Open an artifact and say what is in it."""
-    console = opt.CommonOptions(json=json).console()
+    console = common.console()
     with guarded(console):
         from weaksam_cli.cli.inspect import inspect_file
 
@@ -264,11 +174,9 @@ def inspect(
 
 
 @app.command("doctor")
-def doctor(
-    run_dir: opt.RunDirOption = None, weights_dir: opt.WeightsOption = None, json: opt.JsonOption = False
-) -> None:
+@opt.taking("run_dir", "weights_dir", "json")
+def doctor(common: opt.CommonOptions) -> None:
     """Is this machine ready, and what to do if not."""
-    common = opt.CommonOptions(run_dir=run_dir, weights_dir=weights_dir, json=json)
     console = common.console()
     with guarded(console):
         from weaksam_cli.cli.doctor import examine
@@ -277,7 +185,9 @@ def doctor(
 
 
 @app.command("export")
+@opt.taking("overwrite", *_SPEAK)
 def export(
+    common: opt.CommonOptions,
     file: Annotated[Path, typer.Argument(help="Proposals (proposals/<split>.h5).")],
     layout: Annotated[
         str, typer.Option("--format", help="detectron2, wetectron-voc, wetectron-coco or mmdet.")
@@ -289,20 +199,21 @@ def export(
     order: Annotated[
         Path | None, typer.Option("--order", help="List of images, one a line: write these, in this order.")
     ] = None,
-    overwrite: opt.OverwriteOption = False,
-    json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
 ) -> None:
     """Write proposals as a pickle of detectron2, wetectron or mmdetection 2."""
-    console = opt.CommonOptions(json=json, quiet=quiet).console()
+    console = common.console()
     with guarded(console):
         from weaksam_cli.cli.exchange import export_file
 
-        export_file(file, layout, out, labels=labels, order=order, overwrite=overwrite, console=console)
+        export_file(
+            file, layout, out, labels=labels, order=order, overwrite=common.overwrite, console=console
+        )
 
 
 @app.command("import")
+@opt.taking("overwrite", *_SPEAK)
 def import_(
+    common: opt.CommonOptions,
     file: Annotated[Path, typer.Argument(help="A proposal pickle, or a folder of point text files.")],
     layout: Annotated[str, typer.Option("--format", help="detectron2, wetectron, mmdet or points.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The artifact to write (.h5).")],
@@ -313,17 +224,21 @@ def import_(
     kind: Annotated[
         str | None, typer.Option("--kind", help="Points: coarse, fine or cross, where no folder says it.")
     ] = None,
-    overwrite: opt.OverwriteOption = False,
-    json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
 ) -> None:
     """Read other people's proposals or points into an artifact for --input."""
-    console = opt.CommonOptions(json=json, quiet=quiet).console()
+    console = common.console()
     with guarded(console):
         from weaksam_cli.cli.exchange import import_file
 
         import_file(
-            file, layout, out, labels=labels, order=order, kind=kind, overwrite=overwrite, console=console
+            file,
+            layout,
+            out,
+            labels=labels,
+            order=order,
+            kind=kind,
+            overwrite=common.overwrite,
+            console=console,
         )
 
 

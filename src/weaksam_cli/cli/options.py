@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -133,13 +136,67 @@ class CommonOptions:
     quiet: bool = False
     shard: str | None = None
     fit: bool = False
-    settings: FileSettings | None = field(default=None, repr=False)
 
     def console(self) -> Console:
         """The sink in the mode that was asked for."""
         if self.json:
             return Console(Mode.JSON)
         return Console(Mode.QUIET if self.quiet else Mode.HUMAN)
+
+
+_ANNOTATIONS: Mapping[str, Any] = {
+    "dataset": DatasetOption,
+    "split": SplitOption,
+    "run_dir": RunDirOption,
+    "recipe": RecipeOption,
+    "overrides": SetOption,
+    "profile": ProfileOption,
+    "variant": VariantOption,
+    "inputs": InputOption,
+    "device": DeviceOption,
+    "workers": WorkersOption,
+    "shard": ShardOption,
+    "seed": SeedOption,
+    "weights_dir": WeightsOption,
+    "fit": FitOption,
+    "overwrite": OverwriteOption,
+    "dry_run": DryRunOption,
+    "strict": StrictOption,
+    "json": JsonOption,
+    "quiet": QuietOption,
+}
+"""Field of `CommonOptions` -> how it is typed, in the order of `--help`."""
+
+
+def taking(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the common options `names`: it gets them as its first argument, a `CommonOptions`.
+
+    typer reads what a command takes from its signature, so a signature is made: the command's own arguments, then these.
+    """
+    defaults = {field.name: field.default for field in fields(CommonOptions)}
+    kind = inspect.Parameter.KEYWORD_ONLY
+    common = [
+        inspect.Parameter(
+            name, kind, default=None if defaults[name] == () else defaults[name], annotation=annotation
+        )
+        for name, annotation in _ANNOTATIONS.items()
+        if name in names
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+        @wraps(command)
+        def wrapper(**given: Any) -> None:
+            rest = {parameter.name: given.pop(parameter.name) for parameter in own}
+            lists = {name: tuple(given[name] or ()) for name in given if isinstance(defaults[name], tuple)}
+            command(CommonOptions(**{**given, **lists}), **rest)
+
+        keyword_only = [parameter.replace(kind=kind) for parameter in own]
+        wrapper.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]
+        return wrapper
+
+    return decorate
 
 
 def read_file_settings() -> FileSettings:

@@ -285,16 +285,8 @@ def _summary(target: Path) -> Summary:
             f"{proposals:,} proposals ({each:.0f} an image)",
             f"{len(record.failed)} failed",
             *([f"{rate:.2g} images/s"] if count.computed else []),
-            spoken(record.wall_seconds),
+            duration(record.wall_seconds),
         ]
         return ", ".join(parts), {"proposals": proposals, "images_per_second": round(rate, 3)}
 
     return summary
-
-
-def spoken(seconds: float) -> str:
-    """`42 s`, `2 min 51 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if not 90 <= whole < 7200:
-        return duration(seconds)
-    return f"{whole // 60} min {whole % 60:02d} s"

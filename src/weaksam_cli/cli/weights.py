@@ -301,7 +301,7 @@ def fetch_files(
 def _fetch_one(
     item: WeightsFile, found: Path | None, folder: Path, console: Console, *, unverified: bool
 ) -> None:
-    from weaksam_cli.weights_check import sha256_of
+    from weaksam_cli.artifacts import digest
     from weaksam_cli.weights_download import fetch_file
 
     if found is not None:
@@ -314,8 +314,8 @@ def _fetch_one(
         console.result(f"{item.name} is here: {found}", file=item.name, path=str(found), fetched=False)
         return
     path = fetch_file(item, folder, console, unverified=unverified)
-    digest = item.sha256 or sha256_of(path)
+    sha256 = item.sha256 or digest.of_file(path)
     console.result(
-        f"{path}: {size(path.stat().st_size)}, SHA-256 {digest}{'' if item.pinned else ' (compared with nothing)'}",
-        file=item.name, path=str(path), fetched=True, sha256=digest,
+        f"{path}: {size(path.stat().st_size)}, SHA-256 {sha256}{'' if item.pinned else ' (compared with nothing)'}",
+        file=item.name, path=str(path), fetched=True, sha256=sha256,
     )  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -14,7 +12,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.state_dicts import mismatches
+from weaksam_cli.state_dicts import as_tensors, mismatches, read_saved, shapes_of
 
 SamVariant = Literal["vit_h", "vit_l", "vit_b"]
 
@@ -51,24 +49,7 @@ def read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
     Raises:
         UserError: for a missing, empty, truncated or foreign file.
     """
-    where = str(checkpoint)
-    if not checkpoint.is_file():
-        raise UserError(
-            "no such checkpoint",
-            where=where,
-            remedy="Run `weaksam doctor` to see where weights are looked for.",
-        )
-    try:
-        # Mapped weights are in memory once, however many processes work on a CPU; only the zip format can be mapped.
-        mapped = zipfile.is_zipfile(checkpoint)
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise UserError("not a file of weights alone", where=where, remedy=_REMEDY) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError("cannot be read: truncated or damaged", where=where, remedy=_REMEDY) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError("holds no table of named tensors", where=where, remedy=_REMEDY)
-    return state
+    return as_tensors(read_saved(checkpoint, remedy=_REMEDY), where=str(checkpoint), remedy=_REMEDY)
 
 
 def load_weights(sam: Sam, state: Mapping[str, Tensor], *, where: str) -> None:
@@ -77,7 +58,7 @@ def load_weights(sam: Sam, state: Mapping[str, Tensor], *, where: str) -> None:
     Raises:
         UserError: when keys are missing or unexpected or shapes differ: how many, and the first few.
     """
-    complaints = mismatches({key: tuple(value.shape) for key, value in sam.state_dict().items()}, state)
+    complaints = mismatches(shapes_of(sam), state)
     if complaints:
         raise UserError("; ".join(complaints), where=where, remedy=_remedy(state))
     sam.load_state_dict(dict(state), assign=True)

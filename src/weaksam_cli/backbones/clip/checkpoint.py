@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from weaksam_cli.backbones.clip.torchscript import is_torchscript, read_torchscript
 from weaksam_cli.errors import UserError
+from weaksam_cli.state_dicts import as_tensors, mismatches, read_saved, shapes_of
 
 _HEAD_WIDTH: Final = 64
 """Of every published CLIP transformer; the file does not say how many heads there are."""
-_NAMED_KEYS: Final = 3
 _REMEDY: Final = (
     "Use ViT-B-16.pt as OpenAI publishes it (`weaksam weights`), or a state dict with its key names"
 )
@@ -45,30 +44,9 @@ def read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
     Raises:
         UserError: a missing, damaged or foreign file.
     """
-    where = str(checkpoint)
-    if not checkpoint.is_file():
-        raise UserError(
-            "no such checkpoint", where=where, remedy="Run `weaksam doctor` to see where it looks"
-        )
-    if is_torchscript(checkpoint):
+    if checkpoint.is_file() and is_torchscript(checkpoint):
         return read_torchscript(checkpoint)
-    try:
-        state = _read_plain(checkpoint)
-    except pickle.UnpicklingError as error:
-        raise UserError("not a file of weights alone", where=where, remedy=_REMEDY) from error
-    except Exception as error:  # foreign bytes raise errors of any type
-        raise UserError("cannot be read: truncated or damaged", where=where, remedy=_REMEDY) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError("holds no table of named tensors", where=where, remedy=_REMEDY)
-    return state
-
-
-def _read_plain(checkpoint: Path) -> Any:
-    if checkpoint.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(checkpoint)
-    return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return as_tensors(read_saved(checkpoint, remedy=_REMEDY), where=str(checkpoint), remedy=_REMEDY)
 
 
 def build_clip(state: Mapping[str, Tensor], *, where: str) -> Any:
@@ -90,7 +68,8 @@ def build_clip(state: Mapping[str, Tensor], *, where: str) -> Any:
     with torch.device("meta"):
         network = CLIP(**sizes, quick_gelu=True)
     wanted = network.state_dict()
-    complaints = _mismatches({key: tuple(value.shape) for key, value in wanted.items()}, state)
+    # A TorchScript archive does not tell weights from other tensors (masks).
+    complaints = mismatches(shapes_of(network), state, more_allowed=True)
     if complaints:
         raise UserError("; ".join(complaints), where=where, remedy=_REMEDY)
     network.load_state_dict({key: state[key].to(torch.float32) for key in wanted}, assign=True)
@@ -134,24 +113,3 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     return sum(key.startswith(prefix) and key.endswith(".attn.in_proj_weight") for key in state)
-
-
-def _mismatches(wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
-    """What `state` lacks or has in another shape.
-
-    What it has too much is passed over: a TorchScript archive does not tell weights from other tensors (masks).
-    """
-    missing = [key for key in wanted if key not in state]
-    differing = [
-        f"{key} {tuple(state[key].shape)} instead of {shape}"
-        for key, shape in wanted.items()
-        if key in state and tuple(state[key].shape) != shape
-    ]
-    groups = (("missing", missing), ("of another shape", differing))
-    return [f"{len(found)} tensors {kind}: {_first_few(found)}" for kind, found in groups if found]
-
-
-def _first_few(names: list[str]) -> str:
-    rest = len(names) - _NAMED_KEYS
-    listed = ", ".join(names[:_NAMED_KEYS])
-    return f"{listed} and {rest} more" if rest > 0 else listed

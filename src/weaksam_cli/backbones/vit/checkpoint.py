@@ -7,7 +7,6 @@ that this program trained holds the names of its classes, too.
 from __future__ import annotations
 
 import argparse
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from weaksam_cli.backbones.vit.mctformer import MCTformer, Version
 from weaksam_cli.backbones.vit.network import VitShape
 from weaksam_cli.backbones.vit.weaktr import WeakTr
 from weaksam_cli.errors import UserError
-from weaksam_cli.state_dicts import mismatches
+from weaksam_cli.state_dicts import as_tensors, mismatches, read_saved, shapes_of
 
 CLASS_NAMES: Final = "class_names"
 """Entry of our own files: the classes, in the order of the class tokens."""
@@ -97,25 +96,12 @@ def read_checkpoint(path: Path) -> VitCheckpoint:
         UserError: a missing, damaged or foreign file.
     """
     where = str(path)
-    if not path.is_file():
-        raise UserError(
-            "no such checkpoint",
-            where=where,
-            remedy="Run `weaksam doctor` to see where weights are looked for",
-        )
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError("not a file of weights alone", where=where, remedy=_REMEDY) from error
-    except Exception as error:  # foreign bytes raise errors of any type
-        raise UserError("cannot be read: truncated or damaged", where=where, remedy=_REMEDY) from error
+    found = read_saved(path, remedy=_REMEDY, harmless=_HARMLESS)
     names = found.get(CLASS_NAMES) if isinstance(found, dict) else None
     tensors = found.get("model", found) if isinstance(found, dict) else None
     if isinstance(tensors, dict):
         tensors = {key: value for key, value in tensors.items() if key != CLASS_NAMES}
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise UserError("holds no table of named tensors", where=where, remedy=_REMEDY)
+    tensors = as_tensors(tensors, where=where, remedy=_REMEDY)
     return VitCheckpoint(where, tensors, None if names is None else tuple(map(str, names)))
 
 
@@ -180,9 +166,8 @@ def build_mctformer(
 
 
 def _filled(network: N, checkpoint: VitCheckpoint, keys: Iterable[str]) -> N:
-    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     tensors = {key: checkpoint.tensors[key] for key in keys}
-    complaints = mismatches(wanted, tensors)
+    complaints = mismatches(shapes_of(network), tensors)
     if complaints:
         raise UserError("; ".join(complaints), where=checkpoint.where, remedy=_REMEDY)
     network.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
