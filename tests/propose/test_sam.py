@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.propose.conftest import build_tiny_sam
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose import sam as sam_module
@@ -22,6 +23,11 @@ from weaksam_cli.structures.boxes import edges_to_inclusive
 from weaksam_cli.structures.types import Points, PromptedMasks
 
 Picture = Callable[[int, int], NDArray[np.uint8]]
+SHAPES: list[dict[str, Any]] = [
+    {"window_size": 4, "num_heads": 3},
+    {"window_size": 8, "depth": 3, "global_attn_indexes": (0, 2)},
+    {"window_size": 5, "embed_dim": 32, "mlp_ratio": 4},
+]
 SIZES = [(90, 140), (140, 90), (64, 64), (128, 128), (33, 301), (300, 7), (1, 1)]
 
 
@@ -72,6 +78,25 @@ def test_points_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: 
         real = labels[row] >= 0
         masks, quality = predictor_answer(
             tiny_sam, image, point_coords=xy[row][real], point_labels=labels[row][real]
+        )
+        assert_same(answer, row, masks, quality)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("size", [(90, 140), (33, 301)])
+def test_every_shape_of_network_agrees_with_sam_predictor(
+    picture: Picture, size: tuple[int, int], shape: dict[str, Any]
+) -> None:
+    sam = build_tiny_sam(5, **shape)
+    image = picture(*size)
+    xy, labels = random_prompts(*size, [1, 3, 1])
+    segmenter = SamSegmenter(sam)
+    segmenter.set_image(image)
+    answer = segmenter.prompt_points(xy, labels, masks=True)
+    for row in range(len(xy)):
+        real = labels[row] >= 0
+        masks, quality = predictor_answer(
+            sam, image, point_coords=xy[row][real], point_labels=labels[row][real]
         )
         assert_same(answer, row, masks, quality)
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +99,22 @@ def test_small_masks_cost_little() -> None:
     low[0, 3:5, 4:6] = 5.0
     height, width = upsampling_of((480, 640)).window_above(low, 0.0).shape
     assert 0 < height < 480 / 3 and 0 < width < 640 / 3
+
+
+@pytest.mark.parametrize("size", [(48, 64), (480, 640), (3000, 4000)], ids=str)
+def test_no_more_logits_at_once_than_allowed_whatever_the_picture(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = 0
+    bands = MaskUpsampling.bands
+
+    def watched(self: MaskUpsampling, low: Tensor, window: Window, pixels: int) -> Iterator[Any]:
+        nonlocal largest
+        for rows, logits in bands(self, low, window, pixels):
+            largest = max(largest, logits.numel())
+            yield rows, logits
+
+    monkeypatch.setattr(MaskUpsampling, "bands", watched)
+    found = measure_low_resolution(random_logits(2, 1), upsampling_of(size), 20_000)
+    assert (found.area > 0).all()
+    assert 0 < largest <= 20_000
