@@ -65,13 +65,14 @@ def export_proposals(artifact: Artifact, layout: str, labels: Labels | None, ord
         content = pickles.mmdet_content(images)
     else:
         content = pickles.wetectron_content(images, coco=layout == "wetectron-coco")
+    written = set(keys)
     whole = [(image.boxes == np.trunc(image.boxes)).all(axis=1) for image in images]
     return Exported(
         content,
         len(images),
         sum(len(image.boxes) for image in images),
         tuple(key for key in keys if key in artifact.failed),
-        tuple(key for key in artifact.image_ids if key not in set(keys)),
+        tuple(key for key in artifact.image_ids if key not in written),
         sum(int((~item).sum()) for item in whole) if layout.startswith("wetectron") else 0,
     )
 
@@ -81,7 +82,8 @@ def _names(artifact: Artifact, labels: Labels | None) -> ImageNames:
     if labels is None:
         return ImageNames.of_keys(artifact.path, keys)
     names = ImageNames.of_labels(labels)
-    strangers = [key for key in keys if key not in set(names.keys)]
+    known = set(names.keys)
+    strangers = [key for key in keys if key not in known]
     if strangers:
         raise UserError(
             f"{len(strangers)} images of {artifact.path.name} ({first_names(strangers)}) are not in "
