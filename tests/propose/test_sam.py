@@ -55,6 +55,20 @@ def assert_same(
     np.testing.assert_array_equal(answer.boxes[row], rle.tight_boxes(answer.counts[row], height, width))
 
 
+def assert_points_agree(
+    sam: Any, image: NDArray[np.uint8], xy: NDArray[np.float32], labels: NDArray[np.int8]
+) -> None:
+    segmenter = SamSegmenter(sam, points_per_batch=2)
+    segmenter.set_image(image)
+    answer = segmenter.prompt_points(xy, labels, masks=True)
+    for row in range(len(xy)):
+        real = labels[row] >= 0
+        masks, quality = predictor_answer(
+            sam, image, point_coords=xy[row][real], point_labels=labels[row][real]
+        )
+        assert_same(answer, row, masks, quality)
+
+
 def random_prompts(
     height: int, width: int, lengths: list[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
@@ -71,15 +85,7 @@ def test_points_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: 
     image = picture(*size)
     xy, labels = random_prompts(*size, [1, 3, 1, 2, 3])
     labels[1, 2] = 0
-    segmenter = SamSegmenter(tiny_sam, points_per_batch=2)
-    segmenter.set_image(image)
-    answer = segmenter.prompt_points(xy, labels, masks=True)
-    for row in range(len(xy)):
-        real = labels[row] >= 0
-        masks, quality = predictor_answer(
-            tiny_sam, image, point_coords=xy[row][real], point_labels=labels[row][real]
-        )
-        assert_same(answer, row, masks, quality)
+    assert_points_agree(tiny_sam, image, xy, labels)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -90,15 +96,7 @@ def test_every_shape_of_network_agrees_with_sam_predictor(
     sam = build_tiny_sam(5, **shape)
     image = picture(*size)
     xy, labels = random_prompts(*size, [1, 3, 1])
-    segmenter = SamSegmenter(sam)
-    segmenter.set_image(image)
-    answer = segmenter.prompt_points(xy, labels, masks=True)
-    for row in range(len(xy)):
-        real = labels[row] >= 0
-        masks, quality = predictor_answer(
-            sam, image, point_coords=xy[row][real], point_labels=labels[row][real]
-        )
-        assert_same(answer, row, masks, quality)
+    assert_points_agree(sam, image, xy, labels)
 
 
 @pytest.mark.parametrize("size", SIZES[:5])
