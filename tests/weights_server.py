@@ -73,8 +73,9 @@ def serving(content: bytes, **behaviour: object) -> Iterator[FileServer]:
                 while server.pauses_after is not None:
                     time.sleep(0.01)
                 return
-            self.wfile.write(body)
+            # Counted first: the client has the last byte before this thread goes on.
             server.sent += len(body)
+            self.wfile.write(body)
 
         def log_message(self, *arguments: object) -> None:
             pass
