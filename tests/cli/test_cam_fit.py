@@ -112,6 +112,18 @@ def test_what_cannot_be_trained_says_why(
     assert said in text
 
 
+def test_the_tiny_preset_trains_behind_frozen_features(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = ("--set", "fit.epochs=1", "--set", "fit.crop=32", "--split", "trainval", "--variant", "tiny")
+    code, text = cam(folder, monkeypatch, "--recipe", "vit-tiny", *sets)
+    assert code == 0, text
+    assert "behind EfficientNet-Lite0's ImageNet weights, which stay as they are" in text
+    with open_artifact(folder / "runs" / "tiny" / "cam@tiny" / "trainval.h5") as artifact:
+        assert set(artifact.column("kind").tolist()) == {0, 1, 2}
+        assert set(artifact.column("scale").tolist()) == {1.0, 1.5}
+    code, text = cam(folder, monkeypatch, "--recipe", "vit-tiny", *sets)
+    assert text.count("fresh, nothing to do") == 2
+
+
 def test_without_any_label_there_is_nothing_to_learn_from(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.class_maps import ClassMaps
-from weaksam_cli.eval.peaks_inside import energy_inside, peaks_inside
+from weaksam_cli.eval.peaks_inside import energy_inside, peaks_inside, unclassed_inside
 from weaksam_cli.structures.boxes import as_boxes
 from weaksam_cli.structures.types import GroundTruth, Points
 
@@ -52,6 +52,27 @@ def test_any_number_of_points(n: int, only_best: bool) -> None:
     met = peaks_inside(TRUTH, found, CLASSES, only_best=only_best)
     assert met.support["cat"] == (min(n, 1) if only_best else n)
     assert met.values["cat"] == pytest.approx(1 if n else np.nan, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("places", "classes", "expected"),
+    [
+        ([], [], (0, 0)),
+        ([[15, 15]], [0], (0, 0)),
+        ([[15, 15]], [-1], (1, 1)),
+        ([[35, 35], [20, 20]], [-1, -1], (1, 2)),
+        ([[10, 10], [19, 19], [20, 15], [15, 9], [39, 30], [40, 30]], [-1] * 6, (3, 6)),
+        ([[15, 15]] * 7, [-1, 0, -1, 0, -1, 1, -1], (4, 4)),
+    ],
+)
+def test_a_point_without_a_class_may_lie_in_any_box(
+    places: Any, classes: Any, expected: tuple[int, int]
+) -> None:
+    assert unclassed_inside(TRUTH, {"a": points(places, classes, [1.0] * len(classes))}) == expected
+
+
+def test_without_objects_no_point_is_inside() -> None:
+    assert unclassed_inside(TRUTH, {"b": points([[15, 15]], [-1], [1.0])}) == (0, 1)
 
 
 def test_energy_at_low_resolution() -> None:

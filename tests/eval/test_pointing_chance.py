@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from weaksam_cli.eval.pointing_chance import any_pixel_inside, centre_inside
+from weaksam_cli.eval.pointing_chance import any_pixel_inside, any_pixel_inside_any, centre_inside
 from weaksam_cli.structures.types import GroundTruth
 
 NAMES = ["cat", "dog"]
@@ -31,6 +31,12 @@ def test_any_pixel() -> None:
     found = any_pixel_inside(PICTURES, SIZES, NAMES)
     assert found.values["cat"] == pytest.approx((100 / 200 + 100 / 200) / 2)
     assert found.values["dog"] == pytest.approx(8 / 200)
+
+
+def test_any_pixel_and_any_class() -> None:
+    """In b the dog adds the columns that the cat leaves; a picture without objects counts for nothing."""
+    assert any_pixel_inside_any(PICTURES, SIZES) == pytest.approx((100 / 200 + 104 / 200) / 2)
+    assert any_pixel_inside_any({"empty": PICTURES["empty"]}, SIZES) is None
 
 
 def test_centre() -> None:

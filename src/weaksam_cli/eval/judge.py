@@ -102,7 +102,8 @@ class Judge:
         if variant:
             return found
         shown = {key: truth[key] for key in truth if key in self._images}
-        return found + measures.measure_pointing_chance(shown, self._sizes(), names)
+        lost = any(bool((item.class_index < 0).any()) for kind in by_kind.values() for item in kind.values())
+        return found + measures.measure_pointing_chance(shown, self._sizes(), names, unclassed=lost)
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         return {key: (image.height, image.width) for key, image in self._images.items()}

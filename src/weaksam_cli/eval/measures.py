@@ -15,9 +15,9 @@ from weaksam_cli.eval.classification import classification_ap
 from weaksam_cli.eval.coco_ap import coco_ap, coco_dataset, coco_results
 from weaksam_cli.eval.conventions import PUBLISHED_RECALL
 from weaksam_cli.eval.corloc import CORLOC_PROTOCOLS, corloc
-from weaksam_cli.eval.peaks_inside import energy_inside, peaks_inside
+from weaksam_cli.eval.peaks_inside import energy_inside, peaks_inside, unclassed_inside
 from weaksam_cli.eval.pgt_quality import pseudo_box_quality
-from weaksam_cli.eval.pointing_chance import any_pixel_inside, centre_inside
+from weaksam_cli.eval.pointing_chance import any_pixel_inside, any_pixel_inside_any, centre_inside
 from weaksam_cli.eval.proposal_recall import proposal_recall
 from weaksam_cli.eval.proposal_set import ProposalSet
 from weaksam_cli.eval.recall_curve import RecallCurve, recall_curve
@@ -98,30 +98,41 @@ def measure_maps(
 def measure_points(
     truth: Truth, points: Mapping[str, Mapping[str, Points]], class_names: Sequence[str], variant: str
 ) -> list[Measure]:
-    """Share of peaks inside a box of their class: the best of each class, and all; `points` by kind and image."""
+    """Share of peaks inside a box of their class: the best of each class, and all; `points` by kind and image.
+
+    Peaks that lost their class when they were clustered may lie in a box of any.
+    """
     found = []
     for kind, by_image in points.items():
         count = sum(len(item) for item in by_image.values())
         if count == 0:
             continue
-        best = peaks_inside(truth, by_image, class_names)
-        every = peaks_inside(truth, by_image, class_names, only_best=False)
-        found += [
-            _per_class("prompt", variant, f"{kind}: best peak inside a box", best),
-            _per_class("prompt", variant, f"{kind}: all peaks inside a box", every),
-            Measure("prompt", variant, f"{kind}: peaks an image", count / max(len(by_image), 1), share=False),
-        ]
+        hits, unclassed = unclassed_inside(truth, by_image)
+        if unclassed < count:
+            best = peaks_inside(truth, by_image, class_names)
+            every = peaks_inside(truth, by_image, class_names, only_best=False)
+            found.append(_per_class("prompt", variant, f"{kind}: best peak inside a box", best))
+            found.append(_per_class("prompt", variant, f"{kind}: all peaks inside a box", every))
+        if unclassed:
+            share = hits / unclassed
+            found.append(Measure("prompt", variant, f"{kind}: peak inside a box of any class", share))
+        mean = count / max(len(by_image), 1)
+        found.append(Measure("prompt", variant, f"{kind}: peaks an image", mean, share=False))
     return found
 
 
 def measure_pointing_chance(
-    truth: Truth, sizes: Mapping[str, tuple[int, int]], class_names: Sequence[str]
+    truth: Truth, sizes: Mapping[str, tuple[int, int]], class_names: Sequence[str], *, unclassed: bool
 ) -> list[Measure]:
-    """What the peaks have to beat: any pixel, and the centre of the picture."""
-    return [
-        _per_class("baseline", "", f"peak inside a box: {name}", found(truth, sizes, class_names))
-        for name, found in (("any pixel", any_pixel_inside), ("centre of the picture", centre_inside))
+    """What the peaks have to beat: any pixel, and the picture's centre; with `unclassed`, in a box of any class, too."""
+    found = [
+        _per_class("baseline", "", f"peak inside a box: {name}", inside(truth, sizes, class_names))
+        for name, inside in (("any pixel", any_pixel_inside), ("centre of the picture", centre_inside))
     ]
+    if unclassed:
+        share = any_pixel_inside_any(truth, sizes)
+        found.append(Measure("baseline", "", "peak inside a box of any class: any pixel", share))
+    return found
 
 
 def measure_proposals(

@@ -45,12 +45,41 @@ def peaks_inside(
         rows = _best_rows(found) if only_best else np.flatnonzero(found.class_index >= 0)
         classes = found.class_index[rows].astype(np.int64)
         check_classes(classes, len(class_names), name="points")
-        centres = found.xy[rows][:, None].astype(np.float32) + np.float32(0.5)
-        within = (centres >= objects.boxes[None, :, :2]) & (centres < objects.boxes[None, :, 2:])
         same_class = classes[:, None] == objects.class_index
         np.add.at(total, classes, 1)
-        np.add.at(hits, classes, (within.all(axis=2) & same_class).any(axis=1))
+        np.add.at(hits, classes, (_within(found.xy[rows], objects.boxes) & same_class).any(axis=1))
     return PerClass.ratio(class_names, hits, total)
+
+
+def unclassed_inside(
+    ground_truth: Mapping[str, GroundTruth], points: Mapping[str, Points]
+) -> tuple[int, int]:
+    """How many of the points without a class (-1) lie inside a box of any class.
+
+    Args:
+        ground_truth: picture key to objects.
+        points: picture key to points; a point stands for the centre of its pixel.
+
+    Returns:
+        Points inside, and all points without a class.
+
+    Raises:
+        UserError: for points of a picture that the ground truth does not hold.
+    """
+    hits = total = 0
+    ordered = in_order(ground_truth, points, Points.empty(), name="points")
+    for objects, found in zip(ground_truth.values(), ordered, strict=True):
+        places = found.xy[found.class_index < 0]
+        total += len(places)
+        hits += int(_within(places, objects.boxes).any(axis=1).sum())
+    return hits, total
+
+
+def _within(xy: NDArray[np.int32], boxes: FloatArray) -> NDArray[np.bool_]:
+    """Bool (points, boxes): whether the centre of a pixel is in a box."""
+    centres = xy[:, None].astype(np.float32) + np.float32(0.5)
+    reached = (centres >= boxes[None, :, :2]) & (centres < boxes[None, :, 2:])
+    return np.asarray(reached.all(axis=2))
 
 
 def _best_rows(points: Points) -> NDArray[np.int64]:

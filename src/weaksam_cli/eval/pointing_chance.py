@@ -8,6 +8,7 @@ import numpy as np
 
 from weaksam_cli.eval.peaks_inside import peaks_inside
 from weaksam_cli.eval.results import PerClass
+from weaksam_cli.structures.boxes import FloatArray
 from weaksam_cli.structures.types import GroundTruth, Points
 
 
@@ -29,13 +30,30 @@ def any_pixel_inside(
     total, shares = np.zeros(len(class_names), np.int64), np.zeros(len(class_names))
     for key, objects in ground_truth.items():
         for index in np.unique(objects.class_index):
-            inside = np.zeros(sizes[key], bool)
-            for x1, y1, x2, y2 in np.rint(objects.boxes[objects.class_index == index]).astype(np.int64):
-                inside[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
             total[index] += 1
-            shares[index] += float(inside.mean())
+            shares[index] += _covered(objects.boxes[objects.class_index == index], sizes[key])
     means = np.divide(shares, total, out=np.full(len(total), np.nan), where=total > 0)
     return PerClass.of(class_names, means, total)
+
+
+def any_pixel_inside_any(
+    ground_truth: Mapping[str, GroundTruth], sizes: Mapping[str, tuple[int, int]]
+) -> float | None:
+    """Share of a picture's pixels inside its boxes of all classes, mean over the pictures that have any; None for none."""
+    shares = [
+        _covered(objects.boxes, sizes[key])
+        for key, objects in ground_truth.items()
+        if len(objects.class_index)
+    ]
+    return float(np.mean(shares)) if shares else None
+
+
+def _covered(boxes: FloatArray, size: tuple[int, int]) -> float:
+    """Share of a picture's pixels that lie in at least one of the boxes."""
+    inside = np.zeros(size, bool)
+    for x1, y1, x2, y2 in np.rint(boxes).astype(np.int64):
+        inside[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
+    return float(inside.mean())
 
 
 def centre_inside(
@@ -43,7 +61,7 @@ def centre_inside(
     sizes: Mapping[str, tuple[int, int]],
     class_names: Sequence[str],
 ) -> PerClass:
-    """Share of the pictures that show a class whose centre lies inside one of its boxes; arguments as above."""
+    """Share of the pictures that show a class whose centre lies inside one of its boxes; see `any_pixel_inside`."""
     return peaks_inside(
         ground_truth,
         {key: _centre(np.unique(objects.class_index), sizes[key]) for key, objects in ground_truth.items()},

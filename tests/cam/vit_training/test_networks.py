@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from weaksam_cli.backbones.lite0 import load_lite0
 from weaksam_cli.backbones.vit.network import Attention
 from weaksam_cli.cam.stage import STAGE
 from weaksam_cli.cam.vit_recipe import VitRecipe
@@ -38,6 +39,19 @@ def test_from_random_weights_a_token_looks_at_its_like(heads: int) -> None:
             assert torch.trace(module.proj.weight @ value) < 0
 
 
+def test_a_hybrid_starts_from_imagenet_and_says_so() -> None:
+    network, line = start_network(recipe("vit-tiny", "fit.network={patch: 16, embedding: lite0}"), 2, None, 0)
+    assert "behind EfficientNet-Lite0's ImageNet weights" in line
+    published = load_lite0().network.state_dict()
+    stem = {
+        name.removeprefix("patch_embed.stem."): value
+        for name, value in network.state_dict().items()
+        if ".stem." in name
+    }
+    assert stem
+    assert all(torch.equal(value, published[name]) for name, value in stem.items())
+
+
 def test_the_seed_decides_what_is_random() -> None:
     first, again, other = (start_network(recipe("vit-tiny"), 2, None, seed)[0] for seed in (1, 1, 2))
     for name, value in first.state_dict().items():
@@ -65,6 +79,7 @@ def test_a_file_of_initial_weights_tells_the_shape(tmp_path: Path) -> None:
     [
         (("heads=5",), "a width of 24 cannot be shared by 5 heads"),
         (("fit.network.patch=32",), "a crop of 24 pixels holds no patch of 32"),
+        (("fit.network.embedding=lite0",), "lite0 has patches of 16 pixels, not 8"),
         (("fit.reduction=8",), "a reduction of 8 leaves nothing of 2 gates"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from weaksam_cli.backbones.vit.attention import AttentionRecord, attend
+from weaksam_cli.backbones.vit.embedding import EmbeddingName, embedding_of_state, make_embedding
 from weaksam_cli.backbones.vit.position import native_side, positions_for
 
 LAYER_NORM_EPSILON = 1e-6
@@ -27,6 +28,7 @@ class VitShape:
         hidden: width of the perceptron in a block.
         patch: side of a patch in pixels.
         side: patches along a side of the square that the position embedding is for.
+        embedding: what makes tokens of patches.
     """
 
     n_classes: int
@@ -36,6 +38,7 @@ class VitShape:
     hidden: int = 1536
     patch: int = 16
     side: int = 14
+    embedding: EmbeddingName = "linear"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -54,6 +57,7 @@ class VitShape:
             ValueError: the numbers do not fit each other.
         """
         n_classes, width = state["cls_token"].shape[1:]
+        embedding, patch = embedding_of_state(state)
         layers = {int(key.split(".")[1]) for key in state if key.startswith("blocks.")}
         return cls(
             n_classes=n_classes,
@@ -61,8 +65,9 @@ class VitShape:
             depth=len(layers),
             heads=heads or max(1, width // DEIT_HEAD_WIDTH),
             hidden=state["blocks.0.mlp.fc1.weight"].shape[0],
-            patch=state["patch_embed.proj.weight"].shape[-1],
+            patch=patch,
             side=native_side(state["pos_embed"].shape[1] - n_classes),
+            embedding=embedding,
         )
 
 
@@ -165,19 +170,6 @@ class Block(nn.Module):
         return branch * stays / keep
 
 
-class PatchEmbedding(nn.Module):
-    """Patches to tokens; rows and columns beyond the last whole patch are left out."""
-
-    def __init__(self, shape: VitShape) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, shape.width, shape.patch, stride=shape.patch)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, width, h, w)."""
-        embedded: Tensor = self.proj(images)
-        return embedded
-
-
 class ClassTokenVit(nn.Module):
     """The trunk: class tokens and patch tokens, row-major, through pre-norm blocks.
 
@@ -189,7 +181,7 @@ class ClassTokenVit(nn.Module):
         self.shape = shape
         self.cls_token = nn.Parameter(torch.zeros(1, shape.n_classes, shape.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, shape.n_classes + shape.side**2, shape.width))
-        self.patch_embed = PatchEmbedding(shape)
+        self.patch_embed = make_embedding(shape.embedding, shape.width, shape.patch)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPSILON)
         self._initialise()
@@ -202,6 +194,11 @@ class ClassTokenVit(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    def set_trainable(self) -> None:
+        """Every weight learns, but those of pretrained convolutions under the patch tokens."""
+        self.requires_grad_(True)
+        self.patch_embed.freeze_pretrained()
 
     def set_drop_path(self, rate: float) -> None:
         """Stochastic depth in training mode, rising linearly from 0 in the first block to `rate` in the last."""

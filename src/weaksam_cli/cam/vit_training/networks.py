@@ -9,6 +9,7 @@ import torch
 
 from weaksam_cli.backbones.vit.aaf import FusionShape
 from weaksam_cli.backbones.vit.checkpoint import read_checkpoint
+from weaksam_cli.backbones.vit.embedding import STEM_PATCH
 from weaksam_cli.backbones.vit.mctformer import MCTformer
 from weaksam_cli.backbones.vit.network import DEIT_HEAD_WIDTH, VitShape
 from weaksam_cli.backbones.vit.weaktr import WeakTr
@@ -36,7 +37,7 @@ def start_network(
     if initial is None:
         network = build_network(recipe, random_shape(recipe, n_classes))
         start_from_random(network)
-        return network, "the training starts from random weights (fit.initial is null)"
+        return network, _describe_random(network)
     found = read_checkpoint(initial)
     shape = replace(found.shape(recipe.heads), n_classes=n_classes)
     network = build_network(recipe, shape)
@@ -44,25 +45,42 @@ def start_network(
     return network, f"the training starts from {initial.name}: {taken.describe()}"
 
 
+def _describe_random(network: WeakTr | MCTformer) -> str:
+    line = "the training starts from random weights (fit.initial is null)"
+    if network.shape.embedding == "lite0":
+        line += ", behind EfficientNet-Lite0's ImageNet weights, which stay as they are"
+    return line
+
+
 def random_shape(recipe: VitRecipe, n_classes: int) -> VitShape:
     """The shape that the recipe asks for.
 
     Raises:
-        UserError: the width cannot be shared by the heads; the crop is smaller than a patch.
+        UserError: the width cannot be shared by the heads; the crop is smaller than a patch; lite0 has other patches.
     """
     chosen, crop = recipe.fit.network, recipe.fit.crop
     heads = recipe.heads or max(1, chosen.width // DEIT_HEAD_WIDTH)
-    if chosen.width % heads or crop < chosen.patch:
-        what = (
-            f"a width of {chosen.width} cannot be shared by {heads} heads"
-            if chosen.width % heads
-            else f"a crop of {crop} pixels holds no patch of {chosen.patch}"
-        )
+    what = None
+    if chosen.width % heads:
+        what = f"a width of {chosen.width} cannot be shared by {heads} heads"
+    elif crop < chosen.patch:
+        what = f"a crop of {crop} pixels holds no patch of {chosen.patch}"
+    elif chosen.embedding == "lite0" and chosen.patch != STEM_PATCH:
+        what = f"embedding lite0 has patches of {STEM_PATCH} pixels, not {chosen.patch}"
+    if what is not None:
         raise UserError(
             what, where="fit.network", remedy="Change it with --set fit.network.width=N (or patch)"
         )
-    side = crop // chosen.patch
-    return VitShape(n_classes, chosen.width, chosen.depth, heads, 4 * chosen.width, chosen.patch, side)
+    return VitShape(
+        n_classes,
+        chosen.width,
+        chosen.depth,
+        heads,
+        hidden=4 * chosen.width,
+        patch=chosen.patch,
+        side=crop // chosen.patch,
+        embedding=chosen.embedding,
+    )
 
 
 def build_network(recipe: VitRecipe, shape: VitShape) -> WeakTr | MCTformer:

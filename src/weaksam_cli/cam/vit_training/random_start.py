@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from weaksam_cli.backbones.vit.embedding import Lite0Embedding
 from weaksam_cli.backbones.vit.network import Attention, ClassTokenVit
 
 _LIKENESS: Final = 0.7
@@ -21,11 +22,16 @@ _REMOVAL: Final = 0.4
 
 @torch.no_grad()
 def start_from_random(network: ClassTokenVit) -> None:
-    """Give attentions their start and all patches the position 0, in place; torch's global random numbers decide."""
+    """Give attentions their start, all patches the position 0 and a hybrid's convolutions their ImageNet weights, in place.
+
+    Torch's global random numbers decide.
+    """
     network.pos_embed[:, network.shape.n_classes :] = 0
     for module in network.modules():
         if isinstance(module, Attention):
             _start_attention(module)
+        if isinstance(module, Lite0Embedding):
+            module.load_published()
 
 
 def _start_attention(attention: Attention) -> None:

@@ -59,10 +59,15 @@ class LearningRates:
 
 
 def make_optimizer(network: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over all parameters; positions, class tokens, biases and norms do not decay. Rates are set every epoch."""
+    """AdamW over all parameters that learn; positions, class tokens, biases and norms do not decay.
+
+    Rates are set every epoch.
+    """
     decaying: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         plain = parameter.ndim <= 1 or name in _WITHOUT_DECAY
         (others if plain else decaying).append(parameter)
     groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -18,11 +18,13 @@ class NetworkSettings(RecipeModel):
         width: of a token; heads have 64 channels unless the recipe's `heads` says another number of them.
         depth: number of blocks.
         patch: side of a patch in pixels.
+        embedding: what makes tokens of patches: `linear` as in DeiT; `lite0`, frozen ImageNet features of 16 x 16 pixels.
     """
 
     width: int = Field(default=384, ge=8)
     depth: int = Field(default=12, ge=1)
     patch: int = Field(default=16, ge=2)
+    embedding: Literal["linear", "lite0"] = "linear"
 
 
 class AugmentSettings(RecipeModel):
