@@ -24,6 +24,7 @@ COMMANDS = (
     "status",
     "inspect",
     "doctor",
+    "clip-templates",
     "weights",
     "export",
     "import",

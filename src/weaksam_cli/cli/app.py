@@ -184,6 +184,24 @@ def doctor(common: opt.CommonOptions) -> None:
         examine(common, console)
 
 
+@app.command("clip-templates")
+@opt.taking(*_WHICH, "split", "recipe", "overrides", "device", "weights_dir", *_SPEAK)
+def clip_templates(
+    common: opt.CommonOptions,
+    templates: Annotated[
+        list[str] | None,
+        typer.Argument(help="Candidates with one {}, like 'a photo of a {}.'; default: eight."),
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, help="At most this many pictures.")] = 500,
+) -> None:
+    """Which prompt sees the classes of your pictures most evenly: CLIP-ES's choice by sharpness."""
+    console = common.console()
+    with guarded(console):
+        from weaksam_cli.cli.clip_templates import rank_clip_templates
+
+        rank_clip_templates(templates or [], images, common, console)
+
+
 @app.command("export")
 @opt.taking("overwrite", *_SPEAK)
 def export(

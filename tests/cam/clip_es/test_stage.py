@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -140,24 +142,48 @@ def test_the_prompt_stage_finds_peaks_of_both_kinds_and_none_where_nothing_is(ru
             assert (counts["coarse"] > 0) == (counts["fine"] > 0) == (key != UNLABELLED)
 
 
-def test_templates_are_ranked_on_the_pictures_of_several_classes(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from benchmarks import clip_prompts
+CANDIDATES = ("a photo of a {}.", "{}", '"{}"')
 
-    weights = run.parents[1] / "weights" / "ViT-B-16.pt"
-    given = ["x", str(run), "--weights", str(weights), "--device", "cpu"]
-    for template in ("a photo of a {}.", "{}", '"{}"'):
-        given += ["--template", template]
-    monkeypatch.setattr("sys.argv", given)
-    monkeypatch.chdir(run.parents[1])
-    clip_prompts.main()
-    first, *lines = capsys.readouterr().out.splitlines()
-    assert first == "1 pictures of trainval with two labels or more"
-    values = [float(line.split()[0]) for line in lines]
+
+def ranked(run: Path, *arguments: str) -> CompletedProcess[str]:
+    common = ("--device", "cpu", "--dataset", run.name, "--weights-dir", str(run.parents[1] / "weights"))
+    return weaksam("clip-templates", *arguments, *common, folder=run.parents[1])
+
+
+def test_templates_are_ranked_on_the_pictures_of_several_classes(run: Path) -> None:
+    result = ranked(run, *CANDIDATES, "--json")
+    assert result.returncode == 0, result.stderr
+    table = next(item for item in map(json.loads, result.stdout.splitlines()) if item["event"] == "table")
+    assert table["title"].startswith("1 pictures of trainval with two labels or more")
+    values = [float(value) for _, value in table["rows"]]
     assert values == sorted(values)
     assert values[0] > 0
-    assert {line[12:] for line in lines} == {"a photo of a {}.", "{}", '"{}"'}
+    assert {template for template, _ in table["rows"]} == set(CANDIDATES)
+
+
+def test_a_picture_that_cannot_be_read_is_named(run: Path) -> None:
+    path = run.parents[1] / "voc" / "JPEGImages" / f"{TWO_LABELS}.jpg"
+    before = path.read_bytes()
+    path.write_bytes(b"no picture")
+    result = ranked(run, "{}")
+    path.write_bytes(before)
+    assert result.returncode == 2, result.stdout
+    assert f"{TWO_LABELS}.jpg" in result.stderr
+    assert "no picture with two labels can be read" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("a photo",), "templates"),
+        (("--recipe", "lite0"), "not a recipe of CLIP-ES"),
+        (("--split", "test"), "no picture has two labels"),
+    ],
+)
+def test_what_cannot_be_ranked_is_told(run: Path, arguments: tuple[str, ...], said: str) -> None:
+    result = ranked(run, *arguments)
+    assert result.returncode == 2, result.stderr
+    assert said in result.stderr
 
 
 FAULTS = {

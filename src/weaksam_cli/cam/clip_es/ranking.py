@@ -1,0 +1,98 @@
+"""Prompts tried on a dataset's own pictures, for `weaksam clip-templates`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from weaksam_cli.backbones.clip.text import embed_words
+from weaksam_cli.backbones.clip.vision import run_last_block, run_trunk
+from weaksam_cli.cam.clip_es.grad_cam import class_probabilities
+from weaksam_cli.cam.clip_es.picture import input_size, preprocess
+from weaksam_cli.cam.clip_es.products import Words
+from weaksam_cli.cam.clip_es.sharpness import Sharpness, rank_templates
+from weaksam_cli.errors import ImageError, UserError
+from weaksam_cli.labels import LabelledImage, Labels
+
+if TYPE_CHECKING:
+    from weaksam_cli.cam.recipe import ClipEsRecipe
+
+CANDIDATES: Final = (
+    "a clean origami {}.",
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "art of the {}.",
+    "a cropped photo of the {}.",
+    "a rendering of a {}.",
+)
+"""Tried when none is named: the published one, and templates of CLIP's own for ImageNet."""
+
+
+def choose_images(labels: Labels, most: int) -> list[LabelledImage]:
+    """Up to `most` pictures with two labels or more, evenly spread over the split.
+
+    Raises:
+        UserError: when there is none.
+    """
+    several = [image for image in labels.file.images if len(image.labels or ()) > 1]
+    if not several:
+        raise UserError("no picture has two labels, so no template can be preferred", where=str(labels.path))
+    step = max(len(several) / most, 1)
+    return [several[int(index * step)] for index in range(min(most, len(several)))]
+
+
+def rank_on_pictures(
+    network: Any,
+    labels: Labels,
+    images: Sequence[LabelledImage],
+    recipe: ClipEsRecipe,
+    on_image: Callable[[str | None], None],
+) -> list[Sharpness]:
+    """The recipe's templates, the one to choose first; see `image_sharpness`.
+
+    A picture is seen once, whatever the number of templates.
+
+    Args:
+        network: of `load_clip`.
+        labels: of the pictures' split.
+        images: of `choose_images`.
+        recipe: words of classes and backgrounds, and the templates.
+        on_image: called after every picture, with why it could not be read and was left out, else None.
+    """
+    words = Words.of(recipe, labels.class_names)
+    n_classes = len(words.classes)
+    texts = {
+        template: embed_words(network, [*words.classes, *words.background], [template]).split(
+            [n_classes, len(words.background)]
+        )
+        for template in recipe.templates
+    }
+    scores: dict[str, list[Any]] = {template: [] for template in recipe.templates}
+    for image in images:
+        try:
+            pixels = labels.read_image(image)
+        except ImageError as error:
+            on_image(error.one_line())
+            continue
+        feature = _feature(network, pixels, recipe)
+        present = labels.class_indexes(image)
+        for template, (classes, background) in texts.items():
+            found = class_probabilities(feature, classes[present], background, network.logit_scale)
+            scores[template].append(found.cpu().numpy())
+        on_image(None)
+    return rank_templates(scores)
+
+
+def _feature(network: Any, pixels: NDArray[np.uint8], recipe: ClipEsRecipe) -> Tensor:
+    """(width of the embedding,), the mean of the patches, as CLIP-ES takes it."""
+    visual = network.visual
+    size = input_size(*pixels.shape[:2], patch=visual.patch_size[0], max_side=recipe.max_side)
+    seen = preprocess(pixels, size).to(network.logit_scale.device)
+    trunk = run_trunk(visual, seen, attention_blocks=1, half_positions=recipe.half_positions)
+    return run_last_block(visual, trunk).patch_feature.detach()

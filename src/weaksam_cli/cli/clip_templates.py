@@ -1,0 +1,71 @@
+"""`weaksam clip-templates`: which prompt sees the classes of your pictures most evenly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from weaksam_cli.cli.options import CommonOptions, build_context
+from weaksam_cli.console import Console
+from weaksam_cli.errors import UserError
+from weaksam_cli.labels import read_labels
+from weaksam_cli.recipes import load_recipe
+from weaksam_cli.registry import load_stage
+from weaksam_cli.source import image_root
+
+if TYPE_CHECKING:
+    from weaksam_cli.cam.recipe import ClipEsRecipe
+
+
+def rank_clip_templates(
+    templates: Sequence[str], most: int, options: CommonOptions, console: Console
+) -> None:
+    """Rank prompts by sharpness on the pictures of a training split that have two labels or more, and print the table.
+
+    Args:
+        templates: candidates; none for the usual ones.
+        most: at most so many pictures.
+        options: as typed.
+        console: the output.
+
+    Raises:
+        UserError: the recipe is not of CLIP-ES, the weights are missing, or no picture has two labels and can be read.
+    """
+    from weaksam_cli.backbones.clip.checkpoint import load_clip
+    from weaksam_cli.cam.clip_es.ranking import CANDIDATES, choose_images, rank_on_pictures
+
+    context = build_context(options, "cam", console)
+    recipe = _clip_es_recipe(options, [f"templates={json.dumps([*(templates or CANDIDATES)])}"])
+    split = options.split or context.train_split()
+    labels = read_labels(context.run.input("data", split), image_root(context.run.root, context.source()))
+    images = choose_images(labels, most)
+    network = load_clip(context.weights.require(recipe.weights), device=context.torch_device())
+    unread: list[str] = []
+    with console.progress("pictures", len(images), "images") as progress:
+
+        def on_image(why: str | None) -> None:
+            progress.advance(1)
+            if why is not None:
+                unread.append(why)
+                console.warn(f"left out: {why}")
+
+        ranked = rank_on_pictures(network, labels, images, recipe, on_image)
+    if len(unread) == len(images):
+        raise UserError("no picture with two labels can be read", where=str(labels.path))
+    rows = [[item.template, f"{item.value:.4g}"] for item in ranked]
+    seen = len(images) - len(unread)
+    title = f"{seen} pictures of {split} with two labels or more: choose the template of the lowest sharpness"
+    console.table(title, ["template", "sharpness"], rows)
+
+
+def _clip_es_recipe(options: CommonOptions, more: list[str]) -> ClipEsRecipe:
+    from weaksam_cli.cam.recipe import ClipEsRecipe
+
+    name, types = options.recipe or "clip-es", load_stage("cam").recipe_types
+    # Without the templates first: recipes of other methods do not know them, and the error would be about that.
+    for overrides in (options.overrides, (*options.overrides, *more)):
+        recipe = load_recipe("cam", name, types, overrides).recipe
+        if not isinstance(recipe, ClipEsRecipe):
+            raise UserError("not a recipe of CLIP-ES", where=f"--recipe {name}")
+    return recipe
