@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 
 from tests.backbones.clip.tiny import official_state
 from tests.tiny import CLASSES, weaksam, write_voc
@@ -17,6 +18,7 @@ from weaksam_cli.cam.clip_es.images import chosen_classes
 from weaksam_cli.cam.clip_es.products import Words, load_clip_es
 from weaksam_cli.cam.recipe import ClipEsRecipe
 from weaksam_cli.cam.stage import STAGE
+from weaksam_cli.cli.app import app
 from weaksam_cli.errors import UserError
 from weaksam_cli.formats import KINDS, cam_format, read_class_maps
 from weaksam_cli.labels import read_labels
@@ -145,14 +147,17 @@ def test_the_prompt_stage_finds_peaks_of_both_kinds_and_none_where_nothing_is(ru
 CANDIDATES = ("a photo of a {}.", "{}", '"{}"')
 
 
-def ranked(run: Path, *arguments: str) -> CompletedProcess[str]:
-    common = ("--device", "cpu", "--dataset", run.name, "--weights-dir", str(run.parents[1] / "weights"))
-    return weaksam("clip-templates", *arguments, *common, folder=run.parents[1])
+@pytest.fixture
+def ranked(run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`weaksam clip-templates` in this process: torch takes seconds to import."""
+    monkeypatch.chdir(run.parents[1])
+    common = ["--device", "cpu", "--dataset", run.name, "--weights-dir", "weights"]
+    return lambda *given: CliRunner().invoke(app, ["clip-templates", *given, *common])
 
 
-def test_templates_are_ranked_on_the_pictures_of_several_classes(run: Path) -> None:
-    result = ranked(run, *CANDIDATES, "--json")
-    assert result.returncode == 0, result.stderr
+def test_templates_are_ranked_on_the_pictures_of_several_classes(ranked: Callable[..., Result]) -> None:
+    result = ranked(*CANDIDATES, "--json")
+    assert result.exit_code == 0, result.output
     table = next(item for item in map(json.loads, result.stdout.splitlines()) if item["event"] == "table")
     assert table["title"].startswith("1 pictures of trainval with two labels or more")
     values = [float(value) for _, value in table["rows"]]
@@ -161,15 +166,15 @@ def test_templates_are_ranked_on_the_pictures_of_several_classes(run: Path) -> N
     assert {template for template, _ in table["rows"]} == set(CANDIDATES)
 
 
-def test_a_picture_that_cannot_be_read_is_named(run: Path) -> None:
+def test_a_picture_that_cannot_be_read_is_named(run: Path, ranked: Callable[..., Result]) -> None:
     path = run.parents[1] / "voc" / "JPEGImages" / f"{TWO_LABELS}.jpg"
     before = path.read_bytes()
     path.write_bytes(b"no picture")
-    result = ranked(run, "{}")
+    result = ranked("{}")
     path.write_bytes(before)
-    assert result.returncode == 2, result.stdout
-    assert f"{TWO_LABELS}.jpg" in result.stderr
-    assert "no picture with two labels can be read" in result.stderr
+    assert result.exit_code == 2, result.output
+    assert f"{TWO_LABELS}.jpg" in result.output
+    assert "no picture with two labels can be read" in result.output
 
 
 @pytest.mark.parametrize(
@@ -180,10 +185,12 @@ def test_a_picture_that_cannot_be_read_is_named(run: Path) -> None:
         (("--split", "test"), "no picture has two labels"),
     ],
 )
-def test_what_cannot_be_ranked_is_told(run: Path, arguments: tuple[str, ...], said: str) -> None:
-    result = ranked(run, *arguments)
-    assert result.returncode == 2, result.stderr
-    assert said in result.stderr
+def test_what_cannot_be_ranked_is_told(
+    ranked: Callable[..., Result], arguments: tuple[str, ...], said: str
+) -> None:
+    result = ranked(*arguments)
+    assert result.exit_code == 2, result.output
+    assert said in result.output
 
 
 FAULTS = {
