@@ -176,15 +176,13 @@ def test_a_part_says_what_is_missing_and_the_plain_command_does_the_rest(tmp_pat
 def test_overwriting_in_parts_does_not_end_with_the_old_artifact(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     first = make_product(product(path, 26), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    other = product(path, 26, recipe=2)
     for part in (1, 2):
         with pytest.raises(UnfinishedError):
-            make_product(
-                product(path, 26),
-                STAGE,  # type: ignore[arg-type]
-                context(tmp_path, overwrite=True, share=Share(part, 3)),
-            )
-    last = context(tmp_path, overwrite=True, share=Share(3, 3))
-    assert make_product(product(path, 26), STAGE, last).sha256 == first.sha256  # type: ignore[arg-type]
+            make_product(other, STAGE, context(tmp_path, overwrite=True, share=Share(part, 3)))  # type: ignore[arg-type]
+    last = make_product(other, STAGE, context(tmp_path, overwrite=True, share=Share(3, 3)))  # type: ignore[arg-type]
+    assert last.identity.recipe != first.identity.recipe
+    assert read_receipt(path) == last
     assert not shards_root(path).exists()
 
 

@@ -303,7 +303,7 @@ def make_product(product: Product, stage: Stage[Any], context: Context) -> recei
 def _settle(product: Product, identity: receipts.Identity, context: Context) -> receipts.Receipt | None:
     found = assess(product.path, identity)
     name = context.run.relative(product.path)
-    if found.state is State.FRESH and found.receipt is not None and not context.overwrite:
+    if found.state is State.FRESH and found.receipt is not None:
         receipts.verify(product.path, found.receipt)
         _renew_timestamp(product)
         context.console.info(f"{name}: fresh, nothing to do", artifact=name, state="fresh")

@@ -98,6 +98,15 @@ def test_another_recipe_needs_overwrite(tmp_path: Path) -> None:
     assert record.identity.recipe == {"knob": 2}
 
 
+def test_overwrite_leaves_what_is_fresh(tmp_path: Path) -> None:
+    """The model that a day of training made stays, when only what is made from it has another recipe."""
+    path = tmp_path / "a.h5"
+    record = make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    made = path.stat().st_ino
+    assert make_product(product(path), STAGE, context(tmp_path, overwrite=True)) == record  # type: ignore[arg-type]
+    assert path.stat().st_ino == made
+
+
 def test_failed_images_are_listed_and_strict_ends_with_code_3(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     record = make_product(product(path, broken=("i2", "i9")), STAGE, context(tmp_path))  # type: ignore[arg-type]

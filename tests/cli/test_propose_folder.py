@@ -280,7 +280,9 @@ def test_parts_killed_parts_and_workers_give_the_same_bytes(
     last = propose("pics", "-o", "p.h5", *sets, "--workers", "1", "--shard", "2/3")
     assert "p.h5: 12 images" in last.stderr
     expected = target.read_bytes()
-    propose("pics", "-o", "p.h5", *sets, "--workers", "1", "--overwrite")
+    target.unlink()
+    receipt_path(target).unlink()
+    propose("pics", "-o", "p.h5", *sets, "--workers", "1")
     assert target.read_bytes() == expected
     for path in (target, receipt_path(target)):
         path.unlink()

@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from weaksam_cli.detectron.compat import import_detectron2
 from weaksam_cli.errors import UserError
-from weaksam_cli.retrain.dataset import dataset_dicts, image_tensor, resize, resized_shape, training_item
+from weaksam_cli.retrain.dataset import dataset_dicts, image_tensor, training_item
 
 NAMES = ["cat", "dog"]
 
@@ -67,31 +65,6 @@ def test_unknown_references_are_named(field: str) -> None:
     coco["annotations"][1][field] = 77
     with pytest.raises(UserError, match=rf"annotations\[1\]: {field} 77"):
         dataset_dicts(coco, NAMES, keep_empty=True)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "short", "largest", "expected"),
-    [
-        (240, 320, 256, 640, (256, 341)),
-        (320, 240, 256, 640, (341, 256)),
-        (100, 1000, 256, 640, (64, 640)),
-        (256, 256, 256, 256, (256, 256)),
-        (1, 1000, 256, 100, (1, 100)),
-    ],
-)
-def test_resized_shape(height: int, width: int, short: int, largest: int, expected: tuple[int, int]) -> None:
-    assert resized_shape(height, width, short, largest) == expected
-
-
-@settings(max_examples=50, deadline=None)
-@given(height=st.integers(1, 3000), width=st.integers(1, 3000))
-def test_resized_shape_equals_detectron2(height: int, width: int) -> None:
-    import_detectron2()
-    from detectron2.data.transforms import ResizeShortestEdge
-
-    met = resized_shape(height, width, 256, 640)
-    transform = ResizeShortestEdge(256, 640).get_transform(np.zeros((height, width, 3), np.uint8))
-    assert np.abs(np.subtract(met, (max(transform.new_h, 1), max(transform.new_w, 1)))).max() <= 1
 
 
 def picture(path: str) -> NDArray[np.uint8]:
@@ -153,9 +126,3 @@ def test_channel_order() -> None:
     image = picture("")
     assert image_tensor(image, "RGB")[:, 3, 3].tolist() == [250, 100, 0]
     assert image_tensor(image, "BGR")[:, 3, 3].tolist() == [0, 100, 250]
-
-
-def test_resize_keeps_a_picture_of_the_right_size() -> None:
-    image = picture("")
-    assert resize(image, 20, 30) is image
-    assert resize(image, 10, 15).shape == (10, 15, 3)

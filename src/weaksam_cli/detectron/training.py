@@ -130,6 +130,14 @@ class ResumableTrainer(SimpleTrainer):
         self.last_losses = values
         self.storage.put_scalars(**values)
 
+    def optimizer_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the optimiser."""
+        return dict(self.optimizer.state_dict())
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `optimizer_state` gave."""
+        self.optimizer.load_state_dict(state)
+
     def check_weights(self) -> None:
         """Refuse weights that a gradient without bounds has spoilt, so that a checkpoint is always good.
 
@@ -184,7 +192,7 @@ class CheckpointHook(HookBase):
         checkpoint = Checkpoint(
             iteration=done,
             model=trainer.model.state_dict(),
-            optimizer=trainer.optimizer.state_dict(),
+            optimizer=trainer.optimizer_state(),
             scaler=trainer.scaler.state_dict(),
             fingerprint=self.settings.fingerprint,
         )
@@ -203,6 +211,9 @@ class ProgressHook(HookBase):
         self.progress(self.trainer.iter + 1, self.trainer.max_iter, dict(self.trainer.last_losses))
 
 
+MakeTrainer = Callable[[nn.Module, Any, torch.optim.Optimizer, TrainingSettings], ResumableTrainer]
+
+
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -211,6 +222,7 @@ def train(
     *,
     save_bytes: SaveBytes,
     progress: Progress | None = None,
+    make_trainer: MakeTrainer = ResumableTrainer,
 ) -> TrainingResult:
     """Train `model` in place, from its checkpoint where there is one.
 
@@ -221,6 +233,7 @@ def train(
         settings: see `TrainingSettings`.
         save_bytes: writes the checkpoint atomically.
         progress: called after each step, and once at the start of a resumed run with no losses.
+        make_trainer: for steps of another kind.
 
     Raises:
         UserError: the checkpoint is damaged or of another training.
@@ -235,16 +248,17 @@ def train(
     start = 0 if checkpoint is None else checkpoint.iteration
     if checkpoint is not None:
         model.load_state_dict(checkpoint.model)
-        optimizer.load_state_dict(checkpoint.optimizer)
         if progress is not None:
             progress(start, total, {})
     if start >= total:
         return TrainingResult(start, {}, time.monotonic() - started)
     data = batches(load_batch, start, total, settings.workers)
-    trainer = ResumableTrainer(model, data, optimizer, settings)
+    trainer = make_trainer(model, data, optimizer, settings)
     trainer.saved_iteration = start
-    if checkpoint is not None and settings.mixed_precision:
-        trainer.scaler.load_state_dict(checkpoint.scaler)
+    if checkpoint is not None:
+        trainer.load_optimizer_state(checkpoint.optimizer)
+        if settings.mixed_precision:
+            trainer.scaler.load_state_dict(checkpoint.scaler)
     trainer.register_hooks(_hooks(settings, save_bytes, progress))
     try:
         trainer.train(start, total)

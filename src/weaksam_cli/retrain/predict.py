@@ -16,7 +16,8 @@ import_detectron2()
 
 from detectron2.modeling import GeneralizedRCNNWithTTA  # noqa: E402
 
-from weaksam_cli.retrain.dataset import ImageReader, image_tensor, resize, resized_shape  # noqa: E402
+from weaksam_cli.detectron.resize import resize, resized_shape  # noqa: E402
+from weaksam_cli.retrain.dataset import ImageReader, image_tensor  # noqa: E402
 from weaksam_cli.retrain.recipe import Inference  # noqa: E402
 from weaksam_cli.structures.boxes import clip  # noqa: E402
 from weaksam_cli.structures.types import Detections  # noqa: E402

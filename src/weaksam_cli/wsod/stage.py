@@ -17,6 +17,8 @@ from weaksam_cli.labels import Labels, read_labels
 from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
 from weaksam_cli.recipes import RecipeModel
 from weaksam_cli.source import image_root
+from weaksam_cli.wsod.end_to_end.products import vgg_products
+from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 from weaksam_cli.wsod.formats import SAMPLES, regions_format
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe
 from weaksam_cli.wsod.works import DetectWork, RegionWork, SampleWork, Sources
@@ -140,10 +142,22 @@ class WsodStage:
     recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {
         "oicr": RegionDetectorRecipe,
         "wsddn": RegionDetectorRecipe,
+        "mist-vgg16": MistRecipe,
+        "oicr-vgg16": OicrRecipe,
     }
 
-    def products(self, recipe: RegionDetectorRecipe, context: Context, split: str) -> Iterator[Product]:
-        """Samples, basis, regions and model of the training split; then regions and detections of this split."""
+    def products(self, recipe: RecipeModel, context: Context, split: str) -> Iterator[Product]:
+        """The parts of the training split that the recipe's method is made of; then the detections of this split."""
+        if isinstance(recipe, MistRecipe | OicrRecipe):
+            yield from vgg_products(recipe, context, split)
+        elif isinstance(recipe, RegionDetectorRecipe):
+            yield from self._region_products(recipe, context, split)
+        else:
+            raise TypeError(f"no detector for {type(recipe).__name__}")
+
+    def _region_products(
+        self, recipe: RegionDetectorRecipe, context: Context, split: str
+    ) -> Iterator[Product]:
         places, train = _Places(context, recipe), context.train_split()
         resolved = recipe.model_dump(mode="json")
         samples, basis = places.folder / f"samples-{train}.h5", places.folder / "basis.safetensors"

@@ -1,0 +1,162 @@
+"""Train MIST or OICR on VGG16 from pictures, proposals and image-level labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from weaksam_cli.wsod.end_to_end.detector import VggWeakDetector, build_vgg_detector
+
+from weaksam_cli.backbones.vgg16 import Vgg16Shape
+from weaksam_cli.detectron.batches import BatchLoader, EpochSampler
+from weaksam_cli.detectron.checkpoint import SaveBytes, load_model, model_bytes, read_metadata
+from weaksam_cli.detectron.schedule import LearningRateSchedule
+from weaksam_cli.detectron.training import Progress, TrainingSettings, train
+from weaksam_cli.wsod.end_to_end.recipe import DropBlockSettings, MistRecipe, OicrRecipe, ScheduleSettings
+from weaksam_cli.wsod.end_to_end.trainer import AccumulatingTrainer, Adversary
+
+ADVERSARY_WARMUP_FACTOR = 1 / 3
+_REFINEMENTS = "roi_heads.refinements."
+_ADVERSARY = "roi_heads.drop_block."
+
+LoadItem = Callable[[int, int, int], dict[str, Any]]
+"""From iteration, position in the step and index of a picture to the picture as the detector takes it."""
+
+
+def fit_vgg_detector(
+    recipe: MistRecipe | OicrRecipe,
+    load_item: LoadItem,
+    pictures: int,
+    class_names: Sequence[str],
+    *,
+    weights: Path | None,
+    device: str,
+    seed: int,
+    checkpoint: Path,
+    fingerprint: str,
+    save_bytes: SaveBytes,
+    progress: Progress | None = None,
+    workers: int = 0,
+) -> bytes:
+    """Train, going on from the checkpoint where there is one; returns the model as a safetensors file.
+
+    Args:
+        recipe: what to train; its schedule resolved.
+        load_item: a pure function of its arguments.
+        pictures: how many there are to learn from, at least 1.
+        class_names: names of the classes.
+        weights: the file of ImageNet weights; None for random ones.
+        device: `cpu`, `cuda` or `cuda:k`.
+        seed: decides everything that is random.
+        checkpoint, fingerprint, save_bytes, progress, workers: see `detectron.training`.
+
+    Raises:
+        UserError: what `train` and `build_vgg_detector` raise.
+    """
+    torch.manual_seed(seed)
+    detector = _build(recipe, len(class_names), weights).to(device).train()
+    schedule = recipe.schedule
+    settings = TrainingSettings(
+        schedule=learning_rates(schedule),
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_period=schedule.checkpoint_period,
+        fingerprint=fingerprint,
+        mixed_precision=schedule.mixed_precision,
+        workers=workers,
+    )
+    train(
+        detector,
+        make_optimizer(detector, schedule),
+        batch_loader(load_item, EpochSampler(pictures, schedule.batch_size, seed)),
+        settings,
+        save_bytes=save_bytes,
+        progress=progress,
+        make_trainer=partial(
+            AccumulatingTrainer,
+            pictures_at_once=schedule.pictures_at_once,
+            adversary=make_adversary(detector, recipe),
+        ),
+    )
+    return model_bytes(detector, {"class_names": list(class_names)})
+
+
+def load_detector(path: Path, recipe: MistRecipe | OicrRecipe, device: str) -> VggWeakDetector:
+    """A trained detector in evaluation mode.
+
+    Raises:
+        UserError: the file is missing, damaged or of another model.
+    """
+    detector = _build(recipe, len(read_metadata(path)["class_names"]), None)
+    load_model(detector, path)
+    return detector.to(device).eval()
+
+
+def _build(recipe: MistRecipe | OicrRecipe, class_count: int, weights: Path | None) -> VggWeakDetector:
+    shape = Vgg16Shape(recipe.network.widths, recipe.network.hidden)
+    return build_vgg_detector(recipe, class_count, weights, shape)
+
+
+def learning_rates(schedule: ScheduleSettings) -> LearningRateSchedule:
+    """The detector's learning rates as a function of the iteration."""
+    return LearningRateSchedule(
+        iterations=schedule.steps,
+        milestones=schedule.milestones,
+        gamma=schedule.decay,
+        warmup_iterations=schedule.warmup_iterations,
+        warmup_factor=schedule.warmup_factor,
+    )
+
+
+def make_optimizer(detector: nn.Module, schedule: ScheduleSettings) -> torch.optim.Adam:
+    """Adam over what is not frozen; biases learn faster and do not decay, refinement branches as the schedule says."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in detector.named_parameters():
+        if not parameter.requires_grad or name.startswith(_ADVERSARY):
+            continue
+        factor, decay = 1.0, schedule.weight_decay
+        if schedule.refinement_factor is not None and name.startswith(_REFINEMENTS):
+            factor = schedule.refinement_factor
+        elif name.endswith(".bias"):
+            factor, decay = schedule.bias_factor, 0.0
+        groups.setdefault((schedule.learning_rate * factor, decay), []).append(parameter)
+    settings = [
+        {"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()
+    ]
+    return torch.optim.Adam(settings, lr=schedule.learning_rate)
+
+
+def make_adversary(detector: VggWeakDetector, recipe: MistRecipe | OicrRecipe) -> Adversary | None:
+    """The drop block's own training, where the recipe has one."""
+    if not isinstance(recipe, MistRecipe) or recipe.drop_block is None:
+        return None
+    settings: DropBlockSettings = recipe.drop_block
+    members = [item for name, item in detector.named_parameters() if name.startswith(_ADVERSARY)]
+    optimizer = torch.optim.Adam(members, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    schedule = LearningRateSchedule(
+        iterations=recipe.schedule.steps,
+        milestones=settings.milestones,
+        gamma=settings.decay,
+        warmup_iterations=settings.warmup_iterations,
+        warmup_factor=ADVERSARY_WARMUP_FACTOR,
+    )
+
+    def loss(items: Sequence[Any]) -> Tensor:
+        return detector.adversarial_loss(items)
+
+    return Adversary(optimizer, schedule, loss)
+
+
+def batch_loader(load_item: LoadItem, sampler: EpochSampler) -> BatchLoader:
+    """The items of each iteration, a pure function of it."""
+
+    def load(iteration: int) -> list[dict[str, Any]]:
+        return [
+            load_item(iteration, position, index) for position, index in enumerate(sampler.indices(iteration))
+        ]
+
+    return load
