@@ -166,7 +166,7 @@ def test_both_layouts_load(
     state, path = imagenet_file(layout), tmp_path / f"vgg.{suffix}"
     save(state, path)
     network, neck = backbone(), VggNeck(NARROW, 0.5)
-    load_vgg16(network, neck, path)
+    assert load_vgg16(network, neck, path) == {"torchvision": "RGB", "wetectron": "BGR"}[layout]
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     for layer, number in zip((neck.fc6, neck.fc7), FIRST_OF[layout], strict=True):
         assert torch.equal(layer.weight, state[f"classifier.{number}.weight"])

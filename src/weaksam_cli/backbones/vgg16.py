@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.state_dicts import as_tensors, mismatches, read_saved, shapes_of
+
+ChannelOrder = Literal["BGR", "RGB"]
 
 STRIDE: Final = 8
 """Pixels of the picture a cell of the map."""
@@ -109,7 +111,7 @@ class VggNeck(nn.Module):
         return hidden
 
 
-def load_vgg16(backbone: DilatedVgg16, neck: VggNeck, path: Path) -> None:
+def load_vgg16(backbone: DilatedVgg16, neck: VggNeck, path: Path) -> ChannelOrder:
     """Fill both with VGG16's ImageNet weights; the last layer of 1000 classes is left out.
 
     The full layers are `classifier.0` and `.3` in torchvision's files, `classifier.1` and `.4` in vgg16-00b39a1b.pth.
@@ -119,12 +121,16 @@ def load_vgg16(backbone: DilatedVgg16, neck: VggNeck, path: Path) -> None:
         neck: changed in place.
         path: `.pth` (nothing in it is executed) or `.safetensors`.
 
+    Returns:
+        The order of the channels that the file was trained with: torchvision's RGB, or Caffe's BGR.
+
     Raises:
         UserError: the file is missing, damaged or foreign, or lacks a tensor or has it in another shape.
     """
     where = str(path)
     state = as_tensors(read_saved(path, remedy=_REMEDY), where=where, remedy=_REMEDY)
-    names = _names_in_file(neck, first="classifier.0" if "classifier.0.weight" in state else "classifier.1")
+    order: ChannelOrder = "RGB" if "classifier.0.weight" in state else "BGR"
+    names = _names_in_file(neck, first="classifier.0" if order == "RGB" else "classifier.1")
     neck_shapes = shapes_of(neck)
     wanted = shapes_of(backbone) | {names[own]: shape for own, shape in neck_shapes.items()}
     unfit = mismatches(wanted, state, more_allowed=True)
@@ -132,6 +138,7 @@ def load_vgg16(backbone: DilatedVgg16, neck: VggNeck, path: Path) -> None:
         raise UserError(f"does not fit VGG16: {'; '.join(unfit)}", where=where, remedy=_REMEDY)
     backbone.load_state_dict({name: state[name] for name in shapes_of(backbone)})
     neck.load_state_dict({own: state[name] for own, name in names.items()})
+    return order
 
 
 def _names_in_file(neck: VggNeck, *, first: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.wsod.end_to_end.vgg_helpers import CLASSES, NARROW, boxes_in, enliven, mist, oicr, picture
-from torch import Tensor
+from torch import Tensor, nn
 
 from weaksam_cli.backbones.vgg16 import Vgg16Shape
 from weaksam_cli.errors import UserError
@@ -160,12 +160,10 @@ def test_pictures_of_one_size_do_not_change_each_other(recipe: MistRecipe | Oicr
 def test_pictures_of_two_sizes_hardly_change_each_other(recipe: MistRecipe | OicrRecipe) -> None:
     """The larger is not padded. Around the smaller there are zeros, which a cell feels up to 94 pixels away."""
     detector = detector_of(recipe)
-    with torch.no_grad():
-        for layer in detector.backbone.features:
-            if isinstance(layer, torch.nn.Conv2d):
-                layer.bias.fill_(
-                    0.1
-                )  # biases make the padding differ from the border that convolutions assume
+    # Without biases the zeros around a picture would stay zeros, which is what convolutions assume at a border.
+    for layer in detector.backbone.features:
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.constant_(layer.bias, 0.1)
     large, small = picture(7, 288, 352), picture(12, 256, 320)
     boxes = small["proposals"].proposal_boxes
     far_end = torch.tensor([320.0, 256.0]) - 112
@@ -237,7 +235,7 @@ def test_registered_by_name() -> None:
 def test_built_from_a_file(tmp_path: Path) -> None:
     donor = detector_of(oicr())
     state = dict(donor.backbone.state_dict())
-    for number, layer in ((0, donor.roi_heads.neck.fc6), (3, donor.roi_heads.neck.fc7)):
+    for number, layer in ((1, donor.roi_heads.neck.fc6), (4, donor.roi_heads.neck.fc7)):
         state |= {f"classifier.{number}.{name}": value for name, value in layer.state_dict().items()}
     torch.save(state, tmp_path / "vgg.pth")
     torch.manual_seed(9)
@@ -253,3 +251,16 @@ def test_built_from_a_file(tmp_path: Path) -> None:
     fresh = build_vgg_detector(mist(), CLASSES, None, NARROW)
     assert not torch.equal(fresh.roi_heads.neck.fc7.weight, donor.roi_heads.neck.fc7.weight)
     assert torch.equal(fresh.roi_heads.classification.weight, built.roi_heads.classification.weight)
+
+
+def test_weights_for_other_pixels_are_refused(tmp_path: Path) -> None:
+    donor = detector_of(oicr())
+    state = dict(donor.backbone.state_dict())
+    for number, layer in ((0, donor.roi_heads.neck.fc6), (3, donor.roi_heads.neck.fc7)):
+        state |= {f"classifier.{number}.{name}": value for name, value in layer.state_dict().items()}
+    torch.save(state, tmp_path / "torchvision.pth")
+    recipe = oicr()
+    with pytest.raises(UserError, match=r"pixels\.order = BGR.*trained with RGB.*--set pixels\.order=RGB"):
+        build_vgg_detector(recipe, CLASSES, tmp_path / "torchvision.pth", NARROW)
+    fitting = recipe.model_copy(update={"pixels": recipe.pixels.model_copy(update={"order": "RGB"})})
+    build_vgg_detector(fitting, CLASSES, tmp_path / "torchvision.pth", NARROW)

@@ -42,7 +42,7 @@ def test_the_gradient_is_that_of_the_gumbel_softmax() -> None:
 
 @pytest.mark.parametrize(
     ("block", "rows", "columns"),
-    [(1, [3], [2]), (2, [3, 4], [2, 3]), (3, [2, 3, 4], [1, 2, 3]), (5, [1, 2, 3, 4, 5], [0, 1, 2, 3, 4])],
+    [(1, [3], [2]), (3, [2, 3, 4], [1, 2, 3]), (5, [1, 2, 3, 4, 5], [0, 1, 2, 3, 4])],
 )
 def test_blocks_around_drops(block: int, rows: list[int], columns: list[int]) -> None:
     drops = torch.zeros(2, 7, 7)

@@ -37,5 +37,5 @@ def test_the_best_box_of_most_pictures_is_on_the_object(
     run("eval")
     measures = json.loads((tmp_path / "runs" / "shapes" / "eval" / "trainval.json").read_text())["measures"]
     values = {(item["stage"], item["name"]): item["value"] for item in measures}
-    assert values["baseline", "CorLoc (weaksam): whole picture"] == 0
-    assert values["wsod", "CorLoc (weaksam)"] > 0.55
+    assert values["baseline", "CorLoc (mist): whole picture"] == 0
+    assert values["wsod", "CorLoc (mist)"] > 0.55

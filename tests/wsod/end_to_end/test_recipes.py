@@ -33,16 +33,21 @@ def test_published_settings(name: str) -> None:
     assert recipe.proposals.min_side == side
 
 
-def test_the_recipe_of_voc07_is_the_default_of_the_type() -> None:
-    recipe = load_recipe("wsod", "mist-vgg16", STAGE.recipe_types).recipe
-    assert isinstance(recipe, MistRecipe)
-    defaults = MistRecipe(schedule=ScheduleSettings(iterations=30000, milestones=(20000, 26700)))
-    assert recipe.drop_block is not None
-    assert defaults.drop_block is not None
-    assert recipe.drop_block.gamma == pytest.approx(defaults.drop_block.gamma)
-    assert recipe.schedule.warmup_factor == pytest.approx(1 / 3)
-    same = {"schedule", "drop_block"}
-    assert recipe.model_dump(exclude=same) == defaults.model_dump(exclude=same)
+def test_the_recipes_of_voc07_are_the_defaults_of_their_types() -> None:
+    mist = load_recipe("wsod", "mist-vgg16", STAGE.recipe_types).recipe
+    oicr = load_recipe("wsod", "oicr-vgg16", STAGE.recipe_types).recipe
+    assert isinstance(mist, MistRecipe)
+    assert isinstance(oicr, OicrRecipe)
+    schedule = {"schedule"}
+    bare = ScheduleSettings(iterations=1)
+    assert oicr.model_dump(exclude=schedule) == OicrRecipe(schedule=bare).model_dump(exclude=schedule)
+    default = MistRecipe(schedule=bare)
+    assert mist.drop_block is not None
+    assert default.drop_block is not None
+    assert mist.drop_block.gamma == pytest.approx(default.drop_block.gamma)
+    block = mist.drop_block.model_copy(update={"gamma": default.drop_block.gamma, "milestones": ()})
+    found = mist.model_copy(update={"drop_block": block})
+    assert found.model_dump(exclude=schedule) == default.model_dump(exclude=schedule)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,8 @@ def test_the_recipe_of_voc07_is_the_default_of_the_type() -> None:
         ("mist-vgg16", "schedule.milestones=[5, 5]", "expected increasing numbers"),
         ("mist-vgg16", "schedule.milestones=[0]", "greater than or equal to 1"),
         ("mist-vgg16", "train_images.short_sides=[]", "at least 1 item"),
+        ("mist-vgg16", "inference.short_sides=[64, 64]", "expected each size once"),
+        ("mist-vgg16", "drop_block.block=2", "expected an odd number, met 2"),
         ("mist-vgg16", "pixels.deviation=[0, 1, 1]", "greater than 0"),
         ("mist-vgg16", "network.frozen_blocks=6", "less than or equal to 5"),
         ("oicr-vgg16", "drop_block=null", "unknown key 'drop_block'"),

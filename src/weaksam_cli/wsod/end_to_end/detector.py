@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from weaksam_cli.backbones.vgg16 import VGG16, DilatedVgg16, Vgg16Shape, load_vgg16
 from weaksam_cli.detectron.compat import import_detectron2
+from weaksam_cli.errors import UserError
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 from weaksam_cli.wsod.end_to_end.roi_heads import Scored, VggWeakRoiHeads
 
@@ -113,9 +114,16 @@ def build_vgg_detector(
         shape: widths of VGG16; the file has to fit.
 
     Raises:
-        UserError: the file is missing, damaged or does not fit.
+        UserError: the file is missing, damaged or does not fit, or was trained with another order of the channels.
     """
     detector = VggWeakDetector(recipe, class_count, shape)
     if weights is not None:
-        load_vgg16(detector.backbone, detector.roi_heads.neck, weights)
+        order = load_vgg16(detector.backbone, detector.roi_heads.neck, weights)
+        if order != recipe.pixels.order:
+            raise UserError(
+                f"the file was trained with {order} pixels",
+                where=f"pixels.order = {recipe.pixels.order} with {weights}",
+                remedy=f"Use --set pixels.order={order}, with its mean and deviation: oicr-vgg16 has Caffe's for BGR, "
+                "oicr-vgg16-coco14 torchvision's for RGB",
+            )
     return detector

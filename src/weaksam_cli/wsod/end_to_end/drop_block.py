@@ -46,13 +46,13 @@ def block_mask(drops: Tensor, block: int) -> Tensor:
 
     Args:
         drops: (R, h, w), 1 where a block has its centre, else 0.
-        block: cells a side; an even block reaches one cell further to the right and down.
+        block: cells a side; odd.
 
     Returns:
         (R, h, w), 0 where hidden, else 1.
     """
     covered = F.max_pool2d(drops[:, None], block, stride=1, padding=block // 2)[:, 0]
-    return 1 - covered[:, : drops.shape[1], : drops.shape[2]]
+    return 1 - covered
 
 
 def masked(features: Tensor, mask: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def masked(features: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (R, C, h, w), of the dtype of `features`.
     """
-    scaled = mask * (mask.numel() / mask.sum())
+    scaled = mask * (mask.numel() / mask.sum().clamp(min=1))
     return features * scaled[:, None].to(features.dtype)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from weaksam_cli.wsod.end_to_end.detector import VggWeakDetector, build_vgg_detector
 
 from weaksam_cli.backbones.vgg16 import Vgg16Shape
 from weaksam_cli.detectron.batches import BatchLoader, EpochSampler
 from weaksam_cli.detectron.checkpoint import SaveBytes, load_model, model_bytes, read_metadata
 from weaksam_cli.detectron.schedule import LearningRateSchedule
 from weaksam_cli.detectron.training import Progress, TrainingSettings, train
+from weaksam_cli.wsod.end_to_end.detector import VggWeakDetector, build_vgg_detector
 from weaksam_cli.wsod.end_to_end.recipe import DropBlockSettings, MistRecipe, OicrRecipe, ScheduleSettings
 from weaksam_cli.wsod.end_to_end.trainer import AccumulatingTrainer, Adversary
 

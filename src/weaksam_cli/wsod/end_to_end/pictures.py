@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from weaksam_cli.wsod.end_to_end.predict import view_item
-from weaksam_cli.wsod.end_to_end.views import training_view, usable_proposals
 
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.detectron.batches import augmentation_rng
 from weaksam_cli.errors import UserError
 from weaksam_cli.labels import LabelledImage, Labels
+from weaksam_cli.wsod.end_to_end.predict import view_item
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
+from weaksam_cli.wsod.end_to_end.views import training_view, usable_proposals
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TrainingPictures:
         image = self.images[index]
         pixels = self.labels.read_image(image)
         raw = self.proposals.rows(image.key, "boxes").astype(np.float32)
-        boxes = usable_proposals(raw, *pixels.shape[:2], self.recipe.proposals)
+        boxes = usable_proposals(raw, pixels.shape[0], pixels.shape[1], self.recipe.proposals)
         rng = augmentation_rng(self.seed, iteration, position)
         view = training_view(pixels, boxes, self.recipe.train_images, self.recipe.pixels, rng)
         target = torch.zeros(len(self.labels.class_names))

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from weaksam_cli.wsod.end_to_end.works import VggDetectWork
-
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.shards import MergeCount, shards_root
 from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION, render_batches
@@ -17,6 +15,7 @@ from weaksam_cli.labels import Labels, read_labels
 from weaksam_cli.pipeline import WEIGHTS_INPUT, Context, Job, Product, ShardedMaker
 from weaksam_cli.source import image_root
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
+from weaksam_cli.wsod.end_to_end.works import VggDetectWork
 
 MODEL_FORMAT: Final = "weaksam/vgg-detector"
 MODEL_VERSION: Final = 1

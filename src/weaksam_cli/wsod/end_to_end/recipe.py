@@ -5,13 +5,27 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from weaksam_cli.recipes import RecipeModel
 
+
+def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("expected each size once")
+    return values
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"expected an odd number, met {value}")
+    return value
+
+
 Side = Annotated[int, Field(ge=32)]
-Sides = Annotated[tuple[Side, ...], Field(min_length=1)]
+Sides = Annotated[tuple[Side, ...], Field(min_length=1), AfterValidator(_each_once)]
 Share = Annotated[float, Field(ge=0, le=1)]
+_OICR_SIDES = (488, 576, 688, 864, 1200)
 Width = Annotated[int, Field(ge=1)]
 Colour = tuple[float, float, float]
 Deviation = Annotated[float, Field(gt=0)]
@@ -24,7 +38,7 @@ class ProposalSettings(RecipeModel):
         min_side: boxes with a shorter side, in pixels of the picture, are left out.
         above: sides must be strictly above `min_side`.
         cell: boxes whose corners, divided by this many pixels, round to the same numbers are duplicates.
-        most: at most so many of a picture, in the order of the artifact; null takes all.
+        most: at most so many of what is left, in the order of the artifact; null takes all.
     """
 
     min_side: float = Field(default=20, ge=0)
@@ -91,7 +105,7 @@ class DropBlockSettings(RecipeModel):
 
     Attributes:
         gamma: largest probability that a cell is the centre of a hidden block.
-        block: cells a side of a hidden block.
+        block: cells a side of a hidden block; odd.
         temperature: of the Gumbel softmax.
         loss_weight: the network goes up the detector's loss with this weight.
         learning_rate, weight_decay: of its own Adam.
@@ -100,7 +114,7 @@ class DropBlockSettings(RecipeModel):
     """
 
     gamma: float = Field(default=0.3 / 9, gt=0, lt=1)
-    block: int = Field(default=3, ge=1)
+    block: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 3
     temperature: float = Field(default=0.01, gt=0)
     loss_weight: float = Field(default=0.01, gt=0)
     learning_rate: float = Field(default=1e-5, gt=0)
@@ -256,7 +270,14 @@ class MistRecipe(VggRecipe):
 
 
 class OicrRecipe(VggRecipe):
-    """OICR of the WSOD2 fork: seeds near the best score, no regression."""
+    """OICR of the WSOD2 fork, whose values on VOC07 are the defaults: seeds near the best score, no regression."""
 
     method: Literal["oicr-vgg16"] = "oicr-vgg16"
+    proposals: ProposalSettings = ProposalSettings(above=True, cell=8)
+    pixels: PixelSettings = PixelSettings(mean=(104, 117, 124))
+    train_images: TrainImageSettings = TrainImageSettings(short_sides=_OICR_SIDES, lighting=0)
+    network: NetworkSettings = NetworkSettings(
+        ceil_mode=True, last_relu=True, frozen_blocks=0, initial_deviation=0.01
+    )
+    inference: InferenceSettings = InferenceSettings(short_sides=_OICR_SIDES, flip=False)
     mining: OicrMiningSettings = OicrMiningSettings()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,8 @@ class Adversary:
     Attributes:
         optimizer: over its parameters.
         schedule: of its learning rate.
-        loss: of some pictures; what it makes small.
+        loss: of some pictures; what it makes small. It should give gradient to these parameters alone: that of others costs
+            time and memory and is thrown away.
     """
 
     optimizer: torch.optim.Optimizer
@@ -101,13 +101,11 @@ class AccumulatingTrainer(ResumableTrainer):
         for group in adversary.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.model.zero_grad()
-        own = {id(item) for group in adversary.optimizer.param_groups for item in group["params"]}
-        with _only(self.model, own):
-            for part in parts:
-                with self._autocast():
-                    loss = adversary.loss(part) * (len(part) / pictures)
-                if loss.requires_grad:
-                    self.scaler.scale(loss).backward()
+        for part in parts:
+            with self._autocast():
+                loss = adversary.loss(part) * (len(part) / pictures)
+            if loss.requires_grad:
+                self.scaler.scale(loss).backward()
         self._step(adversary.optimizer)
         self.model.zero_grad()
 
@@ -119,16 +117,3 @@ class AccumulatingTrainer(ResumableTrainer):
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cuda", dtype=torch.float16, enabled=self.settings.mixed_precision)
-
-
-@contextmanager
-def _only(model: nn.Module, learning: set[int]) -> Iterator[None]:
-    """Inside, only these parameters (by `id`) get gradients: those of the rest would cost memory and time for nothing."""
-    others = [item for item in model.parameters() if item.requires_grad and id(item) not in learning]
-    for item in others:
-        item.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for item in others:
-            item.requires_grad_(True)
