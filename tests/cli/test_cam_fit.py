@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.tiny import CLASSES, weaksam, write_voc
@@ -73,6 +74,26 @@ def test_it_trains_then_makes_the_maps_of_every_split(folder: Path, monkeypatch:
         assert set(inputs) == {"data", "cam-model"}
     code, text = cam(folder, monkeypatch, *command)
     assert (code, text.count("fresh, nothing to do")) == (0, 4), text  # model and maps, for each split
+
+    shown = CliRunner().invoke(app, ["inspect", str(run / "model.pth")])
+    assert shown.exit_code == 0, shown.output
+    assert "recipe weaktr:" in shown.output
+    assert "1x3x64" in next(line for line in shown.output.splitlines() if line.startswith("cls_token"))
+
+
+def test_maps_are_drawn_over_the_picture(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tiny = ("--recipe", "mctformer-v2", "--fit", *SETS, "--set", "fit.initial=null", "--split", "trainval")
+    code, text = cam(folder, monkeypatch, *tiny, "--variant", "drawn")
+    assert code == 0, text
+    maps = "runs/tiny/cam@drawn/trainval.h5"
+    shown = CliRunner().invoke(app, ["inspect", maps, "--image", "000001"])
+    assert "--image 000001 --draw 000001.png" in shown.output
+    shown = CliRunner().invoke(app, ["inspect", maps, "--image", "000001", "--draw", str(tmp_path / "a.png")])
+    assert shown.exit_code == 0, shown.output
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.width > 2 * drawn.height  # coarse, fine and cross side by side
 
 
 def test_another_setting_of_the_training_asks_before_it_replaces_the_network(

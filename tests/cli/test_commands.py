@@ -103,7 +103,10 @@ MISTAKES = {
     "data without a source": (("data", "--dataset", "new"), "which dataset? Give its folder"),
     "data from nowhere": (("data", "nowhere", "--dataset", "new"), "nowhere: no such file or folder"),
     "unknown layout": (("data", "voc", "--layout", "vok", "--dataset", "new"), "did you mean 'voc'?"),
-    "not an artifact": (("inspect", "voc/ImageSets/Main/test.txt"), "expected an .h5, .json or .safetensors"),
+    "not an artifact": (
+        ("inspect", "voc/ImageSets/Main/test.txt"),
+        "expected an .h5, .json, .safetensors or .pth",
+    ),
     "nothing to inspect": (("inspect", "none.h5"), "there is no such file"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,17 @@ def inspect_file(
             _describe_hdf5(artifact, record, image, console)
     elif path.suffix == ".json":
         _describe_json(path, record, image, console)
-    elif path.suffix == ".safetensors":
+    elif path.suffix in (".safetensors", ".pth"):
         _describe_model(path, record, console)
     else:
-        raise UserError("expected an .h5, .json or .safetensors artifact", where=str(path))
+        raise UserError("expected an .h5, .json, .safetensors or .pth artifact", where=str(path))
     if draw is not None and image is not None:
         from weaksam_cli.cli.drawing import draw_artifact
 
         draw_artifact(path, image, draw, images=images)
         console.result(f"drawn: {draw}", drawn=str(draw))
+    elif image is not None:
+        console.info(f"see it on the picture: weaksam inspect {path} --image {image} --draw {image}.png")
 
 
 def _receipt_lines(path: Path, record: Receipt | None) -> list[str]:
@@ -154,12 +157,22 @@ def _describe_json_image(path: Path, content: Any, image: str, console: Console)
 
 
 def _describe_model(path: Path, record: Receipt | None, console: Console) -> None:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as handle:
-        names = list(handle.keys())
-        shapes = {name: handle.get_slice(name).get_shape() for name in names}
+    shapes = _safetensors_shapes(path) if path.suffix == ".safetensors" else _checkpoint_shapes(path)
     console.result("\n".join(_receipt_lines(path, record)), path=str(path))
     console.table(
         "", ["tensor", "shape"], [[name, "x".join(map(str, shape))] for name, shape in shapes.items()]
     )
+
+
+def _safetensors_shapes(path: Path) -> dict[str, Sequence[int]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as handle:
+        return {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118
+
+
+def _checkpoint_shapes(path: Path) -> dict[str, Sequence[int]]:
+    """Of a network of `weaksam cam --fit`, or of a published one; nothing in the file is executed."""
+    from weaksam_cli.backbones.vit.checkpoint import read_checkpoint
+
+    return {name: tuple(value.shape) for name, value in read_checkpoint(path).tensors.items()}
