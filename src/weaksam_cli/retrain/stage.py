@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.artifacts.shards import MergeCount, shards_root
-from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION, render_batches
+from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION
+from weaksam_cli.detecting import detections_maker
 from weaksam_cli.execution import ImageFunction
-from weaksam_cli.formats import DETECTIONS, detections_to_rows
+from weaksam_cli.formats import detections_to_rows
 from weaksam_cli.labels import LabelledImage, Labels, read_labels
-from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
+from weaksam_cli.pipeline import Context, Job, Product
 from weaksam_cli.recipes import RecipeModel
 from weaksam_cli.retrain.recipe import FasterRcnnRecipe
 from weaksam_cli.source import image_root
@@ -135,15 +136,7 @@ class RetrainStage:
             found = read_labels(labels, root)
             device = context.torch_device()
             work = DetectWork(recipe, model, labels, root, device)
-            maker = ShardedMaker(
-                DETECTIONS,
-                found.keys,
-                work,
-                "detecting",
-                render=lambda batches: render_batches(batches, found),
-                device=device,
-            )
-            return maker(job)
+            return detections_maker(found, found.keys, work, device=device)(job)
 
         yield Product(
             path=context.run.output("retrain", split),

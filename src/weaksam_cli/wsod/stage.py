@@ -11,8 +11,9 @@ import numpy as np
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.shards import MergeCount, shards_root
-from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION, render_batches
-from weaksam_cli.formats import DETECTIONS, PROPOSALS
+from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION
+from weaksam_cli.detecting import detections_maker
+from weaksam_cli.formats import PROPOSALS
 from weaksam_cli.labels import Labels, read_labels
 from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
 from weaksam_cli.recipes import RecipeModel
@@ -247,15 +248,7 @@ class WsodStage:
             with open_artifact(regions) as artifact:
                 ids = artifact.image_ids
             work = DetectWork(regions, model, places.recipe, len(labels.class_names))
-            maker = ShardedMaker(
-                DETECTIONS,
-                ids,
-                work,
-                "detecting",
-                render=lambda batches: render_batches(batches, labels),
-                shard_images=64,
-            )
-            return maker(job)
+            return detections_maker(labels, ids, work, shard_images=64)(job)
 
         return Product(
             path=places.context.run.output("wsod", split),

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.shards import MergeCount, shards_root
-from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION, render_batches
-from weaksam_cli.formats import DETECTIONS, PROPOSALS
-from weaksam_cli.labels import Labels, read_labels
-from weaksam_cli.pipeline import WEIGHTS_INPUT, Context, Job, Product, ShardedMaker
+from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION
+from weaksam_cli.detecting import detections_maker
+from weaksam_cli.formats import PROPOSALS
+from weaksam_cli.labels import read_labels
+from weaksam_cli.pipeline import WEIGHTS_INPUT, Context, Job, Product
 from weaksam_cli.source import image_root
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 from weaksam_cli.wsod.end_to_end.works import VggDetectWork
@@ -101,20 +102,12 @@ class DetectVgg:
         """Detect in every picture that has proposals."""
         context = job.context
         root = image_root(context.run.root, context.source())
-        labels: Labels = read_labels(self.labels, root)
+        labels = read_labels(self.labels, root)
         with open_artifact(self.proposals, PROPOSALS) as artifact:
             ids = artifact.image_ids
         device = context.torch_device()
         work = VggDetectWork(self.recipe, self.labels, self.proposals, root, self.model, device)
-        maker = ShardedMaker(
-            DETECTIONS,
-            ids,
-            work,
-            "detecting",
-            render=lambda batches: render_batches(batches, labels),
-            device=device,
-        )
-        return maker(job)
+        return detections_maker(labels, ids, work, device=device)(job)
 
 
 def vgg_products(recipe: MistRecipe | OicrRecipe, context: Context, split: str) -> Iterator[Product]:
