@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,21 @@ class Labels:
     def by_key(self) -> dict[str, LabelledImage]:
         """Key -> image."""
         return {image.key: image for image in self.file.images}
+
+    def expect(self, keys: Iterable[str], where: Path) -> None:
+        """Refuse an artifact that is about other pictures.
+
+        Raises:
+            UserError: one of the keys is not of these labels.
+        """
+        known = set(self.keys)
+        foreign = [key for key in keys if key not in known]
+        if foreign:
+            raise UserError(
+                f"{len(foreign)} of its pictures are not in {self.path}, the first is {foreign[0]!r}",
+                where=str(where),
+                remedy="Give files of the same split (--split, --input)",
+            )
 
     def class_indexes(self, image: LabelledImage) -> list[int]:
         """Indexes of the image's labels in `class_names`; empty where labels are unknown."""

@@ -301,10 +301,11 @@ def make_product(product: Product, stage: Stage[Any], context: Context) -> recei
 
 
 def _settle(product: Product, identity: receipts.Identity, context: Context) -> receipts.Receipt | None:
-    found = assess(product.path, identity)
+    found = _assess(product.path, identity, context)
     name = context.run.relative(product.path)
     if found.state is State.FRESH and found.receipt is not None:
-        receipts.verify(product.path, found.receipt)
+        if not _may_stay(product.path, found.receipt, context):
+            return None
         _renew_timestamp(product)
         context.console.info(f"{name}: fresh, nothing to do", artifact=name, state="fresh")
         return found.receipt
@@ -320,6 +321,33 @@ def _settle(product: Product, identity: receipts.Identity, context: Context) -> 
             f"{name}: stale because {why}", artifact=name, state="stale", reasons=list(found.reasons)
         )
     return None
+
+
+def _assess(path: Path, identity: receipts.Identity, context: Context) -> Freshness:
+    """How the artifact stands; with `--overwrite` one whose receipt cannot be read is made again."""
+    try:
+        return assess(path, identity)
+    except UserError as error:
+        if not context.overwrite:
+            raise
+        context.console.warn(f"made again: {error.one_line()}")
+        return Freshness(State.PARTIAL)
+
+
+def _may_stay(path: Path, receipt: receipts.Receipt, context: Context) -> bool:
+    """Whether a fresh artifact is kept: `--overwrite` makes a damaged one again, and one in which images failed.
+
+    Raises:
+        UserError: it is damaged, without `--overwrite`.
+    """
+    try:
+        receipts.verify(path, receipt)
+    except UserError as error:
+        if not context.overwrite:
+            raise
+        context.console.warn(f"made again: {error.one_line()}")
+        return False
+    return not (context.overwrite and receipt.failed)
 
 
 def _renew_timestamp(product: Product) -> None:

@@ -36,6 +36,12 @@ class LoadedRecipe(Generic[R]):
         return self.recipe.model_dump(mode="json")
 
 
+def what_decides(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved recipe of a training without what its result does not depend on: how often checkpoints are written."""
+    schedule = {name: value for name, value in resolved["schedule"].items() if name != "checkpoint_period"}
+    return {**resolved, "schedule": schedule}
+
+
 def stages_folder() -> Path:
     """The folder of recipes: inside the installed package, or `stages/` of the source tree."""
     inside = Path(__file__).parent / "_stages"

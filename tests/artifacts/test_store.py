@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -105,6 +106,41 @@ def test_overwrite_leaves_what_is_fresh(tmp_path: Path) -> None:
     made = path.stat().st_ino
     assert make_product(product(path), STAGE, context(tmp_path, overwrite=True)) == record  # type: ignore[arg-type]
     assert path.stat().st_ino == made
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def spoil_receipt(path: Path) -> None:
+    receipt_path(path).write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"), [(flip_a_byte, "damaged or was changed"), (spoil_receipt, "the receipt is damaged")]
+)
+def test_overwrite_makes_a_damaged_artifact_again(
+    tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    """As the error says."""
+    path = tmp_path / "a.h5"
+    record = make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    spoil(path)
+    with pytest.raises(UserError, match=rf"{said}.*--overwrite"):
+        make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    again = make_product(product(path), STAGE, context(tmp_path, overwrite=True))  # type: ignore[arg-type]
+    assert again.sha256 == record.sha256
+    assert make_product(product(path), STAGE, context(tmp_path)) == again  # type: ignore[arg-type]
+
+
+def test_overwrite_tries_failed_images_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    make_product(product(path, broken=("i2",)), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    mended = product(path)
+    assert make_product(mended, STAGE, context(tmp_path)).failed  # type: ignore[arg-type]
+    assert not make_product(mended, STAGE, context(tmp_path, overwrite=True)).failed  # type: ignore[arg-type]
 
 
 def test_failed_images_are_listed_and_strict_ends_with_code_3(tmp_path: Path) -> None:

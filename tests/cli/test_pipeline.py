@@ -214,6 +214,10 @@ def test_inspect_shows_and_draws(finished: Path, tmp_path: Path) -> None:
         )
         assert drawn.returncode == 0, drawn.stderr
         assert min(Image.open(output).size) >= 320
+    spoilt = finished / "spoilt.safetensors"
+    spoilt.write_bytes((finished / "runs" / "tiny" / "wsod" / "model.safetensors").read_bytes()[:100])
+    result = weaksam("inspect", "spoilt.safetensors", folder=finished)
+    assert (result.returncode, "not a safetensors file" in result.stderr) == (2, True), result.stderr
     model = weaksam("inspect", "runs/tiny/wsod/model.safetensors", folder=finished)
     assert "refinements.0.weight" in model.stdout
 

@@ -39,6 +39,12 @@ def rank_clip_templates(
     recipe = _clip_es_recipe(options, [f"templates={json.dumps([*(templates or CANDIDATES)])}"])
     split = options.split or context.train_split()
     labels = read_labels(context.run.input("data", split), image_root(context.run.root, context.source()))
+    if not labels.is_train:
+        raise UserError(
+            f"{split!r} is no training split: its labels are not looked at",
+            where="--split",
+            remedy="Leave it out",
+        )
     images = choose_images(labels, most)
     network = load_clip(context.weights.require(recipe.weights), device=context.torch_device())
     unread: list[str] = []

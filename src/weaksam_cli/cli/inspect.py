@@ -12,7 +12,7 @@ import numpy as np
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.reader import Artifact
-from weaksam_cli.artifacts.receipt import Receipt, read_receipt
+from weaksam_cli.artifacts.receipt import Receipt, read_receipt, verify
 from weaksam_cli.console import Console, duration, size
 from weaksam_cli.errors import UserError
 
@@ -33,6 +33,8 @@ def inspect_file(
     if not path.is_file():
         raise UserError("there is no such file", where=str(path))
     record = read_receipt(path)
+    if record is not None and path.suffix != ".h5":  # an artifact that is opened is compared anyway
+        verify(path, record)
     if path.suffix == ".h5":
         with open_artifact(path) as artifact:
             _describe_hdf5(artifact, record, image, console)
@@ -47,7 +49,7 @@ def inspect_file(
 
         draw_artifact(path, image, draw, images=images)
         console.result(f"drawn: {draw}", drawn=str(draw))
-    elif image is not None:
+    elif image is not None and path.suffix == ".h5":
         console.info(f"see it on the picture: weaksam inspect {path} --image {image} --draw {image}.png")
 
 
@@ -165,10 +167,13 @@ def _describe_model(path: Path, record: Receipt | None, console: Console) -> Non
 
 
 def _safetensors_shapes(path: Path) -> dict[str, Sequence[int]]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="np") as handle:
-        return {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="np") as handle:
+            return {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"not a safetensors file ({error})", where=str(path)) from error
 
 
 def _checkpoint_shapes(path: Path) -> dict[str, Sequence[int]]:

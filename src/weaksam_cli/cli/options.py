@@ -97,7 +97,9 @@ FitOption = Annotated[
 OverwriteOption = Annotated[
     bool,
     typer.Option(
-        "--overwrite", help="Replace artifacts that were made with another recipe.", rich_help_panel=_WORK
+        "--overwrite",
+        help="Make again what has another recipe, is damaged, or lists failed images.",
+        rich_help_panel=_WORK,
     ),
 ]
 DryRunOption = Annotated[

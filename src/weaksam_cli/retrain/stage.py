@@ -16,7 +16,7 @@ from weaksam_cli.execution import ImageFunction
 from weaksam_cli.formats import detections_to_rows
 from weaksam_cli.labels import LabelledImage, Labels, read_labels
 from weaksam_cli.pipeline import Context, Job, Product
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.recipes import RecipeModel, what_decides
 from weaksam_cli.retrain.recipe import FasterRcnnRecipe
 from weaksam_cli.source import image_root
 
@@ -162,7 +162,7 @@ class RetrainStage:
             format_name=MODEL_FORMAT,
             format_version=MODEL_VERSION,
             split=train,
-            recipe={name: value for name, value in resolved.items() if name != "inference"},
+            recipe=what_decides({name: value for name, value in resolved.items() if name != "inference"}),
             inputs=inputs,
             make=FitModel(recipe, inputs["pgt"], inputs["data"], root, weights),
             what="the retrained detector",

@@ -60,7 +60,7 @@ def filter_proposals(boxes: FloatArray, height: int, width: int, rule: ProposalF
     """
     clipped = box_ops.clip(as_boxes(boxes), height, width)
     sides = clipped[:, 2:] - clipped[:, :2]
-    large = (sides > rule.min_side if rule.above else sides >= rule.min_side).all(axis=1)
+    large = ((sides > rule.min_side if rule.above else sides >= rule.min_side) & (sides > 0)).all(axis=1)
     candidates = np.flatnonzero(large)
     index = candidates[first_of_duplicates(clipped[candidates], cell=rule.cell)]
     if not len(index):

@@ -16,7 +16,7 @@ from weaksam_cli.detecting import detections_maker
 from weaksam_cli.formats import PROPOSALS
 from weaksam_cli.labels import Labels, read_labels
 from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.recipes import RecipeModel, what_decides
 from weaksam_cli.source import image_root
 from weaksam_cli.wsod.end_to_end.products import vgg_products
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
@@ -177,7 +177,7 @@ class WsodStage:
             format_name=MODEL_FORMAT,
             format_version=MODEL_VERSION,
             split=train,
-            recipe=training,
+            recipe=what_decides(training),
             inputs={"wsod-regions": places.regions(train), "data": places.sources(train).labels},
             make=FitDetector(recipe, places.regions(train), places.sources(train).labels),
             what="the weakly supervised detector",
@@ -232,6 +232,7 @@ class WsodStage:
             form = regions_format(feature_size(places.recipe, components, len(names)), len(names))
             with open_artifact(sources.proposals, PROPOSALS) as proposals:
                 ids = proposals.image_ids
+            labels.expect(ids, sources.proposals)
             work = RegionWork(sources, places.recipe, basis, split == context.train_split())
             return ShardedMaker(form, ids, work, f"regions of {split}", {"class_names": names})(job)
 

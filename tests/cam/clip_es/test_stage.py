@@ -182,7 +182,7 @@ def test_a_picture_that_cannot_be_read_is_named(run: Path, ranked: Callable[...,
     [
         (("a photo",), "templates"),
         (("--recipe", "lite0"), "not a recipe of CLIP-ES"),
-        (("--split", "test"), "no picture has two labels"),
+        (("--split", "test"), "is no training split"),
     ],
 )
 def test_what_cannot_be_ranked_is_told(

@@ -153,7 +153,7 @@ def test_pictures_of_one_size_do_not_change_each_other(recipe: MistRecipe | Oicr
     for item, found in zip(items, together, strict=True):
         (alone,) = evaluate(detector, [item])
         torch.testing.assert_close(found.scores, alone.scores)
-        torch.testing.assert_close(found.boxes, alone.boxes)
+        torch.testing.assert_close(found.boxes, alone.boxes, rtol=0, atol=1e-3)  # pixels, rounded by float32
 
 
 @RECIPES
@@ -179,14 +179,14 @@ def test_pictures_of_two_sizes_hardly_change_each_other(recipe: MistRecipe | Oic
     assert 1e-4 < float(near_border.max()) < 0.5
 
 
-def test_a_picture_alone_is_not_padded() -> None:
+def test_sides_are_multiples_of_32_also_of_a_picture_alone() -> None:
     detector = detector_of(oicr())
     shapes: list[tuple[int, ...]] = []
     detector.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     evaluate(detector, [picture(2, 50, 70)])
     evaluate(detector, [picture(2, 50, 70), picture(1, 50, 70)])
     evaluate(detector, [picture(2, 50, 70), picture(1, 65, 40)])
-    assert shapes == [(1, 3, 50, 70), (2, 3, 50, 70), (2, 3, 96, 96)]
+    assert shapes == [(1, 3, 64, 96), (2, 3, 64, 96), (2, 3, 96, 96)]
 
 
 @pytest.mark.parametrize("recipe", [mist(dropout=0), oicr(dropout=0)], ids=["mist", "oicr"])
@@ -264,3 +264,5 @@ def test_weights_for_other_pixels_are_refused(tmp_path: Path) -> None:
         build_vgg_detector(recipe, CLASSES, tmp_path / "torchvision.pth", NARROW)
     fitting = recipe.model_copy(update={"pixels": recipe.pixels.model_copy(update={"order": "RGB"})})
     build_vgg_detector(fitting, CLASSES, tmp_path / "torchvision.pth", NARROW)
+    insisting = recipe.model_copy(update={"weights_order": "BGR"})
+    build_vgg_detector(insisting, CLASSES, tmp_path / "torchvision.pth", NARROW)

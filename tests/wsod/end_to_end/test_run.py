@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.tiny import write_voc
 from typer.testing import CliRunner
 
@@ -94,6 +96,44 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bytes(
     wsod("mist-vgg16", *period)
     assert steps == [0, 1, 2]
     assert path.read_bytes() == whole
+
+
+def test_how_often_checkpoints_are_written_changes_no_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    wsod("oicr-vgg16", "--split", "trainval")
+    text = wsod("oicr-vgg16", "--split", "trainval", "--set", "schedule.checkpoint_period=7")
+    assert text.count("fresh, nothing to do") == 2
+
+
+def test_files_of_other_pictures_and_other_classes_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(folder)
+    wsod("oicr-vgg16", "--split", "trainval")
+    foreign = "runs/tiny/proposals/trainval.h5"
+    text = wsod("oicr-vgg16", "--split", "test", "--input", f"propose={foreign}", "--overwrite", code=2)
+    assert "6 of its pictures are not in" in text
+    labels = json.loads((folder / "runs" / "tiny" / "labels" / "test.json").read_text())
+    labels["categories"].reverse()
+    (tmp_path / "reversed.json").write_text(json.dumps(labels))
+    given = ("--input", f"data={tmp_path / 'reversed.json'}", "--overwrite")
+    text = wsod("oicr-vgg16", "--split", "test", *given, code=2)
+    assert "was trained for the classes ['blue one', 'green one', 'red one'], the pictures have" in text
+
+
+def test_oicr_says_that_one_class_teaches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / "cat" / f"{number}.jpg")
+    for command in (("data", "pictures"), ("propose", "--recipe", "selective-search", "--workers", "1")):
+        result = CliRunner().invoke(app, [*command, "--dataset", "tiny"])
+        assert result.exit_code == 0, result.output
+    text = wsod("oicr-vgg16")
+    assert "there is one class: OICR's image-level loss is always 0 then" in text
 
 
 def test_missing_weights_and_weights_of_another_network_are_told(

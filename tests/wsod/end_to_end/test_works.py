@@ -51,7 +51,8 @@ def constant_network(items: list[dict[str, Any]]) -> list[Scored]:
     return [Scored(torch.stack([first, first / 2], dim=1), boxes)]
 
 
-def load_constant(path: Path, recipe: MistRecipe, device: str) -> Any:
+def load_constant(path: Path, recipe: MistRecipe, class_names: list[str], device: str) -> Any:
+    assert class_names
     return constant_network
 
 

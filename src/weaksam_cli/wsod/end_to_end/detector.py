@@ -25,7 +25,7 @@ from detectron2.modeling import META_ARCH_REGISTRY  # noqa: E402
 from detectron2.structures import ImageList, Instances  # noqa: E402
 
 _PADDED_TO: Final = 32
-"""Sides of a batch of different pictures are multiples of so many pixels."""
+"""Sides of what the network sees are multiples of so many pixels, also of one picture alone (spec 04 §A.5)."""
 
 
 @META_ARCH_REGISTRY.register()
@@ -87,10 +87,9 @@ class VggWeakDetector(nn.Module):
         return -drop_block.settings.loss_weight * torch.stack(list(losses.values())).sum()
 
     def _images(self, batched_inputs: Sequence[Mapping[str, Any]]) -> ImageList:
-        """The pictures as one tensor; zeros fill up the right and bottom where they differ in size."""
+        """The pictures as one tensor; zeros fill up the right and bottom."""
         images = [item["image"].to(self.device) for item in batched_inputs]
-        alike = len({image.shape for image in images}) == 1
-        return ImageList.from_tensors(images, size_divisibility=0 if alike else _PADDED_TO)
+        return ImageList.from_tensors(images, size_divisibility=_PADDED_TO)
 
     def _proposals(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[Instances]:
         return [item["proposals"].to(self.device) for item in batched_inputs]
@@ -118,12 +117,14 @@ def build_vgg_detector(
     """
     detector = VggWeakDetector(recipe, class_count, shape)
     if weights is not None:
-        order = load_vgg16(detector.backbone, detector.roi_heads.neck, weights)
+        told = load_vgg16(detector.backbone, detector.roi_heads.neck, weights)
+        order = told if recipe.weights_order == "auto" else recipe.weights_order
         if order != recipe.pixels.order:
             raise UserError(
                 f"the file was trained with {order} pixels",
                 where=f"pixels.order = {recipe.pixels.order} with {weights}",
                 remedy=f"Use --set pixels.order={order}, with its mean and deviation: oicr-vgg16 has Caffe's for BGR, "
-                "oicr-vgg16-coco14 torchvision's for RGB",
+                f"oicr-vgg16-coco14 torchvision's for RGB; or --set weights_order={recipe.pixels.order}, where the "
+                "layout of the file misleads",
             )
     return detector

@@ -15,6 +15,7 @@ from weaksam_cli.detectron.batches import BatchLoader, EpochSampler
 from weaksam_cli.detectron.checkpoint import SaveBytes, load_model, model_bytes, read_metadata
 from weaksam_cli.detectron.schedule import LearningRateSchedule
 from weaksam_cli.detectron.training import Progress, TrainingSettings, train
+from weaksam_cli.errors import UserError
 from weaksam_cli.wsod.end_to_end.detector import VggWeakDetector, build_vgg_detector
 from weaksam_cli.wsod.end_to_end.recipe import DropBlockSettings, MistRecipe, OicrRecipe, ScheduleSettings
 from weaksam_cli.wsod.end_to_end.trainer import AccumulatingTrainer, Adversary
@@ -85,13 +86,28 @@ def fit_vgg_detector(
     return model_bytes(detector, {"class_names": list(class_names)})
 
 
-def load_detector(path: Path, recipe: MistRecipe | OicrRecipe, device: str) -> VggWeakDetector:
+def load_detector(
+    path: Path, recipe: MistRecipe | OicrRecipe, class_names: Sequence[str], device: str
+) -> VggWeakDetector:
     """A trained detector in evaluation mode.
 
+    Args:
+        path: of the model.
+        recipe: that it was trained with.
+        class_names: of the pictures that it is to look at.
+        device: where it goes.
+
     Raises:
-        UserError: the file is missing, damaged or of another model.
+        UserError: the file is missing, damaged, of another model or for other classes.
     """
-    detector = _build(recipe, len(read_metadata(path)["class_names"]), None)
+    trained_for = read_metadata(path).get("class_names")
+    if trained_for != list(class_names):
+        raise UserError(
+            f"was trained for the classes {trained_for}, the pictures have {list(class_names)}",
+            where=str(path),
+            remedy="Give labels of the same dataset, or train anew: --variant NAME",
+        )
+    detector = _build(recipe, len(class_names), None)
     load_model(detector, path)
     return detector.to(device).eval()
 

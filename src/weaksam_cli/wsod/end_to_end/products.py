@@ -14,6 +14,7 @@ from weaksam_cli.detecting import detections_maker
 from weaksam_cli.formats import PROPOSALS
 from weaksam_cli.labels import read_labels
 from weaksam_cli.pipeline import WEIGHTS_INPUT, Context, Job, Product
+from weaksam_cli.recipes import what_decides
 from weaksam_cli.source import image_root
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 from weaksam_cli.wsod.end_to_end.works import VggDetectWork
@@ -55,6 +56,11 @@ class FitVgg:
                 "the training starts from random weights (weights: random), which learns far less"
             )
         labels = read_labels(self.labels, self.image_root)
+        if isinstance(self.recipe, OicrRecipe) and len(labels.class_names) == 1:
+            context.console.warn(
+                "there is one class: OICR's image-level loss is always 0 then, so its seeds are chance; mist-vgg16 has a "
+                "background class"
+            )
         device = context.torch_device()
         limit_threads()
         with open_artifact(self.proposals, PROPOSALS) as proposals:
@@ -105,6 +111,7 @@ class DetectVgg:
         labels = read_labels(self.labels, root)
         with open_artifact(self.proposals, PROPOSALS) as artifact:
             ids = artifact.image_ids
+        labels.expect(ids, self.proposals)
         device = context.torch_device()
         work = VggDetectWork(self.recipe, self.labels, self.proposals, root, self.model, device)
         return detections_maker(labels, ids, work, device=device)(job)
@@ -129,7 +136,7 @@ def vgg_products(recipe: MistRecipe | OicrRecipe, context: Context, split: str) 
         format_name=MODEL_FORMAT,
         format_version=MODEL_VERSION,
         split=train,
-        recipe={name: value for name, value in resolved.items() if name != "inference"},
+        recipe=what_decides({name: value for name, value in resolved.items() if name != "inference"}),
         inputs=inputs,
         make=FitVgg(recipe, inputs["data"], inputs["propose"], root, weights),
         what="the weakly supervised detector",

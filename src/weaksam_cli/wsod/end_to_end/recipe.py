@@ -245,10 +245,13 @@ class VggRecipe(RecipeModel):
 
     Attributes:
         weights: file name of VGG16 trained on ImageNet, or its path; `random` for none.
+        weights_order: order of the channels that the file was trained with, which has to be that of `pixels`; `auto` is
+            told by the layout of the file: torchvision's is RGB, Caffe's BGR.
     """
 
     method: str
     weights: str = "vgg16-00b39a1b.pth"
+    weights_order: Literal["auto", "BGR", "RGB"] = "auto"
     proposals: ProposalSettings = ProposalSettings()
     pixels: PixelSettings = PixelSettings()
     train_images: TrainImageSettings = TrainImageSettings()

@@ -199,8 +199,9 @@ class VggWeakRoiHeads(ROIHeads):
 def pool_rois(features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
     """Largest feature in each of 7 x 7 cells of every RoI (RoIPool of Fast R-CNN); 0 in a cell outside the map.
 
-    The published operator takes inclusive pixel indexes, rounds their eighth to cells and counts both ends in; right and
-    bottom are made such indexes here.
+    MIST's operator takes inclusive pixel indexes, rounds their eighth to cells and counts both ends in; right and bottom are
+    made such indexes here. OICR departs from its publication, whose operator (mmcv's) does not round: a RoI may cover a
+    cell less there.
 
     Args:
         features: (B, C, h, w), stride 8.

@@ -48,7 +48,7 @@ class VggDetectWork:
         labels = read_labels(self.labels, self.image_root)
         images = labels.by_key()
         proposals = open_artifact(self.proposals, PROPOSALS, verify=False)
-        network = load_detector(self.model, self.recipe, self.device)
+        network = load_detector(self.model, self.recipe, labels.class_names, self.device)
 
         def load(image_id: str) -> Loaded:
             pixels = labels.read_image(images[image_id])
