@@ -97,8 +97,8 @@ types: setup ## mypy --strict
 bench: setup ## the benchmarks that need no dataset
 	$(BIN)/python benchmarks/maximum_filter.py
 	$(BIN)/python benchmarks/pgt.py
-kill: setup ## kill a running stage 1,000 times at random moments and resume it
-	WEAKSAM_TEST_KILLS=1000 $(BIN)/python -m pytest -q tests/cli/test_kill.py -k random
+kill: setup ## kill a running stage 1,000 times at random moments and resume it (an hour)
+	WEAKSAM_TEST_KILLS=1000 $(BIN)/python -m pytest -q tests/cli/test_kill.py -k random --timeout 0
 clean: ## remove the run of DATASET
 	rm -rf $(RUN)
 distclean: clean ## remove the environment, too
