@@ -37,9 +37,11 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STAGES_OF_STRIDE = {4: 2, 8: 3, 16: 5, 32: 7}
 """How many of the seven stages `blocks[0..6]` give the map of a stride."""
+ALL_STAGES = 7
 CHANNELS_OF_STRIDE = {4: 24, 8: 40, 16: 112, 32: 320}
 HEAD_CHANNELS = 1280
 
+_AFTER_STAGES = ("conv_head", "bn2", "global_pool", "classifier")
 _BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 _BLOCK = re.compile(r"_blocks\.(\d+)\.(_\w+?)\.(\w+)$")
 _OUTSIDE_BLOCKS = {
@@ -63,16 +65,23 @@ _IN_OTHER_BLOCKS = {
 class Lite0(nn.Module):
     """EfficientNet-Lite0 cut into the parts that the stages use; `channels_last` in memory, in evaluation mode.
 
+    Args:
+        stages: how many of the seven stages there are; with fewer there is no `head` and no classifier either.
+
     Attributes:
         network: timm's `tf_efficientnet_lite0`, 1000 ImageNet classes, weights under timm's own names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stages: int = ALL_STAGES) -> None:
         super().__init__()
         import timm
         import torch
 
         self.network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        if stages < ALL_STAGES:
+            self.network.blocks = nn.Sequential(*self._stages()[:stages])
+            for name in _AFTER_STAGES:
+                delattr(self.network, name)
         self.to(memory_format=torch.channels_last)  # twice as fast on CPUs
         self.eval()
 
@@ -88,7 +97,7 @@ class Lite0(nn.Module):
         return maps
 
     def trunk(self, images: Tensor) -> Tensor:
-        """The map of stride 32, (n, 320, ceil(H/32), ceil(W/32)), of preprocessed images (n, 3, H, W)."""
+        """The map of the last stage; of all seven it is (n, 320, ceil(H/32), ceil(W/32)) for images (n, 3, H, W), preprocessed."""
         x = self._stem(images)
         for stage in self._stages():
             x = stage(x)

@@ -156,7 +156,7 @@ def status(common: opt.CommonOptions) -> None:
 @opt.taking("json")
 def inspect(
     common: opt.CommonOptions,
-    file: Annotated[Path, typer.Argument(help="Any artifact (.h5 or .json).")],
+    file: Annotated[Path, typer.Argument(help="Any artifact (.h5, .json, .safetensors, .pth).")],
     image: Annotated[str | None, typer.Option("--image", help="Show the rows of this image.")] = None,
     draw: Annotated[
         Path | None, typer.Option("--draw", help="Write a PNG: the image with what is in the file.")

@@ -46,7 +46,6 @@ def test_a_token_is_a_linear_function_of_a_cell_of_lite0(network: MCTformer, hei
 
 
 def test_all_but_the_pretrained_convolutions_learn(network: MCTformer) -> None:
-    network.set_trainable()
     network.train()
     frozen = {name for name, value in network.named_parameters() if not value.requires_grad}
     assert frozen == {name for name, _ in network.named_parameters() if name.startswith("patch_embed.stem.")}
@@ -62,7 +61,7 @@ def test_all_but_the_pretrained_convolutions_learn(network: MCTformer) -> None:
     }
     assert not torch.equal(after["patch_embed.proj.weight"], before["patch_embed.proj.weight"])
     network.load_state_dict(before)
-    network.requires_grad_(False).eval()
+    network.eval()
 
 
 def test_the_state_dict_tells_the_embedding(network: MCTformer, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_from_random_weights_a_token_looks_at_its_like(heads: int) -> None:
 def test_a_hybrid_starts_from_imagenet_and_says_so() -> None:
     network, line = start_network(recipe("vit-tiny", "fit.network={patch: 16, embedding: lite0}"), 2, None, 0)
     assert "behind EfficientNet-Lite0's ImageNet weights" in line
-    published = load_lite0().network.state_dict()
+    published = load_lite0().state_dict()
     stem = {
         name.removeprefix("patch_embed.stem."): value
         for name, value in network.state_dict().items()

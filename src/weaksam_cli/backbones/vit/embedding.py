@@ -15,8 +15,6 @@ STEM_PATCH: Final = 16
 """Side in pixels of a cell of the stem's map."""
 _COLOURS: Final = 3
 _CHANNELS: Final = CHANNELS_OF_STRIDE[STEM_PATCH]
-
-
 _PROJECTION: Final = "patch_embed.proj.weight"
 
 
@@ -31,9 +29,6 @@ class LinearEmbedding(nn.Module):
     def __init__(self, width: int, patch: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(_COLOURS, width, patch, stride=patch)
-
-    def freeze_pretrained(self) -> None:
-        """There is nothing."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, width, H // patch, W // patch)."""
@@ -52,7 +47,7 @@ class Lite0Embedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.stem = _Stem()
+        self.stem = Lite0(STAGES_OF_STRIDE[STEM_PATCH]).requires_grad_(False)
         self.proj = nn.Conv2d(_CHANNELS, width, 1)
 
     def load_published(self) -> None:
@@ -61,42 +56,22 @@ class Lite0Embedding(nn.Module):
         Raises:
             UserError: see `load_lite0`.
         """
-        own = self.stem.state_dict()
-        published = load_lite0().network.state_dict()
-        self.stem.load_state_dict({name: published[name] for name in own})
+        published = load_lite0().state_dict()
+        self.stem.load_state_dict({name: published[name] for name in self.stem.state_dict()})
 
-    def freeze_pretrained(self) -> None:
-        """Take the convolutions out of the training."""
-        self.stem.requires_grad_(False)
+    def train(self, mode: bool = True) -> Lite0Embedding:
+        """The convolutions' statistics stay, too: they have no training mode."""
+        super().train(mode)
+        self.stem.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, width, H // 16, W // 16)."""
         height, width = (side // STEM_PATCH * STEM_PATCH for side in images.shape[-2:])
         with torch.no_grad():
-            cells = self.stem(images[..., :height, :width])
+            cells = self.stem.trunk(images[..., :height, :width])
         embedded: Tensor = self.proj(cells.contiguous())
         return embedded
-
-
-class _Stem(nn.Module):
-    """The first stages of the network, under timm's names, always in evaluation mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        children = dict(Lite0().network.named_children())
-        stages = list(children["blocks"].children())
-        self.conv_stem, self.bn1 = children["conv_stem"], children["bn1"]
-        self.blocks = nn.Sequential(*stages[: STAGES_OF_STRIDE[STEM_PATCH]])
-        self.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> _Stem:
-        """Frozen statistics: there is no training mode."""
-        return super().train(False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        stem = self.bn1(self.conv_stem(images.contiguous(memory_format=torch.channels_last)))
-        cells: Tensor = self.blocks(stem)
-        return cells
 
 
 def make_embedding(name: EmbeddingName, width: int, patch: int) -> LinearEmbedding | Lite0Embedding:

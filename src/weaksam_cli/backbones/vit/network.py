@@ -195,11 +195,6 @@ class ClassTokenVit(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def set_trainable(self) -> None:
-        """Every weight learns, but those of pretrained convolutions under the patch tokens."""
-        self.requires_grad_(True)
-        self.patch_embed.freeze_pretrained()
-
     def set_drop_path(self, rate: float) -> None:
         """Stochastic depth in training mode, rising linearly from 0 in the first block to `rate` in the last."""
         blocks = [block for block in self.blocks if isinstance(block, Block)]

@@ -38,6 +38,18 @@ class ClipEs:
     classes: Tensor
     background: Tensor
 
+    def run(
+        self, image: NDArray[np.uint8], recipe: ClipEsRecipe, *, attention_blocks: int
+    ) -> tuple[Trunk, LastBlock]:
+        """The image, uint8 RGB (H, W, 3), at the recipe's size through all blocks; see `run_trunk` and `run_last_block`."""
+        patch = self.visual.patch_size[0]
+        size = input_size(image.shape[0], image.shape[1], patch=patch, max_side=recipe.max_side)
+        pixels = preprocess(image, size).to(self.classes.device)
+        trunk = run_trunk(
+            self.visual, pixels, attention_blocks=attention_blocks, half_positions=recipe.half_positions
+        )
+        return trunk, run_last_block(self.visual, trunk)
+
     def probabilities(self, feature: Tensor, classes: Tensor) -> Tensor:
         """Probabilities of some classes (k, embed) against all background names; see `class_probabilities`."""
         return class_probabilities(feature, classes, self.background, self.scale)
@@ -61,13 +73,8 @@ def class_maps(
         given: classes that get maps; None predicts them; an empty one gives no map.
         recipe: settings.
     """
-    visual = clip.visual
     height, width = image.shape[:2]
-    size = input_size(height, width, patch=visual.patch_size[0], max_side=recipe.max_side)
-    pixels = preprocess(image, size).to(clip.classes.device)
-    blocks = recipe.affinity.blocks
-    trunk = run_trunk(visual, pixels, attention_blocks=blocks, half_positions=recipe.half_positions)
-    last = run_last_block(visual, trunk)
+    trunk, last = clip.run(image, recipe, attention_blocks=recipe.affinity.blocks)
     scores = clip.probabilities(last.class_feature.detach(), clip.classes).cpu().numpy()
     classes = chosen_classes(scores, given, recipe.predicted_threshold)
     coarse = grad_cam(last, clip.probabilities(last.patch_feature, clip.classes[classes]), trunk.size)

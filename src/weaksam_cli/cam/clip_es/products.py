@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,6 @@ def load_clip_es(recipe: ClipEsRecipe, words: Words, weights: Path, device: str)
         UserError: the checkpoint does not fit, or has fewer blocks than the recipe takes attention from.
     """
     from weaksam_cli.backbones.clip.checkpoint import load_clip
-    from weaksam_cli.backbones.clip.text import embed_words
-    from weaksam_cli.cam.clip_es.images import ClipEs
 
     network = load_clip(weights, device=device)
     blocks = len(network.visual.transformer.resblocks)
@@ -61,7 +59,15 @@ def load_clip_es(recipe: ClipEsRecipe, words: Words, weights: Path, device: str)
             where=str(weights),
             remedy=f"Give --set affinity.blocks={blocks} or less",
         )
-    embedded = embed_words(network, [*words.classes, *words.background], recipe.templates)
+    return clip_of(network, words, recipe.templates)
+
+
+def clip_of(network: Any, words: Words, templates: Sequence[str]) -> ClipEs:
+    """The image half of a network of `load_clip`, with the words' embeddings, each the mean over the templates."""
+    from weaksam_cli.backbones.clip.text import embed_words
+    from weaksam_cli.cam.clip_es.images import ClipEs
+
+    embedded = embed_words(network, [*words.classes, *words.background], templates)
     classes, background = embedded.split([len(words.classes), len(words.background)])
     return ClipEs(network.visual, network.logit_scale, classes, background)
 

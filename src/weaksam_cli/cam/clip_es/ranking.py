@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from weaksam_cli.backbones.clip.text import embed_words
-from weaksam_cli.backbones.clip.vision import run_last_block, run_trunk
-from weaksam_cli.cam.clip_es.grad_cam import class_probabilities
-from weaksam_cli.cam.clip_es.picture import input_size, preprocess
-from weaksam_cli.cam.clip_es.products import Words
+from weaksam_cli.cam.clip_es.products import Words, clip_of
 from weaksam_cli.cam.clip_es.sharpness import Sharpness, rank_templates
 from weaksam_cli.errors import ImageError, UserError
 from weaksam_cli.labels import LabelledImage, Labels
@@ -66,33 +61,17 @@ def rank_on_pictures(
         on_image: called after every picture, with why it could not be read and was left out, else None.
     """
     words = Words.of(recipe, labels.class_names)
-    n_classes = len(words.classes)
-    texts = {
-        template: embed_words(network, [*words.classes, *words.background], [template]).split(
-            [n_classes, len(words.background)]
-        )
-        for template in recipe.templates
-    }
-    scores: dict[str, list[Any]] = {template: [] for template in recipe.templates}
+    clips = {template: clip_of(network, words, [template]) for template in recipe.templates}
+    scores: dict[str, list[NDArray[np.float32]]] = {template: [] for template in recipe.templates}
     for image in images:
         try:
             pixels = labels.read_image(image)
         except ImageError as error:
             on_image(error.one_line())
             continue
-        feature = _feature(network, pixels, recipe)
-        present = labels.class_indexes(image)
-        for template, (classes, background) in texts.items():
-            found = class_probabilities(feature, classes[present], background, network.logit_scale)
-            scores[template].append(found.cpu().numpy())
+        _, last = clips[recipe.templates[0]].run(pixels, recipe, attention_blocks=1)
+        feature, present = last.patch_feature.detach(), labels.class_indexes(image)
+        for template, clip in clips.items():
+            scores[template].append(clip.probabilities(feature, clip.classes[present]).cpu().numpy())
         on_image(None)
     return rank_templates(scores)
-
-
-def _feature(network: Any, pixels: NDArray[np.uint8], recipe: ClipEsRecipe) -> Tensor:
-    """(width of the embedding,), the mean of the patches, as CLIP-ES takes it."""
-    visual = network.visual
-    size = input_size(*pixels.shape[:2], patch=visual.patch_size[0], max_side=recipe.max_side)
-    seen = preprocess(pixels, size).to(network.logit_scale.device)
-    trunk = run_trunk(visual, seen, attention_blocks=1, half_positions=recipe.half_positions)
-    return run_last_block(visual, trunk).patch_feature.detach()

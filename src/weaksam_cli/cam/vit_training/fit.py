@@ -95,7 +95,6 @@ class _Trainer:
         self.labels = pictures.targets()
         self.targets = torch.from_numpy(self.labels.astype(np.float32))
         self.mixed = settings.mixed_precision and course.device != "cpu"
-        network.set_trainable()
         self.optimizer = make_optimizer(network, settings.weight_decay)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.mixed)
         self.best, self.done, self.saved_at = Best(), 0, time.monotonic()

@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from weaksam_cli.datasets.paths import first_few
 from weaksam_cli.errors import UserError
 
 _CLASS_TOKEN, _POSITIONS, _HEAD = "cls_token", "pos_embed", "head."
@@ -34,9 +35,9 @@ class Taken:
         total = len(self.taken) + len(self.random)
         parts = [f"{len(self.taken)} of {total} tensors taken"]
         if self.random:
-            parts.append(f"{_few(self.random)} random")
+            parts.append(f"{first_few(self.random, _NAMED)} random")
         if self.dropped:
-            parts.append(f"{_few(self.dropped)} of the file left out")
+            parts.append(f"{first_few(self.dropped, _NAMED)} of the file left out")
         return "; ".join(parts)
 
 
@@ -63,7 +64,11 @@ def initialise(network: nn.Module, n_classes: int, state: Mapping[str, Tensor], 
     unfit = [name for name in given if name not in dropped and not _same_shape(own.get(name), given[name])]
     lacking = [name for name in own if name not in given and not _may_be_random(name)]
     if unfit or lacking:
-        wrong = f"{_few(unfit)} of another shape" if unfit else f"{_few(lacking)} missing"
+        wrong = (
+            f"{first_few(unfit, _NAMED)} of another shape"
+            if unfit
+            else f"{first_few(lacking, _NAMED)} missing"
+        )
         raise UserError(
             f"these weights do not fit the network: {wrong}",
             where=where,
@@ -90,8 +95,3 @@ def _same_shape(own: Tensor | None, given: Tensor) -> bool:
 
 def _may_be_random(name: str) -> bool:
     return name.startswith((_HEAD, "adaptive_attention_fusion."))
-
-
-def _few(names: tuple[str, ...] | list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

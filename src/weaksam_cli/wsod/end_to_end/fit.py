@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from weaksam_cli.backbones.vgg16 import Vgg16Shape
 from weaksam_cli.detectron.batches import BatchLoader, EpochSampler
@@ -160,11 +160,7 @@ def make_adversary(detector: VggWeakDetector, recipe: MistRecipe | OicrRecipe) -
         warmup_iterations=settings.warmup_iterations,
         warmup_factor=ADVERSARY_WARMUP_FACTOR,
     )
-
-    def loss(items: Sequence[Any]) -> Tensor:
-        return detector.adversarial_loss(items)
-
-    return Adversary(optimizer, schedule, loss)
+    return Adversary(optimizer, schedule, detector.adversarial_loss)
 
 
 def batch_loader(load_item: LoadItem, sampler: EpochSampler) -> BatchLoader:
