@@ -24,6 +24,7 @@ from weaksam_cli.artifacts.shards import (
     merge_to_bytes,
     merge_to_hdf5,
     remove_shards,
+    shards_root,
 )
 from weaksam_cli.console import Console, duration
 from weaksam_cli.devices import Seat, assign_seats, gpus_for
@@ -100,6 +101,11 @@ class Job:
     context: Context
     path: Path
     identity: receipts.Identity
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a training that makes the artifact keeps its checkpoint; another recipe or input has another place."""
+        return shards_root(self.path) / self.identity.key()[:16] / "checkpoint.pt"
 
     def attributes(self) -> dict[str, Any]:
         """Root attributes of an HDF5 artifact."""

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from weaksam_cli.detectron.checkpoint import load_model, model_bytes
+from weaksam_cli.detectron.run import TrainingRun
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.faster_rcnn import build_detector, detectron_config
 from weaksam_cli.retrain.fit import TrainedDetector, fit, make_optimizer
@@ -88,12 +89,7 @@ def run(
         entries(boxes),
         2,
         read_image=read_image,
-        device="cpu",
-        seed=5,
-        checkpoint=folder / "checkpoint.pt",
-        fingerprint="recipe",
-        save_bytes=Path.write_bytes,
-        progress=progress,
+        run=TrainingRun("cpu", 5, folder / "checkpoint.pt", "recipe", Path.write_bytes, progress),
     )
 
 

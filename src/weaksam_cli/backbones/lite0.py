@@ -97,7 +97,7 @@ class Lite0(nn.Module):
         return maps
 
     def trunk(self, images: Tensor) -> Tensor:
-        """The map of the last stage; of all seven it is (n, 320, ceil(H/32), ceil(W/32)) for images (n, 3, H, W), preprocessed."""
+        """The map of the last stage of preprocessed images (n, 3, H, W); of all seven (n, 320, ceil(H/32), ceil(W/32))."""
         x = self._stem(images)
         for stage in self._stages():
             x = stage(x)

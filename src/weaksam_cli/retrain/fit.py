@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from weaksam_cli.detectron.batches import BatchLoader, EpochSampler, augmentation_rng
-from weaksam_cli.detectron.checkpoint import SaveBytes
+from weaksam_cli.detectron.run import TrainingRun
 from weaksam_cli.detectron.schedule import LearningRateSchedule
-from weaksam_cli.detectron.training import Progress, TrainingResult, TrainingSettings, train
+from weaksam_cli.detectron.training import TrainingResult, train
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.dataset import ImageReader, training_item
 from weaksam_cli.retrain.faster_rcnn import build_detector, channel_order
@@ -41,24 +40,17 @@ def fit(
     class_count: int,
     *,
     read_image: ImageReader,
-    device: str,
-    seed: int,
-    checkpoint: Path,
-    fingerprint: str,
-    save_bytes: SaveBytes,
-    progress: Progress | None = None,
-    workers: int = 0,
+    run: TrainingRun,
 ) -> TrainedDetector:
-    """Build and train the detector, going on from `checkpoint` where that file exists.
+    """Build and train the detector, going on from its checkpoint where there is one.
 
     Args:
         recipe: what to train.
         entries: pictures with pseudo boxes (`dataset.dataset_dicts`).
         class_count: number of classes.
         read_image: from an entry's `file_name` to uint8 RGB (H, W, 3).
-        device: `cpu`, `cuda` or `cuda:k`.
-        seed: decides the initial weights, the order of the pictures, the augmentation and the sampling.
-        checkpoint, fingerprint, save_bytes, progress, workers: see `detectron.training`.
+        run: where, and from which seed: it decides the initial weights, the order of the pictures, the augmentation and the
+            sampling.
 
     Raises:
         UserError: no picture has a pseudo box, or what `train` and `build_detector` raise.
@@ -69,25 +61,21 @@ def fit(
             where="pseudo ground truth",
             remedy="Lower the thresholds of `weaksam pgt` or look at the detections of `weaksam wsod`",
         )
-    torch.manual_seed(seed)
-    config, model = build_detector(recipe, class_count, device)
-    settings = TrainingSettings(
-        schedule=learning_rates(recipe.schedule),
-        seed=seed,
-        checkpoint=checkpoint,
+    torch.manual_seed(run.seed)
+    config, model = build_detector(recipe, class_count, run.device)
+    settings = run.settings(
+        learning_rates(recipe.schedule),
         checkpoint_period=recipe.schedule.checkpoint_period,
-        fingerprint=fingerprint,
         gradient_clip=recipe.schedule.gradient_clip,
         mixed_precision=recipe.schedule.mixed_precision,
-        workers=workers,
     )
     result = train(
         model,
         make_optimizer(model, recipe.schedule),
-        batch_loader(recipe, entries, read_image, seed),
+        batch_loader(recipe, entries, read_image, run.seed),
         settings,
-        save_bytes=save_bytes,
-        progress=progress,
+        save_bytes=run.save_bytes,
+        progress=run.progress,
     )
     return TrainedDetector(model, config, result)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.shards import MergeCount, shards_root
+from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION
 from weaksam_cli.detecting import detections_maker
 from weaksam_cli.execution import ImageFunction
@@ -55,31 +55,24 @@ class FitModel:
         import torch
 
         from weaksam_cli.detectron.checkpoint import model_bytes
-        from weaksam_cli.detectron.progress import training_progress
+        from weaksam_cli.detectron.run import training_run
         from weaksam_cli.retrain.dataset import dataset_dicts
         from weaksam_cli.retrain.fit import fit
 
-        context = job.context
         labels = read_labels(self.labels, self.image_root)
         coco = json.loads(self.pgt.read_bytes())
         entries = dataset_dicts(coco, labels.class_names, keep_empty=self.recipe.train_images.keep_empty)
-        key = job.identity.key()
         recipe = self._with_weights_found().resolved(len(entries))
         torch.set_num_threads(TRAINING_THREADS)
-        with training_progress(context.console, recipe.schedule.steps) as on_step:
+        with training_run(job, recipe.schedule.steps) as run:
             trained = fit(
                 recipe,
                 entries,
                 len(labels.class_names),
                 read_image=_reader(labels),
-                device=context.torch_device(),
-                seed=context.seed,
-                checkpoint=shards_root(job.path) / key[:16] / "checkpoint.pt",
-                fingerprint=key,
-                save_bytes=context.ops.write_atomically,
-                progress=on_step,
+                run=run,
             )
-        context.ops.write_atomically(
+        job.context.ops.write_atomically(
             job.path, model_bytes(trained.model, {"class_names": labels.class_names})
         )
         return MergeCount(len(entries), ())

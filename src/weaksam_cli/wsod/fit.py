@@ -13,9 +13,10 @@ from torch import Tensor
 
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.detectron.batches import EpochSampler
-from weaksam_cli.detectron.checkpoint import SaveBytes, load_model, model_bytes, read_metadata
+from weaksam_cli.detectron.checkpoint import load_model, model_bytes, read_metadata
+from weaksam_cli.detectron.run import TrainingRun
 from weaksam_cli.detectron.schedule import LearningRateSchedule
-from weaksam_cli.detectron.training import Progress, TrainingSettings, train
+from weaksam_cli.detectron.training import train
 from weaksam_cli.errors import UserError
 from weaksam_cli.wsod.host import PrecomputedRegionDetector, as_instances, build_region_detector
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe, ScheduleSettings
@@ -68,12 +69,7 @@ def fit_detector(
     class_names: list[str],
     *,
     n_projected: int,
-    device: str,
-    seed: int,
-    checkpoint: Path,
-    fingerprint: str,
-    save_bytes: SaveBytes,
-    progress: Progress,
+    run: TrainingRun,
 ) -> bytes:
     """Train, going on from the checkpoint where there is one; returns the model as a safetensors file.
 
@@ -83,9 +79,7 @@ def fit_detector(
         labels: image -> float (C,), for the images that are learnt from.
         class_names: names of the C classes.
         n_projected: how many leading features are principal components.
-        device: `cpu`, `cuda` or `cuda:k`.
-        seed: decides everything.
-        checkpoint, fingerprint, save_bytes, progress: see `detectron.training`.
+        run: where and from which seed.
 
     Raises:
         UserError: there is nothing to learn from.
@@ -93,30 +87,25 @@ def fit_detector(
     image_ids = [image_id for image_id in regions.image_ids if image_id in labels]
     if not image_ids:
         raise UserError("no training image has both proposals and labels", where=str(regions.path))
-    torch.manual_seed(seed)
+    torch.manual_seed(run.seed)
     mean, deviation = feature_statistics(regions, image_ids, n_projected)
     detector = build_region_detector(recipe, len(mean), len(class_names))
     detector.roi_heads.set_statistics(mean, deviation)
-    detector.to(device).train()
+    detector.to(run.device).train()
     schedule = recipe.schedule
     iterations = iterations_of(schedule, len(image_ids))
-    sampler = EpochSampler(len(image_ids), schedule.batch_size, seed)
+    sampler = EpochSampler(len(image_ids), schedule.batch_size, run.seed)
 
     def load_batch(iteration: int) -> list[dict[str, Any]]:
         chosen = [image_ids[index] for index in sampler.indices(iteration)]
         return [picture_item(regions, image_id, labels[image_id]) for image_id in chosen]
 
-    settings = TrainingSettings(
-        schedule=LearningRateSchedule(iterations, warmup_iterations=schedule.warmup_iterations, cosine=True),
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_period=schedule.checkpoint_period,
-        fingerprint=fingerprint,
-    )
+    rates = LearningRateSchedule(iterations, warmup_iterations=schedule.warmup_iterations, cosine=True)
+    settings = run.settings(rates, checkpoint_period=schedule.checkpoint_period)
     optimizer = torch.optim.Adam(
         detector.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    train(detector, optimizer, load_batch, settings, save_bytes=save_bytes, progress=progress)
+    train(detector, optimizer, load_batch, settings, save_bytes=run.save_bytes, progress=run.progress)
     return model_bytes(detector, {"class_names": class_names, "feature_size": len(mean)})
 
 

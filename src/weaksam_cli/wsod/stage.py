@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.shards import MergeCount, shards_root
+from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION
 from weaksam_cli.detecting import detections_maker
 from weaksam_cli.formats import PROPOSALS
@@ -80,10 +80,9 @@ class FitDetector:
         """Train and write."""
         import torch
 
-        from weaksam_cli.detectron.progress import training_progress
+        from weaksam_cli.detectron.run import training_run
         from weaksam_cli.wsod.fit import fit_detector, iterations_of
 
-        context, key = job.context, job.identity.key()
         labels = read_labels(self.labels, Path())
         vectors = label_vectors(labels)
         torch.set_num_threads(1)
@@ -92,21 +91,16 @@ class FitDetector:
             grid = (len(labels.class_names) + 1) * self.recipe.features.grid**2
             learnt = [key for key in regions.image_ids if key in vectors]
             total = iterations_of(self.recipe.schedule, len(learnt))
-            with training_progress(context.console, total) as on_step:
+            with training_run(job, total) as run:
                 data = fit_detector(
                     self.recipe,
                     regions,
                     vectors,
                     labels.class_names,
                     n_projected=width - grid,
-                    device=context.torch_device(),
-                    seed=context.seed,
-                    checkpoint=shards_root(job.path) / key[:16] / "checkpoint.pt",
-                    fingerprint=key,
-                    save_bytes=context.ops.write_atomically,
-                    progress=on_step,
+                    run=run,
                 )
-        context.ops.write_atomically(job.path, data)
+        job.context.ops.write_atomically(job.path, data)
         return MergeCount(len(vectors), ())
 
 

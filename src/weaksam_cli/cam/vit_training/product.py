@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from weaksam_cli.artifacts.shards import MergeCount, shards_root
+from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cam.vit_recipe import VitRecipe
 from weaksam_cli.errors import UserError
 from weaksam_cli.labels import Labels, read_labels
@@ -105,7 +105,7 @@ class FitNetwork:
                 device=device,
                 seed=context.seed,
                 workers=0 if device == "cpu" else min(context.workers, _MOST_LOADERS),
-                checkpoint=shards_root(job.path) / key[:16] / "checkpoint.pt",
+                checkpoint=job.checkpoint,
                 fingerprint=key,
                 save_bytes=context.ops.write_atomically,
                 on_epoch=on_epoch,

@@ -12,9 +12,10 @@ from torch import nn
 
 from weaksam_cli.backbones.vgg16 import Vgg16Shape
 from weaksam_cli.detectron.batches import BatchLoader, EpochSampler
-from weaksam_cli.detectron.checkpoint import SaveBytes, load_model, model_bytes, read_metadata
+from weaksam_cli.detectron.checkpoint import load_model, model_bytes, read_metadata
+from weaksam_cli.detectron.run import TrainingRun
 from weaksam_cli.detectron.schedule import LearningRateSchedule
-from weaksam_cli.detectron.training import Progress, TrainingSettings, train
+from weaksam_cli.detectron.training import train
 from weaksam_cli.errors import UserError
 from weaksam_cli.wsod.end_to_end.detector import VggWeakDetector, build_vgg_detector
 from weaksam_cli.wsod.end_to_end.recipe import DropBlockSettings, MistRecipe, OicrRecipe, ScheduleSettings
@@ -35,13 +36,7 @@ def fit_vgg_detector(
     class_names: Sequence[str],
     *,
     weights: Path | None,
-    device: str,
-    seed: int,
-    checkpoint: Path,
-    fingerprint: str,
-    save_bytes: SaveBytes,
-    progress: Progress | None = None,
-    workers: int = 0,
+    run: TrainingRun,
 ) -> bytes:
     """Train, going on from the checkpoint where there is one; returns the model as a safetensors file.
 
@@ -51,32 +46,26 @@ def fit_vgg_detector(
         pictures: how many there are to learn from, at least 1.
         class_names: names of the classes.
         weights: the file of ImageNet weights; None for random ones.
-        device: `cpu`, `cuda` or `cuda:k`.
-        seed: decides everything that is random.
-        checkpoint, fingerprint, save_bytes, progress, workers: see `detectron.training`.
+        run: where and from which seed.
 
     Raises:
         UserError: what `train` and `build_vgg_detector` raise.
     """
-    torch.manual_seed(seed)
-    detector = _build(recipe, len(class_names), weights).to(device).train()
+    torch.manual_seed(run.seed)
+    detector = _build(recipe, len(class_names), weights).to(run.device).train()
     schedule = recipe.schedule
-    settings = TrainingSettings(
-        schedule=learning_rates(schedule),
-        seed=seed,
-        checkpoint=checkpoint,
+    settings = run.settings(
+        learning_rates(schedule),
         checkpoint_period=schedule.checkpoint_period,
-        fingerprint=fingerprint,
         mixed_precision=schedule.mixed_precision,
-        workers=workers,
     )
     train(
         detector,
         make_optimizer(detector, schedule),
-        batch_loader(load_item, EpochSampler(pictures, schedule.batch_size, seed)),
+        batch_loader(load_item, EpochSampler(pictures, schedule.batch_size, run.seed)),
         settings,
-        save_bytes=save_bytes,
-        progress=progress,
+        save_bytes=run.save_bytes,
+        progress=run.progress,
         make_trainer=partial(
             AccumulatingTrainer,
             pictures_at_once=schedule.pictures_at_once,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.shards import MergeCount, shards_root
+from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION
 from weaksam_cli.detecting import detections_maker
 from weaksam_cli.formats import PROPOSALS
@@ -45,12 +45,12 @@ class FitVgg:
 
     def __call__(self, job: Job) -> MergeCount:
         """Train and write."""
-        from weaksam_cli.detectron.progress import training_progress
+        from weaksam_cli.detectron.run import training_run
         from weaksam_cli.execution import limit_threads
         from weaksam_cli.wsod.end_to_end.fit import fit_vgg_detector
         from weaksam_cli.wsod.end_to_end.pictures import TrainingPictures
 
-        context, key = job.context, job.identity.key()
+        context = job.context
         if self.weights is None:
             context.console.warn(
                 "the training starts from random weights (weights: random), which learns far less"
@@ -61,7 +61,6 @@ class FitVgg:
                 "there is one class: OICR's image-level loss is always 0 then, so its seeds are chance; mist-vgg16 has a "
                 "background class"
             )
-        device = context.torch_device()
         limit_threads()
         with open_artifact(self.proposals, PROPOSALS) as proposals:
             pictures = TrainingPictures.of(labels, proposals, self.recipe, context.seed)
@@ -70,20 +69,14 @@ class FitVgg:
                 context.console.info(f"{left_out} pictures without labels or proposals are not learnt from")
             schedule = self.recipe.schedule.resolved(len(pictures))
             recipe = self.recipe.model_copy(update={"schedule": schedule})
-            with training_progress(context.console, schedule.steps) as on_step:
+            with training_run(job, schedule.steps, most_workers=_MOST_LOADERS) as run:
                 data = fit_vgg_detector(
                     recipe,
                     pictures.item,
                     len(pictures),
                     labels.class_names,
                     weights=self.weights,
-                    device=device,
-                    seed=context.seed,
-                    checkpoint=shards_root(job.path) / key[:16] / "checkpoint.pt",
-                    fingerprint=key,
-                    save_bytes=context.ops.write_atomically,
-                    progress=on_step,
-                    workers=0 if device == "cpu" else min(context.workers, _MOST_LOADERS),
+                    run=run,
                 )
         context.ops.write_atomically(job.path, data)
         return MergeCount(len(pictures), ())
