@@ -1,6 +1,6 @@
 # weaksam: set up, run the stages on a dataset, test.  `make help` lists the targets.
 #
-#   make all DATASET=demo                      the whole pipeline on made pictures, no weights needed
+#   make all DATASET=demo                      the whole pipeline on made images, no weights needed
 #   make all DATASET=voc07 DATA=path/to/VOC    the same on a dataset of yours
 #
 # Stages are file targets; `weaksam status` agrees with what make would do.

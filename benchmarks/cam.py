@@ -1,6 +1,6 @@
 """Class activation maps of a class-token transformer beside its bare forward over the same views, in the same run.
 
-    OMP_NUM_THREADS=1 python benchmarks/cam.py --pictures DATA/voc07-mini/JPEGImages/*.jpg --limit 10 --long-side 500
+    OMP_NUM_THREADS=1 python benchmarks/cam.py --images DATA/voc07-mini/JPEGImages/*.jpg --limit 10 --long-side 500
 
 DeiT-S with random weights: the time does not depend on them. "Whole" is everything after decoding: resizing, the forwards,
 all kinds of maps of two classes, packing the rows. "Bare" is the trunk with torch's own attention, which gives tokens and
@@ -24,14 +24,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from weaksam_cli.backbones.vit.aaf import FusionShape
-from weaksam_cli.backbones.vit.mctformer import MCTformer
-from weaksam_cli.backbones.vit.network import VitShape
-from weaksam_cli.backbones.vit.weaktr import WeakTr
 from weaksam_cli.cam.vit_images import ClueNetwork, class_maps
 from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
 from weaksam_cli.cam.vit_views import Views, make_views
-from weaksam_cli.images import read_image
+from weaksam_cli.data.images import read_image
+from weaksam_cli.models.vit.aaf import FusionShape
+from weaksam_cli.models.vit.mctformer import MCTformer
+from weaksam_cli.models.vit.network import VitShape
+from weaksam_cli.models.vit.weaktr import WeakTr
 
 METHODS = ("weaktr-v3", "weaktr-v1-max", "weaktr-v1-avg", "weaktr-none", "mctformer-v1", "mctformer-v2")
 
@@ -105,8 +105,8 @@ def report(method: str, found: list[dict[str, float]]) -> list[str]:
     means = {name: statistics.mean(item[name] for item in found) for name in names}
     times = "; ".join(f"{name} {seconds:.3f} s" for name, seconds in means.items())
     return [
-        f"{method}: {times} a picture, {1 / means['whole']:.2f} pictures a second",
-        f"  whole / faster bare: {sum(item['whole'] for item in found) / sum(best):.2f}, median of the pictures "
+        f"{method}: {times} an image, {1 / means['whole']:.2f} images a second",
+        f"  whole / faster bare: {sum(item['whole'] for item in found) / sum(best):.2f}, median of the images "
         f"{statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}",
     ]
 
@@ -125,9 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=Path, nargs="+", required=True)
+    parser.add_argument("--images", type=Path, nargs="+", required=True)
     parser.add_argument("--limit", type=int, default=10)
-    parser.add_argument("--long-side", type=int, help="size of the pictures; VOC's is 500")
+    parser.add_argument("--long-side", type=int, help="size of the images; VOC's is 500")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--classes", type=int, default=20, help="class tokens")
     parser.add_argument("--device", default="cpu")
@@ -135,11 +135,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pictures = [prepared(path, options.long_side) for path in options.pictures[: options.limit]]
+    all_images = [prepared(path, options.long_side) for path in options.all_images[: options.limit]]
     for method in options.methods:
         clues = random_network(method, options.classes, options.device, options.precision)
-        measure(clues, pictures[0], [0, 1])
-        found = [measure(clues, image, [0, 1]) for image in pictures]
+        measure(clues, all_images[0], [0, 1])
+        found = [measure(clues, image, [0, 1]) for image in all_images]
         sys.stdout.write("\n".join(report(method, found)) + "\n")
         sys.stdout.flush()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

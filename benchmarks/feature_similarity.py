@@ -1,10 +1,10 @@
-"""How alike the proposals of a picture are to a network, for several sets of proposals of one run (spec 07 §6, Fig. 1).
+"""How alike the proposals of an image are to a network, for several sets of proposals of one run (spec 07 §6, Fig. 1).
 
 python benchmarks/feature_similarity.py runs/voc07-mini --variants ss plain --image 000012 --plot similarity.png
 
-Of every picture, min(n, 200) proposals of each set are drawn, n being the smallest set's number. Printed: the mean
-off-diagonal cosine of their RoI-pooled features and the mean IoU of their boxes, averaged over the pictures, and how the
-sets compare with the first on the same pictures.
+Of every image, min(n, 200) proposals of each set are drawn, n being the smallest set's number. Printed: the mean
+off-diagonal cosine of their RoI-pooled features and the mean IoU of their boxes, averaged over the images, and how the
+sets compare with the first on the same images.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weaksam_cli.artifacts.receipt import read_receipt
-from weaksam_cli.backbones.lite0 import Lite0, load_lite0
+from weaksam_cli.core.boxes import FloatArray, area, iou
+from weaksam_cli.data.labels import Labels, read_labels
+from weaksam_cli.data.source import image_root, read_source
+from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.feature_similarity import cosine_matrix, mean_off_diagonal, sample_rows
 from weaksam_cli.eval.proposal_set import read_proposals
-from weaksam_cli.eval.roi_features import STRIDE, Layer, picture_maps
-from weaksam_cli.labels import Labels, read_labels
-from weaksam_cli.runs import RunDirectory
-from weaksam_cli.source import image_root, read_source
-from weaksam_cli.structures.boxes import FloatArray, area, iou
+from weaksam_cli.eval.roi_features import STRIDE, Layer, image_maps
+from weaksam_cli.models.lite0 import Lite0, load_lite0
 
 MOST = 200
 SHORT_SIDE = 480
-"""Of the pictures as the network sees them; the embedded detectors' own."""
+"""Of the images as the network sees them; the embedded detectors' own."""
 PLAIN = "plain"
 LAYERS: tuple[Layer, ...] = ("head", "stride16")
 LAYER_TEXT = {
@@ -46,7 +46,7 @@ Boxes = Mapping[str, FloatArray]
 
 @dataclass(frozen=True)
 class Similarity:
-    """Of `count` proposals of one picture and set: cosine matrices (n, n) by layer, and the mean IoU of their boxes."""
+    """Of `count` proposals of one image and set: cosine matrices (n, n) by layer, and the mean IoU of their boxes."""
 
     count: int
     cosines: dict[Layer, Matrix]
@@ -54,7 +54,7 @@ class Similarity:
 
 
 def read_sets(run: Path, split: str, variants: Sequence[str], min_side: float) -> dict[str, Boxes]:
-    """Name of the set to its boxes by picture; the name is that of its recipe, with the variant where recipes repeat.
+    """Name of the set to its boxes by image; the name is that of its recipe, with the variant where recipes repeat.
 
     Boxes with a side below `min_side` pixels are left out, and the largest come first.
     """
@@ -83,9 +83,9 @@ def largest_first(boxes: FloatArray, min_side: float) -> FloatArray:
 def compare(
     backbone: Lite0, labels: Labels, sets: Mapping[str, Boxes], key: str, seed: int
 ) -> dict[str, Similarity]:
-    """Every set's similarities in one picture."""
+    """Every set's similarities in one image."""
     image = labels.read_image(labels.by_key()[key])
-    maps = picture_maps(backbone, image, SHORT_SIDE)
+    maps = image_maps(backbone, image, SHORT_SIDE)
     most = min(MOST, *(len(boxes[key]) for boxes in sets.values()))
     found = {}
     for name, boxes in sets.items():
@@ -96,8 +96,8 @@ def compare(
 
 
 def table(means: Mapping[str, Sequence[float]], overlaps: Mapping[str, Sequence[float]]) -> str:
-    """A row a set: mean and deviation over pictures, and the comparison with the first set on the same pictures."""
-    lines = ["| proposals | mean cosine | deviation | less than the first | in of the pictures | mean IoU |"]
+    """A row a set: mean and deviation over images, and the comparison with the first set on the same images."""
+    lines = ["| proposals | mean cosine | deviation | less than the first | in of the images | mean IoU |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
     first = np.asarray(next(iter(means.values())))
     for number, (name, values) in enumerate(means.items()):
@@ -114,7 +114,7 @@ def table(means: Mapping[str, Sequence[float]], overlaps: Mapping[str, Sequence[
 def measure(
     backbone: Lite0, labels: Labels, sets: Mapping[str, Boxes], keys: Sequence[str], seed: int
 ) -> str:
-    """The tables of both layers over the pictures `keys`."""
+    """The tables of both layers over the images `keys`."""
     means: dict[Layer, dict[str, list[float]]] = {layer: {name: [] for name in sets} for layer in LAYERS}
     overlaps: dict[str, list[float]] = {name: [] for name in sets}
     drawn: list[int] = []
@@ -135,7 +135,7 @@ def measure(
 
 
 def draw(found: Mapping[str, Similarity], layer: Layer, key: str) -> bytes:
-    """The cosine matrices of one picture side by side, as a PNG."""
+    """The cosine matrices of one image side by side, as a PNG."""
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -169,12 +169,12 @@ def main() -> None:
         "--variants", nargs="*", default=[], help="all that are there unless told; `plain`: none"
     )
     parser.add_argument("--split", default="trainval")
-    parser.add_argument("--pictures", type=int, help="how many, evenly spaced; all unless told")
+    parser.add_argument("--images", type=int, help="how many, evenly spaced; all unless told")
     parser.add_argument(
         "--min-side", type=float, default=0, help="leave out boxes with a shorter side (pixels)"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--image", help="picture of the heat maps; the first unless told")
+    parser.add_argument("--image", help="image of the heat maps; the first unless told")
     parser.add_argument("--plot", type=Path, help="PNG of the heat maps")
     options = parser.parse_args()
     labels = read_labels(
@@ -186,9 +186,9 @@ def main() -> None:
     if options.plot is not None:
         image = options.image or keys[0]
         if image not in keys:
-            parser.error(f"--image {image}: not a picture with proposals of every set, as {keys[0]} is")
+            parser.error(f"--image {image}: not an image with proposals of every set, as {keys[0]} is")
         options.plot.write_bytes(draw(compare(backbone, labels, sets, image, options.seed), "head", image))
-    wanted = len(keys) if options.pictures is None else min(options.pictures, len(keys))
+    wanted = len(keys) if options.images is None else min(options.images, len(keys))
     chosen = [keys[index] for index in np.linspace(0, len(keys) - 1, wanted).astype(int)]
     sys.stdout.write(measure(backbone, labels, sets, chosen, options.seed) + "\n")
 

@@ -1,4 +1,4 @@
-"""Adaptive and top-1 pseudo ground truth of a data set of VOC07's size: 5,011 pictures, 100 detections each, 20 classes.
+"""Adaptive and top-1 pseudo ground truth of a data set of VOC07's size: 5,011 images, 100 detections each, 20 classes.
 
 Run: python benchmarks/pgt.py
 """
@@ -25,7 +25,7 @@ IMAGES, DETECTIONS, CLASSES = 5011, 100, 20
 
 
 def detections(rng: np.random.Generator, class_index: NDArray[np.int32]) -> DetectionTable:
-    """Random boxes in pictures of 500 x 375 pixels; scores with the long low tail of a detector."""
+    """Random boxes in images of 500 x 375 pixels; scores with the long low tail of a detector."""
     n = IMAGES * DETECTIONS
     corners = np.sort(rng.random((n, 2, 2)), axis=1) * [500, 375]
     return DetectionTable(
@@ -55,17 +55,17 @@ def main() -> None:
     labels = rng.random((IMAGES, CLASSES)) < 1.5 / CLASSES
     labels[np.arange(IMAGES), rng.integers(0, CLASSES, IMAGES)] = True
     mixed = detections(rng, rng.integers(0, CLASSES, IMAGES * DETECTIONS).astype(np.int32))
-    # The costly case: all detections of a picture share one labelled class, and every score passes.
+    # The costly case: all detections of an image share one labelled class, and every score passes.
     single = detections(rng, np.repeat(labels.argmax(axis=1), DETECTIONS).astype(np.int32))
     everything = np.ones_like(labels)
     measure("20 classes, image-level labels, adaptive", partial(select, mixed, labels))
     measure("20 classes, every class labelled, adaptive", partial(select, mixed, everything))
-    measure("one class a picture, adaptive", partial(select, single, labels))
+    measure("one class an image, adaptive", partial(select, single, labels))
     measure(
-        "one class a picture, adaptive, all scores pass", partial(select, single, labels, score_threshold=0)
+        "one class an image, adaptive, all scores pass", partial(select, single, labels, score_threshold=0)
     )
     measure(
-        "one class a picture, all scores pass, keep_best",
+        "one class an image, all scores pass, keep_best",
         partial(select, single, labels, score_threshold=0, mutual="keep_best"),
     )
     measure("20 classes, image-level labels, top-1", partial(top_k, mixed, labels))

@@ -30,7 +30,7 @@ PAPER = (
     ("paper: SAM prompted by MCTformer", 173, 93.2, 74.8, 43.7),
     ("paper: SAM prompted by CLIP-ES", 205, 93.8, 75.6, 44.5),
 )
-"""Supplement, Table 5: VOC07 trainval, 5,011 pictures; number, then recall in per cent."""
+"""Supplement, Table 5: VOC07 trainval, 5,011 images; number, then recall in per cent."""
 
 
 @dataclass(frozen=True)

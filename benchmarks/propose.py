@@ -1,12 +1,12 @@
 """Proposals by SAM beside the published procedure: seconds, memory, and whether the boxes are the same.
 
 The published procedure runs `SamAutomaticMaskGenerator` for the grid, then `SamPredictor` on one point a call, and encodes
-the picture anew for every kind of points and for every class: 4 + 2 C encodings for C classes. Ours encodes it once.
+the image anew for every kind of points and for every class: 4 + 2 C encodings for C classes. Ours encodes it once.
 Weights are random (none can be had here), which takes the same time; the mask weights and the quality head are scaled so
 that about as many masks pass the filters as with trained weights.
 
-    python benchmarks/propose.py --pictures PHOTO.jpg --model vit_b          # a CPU: about 15 minutes a picture
-    python benchmarks/propose.py --pictures *.jpg --model vit_h --device cuda --precision auto
+    python benchmarks/propose.py --images PHOTO.jpg --model vit_b          # a CPU: about 15 minutes an image
+    python benchmarks/propose.py --images *.jpg --model vit_h --device cuda --precision auto
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_registry
 from segment_anything.utils.amg import batched_mask_to_box
 
-from weaksam_cli.images import read_image
+from weaksam_cli.core.boxes import FloatArray, edges_to_inclusive
+from weaksam_cli.core.types import Points
+from weaksam_cli.data.images import read_image
 from weaksam_cli.propose.assembly import AssemblySettings, assemble
 from weaksam_cli.propose.grid import grid_points
 from weaksam_cli.propose.precision import choose_dtype, set_precision
 from weaksam_cli.propose.proposals import SOURCES, Proposals, Source
 from weaksam_cli.propose.sam import SamSegmenter
-from weaksam_cli.structures.boxes import FloatArray, edges_to_inclusive
-from weaksam_cli.structures.types import Points
 
 T = TypeVar("T")
 Image = NDArray[np.uint8]
@@ -140,7 +140,7 @@ def peak_memory() -> float:
 
 @dataclass
 class Compared:
-    """Seconds of the ways on all pictures, and how the boxes agree."""
+    """Seconds of the ways on all images, and how the boxes agree."""
 
     seconds: dict[str, float]
     equal: int = 0
@@ -170,10 +170,10 @@ def compare(options: argparse.Namespace) -> list[str]:
     with_grid = AssemblySettings(score_free_nms={})
     found, memory = Compared({}), 0.0
     on_gpu = options.device != "cpu"
-    pictures = [read_image(path) for path in options.pictures]
+    all_images = [read_image(path) for path in options.all_images]
     if on_gpu:
-        assemble(segmenter, pictures[0], {}, with_grid)
-    for image in pictures:
+        assemble(segmenter, all_images[0], {}, with_grid)
+    for image in all_images:
         points = peaks(image, options.points, options.classes)
         ours, seconds = timed(lambda: assemble(segmenter, image, points, no_grid), options.device)  # noqa: B023
         found.add("ours, peaks", seconds)
@@ -194,11 +194,11 @@ def compare(options: argparse.Namespace) -> list[str]:
 
 
 def report(options: argparse.Namespace, found: Compared, memory: float) -> list[str]:
-    count = len(options.pictures)
+    count = len(options.all_images)
     seconds = {name: value / count for name, value in found.seconds.items()}
     lines = [
-        f"{options.model}, {options.device}, {options.precision}, {torch.get_num_threads()} threads, {count} pictures,"
-        f" {options.points} peaks in {options.classes} classes; seconds a picture",
+        f"{options.model}, {options.device}, {options.precision}, {torch.get_num_threads()} threads, {count} images,"
+        f" {options.points} peaks in {options.classes} classes; seconds an image",
         *(f"  {name:26s} {value:9.3f}" for name, value in seconds.items()),
     ]
     bare_total = seconds["bare encoder"] + seconds["bare decoder"]
@@ -220,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=Path, nargs="+", required=True)
+    parser.add_argument("--images", type=Path, nargs="+", required=True)
     parser.add_argument("--model", choices=["vit_b", "vit_l", "vit_h"], default="vit_b")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["float32", "auto", "bfloat16", "float16"], default="float32")

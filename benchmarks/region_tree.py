@@ -1,6 +1,6 @@
-"""The region tree beside OpenCV's Selective Search: proposal recall, boxes and seconds a picture on one thread.
+"""The region tree beside OpenCV's Selective Search: proposal recall, boxes and seconds an image on one thread.
 
-Run `python benchmarks/region_tree.py DATA --pictures 50`, where DATA is a folder in VOC layout. Seconds are CPU time of
+Run `python benchmarks/region_tree.py DATA --images 50`, where DATA is a folder in VOC layout. Seconds are CPU time of
 the process, so that other work on the machine does not enter.
 """
 
@@ -17,25 +17,25 @@ import numpy as np
 from defusedxml import ElementTree
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import edges_to_inclusive, iou
 from weaksam_cli.propose.region_tree import RegionTreeSegmenter
-from weaksam_cli.structures.boxes import edges_to_inclusive, iou
 
 FloatArray = NDArray[np.float32]
 Found = Sequence[tuple[FloatArray, FloatArray]]
 THRESHOLDS = (0.5, 0.75, 0.9)
 
 
-def load_pictures(root: Path, count: int | None) -> Iterator[tuple[NDArray[np.uint8], FloatArray]]:
-    """RGB pictures of the trainval split, evenly spaced in the list, and their objects, 1-based inclusive boxes."""
+def load_images(root: Path, count: int | None) -> Iterator[tuple[NDArray[np.uint8], FloatArray]]:
+    """RGB images of the trainval split, evenly spaced in the list, and their objects, 1-based inclusive boxes."""
     names = (root / "ImageSets" / "Main" / "trainval.txt").read_text(encoding="utf-8").split()
     wanted = np.arange(len(names)) if count is None else np.linspace(0, len(names) - 1, count).astype(int)
     for index in wanted:
         path = root / "JPEGImages" / f"{names[index]}.jpg"
-        picture = cv2.imread(str(path))
-        if picture is None:
-            raise FileNotFoundError(f"{path}: not a picture that OpenCV reads")
+        image = cv2.imread(str(path))
+        if image is None:
+            raise FileNotFoundError(f"{path}: not an image that OpenCV reads")
         objects = load_objects(root / "Annotations" / f"{names[index]}.xml")
-        yield np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8), objects
+        yield np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), objects
 
 
 def load_objects(path: Path) -> FloatArray:
@@ -90,7 +90,7 @@ def compare(root: Path, count: int | None, budgets: Sequence[int]) -> list[str]:
         found.setdefault(name, []).append((truth, boxes))
         seconds.setdefault(name, []).append(before + spent)
 
-    for image, truth in load_pictures(root, count):
+    for image, truth in load_images(root, count):
         record("selective search, fast", truth, lambda image=image: selective_search(image))  # type: ignore[misc]
         start = time.process_time()
         segmenter.set_image(image)
@@ -117,13 +117,13 @@ def compare(root: Path, count: int | None, budgets: Sequence[int]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder in VOC layout")
-    parser.add_argument("--pictures", type=int, default=None, help="how many of trainval; all unless told")
+    parser.add_argument("--images", type=int, default=None, help="how many of trainval; all unless told")
     parser.add_argument(
         "--budget", type=int, nargs="+", default=[300, 900, 1300], help="boxes of the region tree"
     )
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    sys.stdout.write("\n".join(compare(options.data, options.pictures, options.budget)) + "\n")
+    sys.stdout.write("\n".join(compare(options.data, options.images, options.budget)) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures of two shapes, anywhere: small enough to learn on in a test, and objects are a tenth of them."""
+"""Images of two shapes, anywhere: small enough to learn on in a test, and objects are a tenth of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}
 
 
 def draw(number: int) -> tuple[Image.Image, list[tuple[str, int, int]]]:
-    """A picture with a disc, a grate, or both, anywhere apart, on clouds of grey; and name, column and row of each."""
+    """An image with a disc, a grate, or both, anywhere apart, on clouds of grey; and name, column and row of each."""
     generator = np.random.default_rng(number)
     clouds = generator.integers(70, 150, (10, 10), dtype=np.uint8)
-    picture = Image.fromarray(clouds).resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")
+    sample = Image.fromarray(clouds).resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")
     shown = [CLASSES[: 1 + number % 2], CLASSES[1:]][number % 3 == 0]
     halves = generator.permutation(2)
-    pen, objects = ImageDraw.Draw(picture), []
+    pen, objects = ImageDraw.Draw(sample), []
     for half, name in zip(halves, shown, strict=False):
         x = int(half) * SIDE // 2 + int(generator.integers(0, SIDE // 2 - OBJECT))
         y = int(generator.integers(0, SIDE - OBJECT))
@@ -31,16 +31,16 @@ def draw(number: int) -> tuple[Image.Image, list[tuple[str, int, int]]]:
             for column in range(x, x + OBJECT, 8):
                 pen.rectangle((column, y, column + 3, y + OBJECT - 1), fill=(30, 40, 160))
         objects.append((name, x, y))
-    return picture, objects
+    return sample, objects
 
 
-def write_pictures(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """VOC layout, one split."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
     for number in range(count):
-        picture, objects = draw(number)
-        picture.save(folder / "JPEGImages" / f"{number:03d}.jpg", quality=95)
+        sample, objects = draw(number)
+        sample.save(folder / "JPEGImages" / f"{number:03d}.jpg", quality=95)
         boxes = "".join(_OBJECT.format(name, x + 1, y + 1, x + OBJECT, y + OBJECT) for name, x, y in objects)
         text = (
             f"<annotation><filename>{number:03d}.jpg</filename><size><width>{SIDE}</width><height>{SIDE}</height>"

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.execution import ImageFunction
-from weaksam_cli.formats import KINDS, ClassMaps, cam_format
-from weaksam_cli.pipeline import Product, ShardedMaker
+from weaksam_cli.artifacts.schemas import KINDS, ClassMaps, cam_schema
+from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.steps import Product, ShardedMaker
 
 CLASSES = ("blue one", "green one", "red one")
 _XML = """<annotation><filename>{key}.jpg</filename><size><width>{width}</width><height>{height}</height>
@@ -26,7 +26,7 @@ _OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbo
 
 
 def write_voc(folder: Path, trainval: int = 6, test: int = 3, size: tuple[int, int] = (48, 64)) -> Path:
-    """A VOC folder of small pictures: a bright rectangle of the class's colour on noise."""
+    """A VOC folder of small images: a bright rectangle of the class's colour on noise."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     height, width = size
@@ -95,8 +95,8 @@ class SyntheticMaps:
 
 def synthetic_cam(path: Path, keys: Sequence[str], size: tuple[int, int] = (48, 64)) -> Product:
     """A `cam` artifact for a split of a tiny dataset."""
-    form = cam_format(len(CLASSES))
+    schema = cam_schema(len(CLASSES))
     maker = ShardedMaker(
-        form, keys, SyntheticMaps(size), "maps", {"class_names": CLASSES, "kind_names": KINDS}
+        schema, keys, SyntheticMaps(size), "maps", {"class_names": CLASSES, "kind_names": KINDS}
     )
-    return Product(path, form.name, form.version, "trainval", {}, {}, maker, "synthetic maps")
+    return Product(path, schema.name, schema.version, "trainval", {}, {}, maker, "synthetic maps")

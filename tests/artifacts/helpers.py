@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.schema import Column, Format, ImageRows
+from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.console import Console, Mode
+from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.runs import RunDirectory
+from weaksam_cli.engine.steps import Context, Product, ShardedMaker
 from weaksam_cli.errors import ImageError
-from weaksam_cli.execution import ImageFunction
-from weaksam_cli.pipeline import Context, Product, ShardedMaker
-from weaksam_cli.runs import RunDirectory
-from weaksam_cli.weights import WeightsFinder
+from weaksam_cli.models.weights.finder import WeightsFinder
 
-FORM = Format(
+SCHEMA = Schema(
     "weaksam/test",
     1,
     columns=(Column("boxes", "float32", (4,)), Column("kind", "int8")),
@@ -66,8 +66,8 @@ class StubStage:
 
 def product(path: Path, images: int = 11, broken: tuple[str, ...] = (), recipe: int = 1) -> Product:
     ids = [f"i{number}" for number in range(images)]
-    maker = ShardedMaker(FORM, ids, RowsWork(broken), "test", {"kind_names": ["a", "b"]}, shard_images=4)
-    return Product(path, FORM.name, FORM.version, "trainval", {"knob": recipe}, {}, maker, "test rows")
+    maker = ShardedMaker(SCHEMA, ids, RowsWork(broken), "test", {"kind_names": ["a", "b"]}, shard_images=4)
+    return Product(path, SCHEMA.name, SCHEMA.version, "trainval", {"knob": recipe}, {}, maker, "test rows")
 
 
 def context(root: Path, ops: FileOps | None = None, **changes: object) -> Context:

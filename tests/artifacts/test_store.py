@@ -10,14 +10,14 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.artifacts.helpers import FORM, FaultyOps, StubStage, context, product, rows_of
+from tests.artifacts.helpers import SCHEMA, FaultyOps, StubStage, context, product, rows_of
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
-from weaksam_cli.artifacts.schema import Format, ImageRows, concatenate
+from weaksam_cli.artifacts.schema import ImageRows, Schema, concatenate
 from weaksam_cli.artifacts.shards import shards_root
+from weaksam_cli.engine.steps import make_product
 from weaksam_cli.errors import IncompleteError, UserError
-from weaksam_cli.pipeline import make_product
 
 STAGE = StubStage()
 
@@ -25,7 +25,7 @@ STAGE = StubStage()
 def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     path = tmp_path / "cam" / "trainval.h5"
     make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
-    with open_artifact(path, FORM) as artifact:
+    with open_artifact(path, SCHEMA) as artifact:
         assert artifact.image_ids == [f"i{number}" for number in range(11)]
         assert artifact.table("kind_names") == ["a", "b"]
         for image_id in artifact:
@@ -61,7 +61,7 @@ def test_the_bytes_do_not_depend_on_interruptions(tmp_path: Path, images: int) -
             make_product(product(path, images), STAGE, context(root, FaultyOps(fail_at=k)))  # type: ignore[arg-type]
         assert not list(root.rglob("*.tmp")), f"operation {k} ({counter.log[k]}) left a temporary file"
         if receipt_path(path).exists():
-            open_artifact(path, FORM).close()
+            open_artifact(path, SCHEMA).close()
         make_product(product(path, images), STAGE, context(root))  # type: ignore[arg-type]
         assert path.read_bytes() == whole.read_bytes(), f"operation {k} ({counter.log[k]})"
 
@@ -167,7 +167,7 @@ def test_one_flipped_byte_is_noticed(tmp_path: Path, position: int) -> None:
     data[position] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match="damaged or was changed"):
-        open_artifact(path, FORM)
+        open_artifact(path, SCHEMA)
 
 
 def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_foreign_and_newer_files_are_refused(tmp_path: Path, change: dict[str, o
         for name, value in change.items():
             file.attrs[name] = value
     with pytest.raises(UserError, match=message):
-        open_artifact(path, FORM)
+        open_artifact(path, SCHEMA)
 
 
 @pytest.mark.parametrize("damage", ["text", "no_offsets", "short_offsets", "falling_offsets", "short_column"])
@@ -222,7 +222,7 @@ def test_files_that_only_look_like_artifacts_are_refused(tmp_path: Path, damage:
             else:
                 file["kind"].resize((1,))
     with pytest.raises(UserError, match=r"damaged|not a readable|lacks"):
-        open_artifact(path, FORM)
+        open_artifact(path, SCHEMA)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -234,13 +234,13 @@ def test_wrong_shapes_name_image_column_and_both_shapes() -> None:
     rows = rows_of("i3")
     bad = ImageRows({**rows.columns, "kind": np.zeros((6, 2))}, rows.image, rows.blobs)
     with pytest.raises(ValueError, match=r"i3: column kind: expected shape \(6,\), met \(6, 2\)"):
-        concatenate(FORM, [("i3", bad)])
+        concatenate(SCHEMA, [("i3", bad)])
 
 
 def test_an_older_version_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
-    newer = Format(FORM.name, 2, FORM.columns, FORM.image_columns, FORM.blobs)
+    newer = Schema(SCHEMA.name, 2, SCHEMA.columns, SCHEMA.image_columns, SCHEMA.blobs)
     open_artifact(path, newer).close()
 
 

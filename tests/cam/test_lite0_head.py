@@ -57,7 +57,7 @@ def test_a_class_that_is_always_or_never_there_stays_finite(present: bool) -> No
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_one_or_two_pictures_are_enough_to_run(n: int) -> None:
+def test_one_or_two_images_are_enough_to_run(n: int) -> None:
     features, labels = _separable()
     head = fit_linear_head(features[:n], labels[:n])
     assert np.isfinite(head.logits(features)).all()

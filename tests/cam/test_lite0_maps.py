@@ -29,7 +29,7 @@ def test_a_map_is_the_head_at_every_cell_without_bias_and_without_negatives(clas
                 assert found[row, y, x] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_picture_and_its_mirror_image_give_mirrored_maps() -> None:
+def test_a_image_and_its_mirror_image_give_mirrored_maps() -> None:
     plain, mirrored, head = _random(1, 4, 3, 5), _random(2, 4, 3, 5), _head()
     one = coarse_maps(plain, mirrored, head, [0, 1])
     other = coarse_maps(mirrored, plain, head, [0, 1])

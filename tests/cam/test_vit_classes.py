@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from weaksam_cli.cam.vit_classes import COCO_IDS, class_slots
-from weaksam_cli.datasets.voc_layout import VOC_CLASSES
+from weaksam_cli.data.labels import Category
+from weaksam_cli.data.voc_layout import VOC_CLASSES
 from weaksam_cli.errors import UserError
-from weaksam_cli.labels import Category
 
 
 def categories(names: list[str], ids: list[int] | None = None) -> list[Category]:

@@ -11,18 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.backbones.vit.helpers import TINY, random_mctformer, random_weaktr
+from tests.models.vit.helpers import TINY, random_mctformer, random_weaktr
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.hdf5 import append, create
 from weaksam_cli.artifacts.schema import concatenate
-from weaksam_cli.backbones.vit.clues import ClueMaps, cross_maps, spread
+from weaksam_cli.artifacts.schemas import (
+    KINDS,
+    ClassMaps,
+    cam_schema,
+    cam_tables,
+    code_levels,
+    read_class_maps,
+)
 from weaksam_cli.cam.vit_images import ClueNetwork, class_maps, open_network
 from weaksam_cli.cam.vit_recipe import MCTformerRecipe, WeakTrRecipe
 from weaksam_cli.cam.vit_views import Views, make_views
+from weaksam_cli.core.scales import fuse_scales
+from weaksam_cli.data.labels import Category
 from weaksam_cli.errors import UserError
-from weaksam_cli.formats import KINDS, ClassMaps, cam_format, cam_tables, code_levels, read_class_maps
-from weaksam_cli.labels import Category
-from weaksam_cli.maps.scales import fuse_scales
+from weaksam_cli.models.vit.clues import ClueMaps, cross_maps, spread
 
 THREE = [Category(id=index + 1, name=name) for index, name in enumerate("abc")]
 
@@ -39,13 +46,13 @@ def stored(maps: ClassMaps, folder: Path) -> ClassMaps:
     """The maps after a trip through a file, as `weaksam cam` writes it."""
     import h5py
 
-    form = cam_format(len(maps.class_scores), packed=True)
+    schema = cam_schema(len(maps.class_scores), packed=True)
     path = folder / "cam.h5"
     with h5py.File(path, "w") as handle:
-        attributes = {"format": form.name, "format_version": form.version, "complete": True}
-        create(handle, form, attributes, cam_tables(["x"], packed=True))
-        append(handle, form, concatenate(form, [("one", maps.to_packed_rows())]))
-    with open_artifact(path, cam_format(0)) as artifact:
+        attributes = {"format": schema.name, "format_version": schema.version, "complete": True}
+        create(handle, schema, attributes, cam_tables(["x"], packed=True))
+        append(handle, schema, concatenate(schema, [("one", maps.to_packed_rows())]))
+    with open_artifact(path, cam_schema(0)) as artifact:
         return read_class_maps(artifact, "one")
 
 
@@ -173,7 +180,7 @@ def test_slots_are_the_datasets_classes() -> None:
 
 
 @pytest.mark.parametrize("network", [random_weaktr("v1"), random_weaktr("v3"), random_mctformer("v2")])
-def test_a_mirrored_picture_has_mirrored_maps(network: Any) -> None:
+def test_a_mirrored_image_has_mirrored_maps(network: Any) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 32, 3), dtype=np.uint8)
     found = [
         class_maps(clues(network), make_views(pixels, (1.0, 0.75, 1.25), max_side=99, patch=4), [0, 2])

@@ -10,12 +10,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tests.backbones.vit.helpers import random_mctformer, random_weaktr
+from tests.models.vit.helpers import random_mctformer, random_weaktr
 from tests.tiny import CLASSES, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.backbones.vit.network import VitShape
+from weaksam_cli.artifacts.schemas import POINTS, cam_schema, read_class_maps, read_points
 from weaksam_cli.cli.app import app
-from weaksam_cli.formats import POINTS, cam_format, read_class_maps, read_points
+from weaksam_cli.models.vit.network import VitShape
 
 SHAPE = VitShape(n_classes=3, width=16, depth=3, heads=2, hidden=32, patch=8, side=4)
 SETTINGS = ("--set", "cross_layers=[1, 2]", "--set", "logit_threshold=1000", "--workers", "1")
@@ -56,7 +56,7 @@ def test_weaktr_then_prompt(labelled: Path) -> None:
     assert result.returncode == 0, result.stderr
     run = labelled / "runs" / "tiny"
     images = json.loads((run / "labels" / "trainval.json").read_text())["images"]
-    with open_artifact(run / "cam" / "trainval.h5", cam_format(3)) as artifact:
+    with open_artifact(run / "cam" / "trainval.h5", cam_schema(3)) as artifact:
         assert artifact.format_version == 2
         assert "code_levels" in artifact.names
         for image in images:
@@ -66,7 +66,7 @@ def test_weaktr_then_prompt(labelled: Path) -> None:
             assert [stack.shape for stack in maps.stacks(2)] == [(1, 4, 6, 8), (1, 4, 4, 6), (1, 4, 7, 9)]
             assert maps.image_size == (48, 64)
             assert all(np.ptp(item) > 0 for item in maps.maps)
-    with open_artifact(run / "cam" / "test.h5", cam_format(3)) as artifact:
+    with open_artifact(run / "cam" / "test.h5", cam_schema(3)) as artifact:
         # The labels of a test split are known here and are not looked at.
         assert json.loads((run / "labels" / "test.json").read_text())["images"][0]["labels"]
         assert artifact.offsets.tolist() == [0, 0]
@@ -87,7 +87,7 @@ def test_weaktr_then_prompt(labelled: Path) -> None:
 def test_mctformer_needs_its_weights_and_a_fitting_recipe(labelled: Path) -> None:
     common = ("cam", "--split", "trainval", "--variant", "mct", *SETTINGS, "--set", "heads=2", "--recipe")
     in_process(*common, "mctformer-v1")
-    with open_artifact(labelled / "runs" / "tiny" / "cam@mct" / "trainval.h5", cam_format(3)) as artifact:
+    with open_artifact(labelled / "runs" / "tiny" / "cam@mct" / "trainval.h5", cam_schema(3)) as artifact:
         assert set(artifact.column("kind").tolist()) == {0, 1, 2}
     text = in_process(*common, "mctformer-v2", code=2)
     assert "'mctformer_v2.pth' is not in" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.shapes import OBJECT, SIDE, write_pictures
+from tests.shapes import OBJECT, SIDE, write_images
 from weaksam_cli.cli.app import app
 
 SETS = ("fit.epochs=10", "fit.crop=160", "fit.criterion_period=10", "fit.batch_size=4", "cross_layers=[]")
@@ -22,7 +22,7 @@ def run(*arguments: str) -> None:
 def test_peaks_lie_in_boxes_that_nobody_showed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nearly all coarse peaks; a network that has learnt nothing was right about a third of them."""
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "shapes", 24)
+    write_images(tmp_path / "shapes", 24)
     run("data", "shapes")
     changes = [item for setting in SETS for item in ("--set", setting)]
     run("cam", "--recipe", "vit-tiny", "--workers", "1", *changes)

@@ -7,7 +7,7 @@ from PIL import Image
 from weaksam_cli.cam.vit_views import DEVIATION, MEAN, make_views
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def sample(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -24,13 +24,13 @@ def picture(height: int, width: int) -> np.ndarray:
 def test_sizes(
     size: tuple[int, int], scales: tuple[float, ...], max_side: int, expected: list[tuple[int, int]]
 ) -> None:
-    views = make_views(picture(*size), scales, max_side=max_side, patch=16)
+    views = make_views(sample(*size), scales, max_side=max_side, patch=16)
     assert views.image_size == size
     assert [item.shape for item in views.pixels] == [(3, *each) for each in expected]
 
 
 def test_pixels_are_resized_by_pillow_and_normalised() -> None:
-    image = picture(40, 60)
+    image = sample(40, 60)
     same, smaller = make_views(image, (1.0, 0.8), max_side=1024, patch=16).pixels
     assert same.dtype == np.float32
     assert same.flags.c_contiguous

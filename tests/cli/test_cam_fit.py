@@ -1,4 +1,4 @@
-"""`weaksam cam --fit` as a user types it, on tiny pictures."""
+"""`weaksam cam --fit` as a user types it, on tiny images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WEAKTR = ("--recipe", "weaktr", *SETS, "--set", "fit.reduction=1")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with the labels of a tiny dataset of six training pictures."""
+    """A working folder with the labels of a tiny dataset of six training images."""
     made = tmp_path_factory.mktemp("fit")
     write_voc(made / "voc", trainval=6, test=2)
     result = weaksam("data", made / "voc", "--dataset", "tiny", folder=made)
@@ -81,9 +81,7 @@ def test_it_trains_then_makes_the_maps_of_every_split(folder: Path, monkeypatch:
     assert "1x3x64" in next(line for line in shown.output.splitlines() if line.startswith("cls_token"))
 
 
-def test_maps_are_drawn_over_the_picture(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_maps_are_drawn_over_the_image(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny = ("--recipe", "mctformer-v2", "--fit", *SETS, "--set", "fit.initial=null", "--split", "trainval")
     code, text = cam(folder, monkeypatch, *tiny, "--variant", "drawn")
     assert code == 0, text
@@ -163,4 +161,4 @@ def test_without_any_label_there_is_nothing_to_learn_from(
     path.write_text(json.dumps(values))
     code, text = cam(tmp_path / "work", monkeypatch, "--recipe", "vit-tiny", *SETS, *given)
     assert code == 0, text
-    assert "5 of 6 training pictures have no known labels and are left out" in text
+    assert "5 of 6 training images have no known labels and are left out" in text

@@ -87,8 +87,8 @@ MISTAKES = {
     "unknown recipe": (("cam", "--recipe", "lite1"), "did you mean 'lite0'? Allowed: "),
     "missing recipe file": (("cam", "--recipe", "my.yaml"), "my.yaml: there is no such recipe file"),
     "unknown key": (("prompt", "--set", "fine.windw=3"), "unknown key 'fine.windw', did you mean 'window'?"),
-    "bad value": (("prompt", "--set", "fine.threshold=3"), "less than or equal to 1, met 3"),
-    "bad --set": (("prompt", "--set", "fine"), "--set: expected key=value, met 'fine'"),
+    "bad value": (("prompt", "--set", "fine.threshold=3"), "less than or equal to 1, got 3"),
+    "bad --set": (("prompt", "--set", "fine"), "--set: expected key=value, got 'fine'"),
     "unknown method": (("propose", "--set", "method=regon"), "did you mean 'region-tree'?"),
     "unknown profile": (("cam", "--profile", "papr"), "did you mean 'paper'? Allowed: auto, embedded, paper"),
     "profile without weights": (("propose", "--profile", "paper"), "sam_vit_h_4b8939.pth"),
@@ -176,7 +176,7 @@ def test_an_artifact_of_another_dataset_is_refused(labelled: Path) -> None:
     assert "belongs to dataset 'other', not to 'tiny'" in result.stderr
 
 
-def test_unreadable_pictures_are_listed_and_strict_is_fatal(tmp_path: Path) -> None:
+def test_unreadable_images_are_listed_and_strict_is_fatal(tmp_path: Path) -> None:
     voc = write_voc(tmp_path / "voc")
     (voc / "JPEGImages" / "000002.jpg").write_bytes(b"")
     (voc / "JPEGImages" / "000003.jpg").write_bytes((voc / "JPEGImages" / "000003.jpg").read_bytes()[:300])
@@ -189,7 +189,7 @@ def test_unreadable_pictures_are_listed_and_strict_is_fatal(tmp_path: Path) -> N
     assert strict.returncode == 3
 
 
-def test_a_picture_that_changed_between_stages_is_listed(tmp_path: Path) -> None:
+def test_a_image_that_changed_between_stages_is_listed(tmp_path: Path) -> None:
     write_voc(tmp_path / "voc", trainval=3, test=1)
     assert weaksam("data", "voc", "--dataset", "tiny", folder=tmp_path).returncode == 0
     Image.new("RGB", (64, 48), "red").save(tmp_path / "voc" / "JPEGImages" / "000002.jpg")

@@ -18,13 +18,13 @@ from tests.tiny import CLASSES, synthetic_cam, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt
+from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, read_points
 from weaksam_cli.cli.app import app
 from weaksam_cli.console import Console, Mode
-from weaksam_cli.formats import POINTS, PROPOSALS, read_points
-from weaksam_cli.pipeline import Context, make_product
+from weaksam_cli.engine.runs import RunDirectory
+from weaksam_cli.engine.steps import Context, make_product
+from weaksam_cli.models.weights.finder import WeightsFinder
 from weaksam_cli.prompt.stage import STAGE as PROMPT
-from weaksam_cli.runs import RunDirectory
-from weaksam_cli.weights import WeightsFinder
 
 KEYS = [f"{number:06d}" for number in range(1, 8)]
 PROPOSALS_FILE = "runs/tiny/proposals/trainval.h5"
@@ -50,7 +50,7 @@ def done(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with labels and Selective Search proposals of seven pictures."""
+    """A working folder with labels and Selective Search proposals of seven images."""
     folder = tmp_path_factory.mktemp("exchange")
     write_voc(folder / "voc", trainval=7, test=2)
     with pytest.MonkeyPatch.context() as patch:
@@ -124,7 +124,7 @@ def test_a_list_decides_what_is_written_and_in_which_order(place: Path) -> None:
 
 
 def test_an_image_that_failed_stands_in_the_file_without_boxes(place: Path) -> None:
-    """Made by an import of a file that lacks images; so far nothing else fails on tiny pictures."""
+    """Made by an import of a file that lacks images; so far nothing else fails on tiny images."""
     Path("two.txt").write_text("000002\n000006\n")
     done("export", PROPOSALS_FILE, "--format", "mmdet", "--order", "two.txt", "-o", "two.pkl")
     done("import", "two.pkl", "--format", "mmdet", "--order", "two.txt", "--labels", LABELS, "-o", "two.h5")
@@ -166,7 +166,7 @@ def test_boxes_over_the_edge_and_without_area_are_told(place: Path) -> None:
     content = {"ids": ["000001", "4711"], "boxes": [box, box], "scores": [np.ones(3)] * 2}
     Path("d2.pkl").write_bytes(pickle.dumps(content))
     text = done("import", "d2.pkl", "--format", "detectron2", "--labels", LABELS, "-o", "d2.h5")
-    assert "1 boxes of 1 images reach over the edge of the picture and were cut to it: '000001'" in text
+    assert "1 boxes of 1 images reach over the edge of the image and were cut to it: '000001'" in text
     assert "1 boxes of 1 images have no area and are left out: '000001'" in text
     assert "1 images of the file are not in trainval.json and are left out: '4711'" in text
     assert "2 boxes of 1 images" in text

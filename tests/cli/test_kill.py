@@ -16,8 +16,8 @@ from tests.artifacts.helpers import StubStage, context
 from tests.tiny import synthetic_cam, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.receipt import receipt_path
-from weaksam_cli.labels import read_labels
-from weaksam_cli.pipeline import make_product
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.engine.steps import make_product
 
 KILLS = int(os.environ.get("WEAKSAM_TEST_KILLS", "40"))
 IMAGES = 160

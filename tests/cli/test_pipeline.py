@@ -1,4 +1,4 @@
-"""The whole pipeline as a user types it, on tiny pictures; the firewall; reruns; a moved run; variants."""
+"""The whole pipeline as a user types it, on tiny images; the firewall; reruns; a moved run; variants."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_results_are_printed_and_written(finished: Path) -> None:
     for measure in (
         "classification mAP",
         "recall at IoU 0.5",
-        "CorLoc (mist): whole picture",
+        "CorLoc (mist): whole image",
         "VOC AP50 (weaksam)",
     ):
         assert measure in text

@@ -1,4 +1,4 @@
-"""`weaksam propose IMAGES -o FILE` as a user types it: any pictures, no dataset, many processes."""
+"""`weaksam propose IMAGES -o FILE` as a user types it: any images, no dataset, many processes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.artifacts.helpers import StubStage, context
 from tests.tiny import synthetic_cam, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
+from weaksam_cli.artifacts.schemas import PROPOSALS
 from weaksam_cli.cli.app import app
 from weaksam_cli.cli.estimate import around_median
-from weaksam_cli.formats import PROPOSALS
-from weaksam_cli.pipeline import make_product
+from weaksam_cli.engine.steps import make_product
 
 KEYS = ("a b.jpg", "new\nline.jpg", "same.jpg", "same.png", "tief/schöne Grüße/写真.png")
 QUICK = ("--set", "grid_boxes=9", "--workers", "1")
 
 
-def picture(path: Path, number: int, size: tuple[int, int] = (32, 40)) -> None:
+def sample(path: Path, number: int, size: tuple[int, int] = (32, 40)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(number).integers(60, 120, (*size, 3), dtype=np.uint8)
     pixels[6 : 6 + size[0] // 2, 5 : 5 + size[1] // 2, number % 3] = 250
@@ -38,11 +38,11 @@ def picture(path: Path, number: int, size: tuple[int, int] = (32, 40)) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with pictures in `my pictures`, and a broken one."""
+    """The working folder, with images in `my images`, and a broken one."""
     for number, key in enumerate(KEYS):
-        picture(tmp_path / "my pictures" / key, number)
-    (tmp_path / "my pictures" / "broken.png").write_text("no picture")
-    (tmp_path / "my pictures" / ".hidden.png").write_text("no picture")
+        sample(tmp_path / "my images" / key, number)
+    (tmp_path / "my images" / "broken.png").write_text("no image")
+    (tmp_path / "my images" / ".hidden.png").write_text("no image")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WEAKSAM_WEIGHTS", "")
     return tmp_path
@@ -56,7 +56,7 @@ def propose(*arguments: str, code: int = 0) -> Result:
 
 
 def test_any_folder_gives_an_artifact(folder: Path) -> None:
-    result = propose("my pictures", "-o", "out/new/p.h5", *QUICK)
+    result = propose("my images", "-o", "out/new/p.h5", *QUICK)
     lines = result.stderr.splitlines()
     assert re.fullmatch(
         r"propose: recipe region-tree, which needs no weights \(found none of sam_vit_h.*\)", lines[0]
@@ -66,10 +66,10 @@ def test_any_folder_gives_an_artifact(folder: Path) -> None:
     assert re.fullmatch(
         r"p\.h5: 5 images, \d+ proposals \(\d an image\), 1 failed, [\d.e+]+ images/s, \d+ s", lines[3]
     )
-    assert lines[4:] == ["warning: broken.png: not a picture of a known kind"]
+    assert lines[4:] == ["warning: broken.png: not an image of a known kind"]
     with open_artifact(folder / "out" / "new" / "p.h5", PROPOSALS) as artifact:
         assert artifact.image_ids == sorted(KEYS)
-        assert artifact.failed == {"broken.png": "not a picture of a known kind"}
+        assert artifact.failed == {"broken.png": "not an image of a known kind"}
         assert (artifact.attributes["dataset"], artifact.attributes["split"]) == ("images", "all")
         for key in KEYS:
             assert 1 <= len(artifact.rows(key, "boxes")) <= 9
@@ -78,36 +78,36 @@ def test_any_folder_gives_an_artifact(folder: Path) -> None:
 
 
 def test_a_second_run_does_nothing_and_a_changed_folder_is_done_again(folder: Path) -> None:
-    propose("my pictures", *QUICK)
-    target = folder / "my pictures-proposals.h5"
+    propose("my images", *QUICK)
+    target = folder / "my images-proposals.h5"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert "my pictures-proposals.h5: fresh, nothing to do" in propose("my pictures", *QUICK).stderr
+    assert "my images-proposals.h5: fresh, nothing to do" in propose("my images", *QUICK).stderr
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    picture(folder / "my pictures" / "same.png", 99)
-    dry = propose("my pictures", "--dry-run", *QUICK)
-    assert "stale; input my pictures changed" in dry.stdout
+    sample(folder / "my images" / "same.png", 99)
+    dry = propose("my images", "--dry-run", *QUICK)
+    assert "stale; input my images changed" in dry.stdout
     assert "recipe region-tree, 1 process: about" in dry.stderr
     for change in ("added", "removed"):
-        path = folder / "my pictures" / "more.png"
-        path.unlink() if change == "removed" else picture(path, 99)
-        result = propose("my pictures", *QUICK)
-        assert "stale because input my pictures changed" in result.stderr
+        path = folder / "my images" / "more.png"
+        path.unlink() if change == "removed" else sample(path, 99)
+        result = propose("my images", *QUICK)
+        assert "stale because input my images changed" in result.stderr
         with open_artifact(target) as artifact:
             assert ("more.png" in artifact) == (change == "added")
-    assert "was made with another recipe" in propose("my pictures", "--set", "grid_boxes=3", code=2).stderr
+    assert "was made with another recipe" in propose("my images", "--set", "grid_boxes=3", code=2).stderr
 
 
 def test_moved_folders_give_equal_bytes_and_are_found_again(folder: Path) -> None:
-    propose("my pictures", "-o", "p.h5", *QUICK)
+    propose("my images", "-o", "p.h5", *QUICK)
     (folder / "elsewhere").mkdir()
-    (folder / "my pictures").rename(folder / "elsewhere" / "moved")
+    (folder / "my images").rename(folder / "elsewhere" / "moved")
     moved = folder / "elsewhere" / "moved"
     propose(str(moved), "-o", "q.h5", *QUICK)
     assert (folder / "q.h5").read_bytes() == (folder / "p.h5").read_bytes()
     inspect = ("inspect", "p.h5", "--image", KEYS[-1], "--draw", "drawn.png")
     lost = CliRunner().invoke(app, inspect)
     assert lost.exit_code == 2
-    assert "Name the folder of the pictures with --images" in lost.stderr
+    assert "Name the folder of the images with --images" in lost.stderr
     assert CliRunner().invoke(app, [*inspect, "--images", str(moved)]).exit_code == 0
     assert "fresh, nothing to do" in propose(str(moved), "-o", "p.h5", *QUICK).stderr
     shown = CliRunner().invoke(app, inspect)
@@ -120,7 +120,7 @@ def test_moved_folders_give_equal_bytes_and_are_found_again(folder: Path) -> Non
 
 
 def test_a_list_of_paths(folder: Path) -> None:
-    keys = ["../my pictures/same.png", "./../my pictures/a b.jpg", "../my pictures/same.png", "gone.jpg"]
+    keys = ["../my images/same.png", "./../my images/a b.jpg", "../my images/same.png", "gone.jpg"]
     (folder / "lists").mkdir()
     text = "\ufeff# mine\r\n\r\n" + "".join(f"{key}\r\n" for key in keys)
     (folder / "lists" / "some.txt").write_bytes(text.encode())
@@ -131,54 +131,54 @@ def test_a_list_of_paths(folder: Path) -> None:
         set(item) for item in events
     ]
     assert [item["text"] for item in events if item.get("duplicates")] == [
-        "lists/some.txt: 1 lines repeat a picture and are passed over: ../my pictures/same.png"
+        "lists/some.txt: 1 lines repeat an image and are passed over: ../my images/same.png"
     ]
     done = next(item for item in events if "proposals" in item)
     assert (done["artifact"], done["images"], done["failed"]) == ("some-proposals.h5", 2, 1)
     with open_artifact(folder / "some-proposals.h5") as artifact:
-        assert artifact.image_ids == ["../my pictures/same.png", "../my pictures/a b.jpg"]
+        assert artifact.image_ids == ["../my images/same.png", "../my images/a b.jpg"]
         assert artifact.failed == {"gone.jpg": "no such file"}
         assert done["proposals"] == artifact.offsets[-1]
-    picture(folder / "lists" / "gone.jpg", 1)
+    sample(folder / "lists" / "gone.jpg", 1)
     assert "stale because input" in propose("lists/some.txt", *QUICK).stderr
 
 
-def test_one_picture(folder: Path) -> None:
-    propose("my pictures/a b.jpg", "--quiet", *QUICK)
+def test_one_image(folder: Path) -> None:
+    propose("my images/a b.jpg", "--quiet", *QUICK)
     with open_artifact(folder / "a b-proposals.h5") as artifact:
         assert artifact.image_ids == ["a b.jpg"]
 
 
 MISTAKES = {
-    "no pictures": (("-o", "x.h5"), "which pictures?"),
+    "no images": (("-o", "x.h5"), "which images?"),
     "dataset": (
-        ("my pictures", "--dataset", "voc"),
+        ("my images", "--dataset", "voc"),
         "--dataset: is about a dataset's run.*Leave out --dataset",
     ),
-    "split": (("my pictures", "--split", "test"), "--split: is about a dataset's run"),
-    "run directory": (("my pictures", "--run-dir", "r"), "--run-dir: is about a dataset's run"),
-    "variant": (("my pictures", "--variant", "v"), "--variant: is about a dataset's run"),
-    "suffix": (("my pictures", "-o", "x.csv"), r"-o x\.csv: .*HDF5, met a name ending in '\.csv'.*x\.h5"),
-    "folder as target": (("my pictures", "-o", "d.h5"), r"-o d\.h5: is a folder.*d\.h5/proposals\.h5"),
-    "foreign target": (("my pictures", "-o", "mine.h5"), r"mine\.h5: something else is in the way"),
-    "empty folder": (("empty",), r"empty: there is no picture.*\.jpg"),
+    "split": (("my images", "--split", "test"), "--split: is about a dataset's run"),
+    "run directory": (("my images", "--run-dir", "r"), "--run-dir: is about a dataset's run"),
+    "variant": (("my images", "--variant", "v"), "--variant: is about a dataset's run"),
+    "suffix": (("my images", "-o", "x.csv"), r"-o x\.csv: .*HDF5, got a name ending in '\.csv'.*x\.h5"),
+    "folder as target": (("my images", "-o", "d.h5"), r"-o d\.h5: is a folder.*d\.h5/proposals\.h5"),
+    "foreign target": (("my images", "-o", "mine.h5"), r"mine\.h5: something else is in the way"),
+    "empty folder": (("empty",), r"empty: there is no image.*\.jpg"),
     "nothing there": (("nothing",), "nothing: there is no such folder or file"),
-    "no list": (("binary",), "binary: is neither a picture by its suffix nor a list"),
-    "shard": (("my pictures", "--shard", "4/3"), r"--shard: expected i/n with i from 1 to n, met '4/3'"),
-    "shard of a dataset": (("--shard", "0/3"), r"--shard: expected i/n with i from 1 to n, met '0/3'"),
-    "recipe": (("my pictures", "--recipe", "region-tre"), "did you mean 'region-tree'"),
-    "weights": (("my pictures", "--recipe", "sam-vit-b"), r"sam_vit_b_01ec64\.pth"),
-    "profile": (("my pictures", "--profile", "papr"), "did you mean 'paper'"),
+    "no list": (("binary",), "binary: is neither an image by its suffix nor a list"),
+    "shard": (("my images", "--shard", "4/3"), r"--shard: expected i/n with i from 1 to n, got '4/3'"),
+    "shard of a dataset": (("--shard", "0/3"), r"--shard: expected i/n with i from 1 to n, got '0/3'"),
+    "recipe": (("my images", "--recipe", "region-tre"), "did you mean 'region-tree'"),
+    "weights": (("my images", "--recipe", "sam-vit-b"), r"sam_vit_b_01ec64\.pth"),
+    "profile": (("my images", "--profile", "papr"), "did you mean 'paper'"),
     "other input": (
-        ("my pictures", "--input", "wsod=binary"),
+        ("my images", "--input", "wsod=binary"),
         r"--input: with IMAGES it takes one file of points",
     ),
     "input that is none": (
-        ("my pictures", "--input", "prompt=mine.h5"),
+        ("my images", "--input", "prompt=mine.h5"),
         r"mine\.h5: not a readable HDF5 file",
     ),
     "search": (
-        ("my pictures", "--recipe", "selective-search", "--input", "prompt=mine.h5"),
+        ("my images", "--recipe", "selective-search", "--input", "prompt=mine.h5"),
         "takes no prompts",
     ),
 }
@@ -196,11 +196,11 @@ def test_a_mistake_ends_with_one_line_and_code_2(folder: Path, name: str) -> Non
     assert (folder / "mine.h5").read_text() == "my own data"
 
 
-def test_other_pictures_do_not_replace_an_artifact_unasked(folder: Path) -> None:
-    propose("my pictures", "-o", "p.h5", *QUICK)
-    picture(folder / "other" / "x.png", 1)
+def test_other_images_do_not_replace_an_artifact_unasked(folder: Path) -> None:
+    propose("my images", "-o", "p.h5", *QUICK)
+    sample(folder / "other" / "x.png", 1)
     result = propose("other", "-o", "p.h5", *QUICK, code=2)
-    assert "p.h5: holds the proposals of other pictures, those of 'my pictures'" in result.stderr
+    assert "p.h5: holds the proposals of other images, those of 'my images'" in result.stderr
     propose("other", "-o", "p.h5", "--overwrite", *QUICK)
     with open_artifact(folder / "p.h5") as artifact:
         assert artifact.image_ids == ["x.png"]
@@ -210,7 +210,7 @@ def test_the_best_sam_whose_weights_are_here_is_chosen(folder: Path) -> None:
     (folder / "w").mkdir()
     for name in ("sam_vit_b_01ec64.pth", "sam_vit_l_0b3195.pth"):
         (folder / "w" / name).write_bytes(b"weights")
-    arguments = ("my pictures/a b.jpg", "--weights-dir", "w", "--dry-run", "--device", "cpu")
+    arguments = ("my images/a b.jpg", "--weights-dir", "w", "--dry-run", "--device", "cpu")
     first = propose(*arguments).stderr.splitlines()[0]
     assert first == (
         "propose: recipe sam-vit-l, the best whose weights are here: w/sam_vit_l_0b3195.pth "
@@ -226,9 +226,9 @@ def test_points_and_maps_of_a_run_add_prompts(folder: Path) -> None:
     cam = run / "cam" / "trainval.h5"
     make_product(synthetic_cam(cam, keys, (120, 160)), StubStage(), context(run, dataset="tiny"))  # type: ignore[arg-type]
     for number, key in enumerate(keys[:2]):
-        picture(folder / "pics" / f"{key}.jpg", number, (120, 160))
-    picture(folder / "pics" / "000003.jpg", 3, (20, 30))
-    picture(folder / "pics" / "other.jpg", 4, (48, 64))
+        sample(folder / "pics" / f"{key}.jpg", number, (120, 160))
+    sample(folder / "pics" / "000003.jpg", 3, (20, 30))
+    sample(folder / "pics" / "other.jpg", 4, (48, 64))
     few = ("--set", "grid_boxes=1", "--workers", "1")
     result = propose("pics", "-o", "out/p.h5", "--input", f"cam={cam}", *few)
     assert "p.prompts.h5: 3 images" in result.stderr
@@ -240,7 +240,7 @@ def test_points_and_maps_of_a_run_add_prompts(folder: Path) -> None:
         sources = {key: set(artifact.rows(key, "source").tolist()) for key in artifact}
         assert 1 in sources["000001.jpg"]
         assert sources["other.jpg"] == {0}
-        reason = "its points are those of a picture of 160 x 120 pixels, it has 30 x 20"
+        reason = "its points are those of an image of 160 x 120 pixels, it has 30 x 20"
         assert artifact.failed == {"000003.jpg": reason}
     points = folder / "out" / "p.prompts.h5"
     record = read_receipt(points)
@@ -249,8 +249,8 @@ def test_points_and_maps_of_a_run_add_prompts(folder: Path) -> None:
     again = propose("pics", "-o", "out/q.h5", "--input", f"prompt={points}", *few)
     assert "3 of 4 images have some" in again.stderr
     assert (folder / "out" / "q.h5").read_bytes() == (folder / "out" / "p.h5").read_bytes()
-    none = propose("my pictures", "--input", f"prompt={points}", code=2)
-    assert "holds points of none of these pictures: its images are called like '000001'" in none.stderr
+    none = propose("my images", "--input", f"prompt={points}", code=2)
+    assert "holds points of none of these images: its images are called like '000001'" in none.stderr
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
@@ -268,7 +268,7 @@ def test_parts_killed_parts_and_workers_give_the_same_bytes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(12):
-        picture(tmp_path / "pics" / f"{number}.png", number, (64, 80))
+        sample(tmp_path / "pics" / f"{number}.png", number, (64, 80))
     target = tmp_path / "p.h5"
     sets = ("--set", "grid_boxes=9")
     both = [start(*sets, "--workers", "1", "--shard", part, folder=tmp_path) for part in ("3/3", "1/3")]

@@ -26,7 +26,7 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run named demo, made quickly from tiny pictures, and pictures of pets with a CSV of labels."""
+    """A folder with a run named demo, made quickly from tiny images, and images of pets with a CSV of labels."""
     folder = tmp_path_factory.mktemp("readme")
     write_voc(folder / "voc", trainval=9, test=3)
     assert weaksam("data", "voc", "--dataset", "demo", folder=folder).returncode == 0
@@ -40,8 +40,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(8):
         pixels = generator.integers(60, 120, (64, 80, 3), dtype=np.uint8)
         pixels[10:50, 12:60, number % 2] = 250
-        Image.fromarray(pixels).save(folder / "pets" / f"picture {number}.jpg")
-        rows.append(f"pets/picture {number}.jpg,{('cat', 'dog')[number % 2]}")
+        Image.fromarray(pixels).save(folder / "pets" / f"image {number}.jpg")
+        rows.append(f"pets/image {number}.jpg,{('cat', 'dog')[number % 2]}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -78,7 +78,7 @@ def test_the_code_that_reads_an_artifact(workplace: Path, monkeypatch: pytest.Mo
     assert names["boxes"].shape[1] == 4
 
 
-def test_own_pictures_end_as_coco_files(workplace: Path) -> None:
+def test_own_images_end_as_coco_files(workplace: Path) -> None:
     run = workplace / "runs" / "pets"
     assert (run / "retrain" / "detections" / "trainval.json").is_file()
     assert (run / "pgt" / "trainval.json").is_file()

@@ -12,10 +12,10 @@ import torch
 import yaml
 from typer.testing import CliRunner, Result
 
+from tests.models.weights.server import FileServer, serving
 from tests.tiny import weaksam
-from tests.weights_server import FileServer, serving
-from weaksam_cli import weights_catalogue
 from weaksam_cli.cli.app import app
+from weaksam_cli.models.weights import catalogue as weights_catalogue
 
 FACTS = ("file", "needed_by", "state", "path", "what", "origin", "url", "licence", "size", "sha256")
 
@@ -116,8 +116,8 @@ def test_list_and_verify_load_nothing_that_downloads(tmp_path: Path) -> None:
         result = weaksam("weights", command, folder=tmp_path, environment={"PYTHONPROFILEIMPORTTIME": "1"})
         assert result.returncode == 0
         imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
-        assert "weaksam_cli.weights_catalogue" in imported
-        assert imported.isdisjoint({"pooch", "requests", "torch", "weaksam_cli.weights_download"})
+        assert "weaksam_cli.models.weights.catalogue" in imported
+        assert imported.isdisjoint({"pooch", "requests", "torch", "weaksam_cli.models.weights.download"})
 
 
 def test_a_file_that_is_not_here(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_verify_says_a_line_for_each_fault(weights: Workplace) -> None:
             ("'d.pth' is not in weights",),
             ("e.pth: no such file, and no published one",),
             ("no/where.pth: no such file",),
-            ("a.pth: expected 300000 bytes, met 4. Remove it",),
+            ("a.pth: expected 300000 bytes, got 4. Remove it",),
             ("weights/b.pth: expected SHA-256 ", "; not a file of weights alone. Remove it"),
         ),
         strict=True,

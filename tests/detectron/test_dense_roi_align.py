@@ -16,8 +16,8 @@ def random_rois(count: int, images: int) -> Tensor:
     corner, size = torch.rand(count, 2) * 140 - 20, torch.rand(count, 2) * 90
     if count > 1:
         size[1] = 0
-    picture = torch.arange(count).remainder(images)[:, None]
-    return torch.cat([picture, corner, corner + size], dim=1)
+    sample = torch.arange(count).remainder(images)[:, None]
+    return torch.cat([sample, corner, corner + size], dim=1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 30])

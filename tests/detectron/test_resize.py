@@ -1,4 +1,4 @@
-"""Sizes of resized pictures."""
+"""Sizes of resized images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_resized_shape_equals_detectron2(height: int, width: int) -> None:
     assert np.abs(np.subtract(met, (max(transform.new_h, 1), max(transform.new_w, 1)))).max() <= 1
 
 
-def test_resize_keeps_a_picture_of_the_right_size() -> None:
+def test_resize_keeps_a_image_of_the_right_size() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     assert resize(image, 20, 30) is image
     assert resize(image, 10, 15).shape == (10, 15, 3)

@@ -38,14 +38,14 @@ def test_eleven_points() -> None:
     assert met.mean == pytest.approx((6 + 5 * 2 / 3) / 11)
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     assert np.isnan(classification_ap({}, {}, ["cat"]).mean)
 
 
-def test_a_picture_without_scores_is_refused() -> None:
+def test_a_image_without_scores_is_refused() -> None:
     with pytest.raises(ValueError, match="every class of 'b'"):
         classification_ap(
             {"a": np.asarray([True]), "b": np.asarray([True])}, {"a": np.asarray([0.1])}, ["cat"]
         )
-    with pytest.raises(UserError, match="scores: 1 pictures"):
+    with pytest.raises(UserError, match="scores: 1 images"):
         classification_ap({}, {"a": np.asarray([0.1])}, ["cat"])

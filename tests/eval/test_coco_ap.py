@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.core.masks import encode
+from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.coco_ap import coco_ap, coco_ap_at, coco_dataset, coco_results
 from weaksam_cli.eval.mask_ap import mask_ap_voc
-from weaksam_cli.structures.boxes import as_boxes
-from weaksam_cli.structures.masks import encode
-from weaksam_cli.structures.types import Detections, GroundTruth
 
 CLASSES = ["cat", "dog"]
 
@@ -32,7 +32,7 @@ def rle(box: list[int]) -> dict[str, Any]:
 
 
 def mask_dataset(boxes: list[list[int]], classes: list[int]) -> dict[str, Any]:
-    """Rectangular masks of one picture, numbered from 0 as the published code does."""
+    """Rectangular masks of one image, numbered from 0 as the published code does."""
     return {
         "images": [{"id": 1, "height": 120, "width": 160}],
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
@@ -161,5 +161,5 @@ def test_what_the_user_can_mend() -> None:
         coco_ap(dataset, stranger)
     with pytest.raises(UserError, match="result 0 has no `segmentation`"):
         coco_ap(dataset, [{**stranger[0], "image_id": 1}], kind="segm")
-    with pytest.raises(UserError, match="detections: 1 pictures"):
+    with pytest.raises(UserError, match="detections: 1 images"):
         coco_results({"b": Detections.empty()}, {"a": 1})

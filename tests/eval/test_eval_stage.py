@@ -15,19 +15,19 @@ from PIL import Image
 from tests.artifacts.helpers import StubStage, context
 from tests.tiny import weaksam, write_voc
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.execution import ImageFunction
-from weaksam_cli.formats import PROPOSALS
-from weaksam_cli.pipeline import Product, ShardedMaker, make_product
+from weaksam_cli.artifacts.schemas import PROPOSALS
+from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.steps import Product, ShardedMaker, make_product
 
 COMMAND = ("eval", "--dataset", "tiny", "--split", "trainval")
 # The published convention shifts boxes against objects by a pixel, so the right box has an IoU of 0.87 with its object.
 # The objects of `write_voc` are 32 x 24 pixels at column 6 + number % 9 and row 5 + number % 7.
-PICTURES = 6
+IMAGES = 6
 
 
 @dataclass(frozen=True)
 class KnownProposals:
-    """The object of every picture from source 1, junk from source 0; pictures 4 and 5 have junk alone."""
+    """The object of every image from source 1, junk from source 0; images 4 and 5 have junk alone."""
 
     unranked: bool = False
 
@@ -55,7 +55,7 @@ class KnownProposals:
 
 
 def write_proposals(run: Path, variant: str, work: KnownProposals, sources: Sequence[str]) -> None:
-    keys = [f"{number:06d}" for number in range(1, PICTURES + 1)]
+    keys = [f"{number:06d}" for number in range(1, IMAGES + 1)]
     maker = ShardedMaker(PROPOSALS, keys, work, "proposals", {"source_names": sources})
     path = run / f"proposals{variant}" / "trainval.h5"
     product = Product(path, PROPOSALS.name, PROPOSALS.version, "trainval", {}, {}, maker, "proposals")
@@ -66,7 +66,7 @@ def write_proposals(run: Path, variant: str, work: KnownProposals, sources: Sequ
 def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A working folder with judged proposals of two variants, and what `eval` printed."""
     folder = tmp_path_factory.mktemp("judged")
-    write_voc(folder / "voc", trainval=PICTURES, test=0)
+    write_voc(folder / "voc", trainval=IMAGES, test=0)
     assert weaksam("data", "voc", "--dataset", "tiny", folder=folder).returncode == 0
     run = folder / "runs" / "tiny"
     write_proposals(run, "", KnownProposals(), ("grid", "coarse", "fine", "cross"))
@@ -122,7 +122,7 @@ def test_curves_follow_the_predicted_iou_and_else_the_order(judged: tuple[Path, 
     assert other["recall"]["0.75"] == [0, 0, 0.666667, 0.666667]
     refused = weaksam(*COMMAND, "--set", "recall_budgets=[2, 1]", folder=folder)
     assert refused.returncode == 2
-    assert "recall_budgets: expected increasing numbers, met [2, 1]" in refused.stderr
+    assert "recall_budgets: expected increasing numbers, got [2, 1]" in refused.stderr
 
 
 def test_the_plot_is_an_artifact(judged: tuple[Path, str]) -> None:

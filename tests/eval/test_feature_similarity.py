@@ -95,7 +95,7 @@ def test_a_draw_is_without_repetition_and_repeatable(count: int, most: int, seed
     assert np.array_equal(rows, sample_rows(count, most, seed, key))
 
 
-def test_a_draw_depends_on_seed_and_picture_and_is_fair() -> None:
+def test_a_draw_depends_on_seed_and_image_and_is_fair() -> None:
     assert sample_rows(1000, 5, 0, "a").tolist() != sample_rows(1000, 5, 1, "a").tolist()
     assert sample_rows(1000, 5, 0, "a").tolist() != sample_rows(1000, 5, 0, "b").tolist()
     hits = np.bincount(np.concatenate([sample_rows(10, 3, 0, str(key)) for key in range(1000)]), minlength=10)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from weaksam_cli.core.types import GroundTruth, Points
 from weaksam_cli.eval.measures import measure_pointing_chance, measure_points
-from weaksam_cli.structures.types import GroundTruth, Points
 
 TRUTH = {"a": GroundTruth(np.asarray([[0, 0, 5, 10]], np.float32), np.zeros(1, np.int32), np.zeros(1, bool))}
 BEST, ALL = "cross: best peak inside a box", "cross: all peaks inside a box"

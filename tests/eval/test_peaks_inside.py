@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.core.types import GroundTruth, Points
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.class_maps import ClassMaps
 from weaksam_cli.eval.peaks_inside import energy_inside, peaks_inside, unclassed_inside
-from weaksam_cli.structures.boxes import as_boxes
-from weaksam_cli.structures.types import GroundTruth, Points
 
 CLASSES = ["cat", "dog"]
 
@@ -93,7 +93,7 @@ def test_energy_at_full_resolution_is_a_sum_over_pixels() -> None:
     assert np.isnan(met.values["cat"])
 
 
-def test_boxes_may_reach_past_the_picture() -> None:
+def test_boxes_may_reach_past_the_image() -> None:
     heat = np.ones((1, 2, 2), np.float32)
     truth = {"a": objects([[-5, -5, 10, 5]], [0])}
     met = energy_inside(truth, {"a": ClassMaps(np.asarray([0], np.int32), heat, 10, 10)}, CLASSES)
@@ -101,9 +101,9 @@ def test_boxes_may_reach_past_the_picture() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(UserError, match="points: 1 pictures"):
+    with pytest.raises(UserError, match="points: 1 images"):
         peaks_inside({}, {"a": Points.empty()}, CLASSES)
-    with pytest.raises(UserError, match="maps: 1 pictures"):
+    with pytest.raises(UserError, match="maps: 1 images"):
         energy_inside(
             {}, {"a": ClassMaps(np.zeros(1, np.int32), np.ones((1, 2, 2), np.float32), 2, 2)}, CLASSES
         )

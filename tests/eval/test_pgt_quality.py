@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.eval.pgt_quality import pseudo_box_quality
-from weaksam_cli.structures.boxes import as_boxes
-from weaksam_cli.structures.types import Detections, GroundTruth
 
 CLASSES = ["cat", "dog"]
 

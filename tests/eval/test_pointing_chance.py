@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.eval.pointing_chance import any_pixel_inside, any_pixel_inside_any, centre_inside
-from weaksam_cli.structures.types import GroundTruth
 
 NAMES = ["cat", "dog"]
 
@@ -17,7 +17,7 @@ def truth(*objects: tuple[int, list[float]]) -> GroundTruth:
     )
 
 
-PICTURES = {
+IMAGES = {
     # two cats that overlap: 60 + 60 - 20 of 200 pixels; the centre, column 10 and row 5, lies below both
     "a": truth((0, [0, 0, 12, 5]), (0, [8, 0, 20, 5])),
     # a cat on the left half, a dog in the middle
@@ -28,19 +28,19 @@ SIZES = {"a": (10, 20), "b": (10, 20), "empty": (5, 5)}
 
 
 def test_any_pixel() -> None:
-    found = any_pixel_inside(PICTURES, SIZES, NAMES)
+    found = any_pixel_inside(IMAGES, SIZES, NAMES)
     assert found.values["cat"] == pytest.approx((100 / 200 + 100 / 200) / 2)
     assert found.values["dog"] == pytest.approx(8 / 200)
 
 
 def test_any_pixel_and_any_class() -> None:
-    """In b the dog adds the columns that the cat leaves; a picture without objects counts for nothing."""
-    assert any_pixel_inside_any(PICTURES, SIZES) == pytest.approx((100 / 200 + 104 / 200) / 2)
-    assert any_pixel_inside_any({"empty": PICTURES["empty"]}, SIZES) is None
+    """In b the dog adds the columns that the cat leaves; an image without objects counts for nothing."""
+    assert any_pixel_inside_any(IMAGES, SIZES) == pytest.approx((100 / 200 + 104 / 200) / 2)
+    assert any_pixel_inside_any({"empty": IMAGES["empty"]}, SIZES) is None
 
 
 def test_centre() -> None:
-    found = centre_inside(PICTURES, SIZES, NAMES)
+    found = centre_inside(IMAGES, SIZES, NAMES)
     assert found.values == {"cat": 0.0, "dog": 1.0}
 
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from weaksam_cli.core.boxes import as_boxes, inclusive_to_edges, voc_to_edges
+from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.conventions import PUBLISHED_RECALL
 from weaksam_cli.eval.matching import greedy_one_to_one
 from weaksam_cli.eval.proposal_recall import proposal_recall
-from weaksam_cli.structures.boxes import as_boxes, inclusive_to_edges, voc_to_edges
-from weaksam_cli.structures.types import GroundTruth
 
 
 def objects(boxes: Any, difficult: Any = None) -> GroundTruth:
@@ -38,7 +38,7 @@ def test_recall_of_the_published_code(oracle: Any, index: int) -> None:
     assert list(met.recall.values()) == pytest.approx(case["recall"][0])
 
 
-def test_the_strict_denominator_counts_pictures_without_proposals(oracle: Any) -> None:
+def test_the_strict_denominator_counts_images_without_proposals(oracle: Any) -> None:
     case = oracle("proposals")["recall"]["cases"][1]
     assert case["name"] == "image_without_proposals"
     truth = {str(i): objects(voc_to_edges(as_boxes(boxes))) for i, boxes in enumerate(case["gts"])}
@@ -72,8 +72,8 @@ def test_nothing_to_find() -> None:
     assert proposal_recall({}, {}).mean_count == 0
 
 
-def test_unknown_pictures_are_the_users_matter() -> None:
-    with pytest.raises(UserError, match="proposals: 1 pictures"):
+def test_unknown_images_are_the_users_matter() -> None:
+    with pytest.raises(UserError, match="proposals: 1 images"):
         proposal_recall({}, {"a": as_boxes([])})
 
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.conventions import PUBLISHED_RECALL
 from weaksam_cli.eval.matching import greedy_one_to_one
 from weaksam_cli.eval.proposal_recall import proposal_recall
 from weaksam_cli.eval.recall_curve import RecallCurve, best_first, recall_curve
-from weaksam_cli.structures.boxes import as_boxes
-from weaksam_cli.structures.types import GroundTruth
 
 THRESHOLDS = (0.5, 0.75, 0.9)
 
@@ -74,7 +74,7 @@ def test_any_number_of_proposals(n: int) -> None:
     assert met.mean_counts == (min(n, 1), min(n, 5), n)
 
 
-def test_pictures_without_proposals() -> None:
+def test_images_without_proposals() -> None:
     truth = {"a": objects(squares(0)), "b": objects(squares(0))}
     proposals = {"a": as_boxes(squares(0))}
     strict = recall_curve(truth, proposals, budgets=(1, None), thresholds=(0.5,))
@@ -96,7 +96,7 @@ def test_nothing_to_find() -> None:
     met = recall_curve({}, {}, budgets=(1, None), thresholds=(0.5,))
     assert np.isnan(met.recall[0.5]).all()
     assert met.mean_counts == (0, 0)
-    with pytest.raises(UserError, match="proposals: 1 pictures"):
+    with pytest.raises(UserError, match="proposals: 1 images"):
         recall_curve({}, {"a": as_boxes([])}, budgets=(1,), thresholds=(0.5,))
 
 
@@ -137,10 +137,10 @@ BOXES = hnp.arrays(np.int64, st.tuples(st.integers(0, 7), st.just(4)), elements=
 )
 
 
-@given(pictures=st.lists(st.tuples(BOXES, BOXES), max_size=3), strict=st.booleans())
-def test_curves_never_fall_and_end_at_the_recall_of_all(pictures: Any, strict: bool) -> None:
-    truth = {str(index): objects(wanted) for index, (wanted, _) in enumerate(pictures)}
-    proposals = {str(index): boxes for index, (_, boxes) in enumerate(pictures)}
+@given(samples=st.lists(st.tuples(BOXES, BOXES), max_size=3), strict=st.booleans())
+def test_curves_never_fall_and_end_at_the_recall_of_all(samples: Any, strict: bool) -> None:
+    truth = {str(index): objects(wanted) for index, (wanted, _) in enumerate(samples)}
+    proposals = {str(index): boxes for index, (_, boxes) in enumerate(samples)}
     how: dict[str, Any] = {
         "thresholds": THRESHOLDS,
         "strict_denominator": strict,

@@ -24,9 +24,9 @@ def test_a_panel_a_threshold_and_a_line_a_curve(names: list[str]) -> None:
     curves = {name: curve(0.9 - 0.1 * index) for index, name in enumerate(names)}
     drawn = draw_recall(curves, "Recall")
     assert drawn == draw_recall(curves, "Recall")
-    picture = Image.open(io.BytesIO(drawn)).convert("RGB")
-    assert picture.size == (1350, 585)
-    colours = {colour for _, colour in picture.getcolors(1 << 20) or []}
+    sample = Image.open(io.BytesIO(drawn)).convert("RGB")
+    assert sample.size == (1350, 585)
+    colours = {colour for _, colour in sample.getcolors(1 << 20) or []}
     lines = [(31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75)]
     assert [line in colours for line in lines] == [index < len(names) for index in range(6)]
 

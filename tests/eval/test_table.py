@@ -53,7 +53,7 @@ def test_values(item: dict[str, Any], text: str) -> None:
         ("propose", "recall at IoU 0.5", ""),
         ("propose", "recall at IoU 0.5: grid", "grid"),
         ("propose", "proposals an image: selective-search", "selective-search"),
-        ("baseline", "CorLoc (mist): whole picture", ""),
+        ("baseline", "CorLoc (mist): whole image", ""),
         ("prompt", "fine: best peak inside a box", ""),
     ],
 )

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weaksam_cli.core.boxes import as_boxes, inclusive_to_edges, iou, voc_to_edges
+from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.conventions import DETECTRON2_TEXT, PIXEL_EDGES, Convention
 from weaksam_cli.eval.corloc import CORLOC_PROTOCOLS, corloc
@@ -22,8 +24,6 @@ from weaksam_cli.eval.voc_ap import (
     precision_recall,
     voc_ap,
 )
-from weaksam_cli.structures.boxes import as_boxes, inclusive_to_edges, iou, voc_to_edges
-from weaksam_cli.structures.types import Detections, GroundTruth
 
 CLASSES = ["cat", "dog"]
 
@@ -265,7 +265,7 @@ def test_perfect_detections(n: int) -> None:
     assert corloc(truth, detections, CLASSES).values["cat"] == 1
 
 
-def test_no_detections_and_no_pictures() -> None:
+def test_no_detections_and_no_images() -> None:
     truth = {"a": objects([[0, 0, 5, 5]], [0])}
     assert voc_ap(truth, {}, CLASSES).values["cat"] == 0
     assert corloc(truth, {}, CLASSES).values["cat"] == 0
@@ -307,17 +307,15 @@ def test_the_protocols_differ_where_they_should() -> None:
     assert [name for name, value in hits.items() if value > 0.5] == ["mist"]
 
 
-def test_predictions_of_unknown_pictures_are_the_users_matter() -> None:
-    with pytest.raises(
-        UserError, match="detections: 1 pictures are not in the ground truth, the first is 'b'"
-    ):
+def test_predictions_of_unknown_images_are_the_users_matter() -> None:
+    with pytest.raises(UserError, match="detections: 1 images are not in the ground truth, the first is 'b'"):
         voc_ap({"a": objects([], [])}, {"b": Detections.empty()}, CLASSES)
     with pytest.raises(UserError, match="detections"):
         corloc({"a": objects([], [])}, {"b": Detections.empty()}, CLASSES)
 
 
 def test_unknown_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="ground truth: expected classes 0 to 1, met 2 to 2"):
+    with pytest.raises(ValueError, match="ground truth: expected classes 0 to 1, got 2 to 2"):
         voc_ap({"a": objects([[0, 0, 1, 1]], [2])}, {}, CLASSES)
     with pytest.raises(ValueError, match="detections: expected classes"):
         corloc({"a": objects([], [])}, {"a": found([[0, 0, 1, 1]], [-1], [1])}, CLASSES)

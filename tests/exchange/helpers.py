@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import inclusive_to_edges
+from weaksam_cli.data.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
 from weaksam_cli.exchange.proposal_pickles import ImageBoxes
-from weaksam_cli.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
-from weaksam_cli.structures.boxes import inclusive_to_edges
 
 SIZE = (48, 64)
 """Height and width of every image."""

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.exchange.helpers import SIZE, image_boxes, labels
+from weaksam_cli.core.boxes import edges_to_inclusive
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.fitting import Remarks, fit_boxes, match_images
 from weaksam_cli.exchange.image_names import ImageNames, first_names, read_order
-from weaksam_cli.structures.boxes import edges_to_inclusive
 
 VOC = {"000005": 5, "2008_000021": 2008000021, "000012": 12}
 COCO = {"COCO_val2014_000000000042.jpg": 42, "COCO_val2014_000000000073.jpg": 73}
@@ -148,7 +148,7 @@ def test_boxes_are_cut_and_counted(name: str) -> None:
         ([[30, 20, 10, 40]], r"box 0 \(30 20 11 41, pixel edges\) ends before it begins.*xywh"),
     ],
 )
-def test_boxes_of_other_pictures_are_refused(inclusive: list[list[float]], message: str) -> None:
+def test_boxes_of_other_images_are_refused(inclusive: list[list[float]], message: str) -> None:
     image = labels({"a.jpg": 1}).file.images[0]
     with pytest.raises(UserError, match=message):
         fit_boxes(image_boxes("a", inclusive), image, Remarks(), where="file")

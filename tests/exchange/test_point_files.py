@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from tests.exchange.helpers import labels
+from weaksam_cli.artifacts.schemas import KINDS
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.fitting import Remarks
 from weaksam_cli.exchange.importing import read_points
 from weaksam_cli.exchange.point_files import point_folders, read_point_folder
-from weaksam_cli.formats import KINDS
 
 IMAGES = {"000005": 5, "000007": 7, "2008_000021": 2008000021}
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.exchange.helpers import image_boxes
+from weaksam_cli.core.boxes import edges_to_inclusive
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.portable_pickle import pickle_bytes
 from weaksam_cli.exchange.proposal_pickles import (
@@ -28,7 +29,6 @@ from weaksam_cli.exchange.proposal_pickles import (
     wetectron_content,
 )
 from weaksam_cli.exchange.restricted_pickle import read_pickle
-from weaksam_cli.structures.boxes import edges_to_inclusive
 
 NAN = float("nan")
 
@@ -256,7 +256,7 @@ def test_no_boxes_in_any_shape(boxes: Any) -> None:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "a list": ([BOXES], "expected a dictionary with ids and boxes, met a list"),
+    "a list": ([BOXES], "expected a dictionary with ids and boxes, got a list"),
     "nothing": (None, "met nothing"),
     "no ids": (
         {"boxes": [BOXES], "scores": [np.ones(1)]},
@@ -272,7 +272,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         {"ids": [1], "boxes": [BOXES], "scores": [np.ones(1)] * 2},
         "scores has 2 entries for 1 images",
     ),
-    "ids are a number": ({"ids": 7, "boxes": [BOXES], "scores": []}, "ids: expected a list, met a int"),
+    "ids are a number": ({"ids": 7, "boxes": [BOXES], "scores": []}, "ids: expected a list, got a int"),
     "boxes of five": (
         {"ids": [1], "boxes": [np.ones((2, 5))], "scores": [np.ones(2)]},
         r"image 1.*float64 \(2, 5\)",
@@ -320,7 +320,7 @@ def test_a_file_of_the_other_convention_is_not_taken_for_one_of_this(coco: bool)
 def test_mmdet_of_another_list() -> None:
     with pytest.raises(UserError, match=re.escape("holds boxes of 1 images, and train.txt names 2")):
         read_mmdet([BOXES], ["a", "b"], where="m", order="train.txt")
-    with pytest.raises(UserError, match="expected a list of arrays, met a dict"):
+    with pytest.raises(UserError, match="expected a list of arrays, got a dict"):
         read_mmdet({"boxes": [BOXES]}, ["a"], where="m", order="train.txt")
 
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy, xyxy_to_xywh
+from weaksam_cli.core.types import Detections
 from weaksam_cli.pgt.adaptive import adaptive_rows, relative_scores
 from weaksam_cli.pgt.annotations import coco_annotations
 from weaksam_cli.pgt.containment import contained, containment
 from weaksam_cli.pgt.table import DetectionTable, filter_classes
 from weaksam_cli.pgt.top1 import top_k
-from weaksam_cli.structures.boxes import as_boxes, xywh_to_xyxy, xyxy_to_xywh
-from weaksam_cli.structures.types import Detections
 
 CLASSES = 20
 
@@ -26,7 +26,7 @@ def adaptive(table: DetectionTable, labels: Any, **settings: Any) -> DetectionTa
 
 
 def published_table(images: dict[str, list[dict[str, Any]]]) -> DetectionTable:
-    """The published list of dictionaries, boxes xywh, as a table; pictures in the order of the dictionary."""
+    """The published list of dictionaries, boxes xywh, as a table; images in the order of the dictionary."""
     rows = [(index, item) for index, items in enumerate(images.values()) for item in items]
     return DetectionTable(
         xywh_to_xyxy(as_boxes([item["bbox"] for _, item in rows])),
@@ -170,13 +170,13 @@ def test_any_number_of_detections(n: int, mutual: Any) -> None:
     assert len(adaptive(table, np.zeros((3, 3), bool), mutual=mutual)) == 0
 
 
-def test_a_picture_without_a_label_is_refused() -> None:
+def test_a_image_without_a_label_is_refused() -> None:
     table = random_table(0, 6)
-    with pytest.raises(ValueError, match="labels: expected every picture"):
+    with pytest.raises(ValueError, match="labels: expected every image"):
         adaptive(table, np.ones((1, 3), bool))
-    with pytest.raises(ValueError, match="labels: expected every picture"):
+    with pytest.raises(ValueError, match="labels: expected every image"):
         top_k(table, np.ones((3, 1), bool))
-    with pytest.raises(ValueError, match="at least 1, met 0"):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         top_k(table, np.ones((3, 3), bool), k=0)
 
 
@@ -189,7 +189,7 @@ def test_a_table_checks_its_columns() -> None:
         )
 
 
-def test_pictures_become_a_table_and_come_back() -> None:
+def test_images_become_a_table_and_come_back() -> None:
     images = [
         Detections(
             as_boxes(np.full((n, 4), n)), np.arange(n, dtype=np.int32), np.linspace(0, 1, n, dtype=np.float32)
@@ -257,9 +257,7 @@ def test_all_at_once_equals_one_by_one(
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 40), threshold=st.sampled_from([0.5, 0.85]))
-def test_keeping_the_best_leaves_a_box_in_every_picture_and_class(
-    seed: int, n: int, threshold: float
-) -> None:
+def test_keeping_the_best_leaves_a_box_in_every_image_and_class(seed: int, n: int, threshold: float) -> None:
     table = random_table(seed, n)
     met = adaptive(table, np.ones((3, 3), bool), containment_threshold=threshold, mutual="keep_best")
     before = set(zip(table.image_index.tolist(), table.class_index.tolist(), strict=True))

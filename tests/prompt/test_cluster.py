@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from weaksam_cli.core.types import Points
 from weaksam_cli.prompt.cluster import cluster_points
 from weaksam_cli.prompt.point_file import format_points, parse_points
-from weaksam_cli.structures.types import Points
 
 
 def points_at(xy: list[tuple[int, int]], classes: list[int] | None = None) -> Points:
@@ -72,5 +72,5 @@ def test_no_points(within_class: bool) -> None:
 
 
 def test_a_cluster_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1, met 0"):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         cluster_points(Points.empty(), points_per_cluster=0)

@@ -15,7 +15,7 @@ def test_an_even_window_grows_by_one(asked: int, used: int) -> None:
 
 
 def test_a_window_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1 pixel, met 0"):
+    with pytest.raises(ValueError, match="at least 1 pixel, got 0"):
         odd_window(0)
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from weaksam_cli.core.types import Points
 from weaksam_cli.prompt.maximum_filter import maximum_filter, odd_window
 from weaksam_cli.prompt.peaks import Peaks, above_threshold, find_peaks, points_from_maps
 from weaksam_cli.prompt.point_file import format_points
-from weaksam_cli.structures.types import Points
 
 Heat = NDArray[np.float32]
 
@@ -114,7 +114,7 @@ def test_nan_is_refused() -> None:
 
 
 def test_an_empty_list_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1, met 0"):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         find_peaks(np.zeros((3, 3), np.float32), window=3, max_points=0)
 
 
@@ -138,7 +138,7 @@ def test_any_map_gives_a_greedy_outcome(heat: Heat, window: int, count: int) -> 
 
 
 @pytest.mark.parametrize("name", ["single_map_kind", "multi_map_kind"])
-def test_points_of_a_picture_as_published(oracle: Any, name: str) -> None:
+def test_points_of_a_image_as_published(oracle: Any, name: str) -> None:
     case = next(case for case in oracle("peak_file_writer")["cases"] if case["name"] == name)
     classes = [int(key) for key in case["cams"]]
     maps = np.asarray([case["cams"][str(key)] for key in classes], dtype=np.float32)

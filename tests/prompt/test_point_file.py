@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from weaksam_cli.core.types import Points
 from weaksam_cli.errors import UserError
 from weaksam_cli.prompt.point_file import (
     format_points,
@@ -14,7 +15,6 @@ from weaksam_cli.prompt.point_file import (
     read_point_file,
     write_point_file,
 )
-from weaksam_cli.structures.types import Points
 
 
 @pytest.mark.parametrize("name", ["single_map_kind", "multi_map_kind"])

@@ -84,8 +84,8 @@ def tiny_sam_factory() -> Callable[[int], Any]:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Callable[[int, int], NDArray[np.uint8]]:
-    """A function (height, width) -> uint8 RGB picture with some structure."""
+def sample() -> Callable[[int, int], NDArray[np.uint8]]:
+    """A function (height, width) -> uint8 RGB image with some structure."""
 
     def make(height: int, width: int) -> NDArray[np.uint8]:
         generator = np.random.default_rng(height * 10_000 + width)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import FloatArray, edges_to_inclusive, inclusive_to_edges
+from weaksam_cli.core.types import Points, PromptedMasks
 from weaksam_cli.propose.assembly import AssemblySettings, assemble, finish, group_by_class, pad_prompts
 from weaksam_cli.propose.grid import GridFilter
 from weaksam_cli.propose.proposals import SOURCES
 from weaksam_cli.propose.segmenter import PADDING, check_image, check_points
-from weaksam_cli.structures.boxes import FloatArray, edges_to_inclusive, inclusive_to_edges
-from weaksam_cli.structures.types import Points, PromptedMasks
 
 
 class SquareSegmenter:

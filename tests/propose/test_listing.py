@@ -1,4 +1,4 @@
-"""Which pictures there are: folders, lists, names of every kind; what is seen of the files; whose points are whose."""
+"""Which images there are: folders, lists, names of every kind; what is seen of the files; whose points are whose."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_a_folder_is_walked_and_keys_keep_their_suffix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [(), ("a.txt",), (".a.jpg",)])
 def test_an_empty_folder_says_what_counts(tmp_path: Path, names: tuple[str, ...]) -> None:
     touch(tmp_path, *names)
-    with pytest.raises(UserError, match=r"no picture in this folder.*suffixes count: \.jpg, \.jpeg"):
+    with pytest.raises(UserError, match=r"no image in this folder.*suffixes count: \.jpg, \.jpeg"):
         list_images(tmp_path)
 
 
-def test_one_picture(tmp_path: Path) -> None:
+def test_one_image(tmp_path: Path) -> None:
     touch(tmp_path, "a b/Foto.JPEG")
     assert list_images(tmp_path / "a b" / "Foto.JPEG") == Listing(
         tmp_path / "a b", ("Foto.JPEG",), (), "Foto"
@@ -98,9 +98,9 @@ def test_paths_of_a_list_are_relative_to_it_and_duplicates_are_named(tmp_path: P
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "the list names no picture"),
-        (b"# nothing\n", "the list names no picture"),
-        (b"\xff\xd8\xff\xe0 JFIF", r"neither a picture by its suffix nor a list.*byte 0"),
+        (b"", "the list names no image"),
+        (b"# nothing\n", "the list names no image"),
+        (b"\xff\xd8\xff\xe0 JFIF", r"neither an image by its suffix nor a list.*byte 0"),
         ("ü.jpg\n".encode("latin-1"), "Save the list as UTF-8"),
         (b"a.jpg\0\n", "zero byte"),
     ],
@@ -210,7 +210,7 @@ def test_only_a_key_or_a_name_that_nobody_else_has_makes_a_match(
 
 def test_no_match_names_both_sides() -> None:
     with pytest.raises(
-        UserError, match=r"p\.h5: holds points of none.*called like '000001', the pictures like 'a\.jpg'"
+        UserError, match=r"p\.h5: holds points of none.*called like '000001', the images like 'a\.jpg'"
     ):
         match_clues(Path("p.h5"), "", ["a.jpg"], ["000001"])
     clues = match_clues(Path("p.h5"), "", ["a.jpg", "b.jpg"], ["a", "b.jpg"])

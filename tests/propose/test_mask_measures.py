@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_score
 
+from weaksam_cli.core.boxes import inclusive_to_edges
 from weaksam_cli.propose.mask_measures import measure_logits
-from weaksam_cli.structures.boxes import inclusive_to_edges
 
 
 def edges_unless_empty(inclusive: Any, masks: Any) -> Any:

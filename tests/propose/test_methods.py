@@ -5,14 +5,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.types import Points
 from weaksam_cli.propose.methods import build
 from weaksam_cli.propose.proposals import SOURCES
 from weaksam_cli.propose.recipe import RegionTreeRecipe
-from weaksam_cli.structures.types import Points
 
 
-def test_the_clues_nms_leaves_the_grid_alone(picture: Callable[[int, int], NDArray[np.uint8]]) -> None:
-    image = picture(60, 80)
+def test_the_clues_nms_leaves_the_grid_alone(sample: Callable[[int, int], NDArray[np.uint8]]) -> None:
+    image = sample(60, 80)
     point = Points(
         np.asarray([[20, 30]] * 3, np.int32),
         np.zeros(3, np.int32),

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from weaksam_cli.core.boxes import edges_to_inclusive, inclusive_to_edges, score_free_nms
+from weaksam_cli.core.types import PromptedMasks
 from weaksam_cli.propose.proposals import CLUE_SOURCES, SOURCES, Proposals, Source
-from weaksam_cli.structures.boxes import edges_to_inclusive, inclusive_to_edges, score_free_nms
-from weaksam_cli.structures.types import PromptedMasks
 
 
 def of_boxes(boxes: Any, source: Source) -> Proposals:
@@ -40,7 +40,7 @@ def test_concatenation_in_the_published_order_without_its_doubling(oracle: Any, 
     case = oracle("proposals")["concatenation"]
     parts = [of_boxes(case[source][image], source) for source in ("grid", *CLUE_SOURCES)]
     found = edges_to_inclusive(Proposals.concatenate(parts).boxes)
-    # Picture 1 has nothing from the grid: the published code stores the first box of `coarse` twice.
+    # Image 1 has nothing from the grid: the published code stores the first box of `coarse` twice.
     expected = case["output"][image][1:] if image == 1 else case["output"][image]
     np.testing.assert_array_equal(found, expected)
 
@@ -111,7 +111,7 @@ def test_nothing() -> None:
         ({"mask_token": np.full(2, 3, np.int8)}, "mask_token: expected 0 to 2"),
         ({"prompt": np.full(2, -1, np.int32)}, "prompt"),
         ({"stability": np.zeros((2, 1), np.float32)}, "stability"),
-        ({"counts": [b"x"]}, "expected 2 masks, met 1"),
+        ({"counts": [b"x"]}, "expected 2 masks, got 1"),
     ],
 )
 def test_refuses_what_does_not_fit(change: dict[str, Any], message: str) -> None:

@@ -9,6 +9,9 @@ import torch
 from numpy.typing import NDArray
 from tests.propose.conftest import build_tiny_sam
 
+from weaksam_cli.core import masks as rle
+from weaksam_cli.core.boxes import edges_to_inclusive
+from weaksam_cli.core.types import Points, PromptedMasks
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose import sam as sam_module
 from weaksam_cli.propose import sam_encoder
@@ -18,11 +21,8 @@ from weaksam_cli.propose.precision import set_precision
 from weaksam_cli.propose.sam import SamSegmenter
 from weaksam_cli.propose.segmenter import Segmenter
 from weaksam_cli.propose.upsampling import MaskUpsampling
-from weaksam_cli.structures import masks as rle
-from weaksam_cli.structures.boxes import edges_to_inclusive
-from weaksam_cli.structures.types import Points, PromptedMasks
 
-Picture = Callable[[int, int], NDArray[np.uint8]]
+Image = Callable[[int, int], NDArray[np.uint8]]
 SHAPES: list[dict[str, Any]] = [
     {"window_size": 4, "num_heads": 3},
     {"window_size": 8, "depth": 3, "global_attn_indexes": (0, 2)},
@@ -81,8 +81,8 @@ def random_prompts(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_points_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: tuple[int, int]) -> None:
-    image = picture(*size)
+def test_points_agree_with_sam_predictor(tiny_sam: Any, sample: Image, size: tuple[int, int]) -> None:
+    image = sample(*size)
     xy, labels = random_prompts(*size, [1, 3, 1, 2, 3])
     labels[1, 2] = 0
     assert_points_agree(tiny_sam, image, xy, labels)
@@ -91,18 +91,18 @@ def test_points_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("size", [(90, 140), (33, 301)])
 def test_every_shape_of_network_agrees_with_sam_predictor(
-    picture: Picture, size: tuple[int, int], shape: dict[str, Any]
+    sample: Image, size: tuple[int, int], shape: dict[str, Any]
 ) -> None:
     sam = build_tiny_sam(5, **shape)
-    image = picture(*size)
+    image = sample(*size)
     xy, labels = random_prompts(*size, [1, 3, 1])
     assert_points_agree(sam, image, xy, labels)
 
 
 @pytest.mark.parametrize("size", SIZES[:5])
-def test_boxes_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: tuple[int, int]) -> None:
+def test_boxes_agree_with_sam_predictor(tiny_sam: Any, sample: Image, size: tuple[int, int]) -> None:
     height, width = size
-    image = picture(height, width)
+    image = sample(height, width)
     boxes = np.asarray([[0, 0, width, height], [1, 2, width / 2, height / 3], [3, 3, 9, 21]], np.float32)
     segmenter = SamSegmenter(tiny_sam, points_per_batch=2)
     segmenter.set_image(image)
@@ -123,7 +123,7 @@ def test_boxes_agree_with_sam_predictor(tiny_sam: Any, picture: Picture, size: t
 )
 def test_grid_agrees_with_automatic_mask_generation(
     tiny_sam_factory: Callable[[int], Any],
-    picture: Picture,
+    sample: Image,
     size: tuple[int, int],
     threshold: float,
     settings: GridFilter,
@@ -133,7 +133,7 @@ def test_grid_agrees_with_automatic_mask_generation(
     sam = tiny_sam_factory(0)
     sam.mask_threshold = threshold
     height, width = size
-    image = picture(height, width)
+    image = sample(height, width)
     reference = SamAutomaticMaskGenerator(
         sam,
         points_per_side=6,
@@ -164,8 +164,8 @@ def test_grid_agrees_with_automatic_mask_generation(
         assert ((prompt % 6 + 0.5) / 6 * width, (prompt // 6 + 0.5) / 6 * height) == pytest.approx((x, y))
 
 
-def test_padding_has_no_influence(tiny_sam: Any, picture: Picture) -> None:
-    image = picture(60, 80)
+def test_padding_has_no_influence(tiny_sam: Any, sample: Image) -> None:
+    image = sample(60, 80)
     xy, labels = random_prompts(60, 80, [1, 4, 2])
     segmenter = SamSegmenter(tiny_sam)
     segmenter.set_image(image)
@@ -180,15 +180,15 @@ def test_padding_has_no_influence(tiny_sam: Any, picture: Picture) -> None:
 @pytest.mark.parametrize("batch", [1, 7, 64])
 @pytest.mark.parametrize("budget", [1, 16 * 1024 * 1024])
 def test_batches_change_nothing(
-    tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch, batch: int, budget: int
+    tiny_sam: Any, sample: Image, monkeypatch: pytest.MonkeyPatch, batch: int, budget: int
 ) -> None:
     xy, labels = random_prompts(50, 70, [1] * 9)
     whole = SamSegmenter(tiny_sam)
-    whole.set_image(picture(50, 70))
+    whole.set_image(sample(50, 70))
     expected = whole.prompt_points(xy, labels)
     monkeypatch.setitem(sam_module.FULL_SIZE_PIXELS, "cpu", budget)
     segmenter = SamSegmenter(tiny_sam, points_per_batch=batch)
-    segmenter.set_image(picture(50, 70))
+    segmenter.set_image(sample(50, 70))
     found = segmenter.prompt_points(xy, labels)
     np.testing.assert_allclose(found.predicted_iou, expected.predicted_iou, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.area, expected.area, atol=3)
@@ -196,7 +196,7 @@ def test_batches_change_nothing(
 
 
 def test_full_size_masks_stay_within_the_budget(
-    tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    tiny_sam: Any, sample: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     largest = 0
     bands = MaskUpsampling.bands
@@ -210,7 +210,7 @@ def test_full_size_masks_stay_within_the_budget(
     monkeypatch.setattr(MaskUpsampling, "bands", watched)
     monkeypatch.setitem(sam_module.FULL_SIZE_PIXELS, "cpu", 20_000)
     segmenter = SamSegmenter(tiny_sam)
-    segmenter.set_image(picture(200, 300))
+    segmenter.set_image(sample(200, 300))
     xy, labels = random_prompts(200, 300, [1] * 20)
     whole = segmenter.prompt_points(xy, labels, masks=True)
     assert 0 < largest <= 20_000
@@ -222,10 +222,10 @@ def test_full_size_masks_stay_within_the_budget(
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_masks_that_are_not_wanted_are_empty(tiny_sam: Any, picture: Picture, masks: bool) -> None:
+def test_masks_that_are_not_wanted_are_empty(tiny_sam: Any, sample: Image, masks: bool) -> None:
     xy, labels = random_prompts(50, 70, [1] * 7)
     segmenter = SamSegmenter(tiny_sam)
-    segmenter.set_image(picture(50, 70))
+    segmenter.set_image(sample(50, 70))
     every = segmenter.prompt_points(xy, labels, masks=masks)
     without_first = segmenter.prompt_points(xy, labels, masks=masks, first_mask=False)
     assert (without_first.area[:, 0] == 0).all() and (without_first.boxes[:, 0] == 0).all()
@@ -246,30 +246,28 @@ def test_masks_that_are_not_wanted_are_empty(tiny_sam: Any, picture: Picture, ma
             assert without_first.counts[row] == [b"", *every.counts[row][1:]]
 
 
-def test_the_gpu_s_way_gives_the_same(
-    tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gpu_s_way_gives_the_same(tiny_sam: Any, sample: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fused attention and large batches, which a GPU is driven with, on the CPU."""
     xy, labels = random_prompts(50, 70, [1, 2, 1, 1, 2])
     expected = SamSegmenter(tiny_sam)
-    expected.set_image(picture(50, 70))
+    expected.set_image(sample(50, 70))
     monkeypatch.setattr(sam_encoder, "chunked_attention", sam_encoder.fused_attention)
     monkeypatch.setattr(sam_module, "CPU_POINTS_PER_BATCH", 64)
     found = SamSegmenter(tiny_sam)
-    found.set_image(picture(50, 70))
+    found.set_image(sample(50, 70))
     one, other = expected.prompt_points(xy, labels), found.prompt_points(xy, labels)
     np.testing.assert_allclose(other.predicted_iou, one.predicted_iou, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(other.boxes, one.boxes)
 
 
-def test_half_precision_is_close(tiny_sam_factory: Callable[[int], Any], picture: Picture) -> None:
+def test_half_precision_is_close(tiny_sam_factory: Callable[[int], Any], sample: Image) -> None:
     xy, labels = random_prompts(50, 70, [1] * 5)
     expected = SamSegmenter(tiny_sam_factory(0))
     half = tiny_sam_factory(0)
     set_precision(half, torch.bfloat16)
     found = SamSegmenter(half)
     for segmenter in (expected, found):
-        segmenter.set_image(picture(50, 70))
+        segmenter.set_image(sample(50, 70))
     one, other = expected.prompt_points(xy, labels), found.prompt_points(xy, labels)
     assert other.predicted_iou.dtype == np.float32
     assert np.abs(other.predicted_iou - one.predicted_iou).max() < 0.1 * np.abs(one.predicted_iou).max()
@@ -277,7 +275,7 @@ def test_half_precision_is_close(tiny_sam_factory: Callable[[int], Any], picture
 
 
 def test_too_little_memory_for_the_encoder_is_said(
-    tiny_sam: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    tiny_sam: Any, sample: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exhausted(*_: Any) -> Any:
         raise torch.OutOfMemoryError
@@ -285,7 +283,7 @@ def test_too_little_memory_for_the_encoder_is_said(
     monkeypatch.setattr(sam_module, "encode", exhausted)
     segmenter = SamSegmenter(tiny_sam)
     with pytest.raises(UserError, match="not enough memory for the image encoder"):
-        segmenter.set_image(picture(20, 30))
+        segmenter.set_image(sample(20, 30))
     assert segmenter.encodings == 0
 
 
@@ -299,7 +297,7 @@ def test_the_encoder_compiles_to_one_graph(tiny_sam: Any) -> None:
         )
 
 
-def test_one_image_encoding_a_picture(tiny_sam_factory: Callable[[int], Any], picture: Picture) -> None:
+def test_one_image_encoding_a_image(tiny_sam_factory: Callable[[int], Any], sample: Image) -> None:
     sam = tiny_sam_factory(1)
     calls: list[int] = []
     sam.image_encoder.patch_embed.register_forward_hook(lambda *_: calls.append(1))
@@ -312,15 +310,15 @@ def test_one_image_encoding_a_picture(tiny_sam_factory: Callable[[int], Any], pi
     )
     sources = {"coarse": points, "fine": points, "cross": points}
     for number in (1, 2):
-        assemble(segmenter, picture(40, 60), sources, AssemblySettings(points_per_side=4))  # type: ignore[arg-type]
+        assemble(segmenter, sample(40, 60), sources, AssemblySettings(points_per_side=4))  # type: ignore[arg-type]
         segmenter.prompt_boxes(np.asarray([[1, 1, 20, 20]], np.float32))
         assert len(calls) == segmenter.encodings == number
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_no_prompt_gives_no_mask(tiny_sam: Any, picture: Picture, masks: bool) -> None:
+def test_no_prompt_gives_no_mask(tiny_sam: Any, sample: Image, masks: bool) -> None:
     segmenter = SamSegmenter(tiny_sam)
-    segmenter.set_image(picture(20, 30))
+    segmenter.set_image(sample(20, 30))
     none = segmenter.prompt_points(np.zeros((0, 1, 2), np.float32), np.zeros((0, 1), np.int8), masks=masks)
     assert len(none) == 0 and none.boxes.shape == (0, 3, 4)
     assert len(segmenter.prompt_boxes(np.zeros((0, 4), np.float32), masks=masks)) == 0
@@ -331,18 +329,18 @@ def test_is_a_segmenter(tiny_sam: Any) -> None:
     assert isinstance(SamSegmenter(tiny_sam), Segmenter)
 
 
-def test_refuses_what_does_not_fit(tiny_sam: Any, picture: Picture) -> None:
+def test_refuses_what_does_not_fit(tiny_sam: Any, sample: Image) -> None:
     segmenter = SamSegmenter(tiny_sam)
     one = (np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int8))
-    with pytest.raises(ValueError, match="no picture is set"):
+    with pytest.raises(ValueError, match="no image is set"):
         segmenter.prompt_points(*one)
-    with pytest.raises(ValueError, match="no picture is set"):
+    with pytest.raises(ValueError, match="no image is set"):
         segmenter.prompt_boxes(np.zeros((1, 4), np.float32))
     with pytest.raises(ValueError, match="uint8"):
         segmenter.set_image(np.zeros((4, 4, 3), np.float32))
     with pytest.raises(ValueError, match="uint8"):
         segmenter.set_image(np.zeros((4, 4), np.uint8))
-    segmenter.set_image(picture(8, 8))
+    segmenter.set_image(sample(8, 8))
     bad: list[tuple[Any, Any, str]] = [
         (np.zeros((1, 2), np.float32), np.ones((1, 1), np.int8), r"\(n, p, 2\)"),
         (np.zeros((2, 1, 2), np.float32), np.ones((1, 1), np.int8), "labels"),

@@ -11,6 +11,7 @@ import torch
 from segment_anything import sam_model_registry
 
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.state_dicts import mismatches
 from weaksam_cli.propose.sam import SamSegmenter
 from weaksam_cli.propose.sam_checkpoint import (
     ENCODER_WIDTHS,
@@ -18,7 +19,6 @@ from weaksam_cli.propose.sam_checkpoint import (
     load_weights,
     read_state_dict,
 )
-from weaksam_cli.state_dicts import mismatches
 
 Factory = Callable[[int], Any]
 

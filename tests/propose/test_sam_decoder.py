@@ -53,7 +53,7 @@ def test_only_the_masks_asked_for(tiny_sam: Any) -> None:
     torch.testing.assert_close(some[1], every[1][:, 2:])
 
 
-def test_the_shared_picture_is_not_changed_by_a_prompt(tiny_sam: Any) -> None:
+def test_the_shared_image_is_not_changed_by_a_prompt(tiny_sam: Any) -> None:
     decoder = SharedDecoder(tiny_sam)
     with torch.inference_mode():
         image = decoder.prepare(torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(1)))

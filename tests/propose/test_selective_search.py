@@ -13,12 +13,12 @@ from tests.tiny import write_voc
 from typer.testing import CliRunner
 
 from weaksam_cli.cli.app import app
-from weaksam_cli.images import read_image
+from weaksam_cli.data.images import read_image
 from weaksam_cli.propose.methods import build
 from weaksam_cli.propose.recipe import SearchMode, SelectiveSearchRecipe
 from weaksam_cli.propose.selective_search import selective_search
 
-Picture = Callable[[int, int], NDArray[np.uint8]]
+Image = Callable[[int, int], NDArray[np.uint8]]
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
 
 
@@ -34,10 +34,8 @@ def scene() -> NDArray[np.uint8]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 1), (7, 6), (1, 60), (33, 21)])
 @pytest.mark.parametrize("kind", ["flat", "black", "noise"])
-def test_small_and_flat_pictures(
-    mode: SearchMode, height: int, width: int, kind: str, picture: Picture
-) -> None:
-    image = picture(height, width) if kind == "noise" else np.full((height, width, 3), 99, np.uint8)
+def test_small_and_flat_images(mode: SearchMode, height: int, width: int, kind: str, sample: Image) -> None:
+    image = sample(height, width) if kind == "noise" else np.full((height, width, 3), 99, np.uint8)
     image = image * 0 if kind == "black" else image
     boxes = selective_search(image, mode=mode)
     assert boxes.dtype == np.float32
@@ -55,7 +53,7 @@ def test_boxes_are_pixel_edges(scene: NDArray[np.uint8], mode: SearchMode) -> No
 
 
 def test_colours_are_rgb() -> None:
-    """OpenCV takes BGR: a picture with its channels swapped is another one, and finds other boxes."""
+    """OpenCV takes BGR: an image with its channels swapped is another one, and finds other boxes."""
     image = np.random.default_rng(3).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     image = np.repeat(np.repeat(image[::8, ::8], 8, 0), 8, 1)[:40, :50]
     image[..., 2] //= 3
@@ -64,53 +62,53 @@ def test_colours_are_rgb() -> None:
     )
 
 
-def test_more_is_searched_from_mode_to_mode(picture: Picture) -> None:
-    image = picture(80, 100)
+def test_more_is_searched_from_mode_to_mode(sample: Image) -> None:
+    image = sample(80, 100)
     counts = [len(selective_search(image, mode=mode)) for mode in MODES]
     assert counts == sorted(counts)
     assert len(set(counts)) == 3
 
 
-def test_no_box_twice(picture: Picture) -> None:
-    boxes = selective_search(picture(80, 100))
+def test_no_box_twice(sample: Image) -> None:
+    boxes = selective_search(sample(80, 100))
     assert len(np.unique(boxes, axis=0)) == len(boxes) > 7
 
 
-def test_the_order_does_not_depend_on_what_was_done_before(picture: Picture) -> None:
+def test_the_order_does_not_depend_on_what_was_done_before(sample: Image) -> None:
     """OpenCV ranks by the C library's `rand`."""
-    image = picture(80, 100)
+    image = sample(80, 100)
     first = selective_search(image)
     ctypes.CDLL(None).srand(77)
-    selective_search(picture(50, 60))
+    selective_search(sample(50, 60))
     np.testing.assert_array_equal(selective_search(image), first)
     ctypes.CDLL(None).srand(78)
     np.testing.assert_array_equal(selective_search(image), first)
 
 
 @pytest.mark.parametrize("most", [1, 2, 6, 7, 10_000])
-def test_the_first_are_kept(picture: Picture, most: int) -> None:
-    image = picture(40, 50)
+def test_the_first_are_kept(sample: Image, most: int) -> None:
+    image = sample(40, 50)
     whole = selective_search(image)
     np.testing.assert_array_equal(selective_search(image, max_boxes=most), whole[:most])
 
 
 @pytest.mark.parametrize("side", [1, 5, 41])
-def test_small_boxes_are_left_out_before_the_first_are_taken(picture: Picture, side: int) -> None:
-    image = picture(40, 50)
+def test_small_boxes_are_left_out_before_the_first_are_taken(sample: Image, side: int) -> None:
+    image = sample(40, 50)
     whole = selective_search(image)
     expected = whole[((whole[:, 2:] - whole[:, :2]) >= side).all(axis=1)]
     np.testing.assert_array_equal(selective_search(image, min_side=side), expected)
     np.testing.assert_array_equal(selective_search(image, min_side=side, max_boxes=2), expected[:2])
 
 
-def test_a_large_picture_is_searched_smaller(scene: NDArray[np.uint8]) -> None:
+def test_a_large_image_is_searched_smaller(scene: NDArray[np.uint8]) -> None:
     large = np.repeat(np.repeat(scene, 3, axis=0), 3, axis=1)
     found = selective_search(large, max_side=90)
     np.testing.assert_allclose(found, selective_search(scene) * 3)
     np.testing.assert_array_equal(selective_search(large, max_side=270), selective_search(large))
 
 
-def test_a_thin_picture_keeps_a_pixel() -> None:
+def test_a_thin_image_keeps_a_pixel() -> None:
     image = np.full((1, 300, 3), 7, np.uint8)
     assert selective_search(image, max_side=30).tolist() == [[0, 0, 300, 1]]
 
@@ -129,8 +127,8 @@ def test_refuses_what_does_not_fit(image: Any, mode: Any) -> None:
         selective_search(image, mode=mode)
 
 
-def test_the_recipe_reaches_the_search(picture: Picture) -> None:
-    image = picture(40, 50)
+def test_the_recipe_reaches_the_search(sample: Image) -> None:
+    image = sample(40, 50)
     recipe = SelectiveSearchRecipe(mode="single", max_side=30, min_side=4, max_boxes=5)
     found = build(recipe, None, "cpu")(image, {})
     expected = selective_search(image, mode="single", max_side=30, min_side=4, max_boxes=5)

@@ -20,7 +20,7 @@ SIZES = [(48, 64), (64, 48), (1, 1), (1, 90), (7, 300), (301, 5), (64, 64), (640
 
 
 def as_published(low: Tensor, kept: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Logits (m, h, w) at the picture's size by the two resizes that SAM makes."""
+    """Logits (m, h, w) at the image's size by the two resizes that SAM makes."""
     if not len(low):
         return torch.zeros(0, *size)
     network = F.interpolate(low[None], (NETWORK, NETWORK), mode="bilinear", align_corners=False)
@@ -102,7 +102,7 @@ def test_small_masks_cost_little() -> None:
 
 
 @pytest.mark.parametrize("size", [(48, 64), (480, 640), (3000, 4000)], ids=str)
-def test_no_more_logits_at_once_than_allowed_whatever_the_picture(
+def test_no_more_logits_at_once_than_allowed_whatever_the_image(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     largest = 0

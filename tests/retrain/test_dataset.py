@@ -53,7 +53,7 @@ def test_bbox_mode_is_detectron2s() -> None:
     assert BoxMode(annotation["bbox_mode"]) is BoxMode.XYXY_ABS
 
 
-def test_pictures_without_boxes_are_a_switch() -> None:
+def test_images_without_boxes_are_a_switch() -> None:
     assert [entry["image_id"] for entry in dataset_dicts(document(), NAMES, keep_empty=False)] == [5]
     assert [entry["image_id"] for entry in dataset_dicts(document(), NAMES, keep_empty=True)] == [5, 3]
     assert dataset_dicts({"images": [], "annotations": [], "categories": []}, NAMES, keep_empty=True) == []
@@ -67,7 +67,7 @@ def test_unknown_references_are_named(field: str) -> None:
         dataset_dicts(coco, NAMES, keep_empty=True)
 
 
-def picture(path: str) -> NDArray[np.uint8]:
+def sample(path: str) -> NDArray[np.uint8]:
     image = np.zeros((20, 30, 3), np.uint8)
     image[2:7, 1:11] = (250, 100, 0)  # the first box of the document
     return image
@@ -82,7 +82,7 @@ def item(seed: int, **changes: Any) -> dict[str, Any]:
         "flip": True,
         "channel_order": "RGB",
     } | changes
-    return training_item(entry, picture, np.random.default_rng(seed), **arguments)
+    return training_item(entry, sample, np.random.default_rng(seed), **arguments)
 
 
 def test_items_are_functions_of_the_seed() -> None:
@@ -93,7 +93,7 @@ def test_items_are_functions_of_the_seed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_boxes_follow_the_picture(seed: int) -> None:
+def test_boxes_follow_the_image(seed: int) -> None:
     met = item(seed)
     x1, y1, x2, y2 = met["instances"].gt_boxes.tensor[0].round().int().tolist()
     red = met["image"][0]
@@ -116,13 +116,13 @@ def test_flip_can_be_switched_off() -> None:
     assert met == [[1, 2, 11, 7]] * 5
 
 
-def test_picture_without_boxes() -> None:
+def test_image_without_boxes() -> None:
     met = item(0, entry=1)["instances"]
     assert len(met) == 0
     assert met.gt_boxes.tensor.shape == (0, 4)
 
 
 def test_channel_order() -> None:
-    image = picture("")
+    image = sample("")
     assert image_tensor(image, "RGB")[:, 3, 3].tolist() == [250, 100, 0]
     assert image_tensor(image, "BGR")[:, 3, 3].tolist() == [0, 100, 250]

@@ -10,13 +10,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from weaksam_cli.detectron.checkpoint import load_model, model_bytes
-from weaksam_cli.detectron.run import TrainingRun
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.faster_rcnn import build_detector, detectron_config
 from weaksam_cli.retrain.fit import TrainedDetector, fit, make_optimizer
 from weaksam_cli.retrain.predict import make_detector, predict
 from weaksam_cli.retrain.recipe import FasterRcnnRecipe
+from weaksam_cli.training.checkpoint import load_model, model_bytes
+from weaksam_cli.training.run import TrainingRun
 
 ITERATIONS = 4
 
@@ -149,7 +149,7 @@ def test_optimizer_groups() -> None:
 
 
 def test_no_pseudo_box_at_all(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no picture has a pseudo box"):
+    with pytest.raises(UserError, match="no image has a pseudo box"):
         run(tmp_path, recipe(), boxes=False)
 
 

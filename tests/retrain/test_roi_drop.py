@@ -200,7 +200,7 @@ def test_no_foreground(cases: Any, semantics: Semantics, start: int) -> None:
     from detectron2.structures import Boxes, Instances
     from detectron2.utils.events import EventStorage
 
-    item = Instances((200, 200))  # a picture without objects has no gt_boxes
+    item = Instances((200, 200))  # an image without objects has no gt_boxes
     item.proposal_boxes = Boxes(torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 2))
     item.gt_classes = torch.full((2,), 3)
     deltas = torch.zeros(2, 12, requires_grad=True)

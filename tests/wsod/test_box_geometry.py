@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from weaksam_cli.structures.boxes import inclusive_to_edges
+from weaksam_cli.core.boxes import inclusive_to_edges
 from weaksam_cli.wsod.box_geometry import decode, encode, pairwise_iou
 
 number = st.integers(0, 60)

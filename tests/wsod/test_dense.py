@@ -38,7 +38,7 @@ def test_cells_are_drawn_from_strong_and_weak_places() -> None:
 
 
 @pytest.mark.parametrize("maps", [np.zeros((0, 2, 2), np.float32), np.full((1, 2, 2), 0.4, np.float32)])
-def test_a_picture_without_clear_cells_gives_none(maps: np.ndarray) -> None:
+def test_a_image_without_clear_cells_gives_none(maps: np.ndarray) -> None:
     cells = np.zeros((CELL_CHANNELS, 2, 2), np.float32)
     chosen, labels = sample_cells(cells, maps, list(range(len(maps))), SETTINGS, np.random.default_rng(0))
     assert chosen.shape == (0, CELL_CHANNELS)
@@ -62,11 +62,11 @@ def _separable(n: int) -> tuple[np.ndarray, np.ndarray]:
 def test_it_learns_is_deterministic_and_survives_a_file() -> None:
     cells, labels = _separable(600)
     first, second = (fit_dense(cells, labels, 2, SETTINGS, seed=3) for _ in range(2))
-    picture = torch.from_numpy(cells.T.reshape(CELL_CHANNELS, 20, 30))
-    logits = first.logits(picture)
+    sample = torch.from_numpy(cells.T.reshape(CELL_CHANNELS, 20, 30))
+    logits = first.logits(sample)
     assert (logits.argmax(dim=0).flatten().numpy() == labels).mean() > 0.95
-    assert torch.equal(logits, second.logits(picture))
-    assert torch.equal(logits, DenseClassifier.from_state(first.state()).logits(picture))
+    assert torch.equal(logits, second.logits(sample))
+    assert torch.equal(logits, DenseClassifier.from_state(first.state()).logits(sample))
 
 
 def test_nothing_to_fit_is_said() -> None:

@@ -18,7 +18,7 @@ def test_class_wise_nms_and_order() -> None:
     np.testing.assert_array_equal(found.boxes[0], BOXES[1])
 
 
-def test_the_best_of_the_picture_stay_and_ties_with_the_last() -> None:
+def test_the_best_of_the_image_stay_and_ties_with_the_last() -> None:
     scores = np.asarray([[0.5, 0.5], [0.0, 0.0], [0.5, 0.9]], np.float32)
     assert len(select_detections(BOXES, scores, most=1)) == 1
     assert len(select_detections(BOXES, scores, most=2)) == 4

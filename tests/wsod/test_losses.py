@@ -17,12 +17,12 @@ from weaksam_cli.wsod.mining import Assignment
 from weaksam_cli.wsod.objectives import HeadOutputs, mean_losses, mist_losses, oicr_losses
 
 
-def mist_pictures(case: dict[str, Any]) -> list[tuple[HeadOutputs, torch.Tensor, torch.Tensor]]:
-    """The published case is a batch with the proposals of all pictures in one table."""
+def mist_images(case: dict[str, Any]) -> list[tuple[HeadOutputs, torch.Tensor, torch.Tensor]]:
+    """The published case is a batch with the proposals of all images in one table."""
     tables = {name: torch.tensor(case[name]) for name in ("class_logits", "det_logits")}
     refinement = [torch.tensor(values) for values in case["ref_logits"]]
     deltas = [torch.tensor(values) for values in case["bbox_preds"]]
-    pictures = []
+    samples = []
     start = 0
     for boxes, present in zip(case["boxes"], case["image_labels"], strict=True):
         rows = slice(start, start + len(boxes))
@@ -35,13 +35,13 @@ def mist_pictures(case: dict[str, Any]) -> list[tuple[HeadOutputs, torch.Tensor,
         )
         labels = torch.zeros(tables["class_logits"].shape[1] - 1)
         labels[torch.tensor(present) - 1] = 1
-        pictures.append((outputs, torch.tensor(boxes), labels))
-    return pictures
+        samples.append((outputs, torch.tensor(boxes), labels))
+    return samples
 
 
 def test_mist_losses_as_published(oracle: Any) -> None:
     case = oracle("mist_wetectron")["roi_reg_loss"]
-    found = mean_losses([mist_losses(*picture, plus_one=True) for picture in mist_pictures(case)])
+    found = mean_losses([mist_losses(*sample, plus_one=True) for sample in mist_images(case)])
     assert set(found) == set(case["losses"])
     for name, value in case["losses"].items():
         assert float(found[name]) == pytest.approx(value, abs=1e-5), name
@@ -52,15 +52,15 @@ def test_wsddn_mean_as_published(oracle: Any) -> None:
     data = oracle("mist_wetectron")
     losses = [
         wsddn_loss_mean(wsddn_scores(outputs.class_logits, outputs.detection_logits), labels)
-        for outputs, _, labels in mist_pictures(data["roi_reg_loss"])
+        for outputs, _, labels in mist_images(data["roi_reg_loss"])
     ]
     assert float(torch.stack(losses).mean()) == pytest.approx(data["wsddn_loss_wetectron"]["loss"], abs=1e-5)
 
 
 def test_oicr_losses_as_published(oracle: Any) -> None:
     case = oracle("oicr_wsod2")["losses"]
-    picture = wsddn_loss_sum(torch.tensor(case["wsddn_scores"]), torch.tensor(case["image_labels"]))
-    assert float(picture) == pytest.approx(case["loss_wsddn"], abs=1e-5)
+    sample = wsddn_loss_sum(torch.tensor(case["wsddn_scores"]), torch.tensor(case["image_labels"]))
+    assert float(sample) == pytest.approx(case["loss_wsddn"], abs=1e-5)
     logits = torch.tensor(case["refine_probs"]).log()
     found = refinement_loss(
         logits, torch.tensor(case["roi_labels"]), torch.tensor(case["roi_weights"]), epsilon=OICR_EPSILON
@@ -165,7 +165,7 @@ def test_scores_sum_to_at_most_one_for_each_class() -> None:
     assert (scores.sum(dim=0) <= 1 + 1e-6).all() and (scores >= 0).all()
 
 
-def test_picture_scores_beyond_one_by_rounding() -> None:
+def test_image_scores_beyond_one_by_rounding() -> None:
     sure = torch.full((3, 2), 0.5)
     assert float(wsddn_loss_sum(sure, torch.tensor([1, 1]))) == 0
     assert float(wsddn_loss_sum(sure, torch.tensor([1, 0]))) == pytest.approx(100)

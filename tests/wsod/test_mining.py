@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weaksam_cli.structures.boxes import inclusive_to_edges
+from weaksam_cli.core.boxes import inclusive_to_edges
 from weaksam_cli.wsod.box_geometry import encode, pairwise_iou
 from weaksam_cli.wsod.mining import (
     BACKGROUND,

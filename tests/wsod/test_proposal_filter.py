@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weaksam_cli.structures.boxes import edges_to_inclusive, inclusive_to_edges
+from weaksam_cli.core.boxes import edges_to_inclusive, inclusive_to_edges
 from weaksam_cli.wsod.proposal_filter import (
     MIST_COCO,
     MIST_VOC,
     OICR,
-    WHOLE_PICTURE,
+    WHOLE_IMAGE,
     ProposalFilter,
     filter_proposals,
     first_of_duplicates,
@@ -39,15 +39,15 @@ def test_as_published(oracle: Any) -> None:
 @pytest.mark.parametrize(("side", "mist", "oicr"), [(19, False, False), (20, True, False), (21, True, True)])
 def test_least_side(side: int, mist: bool, oicr: bool) -> None:
     boxes = np.asarray([[0, 0, side, 50], [0, 0, 50, side]], np.float32)
-    assert (filter_proposals(boxes, 100, 100, MIST_VOC).index != WHOLE_PICTURE).all() == mist
-    assert (filter_proposals(boxes, 100, 100, OICR).index != WHOLE_PICTURE).all() == oicr
+    assert (filter_proposals(boxes, 100, 100, MIST_VOC).index != WHOLE_IMAGE).all() == mist
+    assert (filter_proposals(boxes, 100, 100, OICR).index != WHOLE_IMAGE).all() == oicr
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
-def test_nothing_left_gives_the_whole_picture(n: int) -> None:
+def test_nothing_left_gives_the_whole_image(n: int) -> None:
     tiny = np.tile(np.asarray([[3, 3, 5, 5]], np.float32), (n, 1))
     found = filter_proposals(tiny, 30, 40, MIST_VOC)
-    assert found.boxes.tolist() == [[0, 0, 40, 30]] and found.index.tolist() == [WHOLE_PICTURE]
+    assert found.boxes.tolist() == [[0, 0, 40, 30]] and found.index.tolist() == [WHOLE_IMAGE]
     assert found.boxes.dtype == np.float32
 
 
@@ -81,6 +81,6 @@ def test_properties(rows: list[Any], rule: ProposalFilter) -> None:
     assert len(found.boxes) >= 1 and len(found.boxes) == len(found.index)
     assert (found.boxes >= 0).all() and (found.boxes <= [100, 80, 100, 80]).all()
     assert (np.diff(found.index) > 0).all()
-    if found.index[0] != WHOLE_PICTURE:
+    if found.index[0] != WHOLE_IMAGE:
         again = filter_proposals(found.boxes, 80, 100, rule)
         np.testing.assert_array_equal(again.boxes, found.boxes)

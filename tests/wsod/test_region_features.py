@@ -52,7 +52,7 @@ def test_grid_shows_what_is_inside_and_around(n: int) -> None:
         assert grid[0, 0].sum() == 0
 
 
-def test_outside_the_picture_is_empty() -> None:
+def test_outside_the_image_is_empty() -> None:
     grid = probability_grid(torch.ones(1, 4, 4), np.asarray([[0, 0, 40, 40]], np.float32), (40, 40), 5, 2.0)
     corners = grid.reshape(5, 5)[[0, 0, 4, 4], [0, 4, 0, 4]]
     assert (corners < 0.3).all()

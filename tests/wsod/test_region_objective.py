@@ -19,7 +19,7 @@ def _recipe(refinements: int = 2, **changes: object) -> RegionDetectorRecipe:
     return RegionDetectorRecipe(method="oicr", heads=heads, **changes)
 
 
-def _picture(n: int, seed: int = 0, labels: tuple[int, ...] = (0, 2)) -> dict[str, object]:
+def _image(n: int, seed: int = 0, labels: tuple[int, ...] = (0, 2)) -> dict[str, object]:
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(n, 2, 2, generator=generator).mul(50).sort(dim=1).values
     boxes = torch.cat([corners[:, 0], corners[:, 1] + 5], dim=1)
@@ -59,7 +59,7 @@ def test_the_prior_decides_between_equal_scores() -> None:
 def test_losses_are_finite_for_every_number_of_proposals(n: int, seed: int, labels: tuple[int, ...]) -> None:
     torch.manual_seed(seed)
     detector = build_region_detector(_recipe(), D, C).train()
-    losses = detector([_picture(n, seed, labels)])
+    losses = detector([_image(n, seed, labels)])
     assert set(losses) == {"loss_img", "loss_ref_cls0", "loss_ref_cls1"}
     total = sum(losses.values())
     assert torch.isfinite(total)
@@ -74,7 +74,7 @@ def test_scores_are_probabilities_times_priors(refinements: int, shared: bool) -
     detector = build_region_detector(
         RegionDetectorRecipe(method="oicr" if refinements else "wsddn", heads=heads), D, C
     ).eval()
-    scores = detector([_picture(6)])[0]
+    scores = detector([_image(6)])[0]
     assert scores.shape == (6, C)
     assert ((scores >= 0) & (scores <= 0.51)).all()
 
@@ -82,16 +82,16 @@ def test_scores_are_probabilities_times_priors(refinements: int, shared: bool) -
 def test_it_learns_where_the_prior_points() -> None:
     torch.manual_seed(0)
     detector = build_region_detector(_recipe(), D, C).train()
-    picture = _picture(7, labels=(0,))
-    target = int(picture["proposals"].prior[:, 0].argmax())  # type: ignore[attr-defined]
+    sample = _image(7, labels=(0,))
+    target = int(sample["proposals"].prior[:, 0].argmax())  # type: ignore[attr-defined]
     optimizer = torch.optim.Adam(detector.parameters(), lr=0.02)
     for _ in range(150):
-        losses = detector([picture])
+        losses = detector([sample])
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
     detector.eval()
-    assert int(detector([picture])[0][:, 0].argmax()) == target
+    assert int(detector([sample])[0][:, 0].argmax()) == target
 
 
 @pytest.mark.parametrize(("method", "refinements"), [("wsddn", 2), ("oicr", 0)])

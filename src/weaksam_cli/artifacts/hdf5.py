@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weaksam_cli.artifacts.schema import Array, Batch, Column, Format
+from weaksam_cli.artifacts.schema import Array, Batch, Column, Schema
 
 if TYPE_CHECKING:
     import h5py
@@ -23,7 +23,7 @@ TEXT_DATASETS = ("image_ids", "failed_ids", "failed_reasons")
 
 
 def create(
-    handle: h5py.File, form: Format, attributes: Mapping[str, Any], tables: Mapping[str, Sequence[str]]
+    handle: h5py.File, schema: Schema, attributes: Mapping[str, Any], tables: Mapping[str, Sequence[str]]
 ) -> None:
     """Lay out an empty artifact in an open, empty HDF5 file."""
     import h5py
@@ -35,9 +35,9 @@ def create(
         handle.create_dataset(name, (0,), maxshape=(None,), dtype=text, chunks=(1024,))
     _growing(handle, Column("offsets", "int64"))
     handle["offsets"].resize((1,))
-    for column in (*form.columns, *form.image_columns):
+    for column in (*schema.columns, *schema.image_columns):
         _growing(handle, column)
-    for blob in form.blobs:
+    for blob in schema.blobs:
         _growing(handle, Column(blob.name, blob.dtype))
         _growing(handle, Column(f"{blob.name}_offsets", "int64"))
         handle[f"{blob.name}_offsets"].resize((1,))
@@ -45,23 +45,23 @@ def create(
         handle.create_dataset(name, data=np.asarray(list(values), dtype=object), dtype=text)
 
 
-def append(handle: h5py.File, form: Format, batch: Batch) -> None:
+def append(handle: h5py.File, schema: Schema, batch: Batch) -> None:
     """Append the rows of `batch` to a file laid out by `create`."""
     _extend_text(handle["image_ids"], batch.image_ids)
     _extend_text(handle["failed_ids"], [key for key, _ in batch.failed])
     _extend_text(handle["failed_reasons"], [reason for _, reason in batch.failed])
     _extend(handle["offsets"], batch.offsets[1:] + handle["offsets"][-1])
-    for column in (*form.columns, *form.image_columns):
+    for column in (*schema.columns, *schema.image_columns):
         _extend(handle[column.name], batch.arrays[column.name])
-    for blob in form.blobs:
+    for blob in schema.blobs:
         ends = handle[f"{blob.name}_offsets"]
         _extend(ends, np.cumsum(batch.lengths[blob.name]) + ends[-1])
         _extend(handle[blob.name], batch.arrays[blob.name])
 
 
-def read_batch(handle: h5py.File, form: Format) -> Batch:
+def read_batch(handle: h5py.File, schema: Schema) -> Batch:
     """Everything in a small file (a shard) as one batch."""
-    names = [column.name for column in (*form.columns, *form.image_columns, *form.blobs)]
+    names = [column.name for column in (*schema.columns, *schema.image_columns, *schema.blobs)]
     return Batch(
         image_ids=tuple(handle["image_ids"].asstr()[...].tolist()),
         offsets=handle["offsets"][...],
@@ -73,18 +73,18 @@ def read_batch(handle: h5py.File, form: Format) -> Batch:
             )
         ),
         arrays={name: handle[name][...] for name in names},
-        lengths={blob.name: np.diff(handle[f"{blob.name}_offsets"][...]) for blob in form.blobs},
+        lengths={blob.name: np.diff(handle[f"{blob.name}_offsets"][...]) for blob in schema.blobs},
     )
 
 
-def shard_bytes(form: Format, batch: Batch) -> bytes:
+def shard_bytes(schema: Schema, batch: Batch) -> bytes:
     """A complete small HDF5 file with `batch`, as bytes: equal batches give equal bytes."""
     import h5py
 
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as handle:
-        create(handle, form, {"format": form.name, "format_version": form.version}, {})
-        append(handle, form, batch)
+        create(handle, schema, {"format": schema.name, "format_version": schema.version}, {})
+        append(handle, schema, batch)
     return buffer.getvalue()
 
 

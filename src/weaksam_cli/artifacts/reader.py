@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.schema import Array, Format
+from weaksam_cli.artifacts.schema import Array, Schema
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Artifact:
         tables: name -> strings, e.g. `class_names`.
     """
 
-    def __init__(self, path: Path, handle: h5py.File, form: Format | None) -> None:
+    def __init__(self, path: Path, handle: h5py.File, schema: Schema | None) -> None:
         self.path = path
         self._handle = handle
         self.format_name = str(handle.attrs["format"])
@@ -47,7 +47,7 @@ class Artifact:
                 strict=True,
             )
         )
-        self.form = form
+        self.schema = schema
         self._position = {key: index for index, key in enumerate(self.image_ids)}
         self._check_layout()
 
@@ -57,7 +57,7 @@ class Artifact:
             raise self._damaged("offsets do not fit image_ids")
         if len(self._position) != len(self.image_ids):
             raise self._damaged("an image occurs twice")
-        for column in self.form.columns if self.form else ():
+        for column in self.schema.columns if self.schema else ():
             if column.name not in self._handle or len(self._handle[column.name]) != ends[-1]:
                 raise self._damaged(f"column {column.name} does not have {ends[-1]} rows")
 
@@ -161,7 +161,7 @@ class Artifact:
         return [(name, tuple(item.shape), str(item.dtype)) for name, item in sorted(self._handle.items())]
 
 
-def open_artifact(path: Path | str, form: Format | None = None, *, verify: bool = True) -> Artifact:
+def open_artifact(path: Path | str, schema: Schema | None = None, *, verify: bool = True) -> Artifact:
     """Open the HDF5 artifact at `path`.
 
     Args:
@@ -170,7 +170,7 @@ def open_artifact(path: Path | str, form: Format | None = None, *, verify: bool 
         verify: compare the file with the SHA-256 in its receipt first.
 
     Raises:
-        UserError: a missing, foreign, damaged or incomplete file, another format than `form`, or a newer format version.
+        UserError: a missing, foreign, damaged or incomplete file, another format than `schema`, or a newer format version.
     """
     import h5py
 
@@ -185,8 +185,8 @@ def open_artifact(path: Path | str, form: Format | None = None, *, verify: bool 
     except OSError as error:
         raise UserError("not a readable HDF5 file", where=str(path), remedy="make it again") from error
     try:
-        _check_format(handle, path, form)
-        return Artifact(path, handle, form)
+        _check_format(handle, path, schema)
+        return Artifact(path, handle, schema)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         handle.close()
         raise UserError(
@@ -197,19 +197,19 @@ def open_artifact(path: Path | str, form: Format | None = None, *, verify: bool 
         raise
 
 
-def _check_format(handle: h5py.File, path: Path, form: Format | None) -> None:
+def _check_format(handle: h5py.File, path: Path, schema: Schema | None) -> None:
     name = str(handle.attrs.get("format", ""))
     if not name.startswith(FORMAT_PREFIX):
         raise UserError("this HDF5 file was not written by weaksam", where=str(path))
-    if form is None:
+    if schema is None:
         return
-    if name != form.name:
+    if name != schema.name:
         raise UserError(
-            f"holds {name.removeprefix(FORMAT_PREFIX)}, expected {form.name.removeprefix(FORMAT_PREFIX)}",
+            f"holds {name.removeprefix(FORMAT_PREFIX)}, expected {schema.name.removeprefix(FORMAT_PREFIX)}",
             where=str(path),
             remedy="give the artifact of the right stage",
         )
-    version, newest = int(handle.attrs["format_version"]), max(form.version, form.newest)
+    version, newest = int(handle.attrs["format_version"]), max(schema.version, schema.newest)
     if version > newest:
         raise UserError(
             f"has format version {version}, this program reads up to {newest}",

@@ -21,7 +21,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Format:
+class Schema:
     """A kind of artifact.
 
     Attributes:
@@ -83,14 +83,14 @@ def _checked(column: Column, values: Array, image_id: str, rows: int | None) -> 
     return array.astype(column.dtype, copy=False)
 
 
-def _row_count(form: Format, rows: ImageRows) -> int:
-    if form.columns:
-        return len(np.asarray(rows.columns[form.columns[0].name]))
+def _row_count(schema: Schema, rows: ImageRows) -> int:
+    if schema.columns:
+        return len(np.asarray(rows.columns[schema.columns[0].name]))
     return 0
 
 
 def concatenate(
-    form: Format, done: Sequence[tuple[str, ImageRows]], failed: Sequence[tuple[str, str]] = ()
+    schema: Schema, done: Sequence[tuple[str, ImageRows]], failed: Sequence[tuple[str, str]] = ()
 ) -> Batch:
     """Concatenate the rows of several images in order.
 
@@ -98,20 +98,20 @@ def concatenate(
         ValueError: when an array does not have the shape that the format declares.
         KeyError: when a declared column is missing.
     """
-    counts = [_row_count(form, rows) for _, rows in done]
+    counts = [_row_count(schema, rows) for _, rows in done]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     arrays: dict[str, Array] = {}
-    for column in form.columns:
+    for column in schema.columns:
         parts = [
             _checked(column, rows.columns[column.name], key, n)
             for (key, rows), n in zip(done, counts, strict=True)
         ]
         arrays[column.name] = _stack(parts, column, joined=True)
-    for column in form.image_columns:
+    for column in schema.image_columns:
         parts = [_checked(column, rows.image[column.name], key, None) for key, rows in done]
         arrays[column.name] = _stack(parts, column, joined=False)
     lengths: dict[str, NDArray[np.int64]] = {}
-    for blob in form.blobs:
+    for blob in schema.blobs:
         values = [
             np.asarray(item).astype(blob.dtype, copy=False)
             for _, rows in done

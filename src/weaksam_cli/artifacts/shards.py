@@ -18,7 +18,7 @@ from typing import Any
 
 from weaksam_cli.artifacts import digest, hdf5
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.schema import Batch, Format
+from weaksam_cli.artifacts.schema import Batch, Schema
 from weaksam_cli.errors import UserError
 
 _DIGEST_LENGTH = 16
@@ -45,7 +45,7 @@ class ShardPlan:
 
     target: Path
     key: str
-    form: Format
+    schema: Schema
     image_ids: tuple[str, ...]
     size: int
 
@@ -120,7 +120,7 @@ def write_shard(ops: FileOps, plan: ShardPlan, index: int, batch: Batch) -> bool
     Raises:
         ShardLostError: the folder of the shards was removed meanwhile: another process has merged them.
     """
-    data = hdf5.shard_bytes(plan.form, batch)
+    data = hdf5.shard_bytes(plan.schema, batch)
     path = plan.directory / f"{index:05d}-{digest.of_bytes(data)[:_DIGEST_LENGTH]}.h5"
     there = path.exists()
     try:
@@ -151,7 +151,7 @@ def load_batches(ops: FileOps, plan: ShardPlan) -> Iterator[Batch]:
             ops.remove(path)
             raise ShardLostError(f"shard {path} is damaged")
         with h5py.File(io.BytesIO(data), "r") as handle:
-            yield hdf5.read_batch(handle, plan.form)
+            yield hdf5.read_batch(handle, plan.schema)
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,10 @@ def merge_to_hdf5(
         nonlocal images
         ops.before("write", temporary)
         with h5py.File(temporary, "w") as handle:
-            hdf5.create(handle, plan.form, attributes, tables)
+            hdf5.create(handle, plan.schema, attributes, tables)
             for batch in load_batches(ops, plan):
                 ops.before("append", temporary)
-                hdf5.append(handle, plan.form, batch)
+                hdf5.append(handle, plan.schema, batch)
                 images += len(batch.image_ids)
                 failed.extend(batch.failed)
 

@@ -1,1 +1,1 @@
-"""Class activation maps: where in a picture a classifier sees a class."""
+"""Class activation maps: where in an image a classifier sees a class."""

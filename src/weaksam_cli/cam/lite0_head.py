@@ -57,8 +57,8 @@ def fit_linear_head(
     cross-entropy, summed over classes and averaged over rows, plus `penalty` times the sum of squared weights.
 
     Args:
-        features: float32 (n, channels), globally averaged features; several views of a picture are several rows.
-        labels: bool (n, classes), image-level labels of each row's picture.
+        features: float32 (n, channels), globally averaged features; several views of an image are several rows.
+        labels: bool (n, classes), image-level labels of each row's image.
         penalty: weight of the squared norm.
         iterations: at most so many L-BFGS iterations.
 

@@ -1,4 +1,4 @@
-"""From one picture to its class activation maps by the embedded classifier."""
+"""From one image to its class activation maps by the embedded classifier."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.artifacts.schemas import KINDS, ClassMaps
 from weaksam_cli.cam.lite0_head import LinearHead
 from weaksam_cli.cam.lite0_maps import coarse_maps, fine_maps
 from weaksam_cli.cam.recipe import Lite0Recipe
-from weaksam_cli.formats import KINDS, ClassMaps
 
 if TYPE_CHECKING:
-    from weaksam_cli.backbones.lite0 import Lite0
+    from weaksam_cli.models.lite0 import Lite0
 
 _COARSE, _FINE = KINDS.index("coarse"), KINDS.index("fine")
 
@@ -37,7 +37,7 @@ def class_maps(
         given: classes that get maps; None predicts them.
         recipe: sizes and settings.
     """
-    from weaksam_cli.backbones.views import view_features
+    from weaksam_cli.models.views import view_features
 
     sides = dict.fromkeys([recipe.head.short_side, *recipe.short_sides])
     views = {side: view_features(backbone, image, side) for side in sides}

@@ -1,7 +1,7 @@
 """Class activation maps of the linear head, plain (`coarse`) and spread over similar cells (`fine`).
 
 `coarse` is the plain map, negative evidence cut off, one per scale. `fine` is the sum of the coarse maps of all scales,
-multiplied by the affinity of the picture's own stride-16 features: what WeakTr and MCTformer do with patch-to-patch
+multiplied by the affinity of the image's own stride-16 features: what WeakTr and MCTformer do with patch-to-patch
 attention (spec 01 §a.5, §b.3), a convolutional network does with the similarity of cells.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.cam.lite0_head import LinearHead
-from weaksam_cli.maps.affinity import cell_affinity
+from weaksam_cli.core.affinity import cell_affinity
 
 FloatArray = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ def activation_maps(features: FloatArray, head: LinearHead, classes: Sequence[in
     Args:
         features: float32 (channels, h, w), the backbone's last map of one view.
         head: the classifier.
-        classes: k class indexes, the picture's labels as a rule.
+        classes: k class indexes, the image's labels as a rule.
 
     Returns:
         float32 (k, h, w).
@@ -40,8 +40,8 @@ def coarse_maps(
     """Maps of one scale: the mean of a view and its mirror image, negative evidence cut off after the mean.
 
     Args:
-        plain: float32 (channels, h, w), features of the picture.
-        mirrored: float32 (channels, h, w), features of the mirrored picture (still mirrored).
+        plain: float32 (channels, h, w), features of the image.
+        mirrored: float32 (channels, h, w), features of the mirrored image (still mirrored).
         head: the classifier.
         classes: k class indexes.
 
@@ -75,7 +75,7 @@ def fine_maps(
         ValueError: when there is no scale, or the scales do not have the same classes.
     """
     if not coarse or any(len(maps) != len(coarse[0]) for maps in coarse):
-        raise ValueError(f"coarse: expected maps of the same classes, met shapes {[m.shape for m in coarse]}")
+        raise ValueError(f"coarse: expected maps of the same classes, got shapes {[m.shape for m in coarse]}")
     height, width = features.shape[1:]
     total = np.stack([resize_maps(maps, height, width) for maps in coarse]).sum(axis=0, dtype=np.float32)
     spread = total.reshape(len(total), height * width)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from weaksam_cli.backbones.lite0 import Lite0, load_lite0
 from weaksam_cli.cam.lite0_head import LinearHead
-from weaksam_cli.detectron.checkpoint import read_metadata, read_tensors, tensors_bytes
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.lite0 import Lite0, load_lite0
+from weaksam_cli.training.checkpoint import read_metadata, read_tensors, tensors_bytes
 
 
 def head_bytes(head: LinearHead, class_names: list[str]) -> bytes:

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from weaksam_cli.backbones.lite0 import HEAD_CHANNELS, Lite0, preprocess
-from weaksam_cli.backbones.views import resize_to_short_side
 from weaksam_cli.cam.recipe import FineTuneSettings
+from weaksam_cli.models.lite0 import HEAD_CHANNELS, Lite0, preprocess
+from weaksam_cli.models.views import resize_to_short_side
 
 ReadImage = Callable[[int], NDArray[np.uint8]]
 
 
 def square_view(image: NDArray[np.uint8], side: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """A random square crop of the resized picture, mirrored half of the time: uint8 (side, side, 3)."""
+    """A random square crop of the resized image, mirrored half of the time: uint8 (side, side, 3)."""
     resized = resize_to_short_side(image, side)
     padded = np.zeros((max(side, resized.shape[0]), max(side, resized.shape[1]), 3), np.uint8)
     padded[: resized.shape[0], : resized.shape[1]] = resized

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from weaksam_cli.cam.clip_es.vocabulary import Synonyms
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 Side = Annotated[int, Field(ge=32)]
 
@@ -16,8 +16,8 @@ class HeadSettings(RecipeModel):
     """The multi-label head.
 
     Attributes:
-        short_side: the training pictures' shorter side.
-        flip: learn from the mirrored pictures, too.
+        short_side: the training images' shorter side.
+        flip: learn from the mirrored images, too.
         penalty: weight of the squared norm of the weights.
         iterations: most L-BFGS iterations.
     """
@@ -32,9 +32,9 @@ class FineTuneSettings(RecipeModel):
     """Training of the backbone's last stages with the head, before the final head is fitted.
 
     Attributes:
-        epochs: passes over the training pictures; 0 keeps the backbone frozen.
+        epochs: passes over the training images; 0 keeps the backbone frozen.
         stages: how many of the backbone's seven stages learn, counted from the end, besides its last convolution.
-        batch_size: pictures a step.
+        batch_size: images a step.
         learning_rate: of AdamW, cosine to zero.
         weight_decay: of AdamW.
     """
@@ -66,7 +66,7 @@ class Lite0Recipe(RecipeModel):
     Attributes:
         head: the classifier.
         fine_tune: training of the backbone; off as it stands.
-        short_sides: sizes of the pictures whose maps are made, the largest last.
+        short_sides: sizes of the images whose maps are made, the largest last.
         fine: how fine maps are made.
         label_source: whose classes get maps: `auto` takes labels in training splits and predictions in others.
         predicted_threshold: probability from which a class is predicted; the best class always is.
@@ -110,7 +110,7 @@ class ClipEsRecipe(RecipeModel):
         synonyms: the table of words that CLIP reads for classes; names that are not in it are read as they are.
         class_prompts: class name -> the words that CLIP reads for it, before any table.
         background: names of what is no class; null for the published ones. Words of class names are left out of them.
-        max_side: a picture whose longer side is larger is shrunk to it; the published code shows all at full size.
+        max_side: an image whose longer side is larger is shrunk to it; the published code shows all at full size.
         half_positions: round interpolated position embeddings to float16, as published.
         affinity: how fine maps are made.
         label_source: whose classes get maps: `auto` takes labels in training splits and predictions in others.

@@ -11,22 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.schema import Column, Format, ImageRows
+from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
+from weaksam_cli.artifacts.schemas import KINDS, cam_schema
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cam.clip_es.products import clip_es_products
 from weaksam_cli.cam.lite0_images import class_maps
 from weaksam_cli.cam.recipe import ClipEsRecipe, Lite0Recipe
 from weaksam_cli.cam.vit_products import vit_products
 from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
+from weaksam_cli.data.labels import Labels, read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
 from weaksam_cli.errors import UserError
-from weaksam_cli.execution import ImageFunction
-from weaksam_cli.formats import KINDS, cam_format
-from weaksam_cli.labels import Labels, read_labels
-from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
-from weaksam_cli.recipes import RecipeModel
-from weaksam_cli.source import image_root
 
-POOLED = Format("weaksam/pooled-features", 1, columns=(Column("features", "float32", (1280,)),))
+POOLED = Schema("weaksam/pooled-features", 1, columns=(Column("features", "float32", (1280,)),))
 """Globally averaged features, a row a view: what the head is fitted to."""
 MODEL_FORMAT, MODEL_VERSION = "weaksam/lite0-classifier", 1
 
@@ -48,9 +48,9 @@ class PoolWork:
 
     def open(self) -> ImageFunction:
         """Load the backbone once a process."""
-        from weaksam_cli.backbones.lite0 import load_lite0
-        from weaksam_cli.backbones.views import pooled_views
         from weaksam_cli.cam.lite0_network import load_backbone
+        from weaksam_cli.models.lite0 import load_lite0
+        from weaksam_cli.models.views import pooled_views
 
         labels = read_labels(self.labels, self.image_root)
         images = labels.by_key()
@@ -73,9 +73,9 @@ class TuneBackbone:
 
     def __call__(self, job: Job) -> MergeCount:
         """Train and write."""
-        from weaksam_cli.backbones.lite0 import load_lite0
         from weaksam_cli.cam.lite0_network import backbone_bytes
         from weaksam_cli.cam.lite0_tuning import fine_tune
+        from weaksam_cli.models.lite0 import load_lite0
 
         labels = read_labels(self.labels, self.image_root)
         images = labels.by_key()
@@ -146,8 +146,8 @@ class MapsWork:
 
     def open(self) -> ImageFunction:
         """Load the network once a process."""
-        from weaksam_cli.backbones.lite0 import load_lite0
         from weaksam_cli.cam.lite0_network import load_backbone, load_head
+        from weaksam_cli.models.lite0 import load_lite0
 
         labels = read_labels(self.labels, self.image_root)
         images = labels.by_key()
@@ -247,7 +247,7 @@ class CamStage:
             recipe={"method": "lite0", "short_side": head.short_side, "flip": head.flip},
             inputs={"data": labels} | ({"cam-backbone": backbone} if backbone else {}),
             make=make,
-            what="pooled features of the training pictures",
+            what="pooled features of the training images",
         )
 
     def _maps(
@@ -265,14 +265,14 @@ class CamStage:
             labels = read_labels(path, root)
             work = MapsWork(recipe, path, root, backbone, head)
             tables = {"class_names": labels.class_names, "kind_names": list(KINDS)}
-            return ShardedMaker(cam_format(len(labels.class_names)), labels.keys, work, "maps", tables)(job)
+            return ShardedMaker(cam_schema(len(labels.class_names)), labels.keys, work, "maps", tables)(job)
 
-        form = cam_format(0)
+        schema = cam_schema(0)
         resolved = recipe.model_dump(mode="json", exclude={"fine_tune"})
         return Product(
             path=context.run.output("cam", split),
-            format_name=form.name,
-            format_version=form.version,
+            format_name=schema.name,
+            format_version=schema.version,
             split=split,
             recipe=resolved,
             inputs={"data": path, "cam-head": head} | ({"cam-backbone": backbone} if backbone else {}),

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from weaksam_cli.datasets.voc_layout import VOC_CLASSES
+from weaksam_cli.data.labels import Category
+from weaksam_cli.data.voc_layout import VOC_CLASSES
 from weaksam_cli.errors import UserError
-from weaksam_cli.labels import Category
 
 _COCO: Final = (
     "1 person,2 bicycle,3 car,4 motorcycle,5 airplane,6 bus,7 train,8 truck,9 boat,10 traffic light,11 fire hydrant,"

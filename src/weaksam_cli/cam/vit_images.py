@@ -1,4 +1,4 @@
-"""From the views of one picture to its class activation maps by a class-token transformer: one forward for all kinds."""
+"""From the views of one image to its class activation maps by a class-token transformer: one forward for all kinds."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weaksam_cli.backbones.vit.attention import Workspace
-from weaksam_cli.backbones.vit.checkpoint import (
+from weaksam_cli.artifacts.schemas import KINDS, ClassMaps
+from weaksam_cli.cam.vit_classes import class_slots
+from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
+from weaksam_cli.cam.vit_views import Views
+from weaksam_cli.core.fusion import classes_of_views
+from weaksam_cli.data.labels import Category
+from weaksam_cli.errors import UserError
+from weaksam_cli.models.vit.attention import Workspace
+from weaksam_cli.models.vit.checkpoint import (
     VitCheckpoint,
     build_mctformer,
     build_weaktr,
     read_checkpoint,
 )
-from weaksam_cli.backbones.vit.clues import ClueMaps
-from weaksam_cli.backbones.vit.mctformer import MCTformer
-from weaksam_cli.backbones.vit.weaktr import WeakTr
-from weaksam_cli.cam.vit_classes import class_slots
-from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
-from weaksam_cli.cam.vit_views import Views
-from weaksam_cli.errors import UserError
-from weaksam_cli.formats import KINDS, ClassMaps
-from weaksam_cli.labels import Category
-from weaksam_cli.maps.fusion import classes_of_views
+from weaksam_cli.models.vit.clues import ClueMaps
+from weaksam_cli.models.vit.mctformer import MCTformer
+from weaksam_cli.models.vit.weaktr import WeakTr
 
 FloatArray = NDArray[np.float32]
 
@@ -115,14 +115,14 @@ def _build(recipe: VitRecipe, checkpoint: VitCheckpoint) -> WeakTr | MCTformer:
 
 @torch.inference_mode()
 def class_maps(clues: ClueNetwork, views: Views, given: list[int] | None) -> ClassMaps:
-    """The maps of one picture, one forward a view for all kinds.
+    """The maps of one image, one forward a view for all kinds.
 
-    The maps of a scale are the sum over its views, mirror images mirrored back, as the published code sums them at picture
+    The maps of a scale are the sum over its views, mirror images mirrored back, as the published code sums them at image
     size: resizing is linear and symmetric, so the sum may come first.
 
     Args:
         clues: the network.
-        views: the picture.
+        views: the image.
         given: indexes of the classes that get maps; None predicts them from the class-token logits: the first view in which
             a class exceeds the threshold decides, and views before it count for nothing.
     """
@@ -162,7 +162,7 @@ def _ask(
 
 
 class MapRows:
-    """Maps of one picture as they come: the views of a scale are summed."""
+    """Maps of one image as they come: the views of a scale are summed."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[float, int], FloatArray] = {}

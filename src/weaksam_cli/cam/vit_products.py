@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.schemas import cam_schema, cam_tables
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cam.vit_recipe import VitRecipe
 from weaksam_cli.cam.vit_training.product import model_product
 from weaksam_cli.cam.vit_views import Views, make_views
-from weaksam_cli.execution import Overlapped
-from weaksam_cli.formats import cam_format, cam_tables
-from weaksam_cli.labels import read_labels
-from weaksam_cli.pipeline import WEIGHTS_INPUT, Context, Job, Product, ShardedMaker
-from weaksam_cli.source import image_root
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.steps import WEIGHTS_INPUT, Context, Job, Product, ShardedMaker
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ def vit_products(recipe: VitRecipe, context: Context, split: str) -> Iterator[Pr
         labels, device = read_labels(path, root), context.torch_device()
         work = VitWork(recipe, path, root, weights, device)
         tables = cam_tables(labels.class_names, packed=True)
-        form = cam_format(len(labels.class_names), packed=True)
-        return ShardedMaker(form, labels.keys, work, "maps", tables, device=device)(job)
+        schema = cam_schema(len(labels.class_names), packed=True)
+        return ShardedMaker(schema, labels.keys, work, "maps", tables, device=device)(job)
 
-    form = cam_format(0, packed=True)
+    schema = cam_schema(0, packed=True)
     yield Product(
         path=context.run.output("cam", split),
-        format_name=form.name,
-        format_version=form.version,
+        format_name=schema.name,
+        format_version=schema.version,
         split=split,
         recipe=recipe.model_dump(mode="json", exclude={"fit"}),
         inputs={"data": path, source: weights},

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from weaksam_cli.cam.vit_training.settings import FitSettings, WeakTrFitSettings
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 
 def _without_repetition(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -28,9 +28,9 @@ class VitRecipe(RecipeModel):
     Attributes:
         weights: file name of the checkpoint, or its path; null trains the network on the dataset first.
         fit: that training.
-        scales: sizes of the views as factors of the picture's, in the order in which they decide on classes.
+        scales: sizes of the views as factors of the image's, in the order in which they decide on classes.
         flip: show every view mirrored, too.
-        max_side: a picture whose longer side is larger is shrunk to it first; the published code shows all at full size.
+        max_side: an image whose longer side is larger is shrunk to it first; the published code shows all at full size.
         attention_type: which map becomes the fine one: class attention times patch map, the patch map alone, or the class
             attention alone (anything but the first two in the published code).
         cross_layers: 0-based layers whose attention makes cross maps, one for each head; none for no cross maps.

@@ -1,4 +1,4 @@
-"""The views of a picture that a class-token transformer is shown (spec 01 §a.5)."""
+"""The views of an image that a class-token transformer is shown (spec 01 §a.5)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DEVIATION: Final = np.asarray([0.229, 0.224, 0.225], np.float32)
 
 @dataclass(frozen=True)
 class Views:
-    """A picture at several sizes; mirror images are made where they are needed.
+    """An image at several sizes; mirror images are made where they are needed.
 
     Attributes:
-        image_size: height and width of the picture.
+        image_size: height and width of the image.
         pixels: float32 (3, h, w), normalised, one for each scale.
     """
 
@@ -29,21 +29,21 @@ class Views:
 
 
 def make_views(image: NDArray[np.uint8], scales: Sequence[float], *, max_side: int, patch: int) -> Views:
-    """The picture at every scale, by Pillow's bicubic resizing.
+    """The image at every scale, by Pillow's bicubic resizing.
 
     Args:
         image: uint8 RGB (H, W, 3).
         scales: factors of both sides; sizes are rounded half to even, and are not made multiples of the patch.
-        max_side: a picture whose longer side is larger is seen at this size before it is scaled.
+        max_side: an image whose longer side is larger is seen at this size before it is scaled.
         patch: least side of a view.
     """
     height, width = image.shape[:2]
     shrink = min(1.0, max_side / max(height, width))
-    picture = Image.fromarray(image)
+    pil_image = Image.fromarray(image)
     pixels = []
     for scale in scales:
         size = max(patch, round(width * shrink * scale)), max(patch, round(height * shrink * scale))
-        resized = picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
+        resized = pil_image if size == pil_image.size else pil_image.resize(size, Image.Resampling.BICUBIC)
         values = (np.asarray(resized, np.float32) / np.float32(255) - MEAN) / DEVIATION
         pixels.append(np.ascontiguousarray(values.transpose(2, 0, 1)))
     return Views((height, width), tuple(pixels))

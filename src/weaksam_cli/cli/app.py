@@ -26,7 +26,7 @@ app = typer.Typer(
 _STAGE_HELP = {
     "cam": "Class activation maps from image-level labels (reads labels, writes cam/*.h5).",
     "prompt": "Peak points of the maps (reads cam, writes prompts/*.h5).",
-    "propose": "Class-agnostic boxes, from a dataset's prompts or for any folder of pictures.",
+    "propose": "Class-agnostic boxes, from a dataset's prompts or for any folder of images.",
     "wsod": "Train a weakly supervised detector and detect (reads proposals, writes wsod/).",
     "pgt": "Pseudo ground truth from the detections (reads detections and labels, writes pgt/*.json).",
     "retrain": "Train a detector on the pseudo ground truth, with RoI drop (reads pgt, writes retrain/).",
@@ -104,14 +104,14 @@ def _propose(
     images: Annotated[
         Path | None,
         typer.Argument(
-            help="A folder of pictures, one picture, or a text file with a path a line; default: the dataset's."
+            help="A folder of images, one image, or a text file with a path a line; default: the dataset's."
         ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="With IMAGES: the .h5 file to write.")
     ] = None,
 ) -> None:
-    """Class-agnostic boxes, for any folder of pictures or from a dataset's prompts (writes proposals/*.h5, or FILE)."""
+    """Class-agnostic boxes, for any folder of images or from a dataset's prompts (writes proposals/*.h5, or FILE)."""
     if images is None and output is None:
         _run_stage("propose", common)
         return
@@ -162,7 +162,7 @@ def inspect(
         Path | None, typer.Option("--draw", help="Write a PNG: the image with what is in the file.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of the pictures, where --draw does not find them.")
+        Path | None, typer.Option("--images", help="Folder of the images, where --draw does not find them.")
     ] = None,
 ) -> None:
     """Open an artifact and say what is in it."""
@@ -192,9 +192,9 @@ def clip_templates(
         list[str] | None,
         typer.Argument(help="Candidates with one {}, like 'a photo of a {}.'; default: eight."),
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="At most this many pictures.")] = 500,
+    images: Annotated[int, typer.Option("--images", min=1, help="At most this many images.")] = 500,
 ) -> None:
-    """Which prompt sees the classes of your pictures most evenly: CLIP-ES's choice by sharpness."""
+    """Which prompt sees the classes of your images most evenly: CLIP-ES's choice by sharpness."""
     console = common.console()
     with guarded(console):
         from weaksam_cli.cli.clip_templates import rank_clip_templates

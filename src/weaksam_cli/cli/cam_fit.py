@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Final
 
 from weaksam_cli.cli.options import CommonOptions
+from weaksam_cli.engine.recipes import find_recipe, read_yaml_mapping
 from weaksam_cli.errors import UserError
-from weaksam_cli.recipes import find_recipe, read_yaml_mapping
 
 TRAINABLE: Final = ("weaktr", "mctformer")
 _WHY_NOT: Final = {

@@ -1,4 +1,4 @@
-"""`weaksam clip-templates`: which prompt sees the classes of your pictures most evenly."""
+"""`weaksam clip-templates`: which prompt sees the classes of your images most evenly."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.recipes import load_recipe
+from weaksam_cli.engine.registry import load_stage
 from weaksam_cli.errors import UserError
-from weaksam_cli.labels import read_labels
-from weaksam_cli.recipes import load_recipe
-from weaksam_cli.registry import load_stage
-from weaksam_cli.source import image_root
 
 if TYPE_CHECKING:
     from weaksam_cli.cam.recipe import ClipEsRecipe
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 def rank_clip_templates(
     templates: Sequence[str], most: int, options: CommonOptions, console: Console
 ) -> None:
-    """Rank prompts by sharpness on the pictures of a training split that have two labels or more, and print the table.
+    """Rank prompts by sharpness on the images of a training split that have two labels or more, and print the table.
 
     Args:
         templates: candidates; none for the usual ones.
-        most: at most so many pictures.
+        most: at most so many images.
         options: as typed.
         console: the output.
 
     Raises:
-        UserError: the recipe is not of CLIP-ES, the weights are missing, or no picture has two labels and can be read.
+        UserError: the recipe is not of CLIP-ES, the weights are missing, or no image has two labels and can be read.
     """
-    from weaksam_cli.backbones.clip.checkpoint import load_clip
-    from weaksam_cli.cam.clip_es.ranking import CANDIDATES, choose_images, rank_on_pictures
+    from weaksam_cli.cam.clip_es.ranking import CANDIDATES, choose_images, rank_on_images
+    from weaksam_cli.models.clip.checkpoint import load_clip
 
     context = build_context(options, "cam", console)
     recipe = _clip_es_recipe(options, [f"templates={json.dumps([*(templates or CANDIDATES)])}"])
@@ -48,7 +48,7 @@ def rank_clip_templates(
     images = choose_images(labels, most)
     network = load_clip(context.weights.require(recipe.weights), device=context.torch_device())
     unread: list[str] = []
-    with console.progress("pictures", len(images), "images") as progress:
+    with console.progress("images", len(images), "images") as progress:
 
         def on_image(why: str | None) -> None:
             progress.advance(1)
@@ -56,12 +56,12 @@ def rank_clip_templates(
                 unread.append(why)
                 console.warn(f"left out: {why}")
 
-        ranked = rank_on_pictures(network, labels, images, recipe, on_image)
+        ranked = rank_on_images(network, labels, images, recipe, on_image)
     if len(unread) == len(images):
-        raise UserError("no picture with two labels can be read", where=str(labels.path))
+        raise UserError("no image with two labels can be read", where=str(labels.path))
     rows = [[item.template, f"{item.value:.4g}"] for item in ranked]
     seen = len(images) - len(unread)
-    title = f"{seen} pictures of {split} with two labels or more: choose the template of the lowest sharpness"
+    title = f"{seen} images of {split} with two labels or more: choose the template of the lowest sharpness"
     console.table(title, ["template", "sharpness"], rows)
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, size
+from weaksam_cli.engine.execution import available_cores
+from weaksam_cli.engine.profiles import Profile, profile_names, read_profile
+from weaksam_cli.engine.steps import Context
 from weaksam_cli.errors import UserError
-from weaksam_cli.execution import available_cores
-from weaksam_cli.pipeline import Context
-from weaksam_cli.profiles import Profile, profile_names, read_profile
 
 TRAINING_STAGES = ("wsod", "retrain")
 MINIMAL_DISK = 2_000_000_000

@@ -1,4 +1,4 @@
-"""`weaksam inspect FILE --image ID --draw OUT.png`: a picture with what an artifact says about it."""
+"""`weaksam inspect FILE --image ID --draw OUT.png`: an image with what an artifact says about it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from PIL import Image, ImageDraw
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.receipt import read_receipt
-from weaksam_cli.coco_results import read_annotations, read_results
+from weaksam_cli.artifacts.schemas import (
+    KINDS,
+    POINTS,
+    PROPOSALS,
+    ClassMaps,
+    cam_schema,
+    read_class_maps,
+    read_points,
+)
+from weaksam_cli.core.scales import fuse_scales
+from weaksam_cli.core.types import Detections, Points
+from weaksam_cli.data.detections import read_annotations, read_results
+from weaksam_cli.data.images import SUFFIXES, read_image
+from weaksam_cli.data.labels import Labels, read_labels
+from weaksam_cli.data.source import SOURCE_FILE, image_root, read_source
 from weaksam_cli.errors import UserError
-from weaksam_cli.formats import KINDS, POINTS, PROPOSALS, ClassMaps, cam_format, read_class_maps, read_points
-from weaksam_cli.images import SUFFIXES, read_image
-from weaksam_cli.labels import Labels, read_labels
-from weaksam_cli.maps.scales import fuse_scales
-from weaksam_cli.source import SOURCE_FILE, image_root, read_source
-from weaksam_cli.structures.types import Detections, Points
 
 _COLOURS = (
     "#e6194b",
@@ -35,7 +43,7 @@ _COLOURS = (
 _MOST_PROPOSALS = 25
 _MOST_DETECTIONS = 12
 _SHARE_OF_BEST = 0.5
-"""Detections are drawn down to this share of the best score of their class in the picture."""
+"""Detections are drawn down to this share of the best score of their class in the image."""
 _SHORTEST_SIDE = 320
 
 
@@ -44,15 +52,15 @@ def draw_artifact(
 ) -> None:
     """Write a PNG of one image of an artifact; `kinds` of maps and points are drawn.
 
-    The picture is looked for in the folder `images`, else where the receipt says that the pictures lay, else by the labels
+    The image is looked for in the folder `images`, else where the receipt says that the images lay, else by the labels
     of the run directory around the file.
 
     Raises:
-        UserError: the picture is not found, or the image is not in the artifact.
+        UserError: the image is not found, or the image is not in the artifact.
     """
     root = images or _noted_root(path)
     if path.suffix == ".h5" and root is not None:
-        canvas = _draw_hdf5(path, image_id, read_image(_find_picture(root, image_id, path)), kinds)
+        canvas = _draw_hdf5(path, image_id, read_image(_find_image(root, image_id, path)), kinds)
     else:
         canvas = _draw_in_run(path, image_id, kinds)
     try:
@@ -76,21 +84,21 @@ def _draw_in_run(path: Path, image_id: str, kinds: Sequence[str]) -> Image.Image
 
 
 def _noted_root(path: Path) -> Path | None:
-    """The folder of pictures in the receipt of an artifact that belongs to no dataset."""
+    """The folder of images in the receipt of an artifact that belongs to no dataset."""
     record = read_receipt(path)
     noted = record.identity.inputs.get("images") if record else None
     return None if noted is None else path.parent / noted.path
 
 
-def _find_picture(root: Path, image_id: str, path: Path) -> Path:
-    """The picture of a key, with its suffix added where the key has none."""
+def _find_image(root: Path, image_id: str, path: Path) -> Path:
+    """The image of a key, with its suffix added where the key has none."""
     for suffix in ("", *SUFFIXES):
         if (root / f"{image_id}{suffix}").is_file():
             return root / f"{image_id}{suffix}"
     raise UserError(
-        f"the picture {image_id!r} is not in {root}",
+        f"the image {image_id!r} is not in {root}",
         where=str(path),
-        remedy="Name the folder of the pictures with --images",
+        remedy="Name the folder of the images with --images",
     )
 
 
@@ -102,9 +110,9 @@ def _labels_of(path: Path) -> Labels:
             if split in source.splits:
                 return read_labels(folder / "labels" / f"{split}.json", image_root(folder, source))
     raise UserError(
-        "no run directory with this split around the file, so its pictures cannot be found",
+        "no run directory with this split around the file, so its images cannot be found",
         where=str(path),
-        remedy="Draw files where they lie, runs/<dataset>/<stage>/<split>.*, or name the pictures' folder with --images",
+        remedy="Draw files where they lie, runs/<dataset>/<stage>/<split>.*, or name the images' folder with --images",
     )
 
 
@@ -123,7 +131,7 @@ def _draw_hdf5(path: Path, image_id: str, pixels: NDArray[np.uint8], kinds: Sequ
             return _draw_points(pixels, found, artifact.table("class_names"))
         if kind == PROPOSALS.name:
             return _draw_proposals(pixels, artifact.rows(image_id, "boxes").astype(np.float32))
-        if kind == cam_format(0).name:
+        if kind == cam_schema(0).name:
             return _draw_maps(
                 pixels, read_class_maps(artifact, image_id), artifact.table("class_names"), kinds
             )
@@ -185,7 +193,7 @@ def _draw_detections(pixels: NDArray[np.uint8], found: Detections, names: Sequen
 
 
 def _least_score(best: Mapping[int, float], index: int) -> float:
-    """A class is drawn at all when its best detection reaches half of the picture's."""
+    """A class is drawn at all when its best detection reaches half of the image's."""
     top = max(best.values())
     return float(best[index] if best[index] >= _SHARE_OF_BEST * top else np.inf) * _SHARE_OF_BEST
 

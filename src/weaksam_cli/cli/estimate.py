@@ -1,4 +1,4 @@
-"""How long will it take? Measured on a picture of median size before the work starts, or read off the last run's shards."""
+"""How long will it take? Measured on an image of median size before the work starts, or read off the last run's shards."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 from weaksam_cli.artifacts.shards import ShardPlan
 from weaksam_cli.console import Console, duration, size
-from weaksam_cli.devices import release_memory
+from weaksam_cli.engine.devices import release_memory
+from weaksam_cli.engine.execution import AlreadyOpen, OpenedWork, limit_threads
+from weaksam_cli.engine.steps import Job, ShardedMaker
 from weaksam_cli.errors import ImageError
-from weaksam_cli.execution import AlreadyOpen, OpenedWork, limit_threads
-from weaksam_cli.pipeline import Job, ShardedMaker
 
 _ENOUGH = 3
 """With fewer images than this for each process the work is done almost as soon as it is measured."""
 _QUICK_SECONDS = 1.0
-"""A picture that takes less is measured twice: the first one also loads libraries."""
+"""An image that takes less is measured twice: the first one also loads libraries."""
 _CANDIDATES = 3
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.schemas import PROPOSALS
 from weaksam_cli.console import Console, size
+from weaksam_cli.data.labels import Labels, read_labels
+from weaksam_cli.engine.recipes import suggestion
+from weaksam_cli.engine.runs import RunDirectory
+from weaksam_cli.engine.steps import Context, make_product
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.exporting import EXPORT_FORMATS, Exported, export_proposals
 from weaksam_cli.exchange.importing import IMPORT_FORMATS, Imported, ImportStage, import_product
 from weaksam_cli.exchange.portable_pickle import pickle_bytes
-from weaksam_cli.formats import PROPOSALS
-from weaksam_cli.labels import Labels, read_labels
-from weaksam_cli.pipeline import Context, make_product
-from weaksam_cli.recipes import suggestion
-from weaksam_cli.runs import RunDirectory
-from weaksam_cli.weights import WeightsFinder
+from weaksam_cli.models.weights.finder import WeightsFinder
 
 _CONVENTIONS = {
     "detectron2": "pixel edges, float32",
@@ -111,7 +111,7 @@ def import_file(
 def _tell_import(imported: Imported, labels: Labels, console: Console) -> None:
     for line in imported.remarks.lines(labels.path.name):
         console.warn(line)
-    what = "points" if imported.form.name.endswith("points") else "boxes"
+    what = "points" if imported.schema.name.endswith("points") else "boxes"
     console.info(
         f"{imported.count} {what} of {len(imported.rows)} images",
         images=len(imported.rows),

@@ -23,7 +23,7 @@ _CONSTANT = {"image_ids", "offsets", "failed_ids", "failed_reasons"}
 def inspect_file(
     path: Path, image: str | None, draw: Path | None, console: Console, images: Path | None = None
 ) -> None:
-    """Describe an artifact, or the rows of one image in it; `images` is where `draw` looks for its pictures.
+    """Describe an artifact, or the rows of one image in it; `images` is where `draw` looks for its images.
 
     Raises:
         UserError: not an artifact, damaged, or without that image.
@@ -50,7 +50,7 @@ def inspect_file(
         draw_artifact(path, image, draw, images=images)
         console.result(f"drawn: {draw}", drawn=str(draw))
     elif image is not None and path.suffix == ".h5":
-        console.info(f"see it on the picture: weaksam inspect {path} --image {image} --draw {image}.png")
+        console.info(f"see it on the image: weaksam inspect {path} --image {image} --draw {image}.png")
 
 
 def _receipt_lines(path: Path, record: Receipt | None) -> list[str]:
@@ -178,6 +178,6 @@ def _safetensors_shapes(path: Path) -> dict[str, Sequence[int]]:
 
 def _checkpoint_shapes(path: Path) -> dict[str, Sequence[int]]:
     """Of a network of `weaksam cam --fit`, or of a published one; nothing in the file is executed."""
-    from weaksam_cli.backbones.vit.checkpoint import read_checkpoint
+    from weaksam_cli.models.vit.checkpoint import read_checkpoint
 
     return {name: tuple(value.shape) for name, value in read_checkpoint(path).tensors.items()}

@@ -16,8 +16,8 @@ from weaksam_cli.console import Console, Mode
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from weaksam_cli.pipeline import Context
-    from weaksam_cli.settings import FileSettings
+    from weaksam_cli.cli.settings import FileSettings
+    from weaksam_cli.engine.steps import Context
 
 _RUN, _WORK, _SPEAK = "Which run", "How it runs", "How it speaks"
 
@@ -203,7 +203,7 @@ def taking(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 def read_file_settings() -> FileSettings:
     """`weaksam.toml` of the working folder."""
-    from weaksam_cli.settings import read_settings
+    from weaksam_cli.cli.settings import read_settings
 
     return read_settings(Path())
 
@@ -214,13 +214,13 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     Raises:
         UserError: for values that cannot be.
     """
-    from weaksam_cli.agenda import Share
     from weaksam_cli.artifacts.fsops import FileOps
-    from weaksam_cli.execution import available_cores
-    from weaksam_cli.pipeline import Context
-    from weaksam_cli.runs import RunDirectory
-    from weaksam_cli.settings import resolve_dataset
-    from weaksam_cli.weights import WeightsFinder, default_folders
+    from weaksam_cli.cli.settings import resolve_dataset
+    from weaksam_cli.engine.agenda import Share
+    from weaksam_cli.engine.execution import available_cores
+    from weaksam_cli.engine.runs import RunDirectory
+    from weaksam_cli.engine.steps import Context
+    from weaksam_cli.models.weights.finder import WeightsFinder, default_folders
 
     environment = dict(os.environ)
     settings = read_file_settings()
@@ -261,7 +261,7 @@ def _variant_name(name: str) -> str:
 
 
 def _given_inputs(texts: tuple[str, ...]) -> dict[str, Path]:
-    from weaksam_cli.runs import SPLIT_ARTIFACTS
+    from weaksam_cli.engine.runs import SPLIT_ARTIFACTS
 
     given = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""`weaksam propose IMAGES -o FILE`: proposals for any pictures, without a dataset."""
+"""`weaksam propose IMAGES -o FILE`: proposals for any images, without a dataset."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from weaksam_cli.agenda import UnfinishedError
 from weaksam_cli.artifacts import digest, open_artifact
 from weaksam_cli.artifacts.receipt import Receipt, read_receipt, write_receipt
+from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cli.estimate import announce
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.cli.run import describe_recipe
 from weaksam_cli.console import Console, duration
-from weaksam_cli.datasets.paths import first_few
-from weaksam_cli.errors import UserError
-from weaksam_cli.formats import POINTS, PROPOSALS
-from weaksam_cli.pipeline import (
+from weaksam_cli.data.paths import first_few
+from weaksam_cli.engine.agenda import UnfinishedError
+from weaksam_cli.engine.profiles import AUTO, read_profile
+from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
+from weaksam_cli.engine.registry import load_stage
+from weaksam_cli.engine.runs import RunDirectory
+from weaksam_cli.engine.steps import (
     Context,
     Job,
     Product,
@@ -28,7 +31,7 @@ from weaksam_cli.pipeline import (
     make_product,
     preview,
 )
-from weaksam_cli.profiles import AUTO, read_profile
+from weaksam_cli.errors import UserError
 from weaksam_cli.propose.clues import Clues, match_clues
 from weaksam_cli.propose.folder import (
     DATASET,
@@ -42,9 +45,6 @@ from weaksam_cli.propose.folder import (
 )
 from weaksam_cli.propose.listing import Listing, list_images
 from weaksam_cli.propose.recipe import SelectiveSearchRecipe
-from weaksam_cli.recipes import LoadedRecipe, load_recipe
-from weaksam_cli.registry import load_stage
-from weaksam_cli.runs import RunDirectory
 
 _BEST_FIRST = ("sam-vit-h", "sam-vit-l", "sam-vit-b")
 _WITHOUT_WEIGHTS = "region-tree"
@@ -56,15 +56,15 @@ _FOR_DATASETS = ("dataset", "split", "run_dir", "variant")
 def propose_folder(
     images: Path | None, output: Path | None, options: CommonOptions, console: Console
 ) -> None:
-    """List the pictures, choose a recipe, say how long it will take, and make the proposals that are not fresh.
+    """List the images, choose a recipe, say how long it will take, and make the proposals that are not fresh.
 
     Raises:
-        UserError: options that do not go together, no picture, a target that holds something else.
+        UserError: options that do not go together, no image, a target that holds something else.
         IncompleteError: images failed and `--strict` was given; the artifact is written all the same.
     """
     if images is None:
         raise UserError(
-            "which pictures? -o belongs to a folder of pictures",
+            "which images? -o belongs to a folder of images",
             where=f"-o {output}",
             remedy="Give them: weaksam propose IMAGES -o FILE.h5; a dataset's proposals lie in its run directory",
         )
@@ -114,7 +114,7 @@ def _propose(
 
 
 def _renew_place(record: Receipt, product: Product, context: Context) -> None:
-    """The pictures of a fresh artifact were moved: note where they lie now, for `inspect --draw`."""
+    """The images of a fresh artifact were moved: note where they lie now, for `inspect --draw`."""
     noted, now = record.identity.inputs[IMAGES_INPUT], product.digests[IMAGES_INPUT]
     if noted.path != now.path:
         identity = record.identity.model_copy(
@@ -128,7 +128,7 @@ def _refuse_dataset_options(options: CommonOptions) -> None:
     if given:
         name = given[0].replace("_", "-")
         raise UserError(
-            "is about a dataset's run, IMAGES are pictures without one",
+            "is about a dataset's run, IMAGES are images without one",
             where=f"--{name}",
             remedy=f"Leave out --{name} and name the file with -o, or leave out IMAGES",
         )
@@ -139,7 +139,7 @@ def _target(output: Path | None, listing: Listing) -> Path:
     target = Path(f"{listing.name}-proposals.h5") if output is None else output
     if target.suffix != ".h5":
         raise UserError(
-            f"proposals are written as HDF5, met a name ending in {target.suffix or 'nothing'!r}",
+            f"proposals are written as HDF5, got a name ending in {target.suffix or 'nothing'!r}",
             where=f"-o {target}",
             remedy=f"Give a name like {target.stem or 'proposals'}.h5",
         )
@@ -192,13 +192,13 @@ def _warn_of_duplicates(listing: Listing, images: Path, console: Console) -> Non
     if listing.duplicates:
         names = first_few(dict.fromkeys(listing.duplicates))
         console.warn(
-            f"{images}: {len(listing.duplicates)} lines repeat a picture and are passed over: {names}",
+            f"{images}: {len(listing.duplicates)} lines repeat an image and are passed over: {names}",
             duplicates=len(listing.duplicates),
         )
 
 
 def _check_target(target: Path, listing: Listing, seen: Mapping[str, SeenFile], context: Context) -> None:
-    """A file that this command did not make, or made of other pictures, is replaced only when the user says so.
+    """A file that this command did not make, or made of other images, is replaced only when the user says so.
 
     Raises:
         UserError: such a file is in the way.
@@ -220,7 +220,7 @@ def _check_target(target: Path, listing: Listing, seen: Mapping[str, SeenFile], 
     place = place_of(listing.root, target.parent)
     if images is not None and images.path != place and images.sha256 != digest_of_all(seen):
         raise UserError(
-            f"holds the proposals of other pictures, those of {images.path!r}",
+            f"holds the proposals of other images, those of {images.path!r}",
             where=str(target),
             remedy="Give another name with -o, or --overwrite to replace it",
         )

@@ -12,12 +12,12 @@ import yaml
 from weaksam_cli.cli.cam_fit import without_weights
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.console import Console
+from weaksam_cli.data.source import read_source
+from weaksam_cli.engine.profiles import Profile, choose_profile
+from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe, suggestion
+from weaksam_cli.engine.registry import load_stage
+from weaksam_cli.engine.steps import Context, Stage, preview, run_stage
 from weaksam_cli.errors import UserError
-from weaksam_cli.pipeline import Context, Stage, preview, run_stage
-from weaksam_cli.profiles import Profile, choose_profile
-from weaksam_cli.recipes import LoadedRecipe, load_recipe, suggestion
-from weaksam_cli.registry import load_stage
-from weaksam_cli.source import read_source
 
 PIPELINE = ("cam", "prompt", "propose", "wsod", "pgt", "retrain", "eval")
 

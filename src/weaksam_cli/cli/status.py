@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weaksam_cli.artifacts.freshness import State
 from weaksam_cli.artifacts.receipt import RECEIPT_SUFFIX, Receipt, read_receipt
 from weaksam_cli.artifacts.shards import shards_root
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, duration
+from weaksam_cli.engine.freshness import State
+from weaksam_cli.engine.runs import FOLDERS, SPLIT_ARTIFACTS
+from weaksam_cli.engine.steps import Context
 from weaksam_cli.errors import UserError
-from weaksam_cli.pipeline import Context
-from weaksam_cli.runs import FOLDERS, SPLIT_ARTIFACTS
 
 
 def show_status(options: CommonOptions, console: Console) -> None:

@@ -16,11 +16,11 @@ from weaksam_cli.cli import options as opt
 from weaksam_cli.cli.guard import guarded
 from weaksam_cli.console import Console, Mode, format_table, size
 from weaksam_cli.errors import ExitCode, UserError
-from weaksam_cli.weights import WeightsFinder, default_folders, download_folder
+from weaksam_cli.models.weights.finder import WeightsFinder, default_folders, download_folder
 
 if TYPE_CHECKING:
-    from weaksam_cli.weights_catalogue import Catalogue, Needs, WeightsFile
-    from weaksam_cli.weights_check import Verdict
+    from weaksam_cli.models.weights.catalogue import Catalogue, Needs, WeightsFile
+    from weaksam_cli.models.weights.check import Verdict
 
 weights_app = typer.Typer(
     help="Published weights: what the recipes need, what is here; check and fetch files.",
@@ -119,7 +119,7 @@ def show_list(finder: WeightsFinder, console: Console) -> None:
     Raises:
         UserError: when the catalogue or a recipe is not readable.
     """
-    from weaksam_cli.weights_catalogue import read_catalogue, read_needs
+    from weaksam_cli.models.weights.catalogue import read_catalogue, read_needs
 
     files, needs = read_catalogue().files, read_needs()
     found: Found = {item.name: finder.find(item.name) for item in files}
@@ -203,8 +203,8 @@ def _wrapped(text: str, columns: int, indent: str = "") -> str:
 # ---------------------------------------------------------------- verify
 def verify_files(texts: Sequence[str], finder: WeightsFinder, console: Console) -> ExitCode:
     """Check files, all that are found when none is named, and print a row for each and a line for each fault."""
-    from weaksam_cli.weights_catalogue import read_catalogue, read_needs
-    from weaksam_cli.weights_check import byte_progress, check_file
+    from weaksam_cli.models.weights.catalogue import read_catalogue, read_needs
+    from weaksam_cli.models.weights.check import byte_progress, check_file
 
     catalogue = read_catalogue()
     targets, faults = _targets(texts, catalogue, read_needs(), finder)
@@ -222,7 +222,7 @@ def _targets(
     texts: Sequence[str], catalogue: Catalogue, needs: Needs, finder: WeightsFinder
 ) -> tuple[list[tuple[Path, WeightsFile | None]], list[UserError]]:
     """The files to check, each with what it should be, and what was named in vain."""
-    from weaksam_cli.weights_catalogue import select
+    from weaksam_cli.models.weights.catalogue import select
 
     if not texts:
         found = [(finder.find(item.name), item) for item in catalogue.files]
@@ -242,7 +242,7 @@ def _targets(
 
 
 def _print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
-    from weaksam_cli.weights_check import FileState
+    from weaksam_cli.models.weights.check import FileState
 
     if console.mode is Mode.JSON:
         for verdict in verdicts:
@@ -285,7 +285,7 @@ def fetch_files(
     Raises:
         UserError: for a name that means nothing; nothing is downloaded then.
     """
-    from weaksam_cli.weights_catalogue import read_catalogue, read_needs, select
+    from weaksam_cli.models.weights.catalogue import read_catalogue, read_needs, select
 
     catalogue, needs = read_catalogue(), read_needs()
     wanted = {item.name: item for text in texts for item in select(catalogue, needs, text)}
@@ -302,7 +302,7 @@ def _fetch_one(
     item: WeightsFile, found: Path | None, folder: Path, console: Console, *, unverified: bool
 ) -> None:
     from weaksam_cli.artifacts import digest
-    from weaksam_cli.weights_download import fetch_file
+    from weaksam_cli.models.weights.download import fetch_file
 
     if found is not None:
         if _state(item, found) == "wrong size":

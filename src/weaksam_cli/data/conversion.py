@@ -8,8 +8,7 @@ from pathlib import Path
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.receipt import Failure
-from weaksam_cli.datasets.types import DatasetSplit, ImageRecord
-from weaksam_cli.labels import (
+from weaksam_cli.data.labels import (
     LABELS_FORMAT,
     LABELS_VERSION,
     Category,
@@ -17,6 +16,7 @@ from weaksam_cli.labels import (
     LabelsFile,
     LabelsInfo,
 )
+from weaksam_cli.data.types import DatasetSplit, ImageRecord
 
 
 def common_root(splits: Sequence[DatasetSplit]) -> Path:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 Role = Literal["train", "test"]
 
@@ -18,7 +18,7 @@ class ReadRecipe(RecipeModel):
         splits: split -> role; null reads what the dataset offers.
         difficult: whether objects marked difficult (COCO: crowds) give their class to the labels of the image.
         classes: the allowed classes in their order; null takes them from the dataset.
-        max_pixels: larger pictures are listed as failed.
+        max_pixels: larger images are listed as failed.
     """
 
     splits: dict[str, Role] | None = None
@@ -55,7 +55,7 @@ class FolderRecipe(ReadRecipe):
     """A folder a class, or a CSV `image,label;label`.
 
     Attributes:
-        test_share: share of the pictures put into a split `test` by a hash of their key.
+        test_share: share of the images put into a split `test` by a hash of their key.
     """
 
     method: Literal["folder"] = "folder"
@@ -63,10 +63,10 @@ class FolderRecipe(ReadRecipe):
 
 
 class DemoRecipe(RecipeModel):
-    """Pictures made by the program; deterministic from `--seed`.
+    """Images made by the program; deterministic from `--seed`.
 
     Attributes:
-        trainval, test: how many pictures.
+        trainval, test: how many images.
         difficult: as for VOC.
     """
 

@@ -12,18 +12,18 @@ from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.data.conversion import common_root, labels_file
+from weaksam_cli.data.image_labels import detect_layout, read_labels
+from weaksam_cli.data.labels import LABELS_FORMAT, LABELS_VERSION, LabelsFile, labels_bytes
 from weaksam_cli.data.recipe import CocoRecipe, DataRecipe, DemoRecipe, FolderRecipe, VocRecipe
-from weaksam_cli.datasets.labels import detect_layout, read_labels
-from weaksam_cli.datasets.types import DatasetSplit, Layout, ReadOptions
+from weaksam_cli.data.source import Source, write_source
+from weaksam_cli.data.types import DatasetSplit, Layout, ReadOptions
+from weaksam_cli.engine.recipes import RecipeModel, suggestion
+from weaksam_cli.engine.steps import Context, Job, Product, make_product
 from weaksam_cli.errors import UserError
-from weaksam_cli.labels import LABELS_FORMAT, LABELS_VERSION, LabelsFile, labels_bytes
-from weaksam_cli.pipeline import Context, Job, Product, make_product
-from weaksam_cli.recipes import RecipeModel, suggestion
-from weaksam_cli.source import Source, write_source
 
 LAYOUTS = ("voc", "coco", "folder", "demo")
 DEMO = "demo"
-DEMO_FOLDER = "pictures"
+DEMO_FOLDER = "images"
 
 
 def choose_layout(source: str, given: str | None) -> str:
@@ -45,7 +45,7 @@ def choose_layout(source: str, given: str | None) -> str:
 
 @dataclass(frozen=True)
 class DataStage:
-    """Reads the dataset at `source`; `images` is the folder of its pictures where that has to be said."""
+    """Reads the dataset at `source`; `images` is the folder of its images where that has to be said."""
 
     source: str = DEMO
     images: Path | None = None
@@ -84,9 +84,9 @@ class DataStage:
     def _place(self, recipe: DataRecipe, context: Context) -> tuple[Path, Layout]:
         if not isinstance(recipe, DemoRecipe):
             return Path(self.source).absolute(), recipe.method
-        from weaksam_cli.data.demo import make_demo_pictures
+        from weaksam_cli.data.demo.dataset import make_demo_images
 
-        return make_demo_pictures(recipe, context, DEMO_FOLDER), "voc"
+        return make_demo_images(recipe, context, DEMO_FOLDER), "voc"
 
     def _options(self, recipe: DataRecipe) -> ReadOptions:
         if isinstance(recipe, DemoRecipe):

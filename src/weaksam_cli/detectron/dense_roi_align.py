@@ -1,7 +1,7 @@
 """RoIAlign as two small matrix products for each RoI, for processors.
 
 Bilinear samples on a regular grid, averaged over each bin, are a product of a weight for the row and a weight for the
-column: `out = A_y F A_x^T`. On the small maps of small pictures that is several times faster than torchvision's
+column: `out = A_y F A_x^T`. On the small maps of small images that is several times faster than torchvision's
 operator, above all backwards, and its sums have a fixed order. Values equal torchvision's aligned RoIAlign up to rounding.
 """
 
@@ -34,7 +34,7 @@ class DenseRoiAlign(nn.Module):
 
     Args:
         bins: height and width of the output.
-        scale: cells of the map for each pixel of the picture.
+        scale: cells of the map for each pixel of the image.
         samples: samples for each bin and axis.
     """
 
@@ -43,7 +43,7 @@ class DenseRoiAlign(nn.Module):
         self.bins, self.scale, self.samples = bins, scale, samples
 
     def forward(self, maps: Tensor, rois: Tensor) -> Tensor:
-        """Pooled features (R, c, bins, bins) of maps (n, c, h, w) and RoIs (R, 5): picture, x1, y1, x2, y2 in pixels."""
+        """Pooled features (R, c, bins, bins) of maps (n, c, h, w) and RoIs (R, 5): image, x1, y1, x2, y2 in pixels."""
         pooled = maps.new_zeros(len(rois), maps.shape[1], self.bins, self.bins)
         for index in range(len(maps)):
             members = torch.nonzero(rois[:, 0] == index).flatten()
@@ -70,7 +70,7 @@ class RoiAverage(nn.Module):
         self.scale, self.samples = scale, samples
 
     def forward(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
-        """Averages (R, c) for boxes (R_i, 4) in pixels, one tensor for each picture."""
+        """Averages (R, c) for boxes (R_i, 4) in pixels, one tensor for each image."""
         parts = []
         for features, own in zip(maps, boxes, strict=True):
             channels, height, width = features.shape

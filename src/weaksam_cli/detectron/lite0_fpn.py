@@ -143,7 +143,7 @@ def load_network(weights: str) -> nn.Module:
     Raises:
         UserError: when the file is missing or is not the published one.
     """
-    from weaksam_cli.backbones.lite0 import Lite0, load_lite0
+    from weaksam_cli.models.lite0 import Lite0, load_lite0
 
     if weights == "random":
         return Lite0().network
@@ -187,7 +187,7 @@ class Lite0Pyramid(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Pictures are padded to a multiple of this."""
+        """Images are padded to a multiple of this."""
         return int(self.pyramid.size_divisibility)
 
     def output_shape(self) -> dict[str, ShapeSpec]:

@@ -1,4 +1,4 @@
-"""Resizing pictures as detectron2 does; it needs no detectron2."""
+"""Resizing images as detectron2 does; it needs no detectron2."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def resized_shape(height: int, width: int, short_side: int, max_size: int) -> tu
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) at `height` x `width`, bilinear with antialiasing as detectron2 resizes."""
+    """The image (H, W, 3) at `height` x `width`, bilinear with antialiasing as detectron2 resizes."""
     from PIL import Image
 
     if image.shape[:2] == (height, width):

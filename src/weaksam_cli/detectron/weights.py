@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from weaksam_cli.detectron.checkpoint import load_tensors
 from weaksam_cli.errors import UserError
+from weaksam_cli.training.checkpoint import load_tensors
 
 _PREFIX = "bottom_up."
 _ALLOWED_CLASSES = {"OrderedDict": OrderedDict, "ndarray": np.ndarray, "dtype": np.dtype}

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale
+from weaksam_cli.core.types import Detections
 from weaksam_cli.eval.class_maps import ClassMaps
-from weaksam_cli.structures.boxes import FloatArray, as_boxes, clip, scale
-from weaksam_cli.structures.types import Detections
 
 RING_FACTOR = 1.8
 """Sides of the surroundings over those of the box; ContextLocNet's context region uses the same."""
@@ -18,14 +18,14 @@ SMALLEST_AREA = 1e-6
 Float64Array = NDArray[np.float64]
 
 
-def whole_picture_detections(
+def whole_image_detections(
     sizes: Mapping[str, tuple[int, int]], classes: Mapping[str, Sequence[int]]
 ) -> dict[str, Detections]:
-    """The whole picture as the box of every image-level label.
+    """The whole image as the box of every image-level label.
 
     Args:
-        sizes: picture key to height and width.
-        classes: picture key to the classes of its label.
+        sizes: image key to height and width.
+        classes: image key to the classes of its label.
     """
     answer = {}
     for key, labels in classes.items():
@@ -41,38 +41,38 @@ def whole_picture_detections(
 def best_contrast_detections(
     proposals: Mapping[str, FloatArray], maps: Mapping[str, ClassMaps], *, ring_factor: float = RING_FACTOR
 ) -> dict[str, Detections]:
-    """The proposal with the best contrast of the class map, for every class of every picture with maps.
+    """The proposal with the best contrast of the class map, for every class of every image with maps.
 
     Args:
-        proposals: picture key to boxes float32 (n, 4), xyxy pixel edges.
-        maps: picture key to the maps of the classes of its label.
+        proposals: image key to boxes float32 (n, 4), xyxy pixel edges.
+        maps: image key to the maps of the classes of its label.
         ring_factor: see `contrast`.
 
     Returns:
-        Picture key to one detection a class, its score the contrast; none where there is no proposal with an area.
+        Image key to one detection a class, its score the contrast; none where there is no proposal with an area.
     """
     answer = {}
-    for key, picture in maps.items():
+    for key, image in maps.items():
         boxes = proposals.get(key, as_boxes([]))
-        if len(boxes) == 0 or len(picture.class_index) == 0:
+        if len(boxes) == 0 or len(image.class_index) == 0:
             answer[key] = Detections.empty()
             continue
-        values = contrast(boxes, picture, ring_factor=ring_factor)
+        values = contrast(boxes, image, ring_factor=ring_factor)
         best = values.argmax(axis=1)
-        found = Detections(boxes[best], picture.class_index, values.max(axis=1).astype(np.float32))
+        found = Detections(boxes[best], image.class_index, values.max(axis=1).astype(np.float32))
         answer[key] = found.take(np.isfinite(found.scores))
     return answer
 
 
-def contrast(boxes: FloatArray, picture: ClassMaps, *, ring_factor: float = RING_FACTOR) -> Float64Array:
+def contrast(boxes: FloatArray, image: ClassMaps, *, ring_factor: float = RING_FACTOR) -> Float64Array:
     """Mean of every map inside every box minus its mean in the ring around the box.
 
-    The ring is the box with its sides enlarged by `ring_factor` about its centre, cut to the picture, without the
-    box. A box without a ring, such as the whole picture, has the contrast 0; one without an area minus infinity.
+    The ring is the box with its sides enlarged by `ring_factor` about its centre, cut to the image, without the
+    box. A box without a ring, such as the whole image, has the contrast 0; one without an area minus infinity.
 
     Args:
-        boxes: float32 (n, 4), xyxy pixel edges of the picture.
-        picture: maps (k, h, w).
+        boxes: float32 (n, 4), xyxy pixel edges of the image.
+        image: maps (k, h, w).
         ring_factor: above 1.
 
     Returns:
@@ -83,13 +83,13 @@ def contrast(boxes: FloatArray, picture: ClassMaps, *, ring_factor: float = RING
     """
     if ring_factor <= 1:
         raise ValueError(f"ring_factor: expected more than 1, met {ring_factor}")
-    height, width = picture.maps.shape[1:]
-    inner = clip(boxes, picture.height, picture.width)
+    height, width = image.maps.shape[1:]
+    inner = clip(boxes, image.height, image.width)
     centre = (inner[:, :2] + inner[:, 2:]) / 2
     reach = (inner[:, 2:] - inner[:, :2]) / 2 * np.float32(ring_factor)
-    outer = clip(np.concatenate([centre - reach, centre + reach], axis=1), picture.height, picture.width)
-    factors = (width / picture.width, height / picture.height)
-    integral = integral_images(picture.maps)
+    outer = clip(np.concatenate([centre - reach, centre + reach], axis=1), image.height, image.width)
+    factors = (width / image.width, height / image.height)
+    integral = integral_images(image.maps)
     inside, inside_area = box_sums(integral, scale(inner, *factors))
     enlarged, enlarged_area = box_sums(integral, scale(outer, *factors))
     ring_area = enlarged_area - inside_area

@@ -1,4 +1,4 @@
-"""Class activation maps of one picture as the evaluation reads them."""
+"""Class activation maps of one image as the evaluation reads them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """Maps of the classes of one picture, at any resolution.
+    """Maps of the classes of one image, at any resolution.
 
-    Every value stands for the rectangle of the picture that its cell covers.
+    Every value stands for the rectangle of the image that its cell covers.
 
     Attributes:
         class_index: int32 (k,), index into the dataset's class names.
         maps: float32 (k, h, w).
-        height: rows of the picture.
-        width: columns of the picture.
+        height: rows of the image.
+        width: columns of the image.
     """
 
     class_index: NDArray[np.int32]
@@ -33,5 +33,5 @@ class ClassMaps:
             )
         if min(self.height, self.width, *self.maps.shape[1:]) < 1:
             raise ValueError(
-                f"maps: expected at least one pixel, met {self.maps.shape} of a picture {self.height} x {self.width}"
+                f"maps: expected at least one pixel, met {self.maps.shape} of an image {self.height} x {self.width}"
             )

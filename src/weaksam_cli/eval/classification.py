@@ -23,20 +23,20 @@ def classification_ap(
     *,
     metric: Metric = "non-interpolated",
 ) -> PerClass:
-    """Average precision of every class over the pictures.
+    """Average precision of every class over the images.
 
     Args:
-        labels: picture key to bool (classes,).
-        scores: picture key to float (classes,); every picture of `labels` needs them.
+        labels: image key to bool (classes,).
+        scores: image key to float (classes,); every image of `labels` needs them.
         class_names: names of the classes.
         metric: `non-interpolated` is scikit-learn's `average_precision_score`; `11point` is VOC07's.
 
     Returns:
-        Average precision, NaN for a class without positive pictures; the support is the number of positive ones.
+        Average precision, NaN for a class without positive images; the support is the number of positive ones.
 
     Raises:
-        UserError: for scores of a picture without a label.
-        ValueError: for a picture without scores, other numbers of classes, or NaN.
+        UserError: for scores of an image without a label.
+        ValueError: for an image without scores, other numbers of classes, or NaN.
     """
     n_classes = len(class_names)
     missing = np.full(n_classes, np.nan)
@@ -45,7 +45,7 @@ def classification_ap(
     table = np.reshape([*ordered], (len(labels), n_classes)).astype(np.float64)
     if np.isnan(table).any():
         key = list(labels)[int(np.isnan(table).any(axis=1).argmax())]
-        raise ValueError(f"scores: expected a number for every class of {key!r}, met NaN or no scores")
+        raise ValueError(f"scores: expected a number for every class of {key!r}, got NaN or no scores")
     values = [_average_precision(truth[:, c], table[:, c], metric) for c in range(n_classes)]
     return PerClass.of(class_names, values, truth.sum(axis=0))
 
@@ -55,7 +55,7 @@ def _average_precision(positive: NDArray[np.bool_], scores: Float64Array, metric
         return float("nan")
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
-    # Pictures of equal score enter together, so that their order does not matter.
+    # Images of equal score enter together, so that their order does not matter.
     last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     true = np.cumsum(positive[order])[last]
     precision, recall = true / (last + 1), true / positive.sum()

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import area, xyxy_to_xywh
+from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.matching import in_order
-from weaksam_cli.structures.boxes import area, xyxy_to_xywh
-from weaksam_cli.structures.types import Detections, GroundTruth
 
 Kind = Literal["bbox", "segm"]
 CocoJson = Mapping[str, Any]
@@ -53,10 +53,10 @@ def coco_ap(
         dataset: COCO ground truth as loaded from JSON: `images`, `categories`, `annotations`.
         results: COCO results as loaded from JSON; none at all gives zeros.
         kind: compare boxes (`bbox`) or masks (`segm`, RLE).
-        max_detections: detections of a picture and class that count.
+        max_detections: detections of an image and class that count.
 
     Raises:
-        UserError: for results of a picture that the ground truth does not hold, or without the field for `kind`.
+        UserError: for results of an image that the ground truth does not hold, or without the field for `kind`.
     """
     precision = _precision(dataset, results, kind, None, max_detections)
     categories = sorted(dataset["categories"], key=lambda item: item["id"])
@@ -101,7 +101,7 @@ def coco_ap_at(
 def coco_dataset(
     ground_truth: Mapping[str, GroundTruth], class_names: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Ground truth as a COCO dataset, and COCO's number of every picture; difficult objects become crowds."""
+    """Ground truth as a COCO dataset, and COCO's number of every image; difficult objects become crowds."""
     numbers = {key: number for number, key in enumerate(ground_truth, start=1)}
     annotations = [
         {
@@ -134,7 +134,7 @@ def coco_results(
     """Detections as COCO results for a dataset of `coco_dataset`.
 
     Raises:
-        UserError: for detections of a picture without a number.
+        UserError: for detections of an image without a number.
     """
     ordered = in_order(image_numbers, detections, Detections.empty(), name="detections")
     return [
@@ -150,7 +150,7 @@ def load_quietly(dataset: CocoJson, results: Sequence[Mapping[str, Any]], kind: 
     """Ground truth and results as two pycocotools `COCO` objects; what the caller gave stays unchanged.
 
     Raises:
-        UserError: for results of a picture that the ground truth does not hold, or without the field for `kind`.
+        UserError: for results of an image that the ground truth does not hold, or without the field for `kind`.
     """
     from pycocotools.coco import COCO
 

@@ -1,4 +1,4 @@
-"""CorLoc: how often the best box of a class that is in the picture lies on an object of it (spec 07 §2)."""
+"""CorLoc: how often the best box of a class that is in the image lies on an object of it (spec 07 §2)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.eval.conventions import DETECTRON2_TEXT, MIST_CORLOC, Convention
 from weaksam_cli.eval.matching import best_overlaps, check_classes, detection_rows, ground_truth_rows
 from weaksam_cli.eval.results import PerClass
-from weaksam_cli.structures.types import Detections, GroundTruth
 
 
 @dataclass(frozen=True)
 class CorlocProtocol:
-    """How boxes are compared and which pictures count.
+    """How boxes are compared and which images count.
 
     Attributes:
         convention: how boxes are read and compared.
-        count_difficult_only: whether a picture counts whose objects of the class are all difficult.
+        count_difficult_only: whether an image counts whose objects of the class are all difficult.
     """
 
     convention: Convention
@@ -42,22 +42,22 @@ def corloc(
     protocol: CorlocProtocol = CORLOC_PROTOCOLS["weaksam"],
     threshold: float = 0.5,
 ) -> PerClass:
-    """Share of the pictures with a class whose best-scored box of it overlaps one of its objects enough.
+    """Share of the images with a class whose best-scored box of it overlaps one of its objects enough.
 
     Of equal scores the first wins. Any object of the class may be hit, a difficult one as well.
 
     Args:
-        ground_truth: picture key to objects.
-        detections: picture key to detections; a missing picture has none.
+        ground_truth: image key to objects.
+        detections: image key to detections; a missing image has none.
         class_names: names of the classes, in the order of the class indexes.
         protocol: see `CORLOC_PROTOCOLS`.
         threshold: IoU that must be exceeded.
 
     Returns:
-        CorLoc of every class; the support is the number of pictures that count.
+        CorLoc of every class; the support is the number of images that count.
 
     Raises:
-        UserError: for detections of a picture that the ground truth does not hold.
+        UserError: for detections of an image that the ground truth does not hold.
         ValueError: for classes outside `class_names`.
     """
     n_classes, convention = len(class_names), protocol.convention

@@ -1,4 +1,4 @@
-"""How alike the proposals of a picture look to a network: cosines of their RoI-pooled features (spec 07 §6, Fig. 1)."""
+"""How alike the proposals of an image look to a network: cosines of their RoI-pooled features (spec 07 §6, Fig. 1)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cosine_matrix(features: NDArray[np.floating]) -> FloatArray:
     if features.ndim != 2:
         raise ValueError(f"features: expected shape (n, d), met {features.shape}")
     if not np.isfinite(features).all():
-        raise ValueError("features: expected finite values, met NaN or infinity")
+        raise ValueError("features: expected finite values, got NaN or infinity")
     # Dividing by the largest value first keeps the squares of very large and very small vectors in range.
     largest = np.abs(features).max(axis=1, keepdims=True, initial=0)
     scaled = np.divide(features, largest, out=np.zeros(features.shape, np.float32), where=largest > 0)
@@ -53,9 +53,9 @@ def mean_off_diagonal(matrix: NDArray[np.floating]) -> float:
 
 
 def sample_rows(count: int, most: int, seed: int, key: str) -> IntArray:
-    """Which of `count` rows of the picture `key` are taken: all, or `most` at random without repetition, ascending.
+    """Which of `count` rows of the image `key` are taken: all, or `most` at random without repetition, ascending.
 
-    The same numbers, seed and key give the same rows wherever and in whatever order pictures are done.
+    The same numbers, seed and key give the same rows wherever and in whatever order images are done.
 
     Raises:
         ValueError: for a negative number.

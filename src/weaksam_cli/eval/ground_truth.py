@@ -8,12 +8,12 @@ from typing import cast
 
 import numpy as np
 
-from weaksam_cli.datasets.ground_truth import read_ground_truth
-from weaksam_cli.datasets.types import Layout, ReadOptions
+from weaksam_cli.core.types import GroundTruth
+from weaksam_cli.data.ground_truth import read_ground_truth
+from weaksam_cli.data.labels import Labels
+from weaksam_cli.data.source import Source, dataset_path
+from weaksam_cli.data.types import Layout, ReadOptions
 from weaksam_cli.errors import UserError
-from weaksam_cli.labels import Labels
-from weaksam_cli.source import Source, dataset_path
-from weaksam_cli.structures.types import GroundTruth
 
 FOLDER_LAYOUT = "folder"
 

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.coco_results import read_annotations, read_results
+from weaksam_cli.artifacts.schemas import KINDS, POINTS, cam_schema, read_class_maps, read_points
+from weaksam_cli.core.scales import fuse_scales
+from weaksam_cli.core.types import GroundTruth, Points
+from weaksam_cli.data.detections import read_annotations, read_results
+from weaksam_cli.data.labels import Labels
 from weaksam_cli.eval import measures
 from weaksam_cli.eval.class_maps import ClassMaps
 from weaksam_cli.eval.measures import Measure, Truth
 from weaksam_cli.eval.proposal_set import read_proposals
 from weaksam_cli.eval.recall_curve import RecallCurve
 from weaksam_cli.eval.recipe import EvalRecipe
-from weaksam_cli.formats import KINDS, POINTS, cam_format, read_class_maps, read_points
-from weaksam_cli.labels import Labels
-from weaksam_cli.maps.scales import fuse_scales
-from weaksam_cli.structures.types import GroundTruth, Points
 
 _FUSED_SHORT_SIDE = 64
 
@@ -64,7 +64,7 @@ class Judge:
                     np.arange(len(self._labels.class_names)), self._labels.class_indexes(image)
                 )
         scores: dict[str, NDArray[np.float32]] = {}
-        with open_artifact(path, cam_format(len(self._labels.class_names))) as artifact:
+        with open_artifact(path, cam_schema(len(self._labels.class_names))) as artifact:
             for key in artifact:
                 scores[key] = artifact.image_value(key, "class_scores").astype(np.float32)
         maps = {kind: found for kind in KINDS if (found := self._maps(path, kind))}
@@ -73,7 +73,7 @@ class Judge:
     def _maps(self, path: Path, kind: str) -> dict[str, ClassMaps]:
         """Fused maps of a kind at low resolution, of the classes that an image really shows."""
         found = {}
-        with open_artifact(path, cam_format(len(self._labels.class_names)), verify=False) as artifact:
+        with open_artifact(path, cam_schema(len(self._labels.class_names)), verify=False) as artifact:
             for key in artifact:
                 maps = read_class_maps(artifact, key)
                 height, width = maps.image_size

@@ -30,7 +30,7 @@ def mask_ap_voc(
         thresholds: IoU thresholds; equality counts.
 
     Raises:
-        UserError: for results of a picture that the ground truth does not hold, or without masks.
+        UserError: for results of an image that the ground truth does not hold, or without masks.
     """
     truth, found = load_quietly(dataset, results, "segm")
     categories = sorted(dataset["categories"], key=lambda item: item["id"])
@@ -54,7 +54,7 @@ def mask_ap_voc(
 def _best_overlaps(
     truth: Any, objects: Sequence[Mapping[str, Any]], masks: Sequence[Mapping[str, Any]]
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.int64]]]:
-    """The largest IoU of every mask with an object of its picture and class, and the object's position; -1: none."""
+    """The largest IoU of every mask with an object of its image and class, and the object's position; -1: none."""
     from pycocotools import mask as coco_mask
 
     positions: dict[tuple[int, int], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))

@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.conventions import Convention
-from weaksam_cli.structures.types import Detections, GroundTruth
 
 IndexArray = NDArray[np.int64]
 Float64Array = NDArray[np.float64]
@@ -24,12 +24,12 @@ def in_order(keys: Mapping[str, object], predictions: Mapping[str, T], absent: T
     """The predictions for every key of the ground truth, `absent` where there is none.
 
     Raises:
-        UserError: when there are predictions for a picture that the ground truth does not hold.
+        UserError: when there are predictions for an image that the ground truth does not hold.
     """
     unknown = sorted(predictions.keys() - keys.keys())
     if unknown:
         raise UserError(
-            f"{len(unknown)} pictures are not in the ground truth, the first is {unknown[0]!r}",
+            f"{len(unknown)} images are not in the ground truth, the first is {unknown[0]!r}",
             where=name,
             remedy="Evaluate against the split that they were made for",
         )
@@ -38,11 +38,11 @@ def in_order(keys: Mapping[str, object], predictions: Mapping[str, T], absent: T
 
 @dataclass(frozen=True)
 class Rows:
-    """Boxes of all pictures one after the other.
+    """Boxes of all images one after the other.
 
     Attributes:
         boxes: float64 (n, 4).
-        image_index: int64 (n,), position of the picture in the ground truth.
+        image_index: int64 (n,), position of the image in the ground truth.
         class_index: int64 (n,).
         weight: float64 (n,), the score of a detection, or 1 for a difficult annotated object and 0 for another.
     """
@@ -53,7 +53,7 @@ class Rows:
     weight: Float64Array
 
     def group(self, n_classes: int) -> IndexArray:
-        """One number for every picture and class."""
+        """One number for every image and class."""
         return self.image_index * n_classes + self.class_index
 
 
@@ -75,7 +75,7 @@ def detection_rows(
     """The detections as `convention` reads them.
 
     Raises:
-        UserError: for detections of a picture that the ground truth does not hold.
+        UserError: for detections of an image that the ground truth does not hold.
     """
     items = in_order(ground_truth, detections, Detections.empty(), name="detections")
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(item.boxes for item in items)])
@@ -114,10 +114,10 @@ def paired_iou(a: Float64Array, b: Float64Array, *, plus_one: bool) -> Float64Ar
 def best_overlaps(
     detected: Rows, annotated: Rows, *, n_classes: int, plus_one: bool
 ) -> tuple[Float64Array, IndexArray]:
-    """For every detection the largest IoU with an object of its picture and class, and the object's row.
+    """For every detection the largest IoU with an object of its image and class, and the object's row.
 
     Returns:
-        float64 (n,), -1 where the picture has no such object, and int64 (n,), then -1; the first of equals.
+        float64 (n,), -1 where the image has no such object, and int64 (n,), then -1; the first of equals.
     """
     annotated_group = annotated.group(n_classes)
     order = np.argsort(annotated_group, kind="stable")
@@ -138,7 +138,7 @@ def best_overlaps(
 
 @dataclass(frozen=True)
 class Matches:
-    """Which detections are true, by decreasing score over all pictures.
+    """Which detections are true, by decreasing score over all images.
 
     Attributes:
         class_index: int64 (n,), class of the detection.
@@ -193,7 +193,7 @@ def match_detections(
     """Match as VOC does: a detection stands or falls with the object of its class that it overlaps most.
 
     Raises:
-        UserError: for detections of a picture that the ground truth does not hold.
+        UserError: for detections of an image that the ground truth does not hold.
         ValueError: for classes outside `class_names`.
     """
     n_classes = len(class_names)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.eval.baselines import best_contrast_detections, whole_picture_detections
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.types import Detections, GroundTruth, Points
+from weaksam_cli.eval.baselines import best_contrast_detections, whole_image_detections
 from weaksam_cli.eval.class_maps import ClassMaps
 from weaksam_cli.eval.classification import classification_ap
 from weaksam_cli.eval.coco_ap import coco_ap, coco_dataset, coco_results
@@ -24,8 +26,6 @@ from weaksam_cli.eval.recall_curve import RecallCurve, recall_curve
 from weaksam_cli.eval.recipe import EvalRecipe
 from weaksam_cli.eval.results import PerClass
 from weaksam_cli.eval.voc_ap import VOC_PROTOCOLS, voc_ap
-from weaksam_cli.structures.boxes import FloatArray
-from weaksam_cli.structures.types import Detections, GroundTruth, Points
 
 Truth = Mapping[str, GroundTruth]
 
@@ -124,10 +124,10 @@ def measure_points(
 def measure_pointing_chance(
     truth: Truth, sizes: Mapping[str, tuple[int, int]], class_names: Sequence[str], *, unclassed: bool
 ) -> list[Measure]:
-    """What the peaks have to beat: any pixel, and the picture's centre; with `unclassed`, in a box of any class, too."""
+    """What the peaks have to beat: any pixel, and the image's centre; with `unclassed`, in a box of any class, too."""
     found = [
         _per_class("baseline", "", f"peak inside a box: {name}", inside(truth, sizes, class_names))
-        for name, inside in (("any pixel", any_pixel_inside), ("centre of the picture", centre_inside))
+        for name, inside in (("any pixel", any_pixel_inside), ("centre of the image", centre_inside))
     ]
     if unclassed:
         share = any_pixel_inside_any(truth, sizes)
@@ -165,7 +165,7 @@ def _measure_boxes(
 
 
 def measure_curve(truth: Truth, proposals: ProposalSet, recipe: EvalRecipe) -> RecallCurve:
-    """Recall against how many of the proposals, the best first, are kept of a picture; the last budget is all."""
+    """Recall against how many of the proposals, the best first, are kept of an image; the last budget is all."""
     return recall_curve(
         truth,
         proposals.best_first(),
@@ -236,10 +236,10 @@ def measure_baselines(
     class_names: Sequence[str],
     recipe: EvalRecipe,
 ) -> list[Measure]:
-    """CorLoc of the two trivial answers: the whole picture, and the proposal with the best class-map contrast."""
+    """CorLoc of the two trivial answers: the whole image, and the proposal with the best class-map contrast."""
     first = recipe.model_copy(update={"corloc": recipe.corloc[:1]})
-    whole = whole_picture_detections(sizes, classes)
-    found = measure_corloc(truth, whole, class_names, first, "baseline", "", ": whole picture")
+    whole = whole_image_detections(sizes, classes)
+    found = measure_corloc(truth, whole, class_names, first, "baseline", "", ": whole image")
     common = {key: maps[key] for key in maps if key in proposals}
     if common:
         contrast = best_contrast_detections(

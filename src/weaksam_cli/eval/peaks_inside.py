@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.types import GroundTruth, Points
 from weaksam_cli.eval.class_maps import ClassMaps
 from weaksam_cli.eval.matching import check_classes, in_order
 from weaksam_cli.eval.results import PerClass
-from weaksam_cli.structures.boxes import FloatArray
-from weaksam_cli.structures.types import GroundTruth, Points
 
 
 def peaks_inside(
@@ -26,17 +26,17 @@ def peaks_inside(
     Difficult objects may be hit. Points without a class (-1) are left out.
 
     Args:
-        ground_truth: picture key to objects.
-        points: picture key to points; a point stands for the centre of its pixel.
+        ground_truth: image key to objects.
+        points: image key to points; a point stands for the centre of its pixel.
         class_names: names of the classes, in the order of the class indexes.
-        only_best: take the point of the highest value for every picture and class (the pointing game; of equal
+        only_best: take the point of the highest value for every image and class (the pointing game; of equal
             ones the first); otherwise take all points.
 
     Returns:
         Shares; the support is the number of points.
 
     Raises:
-        UserError: for points of a picture that the ground truth does not hold.
+        UserError: for points of an image that the ground truth does not hold.
         ValueError: for classes outside `class_names`.
     """
     total, hits = np.zeros((2, len(class_names)), dtype=np.int64)
@@ -57,14 +57,14 @@ def unclassed_inside(
     """How many of the points without a class (-1) lie inside a box of any class.
 
     Args:
-        ground_truth: picture key to objects.
-        points: picture key to points; a point stands for the centre of its pixel.
+        ground_truth: image key to objects.
+        points: image key to points; a point stands for the centre of its pixel.
 
     Returns:
         Points inside, and all points without a class.
 
     Raises:
-        UserError: for points of a picture that the ground truth does not hold.
+        UserError: for points of an image that the ground truth does not hold.
     """
     hits = total = 0
     ordered = in_order(ground_truth, points, Points.empty(), name="points")
@@ -98,26 +98,26 @@ def energy_inside(
     a map without energy has the share 0.
 
     Args:
-        ground_truth: picture key to objects.
-        maps: picture key to maps; a missing picture has none.
+        ground_truth: image key to objects.
+        maps: image key to maps; a missing image has none.
         class_names: names of the classes, in the order of the class indexes.
 
     Returns:
         Shares; the support is the number of maps.
 
     Raises:
-        UserError: for maps of a picture that the ground truth does not hold.
+        UserError: for maps of an image that the ground truth does not hold.
         ValueError: for classes outside `class_names`.
     """
     in_order(ground_truth, maps, None, name="maps")
     total, shares = np.zeros(len(class_names), dtype=np.int64), np.zeros(len(class_names))
-    for key, picture in maps.items():
-        check_classes(picture.class_index.astype(np.int64), len(class_names), name="maps")
+    for key, image in maps.items():
+        check_classes(image.class_index.astype(np.int64), len(class_names), name="maps")
         objects = ground_truth[key]
-        for class_index, heat in zip(picture.class_index, picture.maps, strict=True):
-            weight = _covered(objects.boxes[objects.class_index == class_index], picture)
+        for class_index, heat in zip(image.class_index, image.maps, strict=True):
+            weight = _covered(objects.boxes[objects.class_index == class_index], image)
             positive = np.maximum(heat.astype(np.float64), 0)
-            cells = _cell_pixels(picture)
+            cells = _cell_pixels(image)
             energy = float((positive * cells).sum())
             total[class_index] += 1
             shares[class_index] += float((positive * weight).sum()) / energy if energy > 0 else 0.0
@@ -125,30 +125,30 @@ def energy_inside(
     return PerClass.of(class_names, means, total)
 
 
-def _cells(picture: ClassMaps) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The row of the map under every row of the picture, and the same for columns."""
-    height, width = picture.maps.shape[1:]
-    rows = ((np.arange(picture.height) + 0.5) * height / picture.height).astype(np.int64)
-    columns = ((np.arange(picture.width) + 0.5) * width / picture.width).astype(np.int64)
+def _cells(image: ClassMaps) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The row of the map under every row of the image, and the same for columns."""
+    height, width = image.maps.shape[1:]
+    rows = ((np.arange(image.height) + 0.5) * height / image.height).astype(np.int64)
+    columns = ((np.arange(image.width) + 0.5) * width / image.width).astype(np.int64)
     return rows, columns
 
 
-def _cell_pixels(picture: ClassMaps) -> NDArray[np.float64]:
-    """Pixels of the picture in every cell of the map, (h, w)."""
-    rows, columns = _cells(picture)
-    height, width = picture.maps.shape[1:]
+def _cell_pixels(image: ClassMaps) -> NDArray[np.float64]:
+    """Pixels of the image in every cell of the map, (h, w)."""
+    rows, columns = _cells(image)
+    height, width = image.maps.shape[1:]
     counts = np.outer(np.bincount(rows, minlength=height), np.bincount(columns, minlength=width))
     return counts.astype(np.float64)
 
 
-def _covered(boxes: FloatArray, picture: ClassMaps) -> NDArray[np.float64]:
+def _covered(boxes: FloatArray, image: ClassMaps) -> NDArray[np.float64]:
     """Pixels in every cell of the map (h, w) whose centre lies in one of the boxes."""
-    inside = np.zeros((picture.height, picture.width), dtype=bool)
+    inside = np.zeros((image.height, image.width), dtype=bool)
     for x1, y1, x2, y2 in np.ceil(boxes - np.float32(0.5)).astype(np.int64):
         inside[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
-    rows, columns = _cells(picture)
-    height, width = picture.maps.shape[1:]
-    by_row = np.zeros((height, picture.width))
+    rows, columns = _cells(image)
+    height, width = image.maps.shape[1:]
+    by_row = np.zeros((height, image.width))
     np.add.at(by_row, rows, inside)
     weight = np.zeros((width, height))
     np.add.at(weight, columns, by_row.T)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.eval.conventions import PIXEL_EDGES, Convention
 from weaksam_cli.eval.matching import FALSE, TRUE, match_detections
 from weaksam_cli.eval.results import PerClass
-from weaksam_cli.structures.types import Detections, GroundTruth
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ def pseudo_box_quality(
     """Match pseudo boxes as VOC matches detections; those on difficult objects count neither way.
 
     Args:
-        ground_truth: picture key to objects.
-        pseudo_boxes: picture key to pseudo boxes; a missing picture has none.
+        ground_truth: image key to objects.
+        pseudo_boxes: image key to pseudo boxes; a missing image has none.
         class_names: names of the classes, in the order of the class indexes.
         threshold: IoU of a true box; equality counts.
         convention: how boxes are read and compared.
 
     Raises:
-        UserError: for pseudo boxes of a picture that the ground truth does not hold.
+        UserError: for pseudo boxes of an image that the ground truth does not hold.
         ValueError: for classes outside `class_names`.
     """
     matches = match_detections(

@@ -1,4 +1,4 @@
-"""What the pointing game gives to somebody who has not looked: any pixel, or the centre of the picture."""
+"""What the pointing game gives to somebody who has not looked: any pixel, or the centre of the image."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.types import GroundTruth, Points
 from weaksam_cli.eval.peaks_inside import peaks_inside
 from weaksam_cli.eval.results import PerClass
-from weaksam_cli.structures.boxes import FloatArray
-from weaksam_cli.structures.types import GroundTruth, Points
 
 
 def any_pixel_inside(
@@ -17,15 +17,15 @@ def any_pixel_inside(
     sizes: Mapping[str, tuple[int, int]],
     class_names: Sequence[str],
 ) -> PerClass:
-    """Share of a picture's pixels inside the boxes of a class, mean over the pictures that show the class.
+    """Share of an image's pixels inside the boxes of a class, mean over the images that show the class.
 
     Args:
-        ground_truth: picture key to objects.
-        sizes: picture key to height and width in pixels.
+        ground_truth: image key to objects.
+        sizes: image key to height and width in pixels.
         class_names: names of the classes, in the order of the class indexes.
 
     Returns:
-        Shares; the support is the number of pictures.
+        Shares; the support is the number of images.
     """
     total, shares = np.zeros(len(class_names), np.int64), np.zeros(len(class_names))
     for key, objects in ground_truth.items():
@@ -39,7 +39,7 @@ def any_pixel_inside(
 def any_pixel_inside_any(
     ground_truth: Mapping[str, GroundTruth], sizes: Mapping[str, tuple[int, int]]
 ) -> float | None:
-    """Share of a picture's pixels inside its boxes of all classes, mean over the pictures that have any; None for none."""
+    """Share of an image's pixels inside its boxes of all classes, mean over the images that have any; None for none."""
     shares = [
         _covered(objects.boxes, sizes[key])
         for key, objects in ground_truth.items()
@@ -49,7 +49,7 @@ def any_pixel_inside_any(
 
 
 def _covered(boxes: FloatArray, size: tuple[int, int]) -> float:
-    """Share of a picture's pixels that lie in at least one of the boxes."""
+    """Share of an image's pixels that lie in at least one of the boxes."""
     inside = np.zeros(size, bool)
     for x1, y1, x2, y2 in np.rint(boxes).astype(np.int64):
         inside[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
@@ -61,7 +61,7 @@ def centre_inside(
     sizes: Mapping[str, tuple[int, int]],
     class_names: Sequence[str],
 ) -> PerClass:
-    """Share of the pictures that show a class whose centre lies inside one of its boxes; see `any_pixel_inside`."""
+    """Share of the images that show a class whose centre lies inside one of its boxes; see `any_pixel_inside`."""
     return peaks_inside(
         ground_truth,
         {key: _centre(np.unique(objects.class_index), sizes[key]) for key, objects in ground_truth.items()},

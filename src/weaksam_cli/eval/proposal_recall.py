@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
+from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.eval.conventions import PIXEL_EDGES, Convention
 from weaksam_cli.eval.matching import greedy_one_to_one, in_order
-from weaksam_cli.structures.boxes import FloatArray, as_boxes, iou
-from weaksam_cli.structures.types import GroundTruth
 
 THRESHOLDS = (0.5, 0.6, 0.75, 0.9)
 
 
 @dataclass(frozen=True)
 class ProposalRecall:
-    """Recall of proposals over a set of pictures.
+    """Recall of proposals over a set of images.
 
     Attributes:
         recall: IoU threshold to share of objects with a proposal of their own; NaN without objects.
-        mean_count: proposals a picture.
-        n_images: pictures of the ground truth.
+        mean_count: proposals an image.
+        n_images: images of the ground truth.
         n_objects: objects in the denominator.
     """
 
@@ -43,19 +43,19 @@ def proposal_recall(
 ) -> ProposalRecall:
     """Share of the objects that have a proposal of their own at every IoU threshold.
 
-    Objects and proposals of a picture are matched one to one, greedily by IoU and whatever the class.
+    Objects and proposals of an image are matched one to one, greedily by IoU and whatever the class.
 
     Args:
-        ground_truth: picture key to objects.
-        proposals: picture key to boxes float32 (n, 4), xyxy pixel edges; a missing picture has none.
+        ground_truth: image key to objects.
+        proposals: image key to boxes float32 (n, 4), xyxy pixel edges; a missing image has none.
         thresholds: IoU thresholds; equality counts.
-        strict_denominator: count the objects of pictures without proposals as missed. The published code leaves
+        strict_denominator: count the objects of images without proposals as missed. The published code leaves
             them out, which inflates the recall.
         include_difficult: count difficult objects (published: True).
         convention: how boxes are read; `PUBLISHED_RECALL` for the published code's.
 
     Raises:
-        UserError: for proposals of a picture that the ground truth does not hold.
+        UserError: for proposals of an image that the ground truth does not hold.
     """
     matched = [np.zeros(0, dtype=np.float32)]
     for overlap in overlaps_by_image(
@@ -89,7 +89,7 @@ def overlaps_by_image(
     include_difficult: bool,
     convention: Convention,
 ) -> Iterator[FloatArray]:
-    """IoU float32 (objects, proposals) of every picture whose objects count, in the order of the ground truth.
+    """IoU float32 (objects, proposals) of every image whose objects count, in the order of the ground truth.
 
     Arguments and errors are those of `proposal_recall`.
     """

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.schemas import PROPOSALS
+from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.eval.recall_curve import best_first
-from weaksam_cli.formats import PROPOSALS
-from weaksam_cli.structures.boxes import FloatArray
 
 
 @dataclass(frozen=True)
 class ProposalSet:
-    """Proposals by picture; the three mappings have the same keys, and a picture's arrays the same length.
+    """Proposals by image; the three mappings have the same keys, and an image's arrays the same length.
 
     Attributes:
         boxes: float32 (n, 4), xyxy pixel edges.
@@ -36,7 +36,7 @@ class ProposalSet:
         return {key: best_first(boxes, self.predicted_iou[key]) for key, boxes in self.boxes.items()}
 
     def by_source(self) -> dict[str, dict[str, FloatArray]]:
-        """Source -> picture -> boxes, for every source that occurs, in the order of `source_names`."""
+        """Source -> image -> boxes, for every source that occurs, in the order of `source_names`."""
         return {
             name: {key: boxes[self.source[key] == index] for key, boxes in self.boxes.items()}
             for index, name in enumerate(self.source_names)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.eval.conventions import PIXEL_EDGES, Convention
 from weaksam_cli.eval.matching import greedy_one_to_one
 from weaksam_cli.eval.proposal_recall import overlaps_by_image, share_found
-from weaksam_cli.structures.boxes import FloatArray
-from weaksam_cli.structures.types import GroundTruth
 
 Budget = int | None
-"""How many proposals of a picture are kept; None: all of them."""
+"""How many proposals of an image are kept; None: all of them."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class RecallCurve:
     """Recall at every budget; all tuples have one entry a budget.
 
     Attributes:
-        budgets: most proposals kept of a picture.
-        mean_counts: proposals kept a picture, on average; below the budget where pictures have fewer.
+        budgets: most proposals kept of an image.
+        mean_counts: proposals kept an image, on average; below the budget where images have fewer.
         recall: IoU threshold to share of objects with a proposal of their own; NaN without objects.
     """
 
@@ -72,7 +72,7 @@ def recall_curve(
     include_difficult: bool = True,
     convention: Convention = PIXEL_EDGES,
 ) -> RecallCurve:
-    """Recall of the first proposals of every picture, for several numbers of them.
+    """Recall of the first proposals of every image, for several numbers of them.
 
     More proposals never find fewer objects, in spite of the greedy matching: taking the largest overlap again and again
     gives the one stable matching of objects and proposals, and in a stable matching a further proposal makes no object
@@ -80,13 +80,13 @@ def recall_curve(
     recall at each threshold, never falls with the budget. (Further *objects* can well take proposals from others.)
 
     Args:
-        ground_truth: picture key to objects.
-        proposals: picture key to boxes float32 (n, 4), xyxy pixel edges, the best first (see `best_first`).
+        ground_truth: image key to objects.
+        proposals: image key to boxes float32 (n, 4), xyxy pixel edges, the best first (see `best_first`).
         budgets: see `RecallCurve`.
         thresholds, strict_denominator, include_difficult, convention: see `proposal_recall`.
 
     Raises:
-        UserError: for proposals of a picture that the ground truth does not hold.
+        UserError: for proposals of an image that the ground truth does not hold.
     """
     matched: list[list[FloatArray]] = [[np.zeros(0, np.float32)] for _ in budgets]
     for overlap in overlaps_by_image(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH, _HEIGHT, _DOTS = 9.0, 3.9, 150
-"""Inches, and dots an inch: letters stay legible when a page shows the picture 900 pixels wide."""
+"""Inches, and dots an inch: letters stay legible when a page shows the image 900 pixels wide."""
 _STYLES = ("-", "--", "-.", ":")
 
 

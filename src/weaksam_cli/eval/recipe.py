@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 CorlocName = Literal["weaksam", "mist", "detectron2"]
 VocName = Literal["weaksam", "weaksam-area", "mist", "wsod2", "dino", "detectron2-2007", "detectron2-2012"]
@@ -17,8 +17,8 @@ class EvalRecipe(RecipeModel):
 
     Attributes:
         recall_thresholds: IoU thresholds of proposal recall.
-        recall_budgets: numbers of proposals kept of a picture at which recall is computed, beside all of them.
-        strict_denominator: count the objects of pictures without proposals as missed.
+        recall_budgets: numbers of proposals kept of an image at which recall is computed, beside all of them.
+        strict_denominator: count the objects of images without proposals as missed.
         include_difficult: count difficult objects in proposal recall.
         corloc: protocols; the first is the headline.
         voc_ap: protocols; the first is the headline.

@@ -15,7 +15,7 @@ class PerClass:
 
     Attributes:
         values: class name to figure; NaN for a class that the ground truth does not hold.
-        support: class name to the number of objects, pictures or points that the figure rests on.
+        support: class name to the number of objects, images or points that the figure rests on.
     """
 
     values: dict[str, float]

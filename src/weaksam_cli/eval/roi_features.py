@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weaksam_cli.backbones.lite0 import Lite0
-from weaksam_cli.backbones.views import view_features
+from weaksam_cli.core.boxes import FloatArray, scale
 from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign
-from weaksam_cli.structures.boxes import FloatArray, scale
+from weaksam_cli.models.lite0 import Lite0
+from weaksam_cli.models.views import view_features
 
 BINS: Final = 7
 _SAMPLES = 2
@@ -27,17 +27,17 @@ bottleneck, of either sign, with finer cells."""
 
 
 @dataclass(frozen=True)
-class PictureMaps:
-    """Maps of one picture.
+class ImageMaps:
+    """Maps of one image.
 
     Attributes:
         maps: layer to float32 (c, h, w).
-        picture: height and width of the picture.
-        view: height and width of the resized picture that the network saw.
+        image: height and width of the image.
+        view: height and width of the resized image that the network saw.
     """
 
     maps: dict[Layer, torch.Tensor]
-    picture: tuple[int, int]
+    pil_image: tuple[int, int]
     view: tuple[int, int]
 
     def pool(self, layer: Layer, boxes: FloatArray) -> NDArray[np.float32]:
@@ -45,12 +45,12 @@ class PictureMaps:
 
         Args:
             layer: which map.
-            boxes: float32 (n, 4), xyxy pixel edges of the picture.
+            boxes: float32 (n, 4), xyxy pixel edges of the image.
 
         Returns:
             float32 (n, c * 49).
         """
-        height, width = self.picture
+        height, width = self.pil_image
         in_view = scale(boxes, self.view[1] / width, self.view[0] / height)
         rois = torch.from_numpy(np.concatenate([np.zeros((len(boxes), 1), np.float32), in_view], axis=1))
         align = DenseRoiAlign(BINS, 1 / STRIDE[layer], _SAMPLES)
@@ -58,11 +58,11 @@ class PictureMaps:
         return pooled
 
 
-def picture_maps(backbone: Lite0, image: NDArray[np.uint8], short_side: int) -> PictureMaps:
-    """One forward pass of a picture uint8 RGB (H, W, 3), resized to `short_side` pixels on its shorter side."""
+def image_maps(backbone: Lite0, image: NDArray[np.uint8], short_side: int) -> ImageMaps:
+    """One forward pass of an image uint8 RGB (H, W, 3), resized to `short_side` pixels on its shorter side."""
     found = view_features(backbone, image, short_side, mirror=False)
     maps: dict[Layer, torch.Tensor] = {
         "head": torch.from_numpy(found.last[0]),
         "stride16": torch.from_numpy(found.middle[0]),
     }
-    return PictureMaps(maps, (image.shape[0], image.shape[1]), found.size)
+    return ImageMaps(maps, (image.shape[0], image.shape[1]), found.size)

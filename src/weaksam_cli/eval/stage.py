@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.freshness import Freshness, State
 from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.freshness import Freshness, State
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.runs import SPLIT_ARTIFACTS
+from weaksam_cli.engine.steps import Context, Job, Product, preview
 from weaksam_cli.eval.ground_truth import FOLDER_LAYOUT, load_ground_truth, truth_digest
 from weaksam_cli.eval.judge import Judge
 from weaksam_cli.eval.recall_curve import RecallCurve
 from weaksam_cli.eval.recipe import EvalRecipe
 from weaksam_cli.eval.table import label, show_results
-from weaksam_cli.labels import read_labels
-from weaksam_cli.pipeline import Context, Job, Product, preview
-from weaksam_cli.recipes import RecipeModel
-from weaksam_cli.runs import SPLIT_ARTIFACTS
-from weaksam_cli.source import image_root
 
 RESULTS_FORMAT = "weaksam/results"
 RESULTS_VERSION = 2

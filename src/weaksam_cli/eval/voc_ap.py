@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.eval.conventions import (
     DETECTRON2_TEXT,
     MIST_AP,
@@ -19,7 +20,6 @@ from weaksam_cli.eval.conventions import (
 )
 from weaksam_cli.eval.matching import FALSE, TRUE, Matches, match_detections
 from weaksam_cli.eval.results import PerClass
-from weaksam_cli.structures.types import Detections, GroundTruth
 
 Metric = Literal["11point", "area"]
 Float64Array = NDArray[np.float64]
@@ -56,8 +56,8 @@ def voc_ap(
     """Average precision of every class; difficult objects count neither way.
 
     Args:
-        ground_truth: picture key to objects.
-        detections: picture key to detections; a missing picture has none.
+        ground_truth: image key to objects.
+        detections: image key to detections; a missing image has none.
         class_names: names of the classes, in the order of the class indexes.
         protocol: see `VOC_PROTOCOLS`.
         threshold: IoU of a true detection.
@@ -66,7 +66,7 @@ def voc_ap(
         Average precision; the support is the number of objects that are not difficult.
 
     Raises:
-        UserError: for detections of a picture that the ground truth does not hold.
+        UserError: for detections of an image that the ground truth does not hold.
         ValueError: for classes outside `class_names`.
     """
     matches = match_detections(

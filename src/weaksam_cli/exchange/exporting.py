@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from weaksam_cli.artifacts.reader import Artifact
+from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange import proposal_pickles as pickles
 from weaksam_cli.exchange.image_names import ImageNames, first_names, read_order
-from weaksam_cli.labels import Labels
-from weaksam_cli.structures.boxes import as_boxes
 
 EXPORT_FORMATS: Final = ("detectron2", "wetectron-voc", "wetectron-coco", "mmdet")
 

@@ -1,4 +1,4 @@
-"""Do foreign boxes and points fit the pictures that they are said to be of?"""
+"""Do foreign boxes and points fit the images that they are said to be of?"""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 
 import numpy as np
 
+from weaksam_cli.core.boxes import FloatArray, clip
+from weaksam_cli.data.labels import LabelledImage
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.image_names import ImageNames, first_names
 from weaksam_cli.exchange.proposal_pickles import ImageBoxes
-from weaksam_cli.labels import LabelledImage
-from weaksam_cli.structures.boxes import FloatArray, clip
 
 MAX_OVERHANG: Final = 2.0
-"""Boxes may reach this many pixels over the picture's edge: rounding, and files that count pixels from 1, do."""
+"""Boxes may reach this many pixels over the image's edge: rounding, and files that count pixels from 1, do."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Remarks:
     Attributes:
         missing: images of the split that the file does not hold.
         strangers: names in the file that are no images of the split.
-        cut: key -> boxes that reached over the edge and were cut to the picture.
+        cut: key -> boxes that reached over the edge and were cut to the image.
         empty: key -> boxes without area, which were left out.
     """
 
@@ -43,7 +43,7 @@ class Remarks:
                 f"{first_names(self.strangers)}"
             )
         for counts, what in (
-            (self.cut, "reach over the edge of the picture and were cut to it"),
+            (self.cut, "reach over the edge of the image and were cut to it"),
             (self.empty, "have no area and are left out"),
         ):
             if counts:
@@ -75,10 +75,10 @@ def match_images(
 
 
 def fit_boxes(entry: ImageBoxes, image: LabelledImage, remarks: Remarks, *, where: str) -> ImageBoxes:
-    """Boxes cut to the picture, those without area left out; both are counted.
+    """Boxes cut to the image, those without area left out; both are counted.
 
     Raises:
-        UserError: for a box that ends before it begins, or that leaves the picture by more than `MAX_OVERHANG`.
+        UserError: for a box that ends before it begins, or that leaves the image by more than `MAX_OVERHANG`.
     """
     boxes = entry.boxes
     _refuse_inverted(boxes, entry.name, where)
@@ -92,7 +92,7 @@ def fit_boxes(entry: ImageBoxes, image: LabelledImage, remarks: Remarks, *, wher
             f"image {entry.name!r} ({image.key!r}) is {image.width} x {image.height} pixels, and box {number} "
             f"({_text(boxes[number])}, pixel edges) leaves it by {worst[number]:g}",
             where=where,
-            remedy="The file belongs to other pictures, or to another list of images",
+            remedy="The file belongs to other images, or to another list of images",
         )
     cut = clip(boxes, image.height, image.width)
     filled = (cut[:, 2:] > cut[:, :2]).all(axis=1)

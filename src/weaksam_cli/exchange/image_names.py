@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
-from weaksam_cli.labels import Labels
 
 _SHOWN: Final = 3
 _COCO_PREFIX: Final = re.compile(r"COCO_\w+_(?=\d+$)", re.ASCII)

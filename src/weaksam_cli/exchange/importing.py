@@ -10,20 +10,20 @@ from typing import Any, ClassVar, Final
 
 from weaksam_cli.artifacts import digest, hdf5
 from weaksam_cli.artifacts.receipt import InputDigest
-from weaksam_cli.artifacts.schema import Format, ImageRows, concatenate
+from weaksam_cli.artifacts.schema import ImageRows, Schema, concatenate
+from weaksam_cli.artifacts.schemas import KINDS, POINTS, PROPOSALS, points_to_rows
 from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.core.types import Points
+from weaksam_cli.data.labels import Labels
+from weaksam_cli.engine.steps import Job, Product
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange import proposal_pickles as pickles
 from weaksam_cli.exchange.fitting import Remarks, fit_boxes, match_images
 from weaksam_cli.exchange.image_names import ImageNames, read_order
 from weaksam_cli.exchange.point_files import point_folders, read_point_folder
 from weaksam_cli.exchange.restricted_pickle import read_pickle
-from weaksam_cli.formats import KINDS, POINTS, PROPOSALS, points_to_rows
-from weaksam_cli.labels import Labels
-from weaksam_cli.pipeline import Job, Product
 from weaksam_cli.propose.proposals import SOURCES, Proposals
 from weaksam_cli.propose.stage import proposals_to_rows
-from weaksam_cli.structures.types import Points
 
 IMPORT_FORMATS: Final = ("detectron2", "wetectron", "mmdet", "points")
 _ROWS_AT_ONCE: Final = 64
@@ -53,7 +53,7 @@ class Imported:
         remarks: what is to be told.
     """
 
-    form: Format
+    schema: Schema
     rows: dict[str, ImageRows]
     tables: dict[str, Sequence[str]]
     remarks: Remarks = field(default_factory=Remarks)
@@ -61,7 +61,7 @@ class Imported:
     @property
     def count(self) -> int:
         """Rows of all images."""
-        first = self.form.columns[0].name
+        first = self.schema.columns[0].name
         return sum(len(item.columns[first]) for item in self.rows.values())
 
 
@@ -69,7 +69,7 @@ def read_proposal_file(path: Path, layout: str, labels: Labels, order: Path | No
     """Proposals of a detectron2, wetectron or mmdet pickle, for the images of a split.
 
     Raises:
-        UserError: a file that is refused (`read_pickle`), of another layout, of other pictures; `order` missing for
+        UserError: a file that is refused (`read_pickle`), of another layout, of other images; `order` missing for
             mmdet, or given for a file that has ids of its own.
     """
     entries = _entries(path, layout, order)
@@ -159,7 +159,7 @@ def import_product(
         kind: kind of the points of a flat folder.
         told: gets what was read, before it is written.
     """
-    form = POINTS if layout == "points" else PROPOSALS
+    schema = POINTS if layout == "points" else PROPOSALS
 
     def make(job: Job) -> MergeCount:
         imported = (
@@ -174,8 +174,8 @@ def import_product(
 
     return Product(
         path=out,
-        format_name=form.name,
-        format_version=form.version,
+        format_name=schema.name,
+        format_version=schema.version,
         split=labels.file.info.split,
         recipe={"method": "import", "layout": layout, "kind": kind},
         inputs={"data": labels.path},
@@ -188,15 +188,15 @@ def import_product(
 def _write(job: Job, imported: Imported, failed: list[tuple[str, str]]) -> None:
     import h5py
 
-    ops, form = job.context.ops, imported.form
+    ops, schema = job.context.ops, imported.schema
 
     def fill(temporary: Path) -> None:
         ops.before("write", temporary)
         with h5py.File(temporary, "w") as handle:
-            hdf5.create(handle, form, job.attributes(), imported.tables)
-            hdf5.append(handle, form, concatenate(form, [], failed))
+            hdf5.create(handle, schema, job.attributes(), imported.tables)
+            hdf5.append(handle, schema, concatenate(schema, [], failed))
             rows = iter(imported.rows.items())
             while part := list(islice(rows, _ROWS_AT_ONCE)):
-                hdf5.append(handle, form, concatenate(form, part))
+                hdf5.append(handle, schema, concatenate(schema, part))
 
     ops.build_atomically(job.path, fill)

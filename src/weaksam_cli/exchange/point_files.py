@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from weaksam_cli.artifacts.schemas import KINDS
+from weaksam_cli.core.types import Points
+from weaksam_cli.data.labels import LabelledImage, Labels
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.fitting import Remarks, match_images
 from weaksam_cli.exchange.image_names import ImageNames
-from weaksam_cli.formats import KINDS
-from weaksam_cli.labels import LabelledImage, Labels
 from weaksam_cli.prompt.point_file import read_point_file
-from weaksam_cli.structures.types import Points
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def read_point_folder(folder: KindFolder, labels: Labels, remarks: Remarks) -> d
     A file is named by an image's key or id, with or without `COCO_train2014_`.
 
     Raises:
-        UserError: a line that does not fit, a point outside of its picture, a class that the labels do not have; no
+        UserError: a line that does not fit, a point outside of its image, a class that the labels do not have; no
             file for any image of the split.
     """
     images = labels.by_key()
@@ -90,7 +90,7 @@ def _check(points: Points, image: LabelledImage, n_classes: int, path: Path) -> 
         raise UserError(
             f"image {image.key!r} is {image.width} x {image.height} pixels, and a point lies at {x} {y}",
             where=str(path),
-            remedy="The file belongs to another picture",
+            remedy="The file belongs to another image",
         )
     wrong = points.class_index[(points.class_index < 0) | (points.class_index >= n_classes)]
     if wrong.size:

@@ -19,15 +19,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.errors import UserError
-from weaksam_cli.exchange.restricted_pickle import Global
-from weaksam_cli.structures.boxes import (
+from weaksam_cli.core.boxes import (
     FloatArray,
     as_boxes,
     edges_to_inclusive,
     inclusive_to_edges,
     xywh_to_xyxy,
 )
+from weaksam_cli.errors import UserError
+from weaksam_cli.exchange.restricted_pickle import Global
 
 DETECTRON2_GLOBALS: Final[Mapping[Global, Any]] = {("detectron2.structures.boxes", "BoxMode"): int}
 """Files often hold detectron2's enumeration itself; its numbers say the same."""

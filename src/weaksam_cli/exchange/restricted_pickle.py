@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from weaksam_cli.errors import UserError
 
 MAX_BYTES: Final = 8 << 30
-"""Larger files are refused: 8 GiB hold 2,000 float32 boxes with scores for each of 200,000 pictures."""
+"""Larger files are refused: 8 GiB hold 2,000 float32 boxes with scores for each of 200,000 images."""
 
 MAX_DEPTH: Final = 16
 """Deepest nesting of containers; proposal files need three levels."""

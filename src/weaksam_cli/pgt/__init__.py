@@ -1,1 +1,1 @@
-"""Pseudo ground truth from the detections on the training pictures: adaptive and top-k selection."""
+"""Pseudo ground truth from the detections on the training images: adaptive and top-k selection."""

@@ -25,10 +25,10 @@ def adaptive_rows(
     containment_input: ContainmentInput = "fix",
     exempt_classes: Collection[int] = (),
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Class filter, score filter and containment filter, in this order, for all pictures at once.
+    """Class filter, score filter and containment filter, in this order, for all images at once.
 
     Args:
-        table: detections on the training pictures, with the detector's scores.
+        table: detections on the training images, with the detector's scores.
         labels: bool (n_images, n_classes), image-level labels.
         score_threshold: least relative score of a further box (paper, supplement §7: 0.3).
         containment_threshold: share of its area by which a box lies within another to go (supplement §7: 0.85).
@@ -42,7 +42,7 @@ def adaptive_rows(
         The rows of `table` that stay, int64 (m,), ascending, and their relative scores, see `relative_scores`.
 
     Raises:
-        ValueError: when a picture or class of the table is not in `labels`.
+        ValueError: when an image or class of the table is not in `labels`.
     """
     rows = labelled_rows(table, labels)
     labelled = table.take(rows)
@@ -58,7 +58,7 @@ def adaptive_rows(
 
 
 def relative_scores(table: DetectionTable) -> NDArray[np.float64]:
-    """Scores divided by their span within picture and class: s / (max - min + 1e-8), shape (n,).
+    """Scores divided by their span within image and class: s / (max - min + 1e-8), shape (n,).
 
     As published: the minimum is not subtracted, so that the best box has a relative score of 1 or a little more
     where low scores are present, and some 1e8 times its score where it is the only one.
@@ -72,7 +72,7 @@ def relative_scores(table: DetectionTable) -> NDArray[np.float64]:
 
 
 def passing_scores(table: DetectionTable, threshold: float, *, sort_first: bool) -> NDArray[np.bool_]:
-    """Which rows reach `threshold`, or are the first (`sort_first`: the best) of their picture and class, (n,)."""
+    """Which rows reach `threshold`, or are the first (`sort_first`: the best) of their image and class, (n,)."""
     passing = table.scores >= threshold
     if len(table) == 0:
         return passing

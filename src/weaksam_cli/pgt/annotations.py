@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from weaksam_cli.core.boxes import area, xyxy_to_xywh
 from weaksam_cli.pgt.table import DetectionTable
-from weaksam_cli.structures.boxes import area, xyxy_to_xywh
 
 
 def coco_annotations(
@@ -19,7 +19,7 @@ def coco_annotations(
 
     Args:
         table: pseudo boxes.
-        image_ids: COCO's number of every picture that `table.image_index` points at.
+        image_ids: COCO's number of every image that `table.image_index` points at.
         category_ids: COCO's number of every class that `table.class_index` points at.
     """
     return [

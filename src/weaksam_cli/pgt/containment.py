@@ -1,4 +1,4 @@
-"""Containment: which boxes lie within another box of the same picture and class (spec 05 §4)."""
+"""Containment: which boxes lie within another box of the same image and class (spec 05 §4)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def contained(
     mutual: Mutual = "drop_both",
     containment_input: ContainmentInput = "fix",
 ) -> BoolArray:
-    """Which boxes lie, by at least `threshold`, within another box of the same picture and class.
+    """Which boxes lie, by at least `threshold`, within another box of the same image and class.
 
     Scores play no role: the enclosing box stays. All boxes of the table are compared, so that a box that is
     itself contained still removes others.
@@ -65,7 +65,7 @@ def contained(
         threshold: least share of the area (published: 0.85).
         mutual: what becomes of near duplicates, boxes that contain each other. `drop_both`: all of them go, as
             in the published code. `keep_best`: they are first reduced to the best-scored one, greedily, and what
-            was reduced away removes nothing; then at least one box of every picture and class remains.
+            was reduced away removes nothing; then at least one box of every image and class remains.
         containment_input: `as_released` compares the boxes as the published VOC branch does, which hands xyxy
             boxes to a function that takes xywh; `fix` compares the boxes themselves.
 

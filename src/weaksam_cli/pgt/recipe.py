@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 
 class AdaptiveRecipe(RecipeModel):
     """Adaptive pseudo ground truth: class filter, relative scores, containment.
 
     Attributes:
-        score_threshold: least relative score of a box that is not the first of its class in the picture (tau_s).
+        score_threshold: least relative score of a box that is not the first of its class in the image (tau_s).
         containment_threshold: a box that lies inside another of its class by at least this share is dropped (tau_o).
         sort_first: take the best box of a class as the first, not the first in the list.
         mutual: what happens to boxes that contain each other.

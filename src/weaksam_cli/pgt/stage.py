@@ -1,4 +1,4 @@
-"""`weaksam pgt`: detections on the training pictures become pseudo ground truth."""
+"""`weaksam pgt`: detections on the training images become pseudo ground truth."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts.shards import MergeCount
-from weaksam_cli.coco_results import read_results
-from weaksam_cli.labels import Labels, read_labels
+from weaksam_cli.data.detections import read_results
+from weaksam_cli.data.labels import Labels, read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.steps import Context, Job, Product
 from weaksam_cli.pgt.adaptive import adaptive_rows
 from weaksam_cli.pgt.annotations import coco_annotations
 from weaksam_cli.pgt.recipe import AdaptiveRecipe, PgtRecipe, Top1Recipe
 from weaksam_cli.pgt.table import DetectionTable
 from weaksam_cli.pgt.top1 import top_k
-from weaksam_cli.pipeline import Context, Job, Product
-from weaksam_cli.recipes import RecipeModel
-from weaksam_cli.source import image_root
 
 PGT_FORMAT = "coco/pseudo-ground-truth"
 PGT_VERSION = 1

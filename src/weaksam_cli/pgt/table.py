@@ -1,4 +1,4 @@
-"""Detections of all pictures in one struct of arrays, so that the selection works on all of them at once."""
+"""Detections of all images in one struct of arrays, so that the selection works on all of them at once."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.structures.boxes import FloatArray, as_boxes
-from weaksam_cli.structures.types import Detections
+from weaksam_cli.core.boxes import FloatArray, as_boxes
+from weaksam_cli.core.types import Detections
 
 
 @dataclass(frozen=True)
 class DetectionTable:
-    """Scored boxes of many pictures; the order within a picture is that of the detector.
+    """Scored boxes of many images; the order within an image is that of the detector.
 
     Attributes:
         boxes: float32 (n, 4), xyxy pixel edges.
-        image_index: int64 (n,), index into a list of pictures that stands beside the table.
+        image_index: int64 (n,), index into a list of images that stands beside the table.
         class_index: int32 (n,), index into the dataset's class names.
         scores: float64 (n,).
     """
@@ -36,7 +36,7 @@ class DetectionTable:
             if met != (len(self.boxes),):
                 raise ValueError(f"table.{name}: expected shape ({len(self.boxes)},), met {met}")
         if not np.isfinite(self.scores).all():
-            raise ValueError("table.scores: expected finite scores, met NaN or infinity")
+            raise ValueError("table.scores: expected finite scores, got NaN or infinity")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -60,7 +60,7 @@ class DetectionTable:
         )
 
     def to_images(self, n_images: int) -> list[Detections]:
-        """Detections of pictures 0 to n_images - 1, in table order."""
+        """Detections of images 0 to n_images - 1, in table order."""
         order = np.argsort(self.image_index, kind="stable")
         bounds = np.searchsorted(self.image_index[order], np.arange(n_images + 1))
         rows = (order[low:high] for low, high in pairwise(bounds.tolist()))
@@ -72,7 +72,7 @@ class DetectionTable:
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows of a table by picture and class.
+    """Rows of a table by image and class.
 
     Attributes:
         order: int64 (n,), rows sorted by group, in table order within a group.
@@ -101,14 +101,14 @@ class Groups:
 
 
 def labelled_rows(table: DetectionTable, labels: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Rows whose class is an image-level label of their picture, in table order (spec 05 §2).
+    """Rows whose class is an image-level label of their image, in table order (spec 05 §2).
 
     Args:
         table: detections.
         labels: bool (n_images, n_classes).
 
     Raises:
-        ValueError: when a picture or a class of the table is not in `labels`.
+        ValueError: when an image or a class of the table is not in `labels`.
     """
     if len(table) and (
         min(table.image_index.min(), table.class_index.min()) < 0
@@ -116,12 +116,12 @@ def labelled_rows(table: DetectionTable, labels: NDArray[np.bool_]) -> NDArray[n
         or table.class_index.max() >= labels.shape[1]
     ):
         raise ValueError(
-            f"labels: expected every picture and class of the table in shape {labels.shape}, met picture "
+            f"labels: expected every image and class of the table in shape {labels.shape}, got image "
             f"{table.image_index.max()} and class {table.class_index.max()}"
         )
     return np.flatnonzero(labels[table.image_index, table.class_index])
 
 
 def filter_classes(table: DetectionTable, labels: NDArray[np.bool_]) -> DetectionTable:
-    """Only the detections whose class is an image-level label of their picture; see `labelled_rows`."""
+    """Only the detections whose class is an image-level label of their image; see `labelled_rows`."""
     return table.take(labelled_rows(table, labels))

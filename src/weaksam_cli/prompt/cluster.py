@@ -7,10 +7,10 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.structures.types import Points
+from weaksam_cli.core.types import Points
 
 FALLBACK_XY = (100, 100)
-"""The pixel that the published code prompts with when a picture has no cross-attention peak."""
+"""The pixel that the published code prompts with when an image has no cross-attention peak."""
 
 
 def cluster_points(
@@ -21,17 +21,17 @@ def cluster_points(
     points_per_cluster: int = 5,
     seed: int = 0,
 ) -> Points:
-    """Replace the points of one picture by the centres of max(1, n // points_per_cluster) clusters.
+    """Replace the points of one image by the centres of max(1, n // points_per_cluster) clusters.
 
     The published code clusters all points of all classes and heads together: the class is lost, every centre has
-    the value 1, and a picture without points gets the fixed pixel (100, 100). Centres are cut to whole pixels
+    the value 1, and an image without points gets the fixed pixel (100, 100). Centres are cut to whole pixels
     towards zero and stand in the order in which scikit-learn returns them.
 
     Args:
-        points: peaks of one picture; their map index is not used.
+        points: peaks of one image; their map index is not used.
         within_class: cluster each class by itself, in class order: centres keep the class and take the largest
             value of their members (published: False).
-        fallback_point: give the fixed pixel for a picture without points (published: True).
+        fallback_point: give the fixed pixel for an image without points (published: True).
         points_per_cluster: points that share a centre on average.
         seed: seed of k-means++.
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.types import Points
 from weaksam_cli.prompt.maximum_filter import maximum_filter, odd_window
-from weaksam_cli.structures.types import Points
 
 IndexArray = NDArray[np.int64]
 
@@ -55,8 +55,8 @@ def find_peaks(
     3. In list order a candidate is rejected when an accepted one is nearer than (window - 1) // 2 pixels in L1.
 
     Args:
-        heat: float32 (H, W) at picture size.
-        window: side of the window in picture pixels; an even side grows by one (128 acts as 129).
+        heat: float32 (H, W) at image size.
+        window: side of the window in image pixels; an even side grows by one (128 acts as 129).
         max_points: length of the list before thinning.
         emit_fillers: whether non-maxima fill a short list (published: True).
 
@@ -69,7 +69,7 @@ def find_peaks(
     window = odd_window(window)
     maxima = maximum_filter(heat, window) == heat
     if np.isnan(heat).any():
-        raise ValueError("heat: expected numbers, met NaN")
+        raise ValueError("heat: expected numbers, got NaN")
     flat, is_maximum = heat.ravel(), maxima.ravel()
     if emit_fillers:
         listed = _best_with_fillers(np.where(is_maximum, flat, np.float32(0)), max_points)
@@ -120,12 +120,12 @@ def points_from_maps(
     max_points: int = 25,
     emit_fillers: bool = True,
 ) -> Points:
-    """Point prompts of one picture: the peaks of every class map, in class order and map order.
+    """Point prompts of one image: the peaks of every class map, in class order and map order.
 
     Args:
         maps: float32 (k, H, W), or (k, m, H, W) with m maps a class (cross-attention); normalised to [0, 1].
         class_index: the k classes of the maps, indexes into the dataset's class names.
-        window: side of the window in picture pixels (published: 17 for fine and coarse maps, 129 for cross).
+        window: side of the window in image pixels (published: 17 for fine and coarse maps, 129 for cross).
         threshold: least map value of a point (published: 0.9).
         max_points: see `find_peaks`.
         emit_fillers: see `find_peaks`.

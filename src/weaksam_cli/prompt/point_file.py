@@ -1,4 +1,4 @@
-"""The published text format of point prompts: one file a picture, one line a point (spec 02 §2)."""
+"""The published text format of point prompts: one file an image, one line a point (spec 02 §2)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from weaksam_cli.core.types import Points
 from weaksam_cli.errors import UserError
-from weaksam_cli.structures.types import Points
 
 _FIELDS = ("column", "row", "class", "value", "map index")
 _COCO_SPLITS = ("train2014", "val2014")
 
 
 def point_file_name(image_id: str, image_list: str = "") -> str:
-    """File name of a picture's points.
+    """File name of an image's points.
 
     The published code puts `COCO_train2014_` or `COCO_val2014_` before the id when the path of its image list
     contains the split's name.

@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 
 class KindSettings(RecipeModel):
     """Peaks of one kind of maps.
 
     Attributes:
-        window: side of the window of the maximum filter, pixels of the picture; an even side grows by one.
+        window: side of the window of the maximum filter, pixels of the image; an even side grows by one.
         threshold: least value of the normalised map.
         max_points: length of the list before thinning (K of Algorithm 1).
         emit_fillers: let pixels that are no maxima fill a short list, as the published code does.
@@ -31,7 +31,7 @@ class ClusterSettings(RecipeModel):
     Attributes:
         enabled: cluster at all.
         within_class: cluster each class by itself, so that centres keep their class.
-        fallback_point: prompt at pixel (100, 100) where a picture has no point, as the published code does.
+        fallback_point: prompt at pixel (100, 100) where an image has no point, as the published code does.
         points_per_cluster: points that share a centre on average.
     """
 

@@ -10,21 +10,28 @@ from typing import ClassVar
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.schemas import (
+    KINDS,
+    POINTS,
+    ClassMaps,
+    cam_schema,
+    points_to_rows,
+    read_class_maps,
+)
 from weaksam_cli.artifacts.shards import MergeCount
-from weaksam_cli.execution import ImageFunction
-from weaksam_cli.formats import KINDS, POINTS, ClassMaps, cam_format, points_to_rows, read_class_maps
-from weaksam_cli.maps.scales import fuse_scales
-from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
+from weaksam_cli.core.scales import fuse_scales
+from weaksam_cli.core.types import Points
+from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
 from weaksam_cli.prompt.cluster import cluster_points
 from weaksam_cli.prompt.peaks import points_from_maps
 from weaksam_cli.prompt.recipe import KindSettings, PeaksRecipe
-from weaksam_cli.recipes import RecipeModel
-from weaksam_cli.structures.types import Points
 
 
 def open_cam(path: Path, *, verify: bool = True) -> Artifact:
     """Open a `cam` artifact, whatever its number of classes."""
-    return open_artifact(path, cam_format(0), verify=verify)
+    return open_artifact(path, cam_schema(0), verify=verify)
 
 
 def points_of_kind(maps: ClassMaps, kind: int, settings: KindSettings) -> Points:
@@ -43,7 +50,7 @@ def points_of_kind(maps: ClassMaps, kind: int, settings: KindSettings) -> Points
 
 
 def prompts_of_image(maps: ClassMaps, recipe: PeaksRecipe, seed: int) -> list[tuple[int, Points]]:
-    """(kind, points) of one picture in the order of the published concatenation: coarse, fine, cross."""
+    """(kind, points) of one image in the order of the published concatenation: coarse, fine, cross."""
     settings = {"coarse": recipe.coarse, "fine": recipe.fine, "cross": recipe.cross}
     parts = []
     for kind, name in enumerate(KINDS):

@@ -1,4 +1,4 @@
-"""From points to the proposals of one picture: grid, coarse, fine and cross prompts, in that order (spec 03 §2-5)."""
+"""From points to the proposals of one image: grid, coarse, fine and cross prompts, in that order (spec 03 §2-5)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import score_free_nms
+from weaksam_cli.core.types import Points
 from weaksam_cli.propose.grid import GridFilter, filter_grid, grid_points
 from weaksam_cli.propose.proposals import CLUE_SOURCES, Proposals, Source
 from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, Segmenter
-from weaksam_cli.structures.boxes import score_free_nms
-from weaksam_cli.structures.types import Points
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def assemble(
     *,
     masks: bool = False,
 ) -> Proposals:
-    """The proposals of one picture, which is encoded once.
+    """The proposals of one image, which is encoded once.
 
     Args:
         segmenter: answers the prompts.

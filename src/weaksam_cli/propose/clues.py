@@ -1,4 +1,4 @@
-"""Which pictures of a folder have point prompts in an artifact of another run: by key, or by a name that only they share."""
+"""Which images of a folder have point prompts in an artifact of another run: by key, or by a name that only they share."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.errors import UserError
-from weaksam_cli.images import SUFFIXES
 
 
 @dataclass(frozen=True)
 class Clues:
-    """Point prompts for some pictures.
+    """Point prompts for some images.
 
     Attributes:
         path: the artifact that holds them.
         sha256: its digest.
-        ids: key of a picture -> its image id in the artifact.
-        by_key: how many pictures have the very id as their key; the others share a file name with it.
+        ids: key of an image -> its image id in the artifact.
+        by_key: how many images have the very id as their key; the others share a file name with it.
     """
 
     path: Path
@@ -29,17 +29,17 @@ class Clues:
 
 
 def stem(key: str) -> str:
-    """The file name of a key without folders and without the suffix of a picture: `a/b.x.jpg` gives `b.x`."""
+    """The file name of a key without folders and without the suffix of an image: `a/b.x.jpg` gives `b.x`."""
     name = PurePosixPath(key).name
     suffix = PurePosixPath(name).suffix
     return name[: -len(suffix)] if suffix.lower() in SUFFIXES else name
 
 
 def match_keys(keys: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
-    """Key of a picture -> id of an artifact.
+    """Key of an image -> id of an artifact.
 
-    A picture with the very key goes first. Of what is left, a picture and an id belong together when they have the same
-    `stem` and no other picture and no other id of either side has it: where names are not unique nothing is guessed.
+    An image with the very key goes first. Of what is left, an image and an id belong together when they have the same
+    `stem` and no other image and no other id of either side has it: where names are not unique nothing is guessed.
     """
     known = set(ids)
     matched = {key: key for key in keys if key in known}
@@ -54,17 +54,17 @@ def match_keys(keys: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
 
 
 def match_clues(path: Path, sha256: str, keys: Sequence[str], ids: Sequence[str]) -> Clues:
-    """The clues of the pictures `keys` in the artifact at `path`, whose images are `ids`.
+    """The clues of the images `keys` in the artifact at `path`, whose images are `ids`.
 
     Raises:
-        UserError: no picture is in it.
+        UserError: no image is in it.
     """
     matched = match_keys(keys, ids)
     if not matched:
         example = repr(ids[0]) if ids else "none at all"
         raise UserError(
-            f"holds points of none of these pictures: its images are called like {example}, the pictures like {keys[0]!r}",
+            f"holds points of none of these images: its images are called like {example}, the images like {keys[0]!r}",
             where=str(path),
-            remedy="A key or a file name that occurs once on both sides makes a match; give the points of these pictures",
+            remedy="A key or a file name that occurs once on both sides makes a match; give the points of these images",
         )
     return Clues(path, sha256, matched, sum(key == image_id for key, image_id in matched.items()))

@@ -1,4 +1,4 @@
-"""Proposals for pictures that belong to no dataset: what is seen of the files, the work, and the artifact."""
+"""Proposals for images that belong to no dataset: what is seen of the files, the work, and the artifact."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts import digest, open_artifact
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, read_points
+from weaksam_cli.core.types import Points
+from weaksam_cli.data.images import read_unchanged
+from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.steps import SHARD_IMAGES, Context, Maker, Product, ShardedMaker
 from weaksam_cli.errors import ImageError
-from weaksam_cli.execution import Overlapped
-from weaksam_cli.formats import POINTS, PROPOSALS, read_points
-from weaksam_cli.images import read_unchanged
-from weaksam_cli.pipeline import SHARD_IMAGES, Context, Maker, Product, ShardedMaker
 from weaksam_cli.propose.clues import Clues
 from weaksam_cli.propose.listing import Listing
 from weaksam_cli.propose.methods import build
 from weaksam_cli.propose.proposals import SOURCES, Source
 from weaksam_cli.propose.recipe import ProposeRecipe, SamRecipe
 from weaksam_cli.propose.stage import proposals_to_rows
-from weaksam_cli.structures.types import Points
 
 DATASET, SPLIT = "images", "all"
 """What stands in the artifact in place of a dataset and its split."""
@@ -84,10 +84,10 @@ def digest_of_all(seen: Mapping[str, SeenFile]) -> str:
 
 @dataclass(frozen=True)
 class FolderWork:
-    """Proposals of one picture.
+    """Proposals of one image.
 
     Attributes:
-        root: `root / key` is the file of a picture.
+        root: `root / key` is the file of an image.
         digests: key -> digest of the file when the work began.
         clues: point prompts; None for grid prompts only.
         recipe, weights, device: the segmenter.
@@ -131,7 +131,7 @@ def _open_clues(clues: Clues | None) -> Callable[[str, tuple[int, int]], Mapping
         height, width = artifact.image_value(image_id, "image_size").tolist()
         if (height, width) != tuple(size):
             raise ImageError(
-                f"its points are those of a picture of {width} x {height} pixels, it has {size[1]} x {size[0]}",
+                f"its points are those of an image of {width} x {height} pixels, it has {size[1]} x {size[0]}",
                 where=f"{clues.path}, image {image_id}",
             )
         return cast(Mapping[Source, Points], read_points(artifact, image_id))
@@ -141,10 +141,10 @@ def _open_clues(clues: Clues | None) -> Callable[[str, tuple[int, int]], Mapping
 
 @dataclass(frozen=True)
 class FolderJob:
-    """Everything that decides the proposals of some pictures.
+    """Everything that decides the proposals of some images.
 
     Attributes:
-        listing: which pictures.
+        listing: which images.
         seen: key -> its file as it was when the work began.
         recipe: the segmenter.
         clues: point prompts, or None.
@@ -156,7 +156,7 @@ class FolderJob:
     clues: Clues | None
 
     def maker(self, context: Context) -> ShardedMaker:
-        """What makes the artifact. The size of the shards depends on the number of pictures alone.
+        """What makes the artifact. The size of the shards depends on the number of images alone.
 
         Raises:
             UserError: weights that are not found, a device that is not there.
@@ -171,7 +171,7 @@ class FolderJob:
         )
 
     def product(self, context: Context, output: Path, make: Maker) -> Product:
-        """The artifact, made by `make`; where its pictures lie stands in the receipt only."""
+        """The artifact, made by `make`; where its images lie stands in the receipt only."""
         weights = self._weights(context)
         digests = {
             IMAGES_INPUT: InputDigest(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core import boxes as box_ops
 from weaksam_cli.propose.proposals import Proposals
-from weaksam_cli.structures import boxes as box_ops
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def measure_logits(
 def measure_low_resolution(
     low: Tensor, upsampling: MaskUpsampling, pixels: int, *, threshold: float = 0.0
 ) -> MaskMeasures:
-    """Measure masks at the picture's size from their low-resolution logits (m, h, w), float32.
+    """Measure masks at the image's size from their low-resolution logits (m, h, w), float32.
 
     The measures are those of the upsampled logits; no more than `pixels` of them exist at once.
     """

@@ -1,4 +1,4 @@
-"""From a recipe to a function that gives the proposals of one picture; each picture is encoded once."""
+"""From a recipe to a function that gives the proposals of one image; each image is encoded once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import score_free_nms
+from weaksam_cli.core.types import Points
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose.assembly import AssemblySettings, assemble, clue_proposals
 from weaksam_cli.propose.grid import GridFilter
@@ -19,8 +21,6 @@ from weaksam_cli.propose.recipe import (
     SamRecipe,
     SelectiveSearchRecipe,
 )
-from weaksam_cli.structures.boxes import score_free_nms
-from weaksam_cli.structures.types import Points
 
 Propose = Callable[[NDArray[np.uint8], Mapping[Source, Points]], Proposals]
 

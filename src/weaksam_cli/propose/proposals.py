@@ -1,4 +1,4 @@
-"""Proposals of one picture: class-agnostic boxes that remember which prompt and which mask they come from."""
+"""Proposals of one image: class-agnostic boxes that remember which prompt and which mask they come from."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.structures.boxes import FloatArray, as_boxes
-from weaksam_cli.structures.types import PromptedMasks
+from weaksam_cli.core.boxes import FloatArray, as_boxes
+from weaksam_cli.core.types import PromptedMasks
 
 Source = Literal["grid", "coarse", "fine", "cross", "search", "import"]
 CLUE_SOURCES: Final[tuple[Source, ...]] = ("coarse", "fine", "cross")
@@ -24,7 +24,7 @@ MASK_TOKENS: Final = 3
 
 @dataclass(frozen=True)
 class Proposals:
-    """Proposals of one picture.
+    """Proposals of one image.
 
     Attributes:
         boxes: float32 (n, 4), xyxy pixel edges.
@@ -60,7 +60,7 @@ class Proposals:
         _expect_range(self.source, len(SOURCES), "source")
         _expect_range(self.mask_token, MASK_TOKENS, "mask_token")
         if (self.prompt < 0).any():
-            raise ValueError("proposals.prompt: expected indexes from 0, met a negative one")
+            raise ValueError("proposals.prompt: expected indexes from 0, got a negative one")
 
     def __len__(self) -> int:
         return len(self.boxes)

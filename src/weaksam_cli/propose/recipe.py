@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 ClueSource = Literal["coarse", "fine", "cross"]
 SearchMode = Literal["single", "fast", "quality"]
@@ -42,7 +42,7 @@ class SamRecipe(RecipeModel):
         masks: store masks as RLE.
         precision: number format of encoder and decoder. float32 gives the boxes of the published package; bfloat16 and
             float16 are faster on a GPU and move some boxes; auto takes the fastest that the device has.
-        compile: run the encoder through torch.compile, on CUDA only; pays from some hundred pictures on.
+        compile: run the encoder through torch.compile, on CUDA only; pays from some hundred images on.
     """
 
     method: Literal["sam"] = "sam"
@@ -84,7 +84,7 @@ class SelectiveSearchRecipe(RecipeModel):
 
     Attributes:
         mode: how many segmentations and similarities are searched: single, fast or quality.
-        max_side: pictures whose longer side is larger are searched at this size; null for none.
+        max_side: images whose longer side is larger are searched at this size; null for none.
         min_side: boxes with a side below this many pixels are left out.
         max_boxes: at most this many, the first in the order of the search; null for all.
     """

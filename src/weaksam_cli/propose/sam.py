@@ -1,4 +1,4 @@
-"""The Segment Anything Model as a `Segmenter`: one image encoding a picture, prompts in batches, bounded memory."""
+"""The Segment Anything Model as a `Segmenter`: one image encoding an image, prompts in batches, bounded memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
+from weaksam_cli.core import masks as rle
+from weaksam_cli.core.boxes import FloatArray, as_boxes
+from weaksam_cli.core.types import PromptedMasks
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose.batching import Batches, by_length
 from weaksam_cli.propose.mask_measures import measure_low_resolution
@@ -20,9 +23,6 @@ from weaksam_cli.propose.sam_decoder import PreparedImage, SharedDecoder
 from weaksam_cli.propose.sam_encoder import encode
 from weaksam_cli.propose.segmenter import check_image, check_points
 from weaksam_cli.propose.upsampling import MaskUpsampling
-from weaksam_cli.structures import masks as rle
-from weaksam_cli.structures.boxes import FloatArray, as_boxes
-from weaksam_cli.structures.types import PromptedMasks
 
 POINTS_PER_BATCH = 64
 """Prompts decoded at once on a GPU (spec 03 §2)."""
@@ -100,7 +100,7 @@ class SamSegmenter:
     Args:
         sam: the network; see `sam_checkpoint.load_sam`. Encoder and decoder run in the dtype of their weights.
         points_per_batch: prompts that are decoded at once on a GPU; halved for good when its memory does not suffice.
-        compiled: run the encoder through `torch.compile`: a minute or more for the first picture, less for the others.
+        compiled: run the encoder through `torch.compile`: a minute or more for the first image, less for the others.
     """
 
     def __init__(self, sam: Sam, *, points_per_batch: int = POINTS_PER_BATCH, compiled: bool = False) -> None:
@@ -116,12 +116,12 @@ class SamSegmenter:
 
     @property
     def encodings(self) -> int:
-        """How many pictures were encoded since the segmenter was made."""
+        """How many images were encoded since the segmenter was made."""
         return self._encodings
 
     @torch.inference_mode()
     def set_image(self, image: NDArray[np.uint8]) -> None:
-        """Encode the picture (H, W, 3), uint8 RGB; the one before is forgotten.
+        """Encode the image (H, W, 3), uint8 RGB; the one before is forgotten.
 
         Raises:
             ValueError: for another shape or dtype.
@@ -196,17 +196,17 @@ class SamSegmenter:
 
     def _current(self) -> _Encoded:
         if self._encoded is None:
-            raise ValueError("no picture is set: call set_image before prompting")
+            raise ValueError("no image is set: call set_image before prompting")
         return self._encoded
 
     def _scaled(self, xy: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Coordinates (n, p, 2) of the resized picture that the network sees."""
+        """Coordinates (n, p, 2) of the resized image that the network sees."""
         scaled: NDArray[np.float64] = self._transform.apply_coords(xy, self._current().original_size)
         return scaled
 
     @torch.inference_mode()
     def _embed_points(self, xy: NDArray[np.float64], labels: NDArray[np.int8], batch: slice) -> Tensor:
-        """Prompts (n, p, 2) with labels (n, p), in the frame of the resized picture, as the decoder's tokens (b, p, d)."""
+        """Prompts (n, p, 2) with labels (n, p), in the frame of the resized image, as the decoder's tokens (b, p, d)."""
         device = self._sam.device
         coordinates = torch.as_tensor(xy[batch], dtype=torch.float32, device=device)
         points = (coordinates, torch.as_tensor(labels[batch], dtype=torch.int32, device=device))
@@ -244,7 +244,7 @@ class SamSegmenter:
         return result
 
     def _run_lengths(self, low: Tensor, encoded: _Encoded) -> bytes:
-        """A mask (h, w) as compressed RLE of the picture's size."""
+        """A mask (h, w) as compressed RLE of the image's size."""
         threshold = self._sam.mask_threshold
         dense = np.zeros(encoded.original_size, bool)
         window = encoded.upsampling.window_above(low[None], threshold)

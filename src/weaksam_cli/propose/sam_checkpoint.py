@@ -12,7 +12,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.state_dicts import as_tensors, mismatches, read_saved, shapes_of
+from weaksam_cli.models.state_dicts import as_tensors, mismatches, read_saved, shapes_of
 
 SamVariant = Literal["vit_h", "vit_l", "vit_b"]
 

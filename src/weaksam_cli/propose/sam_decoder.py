@@ -3,7 +3,7 @@
 The answers are those of `segment_anything.modeling.MaskDecoder` up to float32 rounding; the arithmetic is arranged anew:
 
 * Until the first image-to-token attention has run, the image tokens are the same for all prompts, so the keys, values and
-  queries that the first layer projects from them are computed once a picture.
+  queries that the first layer projects from them are computed once an image.
 * Later, a prompt has its own N image tokens of width d but only t tokens of its own (7 for one point). Instead of projecting
   the N image tokens, the t tokens are projected the other way: with queries q of a head and its key projection W,
   q (W x) = (Wᵀ q) x. A product with h·t rows replaces one with d/2 rows, and a bias that is the same for all image tokens
@@ -59,7 +59,7 @@ class _CrossAttention:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """What the decoder needs of a picture, whatever the prompt.
+    """What the decoder needs of an image, whatever the prompt.
 
     Attributes:
         tokens: (N, d), image tokens with the embedding of "no mask prompt" added.
@@ -80,7 +80,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class SharedDecoder:
-    """Decodes prompts on one picture.
+    """Decodes prompts on one image.
 
     Args:
         sam: the network; its weights are read, nothing is changed in it. Dtype and device are those of its decoder.

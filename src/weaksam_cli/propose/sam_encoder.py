@@ -20,7 +20,7 @@ SCORES_AT_ONCE = 1 << 20
 
 
 def encode(encoder: Any, pixels: Tensor) -> Tensor:
-    """Features (b, d, s, s) of normalised and padded pictures (b, 3, S, S), in the dtype of the encoder's weights."""
+    """Features (b, d, s, s) of normalised and padded images (b, 3, S, S), in the dtype of the encoder's weights."""
     x = encoder.patch_embed(pixels.to(encoder.patch_embed.proj.weight.dtype))
     if encoder.pos_embed is not None:
         x = x + encoder.pos_embed

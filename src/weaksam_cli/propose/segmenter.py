@@ -7,8 +7,8 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.structures.boxes import FloatArray
-from weaksam_cli.structures.types import PromptedMasks
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.types import PromptedMasks
 
 FOREGROUND: Final = 1
 BACKGROUND: Final = 0
@@ -18,15 +18,15 @@ PADDING: Final = -1
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Answers point and box prompts on one picture at a time with three nested masks each."""
+    """Answers point and box prompts on one image at a time with three nested masks each."""
 
     @property
     def encodings(self) -> int:
-        """How many pictures were encoded since the segmenter was made; one for each `set_image`."""
+        """How many images were encoded since the segmenter was made; one for each `set_image`."""
         ...
 
     def set_image(self, image: NDArray[np.uint8]) -> None:
-        """Encode the picture (H, W, 3), uint8 RGB, that the next prompts are about.
+        """Encode the image (H, W, 3), uint8 RGB, that the next prompts are about.
 
         Raises:
             ValueError: for another shape or dtype.
@@ -47,7 +47,7 @@ class Segmenter(Protocol):
         A segmenter may save itself the masks that are not wanted, and answer with empty ones (area 0) in their place.
 
         Args:
-            xy: float32 (n, p, 2), column and row in pixels of the picture; a peak at column 3 is 3.0.
+            xy: float32 (n, p, 2), column and row in pixels of the image; a peak at column 3 is 3.0.
             labels: int8 (n, p): 1 foreground, 0 background, -1 padding. Padding fills prompts of fewer points
                 up to p and has no influence on the answer.
             masks: also return the masks as compressed RLE.
@@ -55,7 +55,7 @@ class Segmenter(Protocol):
             quality_above: masks whose predicted IoU is not above this are not wanted.
 
         Raises:
-            ValueError: for other shapes, a prompt without any point, or no picture set.
+            ValueError: for other shapes, a prompt without any point, or no image set.
         """
         ...
 
@@ -63,7 +63,7 @@ class Segmenter(Protocol):
         """Masks of n box prompts, float32 (n, 4), xyxy pixel edges.
 
         Raises:
-            ValueError: for another shape, or no picture set.
+            ValueError: for another shape, or no image set.
         """
         ...
 
@@ -91,7 +91,7 @@ def check_points(xy: NDArray[np.generic], labels: NDArray[np.generic]) -> None:
     if not np.isin(labels, (FOREGROUND, BACKGROUND, PADDING)).all():
         raise ValueError("labels: expected 1 (foreground), 0 (background) or -1 (padding)")
     if not np.isfinite(np.asarray(xy, dtype=np.float64)).all():
-        raise ValueError("xy: expected finite coordinates, met NaN or infinity")
+        raise ValueError("xy: expected finite coordinates, got NaN or infinity")
     bare = np.flatnonzero((labels == PADDING).all(axis=1))
     if bare.size:
         raise ValueError(f"labels: prompt {int(bare[0])} has no point")

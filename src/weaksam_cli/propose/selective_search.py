@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale, xywh_to_xyxy
 from weaksam_cli.propose.recipe import SearchMode
 from weaksam_cli.propose.segmenter import check_image
-from weaksam_cli.structures.boxes import FloatArray, as_boxes, clip, scale, xywh_to_xyxy
 
 _SWITCHES: Final = {
     "single": "switchToSingleStrategy",
@@ -30,18 +30,18 @@ def selective_search(
     min_side: int = 0,
     max_boxes: int | None = None,
 ) -> FloatArray:
-    """Boxes float32 (n, 4), xyxy pixel edges, all different, in OpenCV's order; the whole picture is one of them.
+    """Boxes float32 (n, 4), xyxy pixel edges, all different, in OpenCV's order; the whole image is one of them.
 
     OpenCV ranks a region by its height in the merge tree times a number of the C library's `rand`, so large regions
-    tend to come first. `rand` is put back to its start for every picture: the order is the one that a new process
+    tend to come first. `rand` is put back to its start for every image: the order is the one that a new process
     finds, whatever was done before and by however many processes.
 
     Args:
         image: uint8 RGB (H, W, 3).
         mode: `single` (one segmentation, one similarity), `fast` or `quality` (more of both).
-        max_side: search a picture whose longer side is larger at this size; the time grows faster than the pixels
+        max_side: search an image whose longer side is larger at this size; the time grows faster than the pixels
             (48 s at 1280 x 1708).
-        min_side: leave out boxes with a side below this many pixels of the picture.
+        min_side: leave out boxes with a side below this many pixels of the image.
         max_boxes: at most this many, the first.
 
     Raises:
@@ -59,7 +59,7 @@ def selective_search(
 
 
 def _canvas(image: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]:
-    """The picture as it is searched: contiguous BGR, at most `max_side` long."""
+    """The image as it is searched: contiguous BGR, at most `max_side` long."""
     bgr: Any = np.ascontiguousarray(image[:, :, ::-1])
     height, width = image.shape[:2]
     if max_side is None or max(height, width) <= max_side:

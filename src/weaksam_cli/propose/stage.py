@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, read_points
 from weaksam_cli.artifacts.shards import MergeCount
-from weaksam_cli.execution import Overlapped
-from weaksam_cli.formats import POINTS, PROPOSALS, read_points
-from weaksam_cli.labels import read_labels
-from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
+from weaksam_cli.core.types import Points
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
 from weaksam_cli.propose.methods import build
 from weaksam_cli.propose.proposals import SOURCES, Proposals, Source
 from weaksam_cli.propose.recipe import ProposeRecipe, RegionTreeRecipe, SamRecipe, SelectiveSearchRecipe
-from weaksam_cli.recipes import RecipeModel
-from weaksam_cli.source import image_root
-from weaksam_cli.structures.types import Points
 
 
 def proposals_to_rows(proposals: Proposals, image_size: tuple[int, int]) -> ImageRows:
-    """Proposals of one picture as rows of an artifact."""
+    """Proposals of one image as rows of an artifact."""
     counts = proposals.counts or [b""] * len(proposals)
     return ImageRows(
         columns={

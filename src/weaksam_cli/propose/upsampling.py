@@ -1,6 +1,6 @@
-"""From SAM's low-resolution logits to the picture's own size, in pieces of bounded size.
+"""From SAM's low-resolution logits to the image's own size, in pieces of bounded size.
 
-SAM brings logits to the network's side (bilinear), cuts the padding off, and resizes to the picture (bilinear). Both steps
+SAM brings logits to the network's side (bilinear), cuts the padding off, and resizes to the image (bilinear). Both steps
 are linear and separable, so along each axis the two are one banded matrix of at most three entries a row. Applied directly
 it gives the same logits up to float32 rounding without the image in between, for any rows and columns that are wanted.
 """
@@ -40,7 +40,7 @@ def bilinear_matrix(size: int, target: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class AxisUpsampling:
-    """One axis of the way from low-resolution logits to the picture.
+    """One axis of the way from low-resolution logits to the image.
 
     Attributes:
         matrix: (target, size).
@@ -82,7 +82,7 @@ class AxisUpsampling:
 
 
 class Window(NamedTuple):
-    """A part of the picture: rows and columns."""
+    """A part of the image: rows and columns."""
 
     rows: slice
     columns: slice
@@ -94,13 +94,13 @@ class Window(NamedTuple):
 
 
 class MaskUpsampling:
-    """Low-resolution logits of one picture to its own size.
+    """Low-resolution logits of one image to its own size.
 
     Args:
         low_size: height and width of the logits.
         network_side: side of the square that the network sees.
-        input_size: height and width of the picture within that square.
-        original_size: height and width of the picture.
+        input_size: height and width of the image within that square.
+        original_size: height and width of the image.
         device: where the logits lie.
     """
 
@@ -137,7 +137,7 @@ class MaskUpsampling:
         """The logits of `low` (m, h, w) within `window`, a band of rows at a time.
 
         Yields:
-            (rows of the picture, logits (m, rows, columns)), at most `pixels` logits unless one row has more.
+            (rows of the image, logits (m, rows, columns)), at most `pixels` logits unless one row has more.
         """
         height, width = window.shape
         if not height or not width:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core import boxes as box_math
 from weaksam_cli.detectron.resize import resize, resized_shape
 from weaksam_cli.errors import UserError
-from weaksam_cli.structures import boxes as box_math
 
 ImageReader = Callable[[str], NDArray[np.uint8]]
-"""From a picture's path to uint8 RGB (H, W, 3)."""
+"""From an image's path to uint8 RGB (H, W, 3)."""
 
 
 def dataset_dicts(
@@ -28,16 +28,16 @@ def dataset_dicts(
     Args:
         coco: `images`, `annotations` (`bbox` xywh in pixels, optional `score`) and `categories`.
         class_names: the detector's classes; `category_id` of the result indexes it.
-        keep_empty: keep pictures without boxes.
+        keep_empty: keep images without boxes.
         path_of: from COCO's `file_name` to the path that is opened.
 
     Returns:
-        For each picture `file_name`, `image_id`, `height`, `width` and `annotations`, each with `bbox` (xyxy, pixel
-        edges, cut to the picture; `bbox_mode` 0, which is detectron2's XYXY_ABS), `category_id`, `iscrowd` and `score`
+        For each image `file_name`, `image_id`, `height`, `width` and `annotations`, each with `bbox` (xyxy, pixel
+        edges, cut to the image; `bbox_mode` 0, which is detectron2's XYXY_ABS), `category_id`, `iscrowd` and `score`
         (1 where the document has none). Crowd regions and boxes without area are left out.
 
     Raises:
-        UserError: for a category that is not among `class_names`, or a box of an unknown picture.
+        UserError: for a category that is not among `class_names`, or a box of an unknown image.
     """
     names = {int(item["id"]): str(item["name"]) for item in coco["categories"]}
     position = {name: index for index, name in enumerate(class_names)}
@@ -86,7 +86,7 @@ def _annotation(annotation: Mapping[str, Any], index: int, height: int, width: i
 
 
 def image_tensor(image: NDArray[np.uint8], channel_order: str) -> Any:
-    """uint8 tensor (3, H, W) in the order `RGB` or `BGR` of an RGB picture."""
+    """uint8 tensor (3, H, W) in the order `RGB` or `BGR` of an RGB image."""
     import torch
 
     ordered = image if channel_order == "RGB" else image[:, :, ::-1]
@@ -103,7 +103,7 @@ def training_item(
     flip: bool,
     channel_order: str,
 ) -> dict[str, Any]:
-    """One augmented picture as detectron2's model takes it; a pure function of the arguments and the state of `rng`.
+    """One augmented image as detectron2's model takes it; a pure function of the arguments and the state of `rng`.
 
     Returns:
         `image` uint8 (3, h, w), `instances` with `gt_boxes`, `gt_classes` and `gt_scores`, `height`, `width`, `image_id`.

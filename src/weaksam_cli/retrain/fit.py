@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from weaksam_cli.detectron.batches import BatchLoader, EpochSampler, augmentation_rng
-from weaksam_cli.detectron.run import TrainingRun
-from weaksam_cli.detectron.schedule import LearningRateSchedule
-from weaksam_cli.detectron.training import TrainingResult, train
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.dataset import ImageReader, training_item
 from weaksam_cli.retrain.faster_rcnn import build_detector, channel_order
 from weaksam_cli.retrain.recipe import FasterRcnnRecipe, Schedule
+from weaksam_cli.training.batches import BatchLoader, EpochSampler, augmentation_rng
+from weaksam_cli.training.loop import TrainingResult, train
+from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.schedule import LearningRateSchedule
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ def fit(
 
     Args:
         recipe: what to train.
-        entries: pictures with pseudo boxes (`dataset.dataset_dicts`).
+        entries: images with pseudo boxes (`dataset.dataset_dicts`).
         class_count: number of classes.
         read_image: from an entry's `file_name` to uint8 RGB (H, W, 3).
-        run: where, and from which seed: it decides the initial weights, the order of the pictures, the augmentation and the
+        run: where, and from which seed: it decides the initial weights, the order of the images, the augmentation and the
             sampling.
 
     Raises:
-        UserError: no picture has a pseudo box, or what `train` and `build_detector` raise.
+        UserError: no image has a pseudo box, or what `train` and `build_detector` raise.
     """
     if not any(entry["annotations"] for entry in entries):
         raise UserError(
-            "no picture has a pseudo box",
+            "no image has a pseudo box",
             where="pseudo ground truth",
             remedy="Lower the thresholds of `weaksam pgt` or look at the detections of `weaksam wsod`",
         )

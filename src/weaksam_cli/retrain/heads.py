@@ -85,7 +85,7 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
 
     def _distances(self, deltas: Tensor, classes: Tensor, foreground: Tensor, proposals: list[Any]) -> Tensor:
         boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
-        # A picture without objects has no gt_boxes; its RoIs are background and their place is never read.
+        # An image without objects has no gt_boxes; its RoIs are background and their place is never read.
         matched = torch.cat(
             [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
         )

@@ -16,18 +16,18 @@ import_detectron2()
 
 from detectron2.modeling import GeneralizedRCNNWithTTA  # noqa: E402
 
+from weaksam_cli.core.boxes import clip  # noqa: E402
+from weaksam_cli.core.types import Detections  # noqa: E402
 from weaksam_cli.detectron.resize import resize, resized_shape  # noqa: E402
 from weaksam_cli.retrain.dataset import ImageReader, image_tensor  # noqa: E402
 from weaksam_cli.retrain.recipe import Inference  # noqa: E402
-from weaksam_cli.structures.boxes import clip  # noqa: E402
-from weaksam_cli.structures.types import Detections  # noqa: E402
 
 Detector = Callable[[NDArray[np.uint8]], Detections]
-"""From a picture uint8 RGB (H, W, 3) to its detections."""
+"""From an image uint8 RGB (H, W, 3) to its detections."""
 
 
 def make_detector(model: nn.Module, cfg: Any, inference: Inference) -> Detector:
-    """A function that detects in one picture; puts the model in evaluation mode.
+    """A function that detects in one image; puts the model in evaluation mode.
 
     With `inference.augment` it is detectron2's test-time augmentation: the united detections of all sizes and flips,
     suppressed class by class.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 Network = Literal["faster-rcnn-lite0-fpn", "faster-rcnn-r50-fpn"]
 Semantics = Literal["intersection", "separate", "union_fg"]
@@ -76,10 +76,10 @@ class Detector(RecipeModel):
         channels: channels of the pyramid.
         anchor_sizes: one anchor size in pixels for each level, finest first.
         aspect_ratios: height over width of the anchors.
-        rpn_batch: anchors that train the proposal network, for each picture.
+        rpn_batch: anchors that train the proposal network, for each image.
         rpn_before_nms_train, rpn_before_nms_test: proposals kept of each level before suppression.
-        rpn_after_nms_train, rpn_after_nms_test: proposals of a picture.
-        roi_batch: RoIs that train the box head, for each picture.
+        rpn_after_nms_train, rpn_after_nms_test: proposals of an image.
+        roi_batch: RoIs that train the box head, for each image.
         roi_foreground: largest fraction of them that is foreground.
         box_head_channels: width of the box head's two layers.
         box_loss_weight: weight of the box head's regression loss.
@@ -121,8 +121,8 @@ class Schedule(RecipeModel):
 
     Attributes:
         iterations: optimiser steps; null when `epochs` is given.
-        epochs: passes over the pictures with pseudo boxes, as an alternative to `iterations`.
-        batch_size: pictures of a step.
+        epochs: passes over the images with pseudo boxes, as an alternative to `iterations`.
+        batch_size: images of a step.
         optimizer: `sgd` with momentum (published), or `adamw`, which learns faster in a short training.
         learning_rate: after the warm-up.
         backbone_factor: factor on the learning rate of the backbone's own layers (not of the pyramid).
@@ -166,7 +166,7 @@ class Schedule(RecipeModel):
         if (self.iterations is None) == (self.epochs is None):
             raise ValueError("expected iterations or epochs, and not both")
         if self.epochs is not None and self.milestones:
-            raise ValueError("milestones: they are iterations and need iterations, met epochs")
+            raise ValueError("milestones: they are iterations and need iterations, got epochs")
         return self
 
     @model_validator(mode="after")
@@ -174,18 +174,18 @@ class Schedule(RecipeModel):
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones: expected increasing iterations, met {list(self.milestones)}")
         if self.decay == "cosine" and self.milestones:
-            raise ValueError("milestones: they belong to decay: steps, met decay: cosine")
+            raise ValueError("milestones: they belong to decay: steps, got decay: cosine")
         return self
 
 
 class TrainImages(RecipeModel):
-    """Augmentation of the training pictures.
+    """Augmentation of the training images.
 
     Attributes:
-        short_sides: a picture's shorter side becomes one of these, drawn for each picture and step.
+        short_sides: an image's shorter side becomes one of these, drawn for each image and step.
         max_size: largest longer side.
-        flip: mirror half of the pictures.
-        keep_empty: train also on pictures without pseudo boxes, as background.
+        flip: mirror half of the images.
+        keep_empty: train also on images without pseudo boxes, as background.
     """
 
     short_sides: Sizes
@@ -198,10 +198,10 @@ class Inference(RecipeModel):
     """Prediction with the trained detector.
 
     Attributes:
-        short_side, max_size: size of the pictures.
+        short_side, max_size: size of the images.
         score_threshold: detections below are left out.
         nms: IoU above which the lower of two detections of a class is suppressed.
-        detections: at most so many for each picture.
+        detections: at most so many for each image.
         augment: run at all `augment_short_sides`, flipped too with `augment_flip`, and unite the detections.
         augment_short_sides, augment_max_size, augment_flip: the test-time augmentation.
     """
@@ -229,11 +229,11 @@ class FasterRcnnRecipe(RecipeModel):
     inference: Inference
     roi_drop: RoiDrop = RoiDrop()
 
-    def resolved(self, pictures: int) -> Self:
-        """The recipe for so many training pictures: epochs and shares as iterations."""
+    def resolved(self, images: int) -> Self:
+        """The recipe for so many training images: epochs and shares as iterations."""
         schedule, drop = self.schedule, self.roi_drop
         if schedule.epochs is not None:
-            steps = max(1, math.ceil(schedule.epochs * pictures / schedule.batch_size))
+            steps = max(1, math.ceil(schedule.epochs * images / schedule.batch_size))
             schedule = schedule.model_copy(update={"iterations": steps, "epochs": None})
         if drop.start_share is not None:
             start = round(drop.start_share * schedule.steps)

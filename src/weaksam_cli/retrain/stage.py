@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.schemas import detections_to_rows
 from weaksam_cli.artifacts.shards import MergeCount
-from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION
-from weaksam_cli.detecting import detections_maker
-from weaksam_cli.execution import ImageFunction
-from weaksam_cli.formats import detections_to_rows
-from weaksam_cli.labels import LabelledImage, Labels, read_labels
-from weaksam_cli.pipeline import Context, Job, Product
-from weaksam_cli.recipes import RecipeModel, what_decides
+from weaksam_cli.data.detections import RESULTS_FORMAT, RESULTS_VERSION
+from weaksam_cli.data.labels import LabelledImage, Labels, read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.detecting import detections_maker
+from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.recipes import RecipeModel, what_decides
+from weaksam_cli.engine.steps import Context, Job, Product
 from weaksam_cli.retrain.recipe import FasterRcnnRecipe
-from weaksam_cli.source import image_root
 
 MODEL_FORMAT = "weaksam/faster-rcnn"
 MODEL_VERSION = 1
@@ -54,10 +54,10 @@ class FitModel:
         """Write the model as safetensors."""
         import torch
 
-        from weaksam_cli.detectron.checkpoint import model_bytes
-        from weaksam_cli.detectron.run import training_run
         from weaksam_cli.retrain.dataset import dataset_dicts
         from weaksam_cli.retrain.fit import fit
+        from weaksam_cli.training.checkpoint import model_bytes
+        from weaksam_cli.training.run import training_run
 
         labels = read_labels(self.labels, self.image_root)
         coco = json.loads(self.pgt.read_bytes())
@@ -90,9 +90,9 @@ class DetectWork:
 
     def open(self) -> ImageFunction:
         """Load the model once a process."""
-        from weaksam_cli.detectron.checkpoint import load_model
         from weaksam_cli.retrain.faster_rcnn import build_detector
         from weaksam_cli.retrain.predict import make_detector
+        from weaksam_cli.training.checkpoint import load_model
 
         labels = read_labels(self.labels, self.image_root)
         images = labels.by_key()

@@ -1,4 +1,4 @@
-"""What RoI features are made with: dense classifiers (one that saw every training picture, one a fold) and components."""
+"""What RoI features are made with: dense classifiers (one that saw every training image, one a fold) and components."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weaksam_cli.detectron.checkpoint import read_metadata, read_tensors, tensors_bytes
 from weaksam_cli.errors import UserError
+from weaksam_cli.training.checkpoint import read_metadata, read_tensors, tensors_bytes
 from weaksam_cli.wsod.dense import CELL_CHANNELS, DenseClassifier, fit_dense
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe
 from weaksam_cli.wsod.region_features import PrincipalComponents, fit_components
@@ -19,11 +19,11 @@ from weaksam_cli.wsod.region_features import PrincipalComponents, fit_components
 
 @dataclass(frozen=True)
 class Basis:
-    """Everything that turns a picture and its proposals into RoI features.
+    """Everything that turns an image and its proposals into RoI features.
 
     Attributes:
-        whole: dense classifier fitted to all training pictures.
-        folds: dense classifiers; the i-th has not seen the pictures of fold i.
+        whole: dense classifier fitted to all training images.
+        folds: dense classifiers; the i-th has not seen the images of fold i.
         components: principal components of pooled features.
     """
 
@@ -84,7 +84,7 @@ def fit_basis(
     Args:
         cells: (n, 432), sampled cells.
         labels: (n,), 0 background, class + 1 otherwise.
-        fold: (n,), fold of the picture of each cell.
+        fold: (n,), fold of the image of each cell.
         pooled: (m, 2560), pooled features of sampled RoIs.
         n_classes: C.
         recipe: settings.
@@ -97,9 +97,9 @@ def fit_basis(
     seen = [np.ones(len(cells), bool), *(fold != index for index in range(folds))]
     if len(pooled) < 2 or any(not rows.any() for rows in seen):
         raise UserError(
-            f"too few pictures to learn from: {len(cells)} cells and {len(pooled)} RoIs were sampled",
+            f"too few images to learn from: {len(cells)} cells and {len(pooled)} RoIs were sampled",
             where="weaksam wsod",
-            remedy="Give more labelled pictures, or fewer dense.folds",
+            remedy="Give more labelled images, or fewer dense.folds",
         )
     flat = cells.reshape(-1, CELL_CHANNELS).astype(np.float32)
     targets = labels.astype(np.int64)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.structures.boxes import FloatArray, as_boxes, iou
+from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
 
 
 def component_box(heat: NDArray[np.float32], threshold: float) -> FloatArray:
@@ -28,8 +28,8 @@ def component_prior(
     """Mean over thresholds of the IoU of each proposal with the component's box.
 
     Args:
-        boxes: float32 (R, 4), xyxy pixel edges of the picture.
-        maps: float32 (k, H, W), normalised to [0, 1], at picture size.
+        boxes: float32 (R, 4), xyxy pixel edges of the image.
+        maps: float32 (k, H, W), normalised to [0, 1], at image size.
         thresholds: where the maps are cut.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The dense classifier: cells of a picture learn the class that its class activation maps show there, or background.
+"""The dense classifier: cells of an image learn the class that its class activation maps show there, or background.
 
-It distils the maps of all training pictures into one classifier of cells, which then sees the same thing in every
-picture: its maps cover objects better than those that it learnt from, and it needs no labels on new pictures. Cells are
+It distils the maps of all training images into one classifier of cells, which then sees the same thing in every
+image: its maps cover objects better than those that it learnt from, and it needs no labels on new images. Cells are
 those of lite0's stride-16 map; a cell's descriptor joins that map with the trunk's last map at the same place.
 """
 
@@ -24,7 +24,7 @@ _DEVIATION_FLOOR = 1e-3
 
 
 def describe_cells(middle: torch.Tensor, trunk: torch.Tensor) -> torch.Tensor:
-    """Descriptors (432, h, w) of the cells of one picture: `middle` (112, h, w), `trunk` (320, h', w') resized to it."""
+    """Descriptors (432, h, w) of the cells of one image: `middle` (112, h, w), `trunk` (320, h', w') resized to it."""
     resized = F.interpolate(trunk[None], size=tuple(middle.shape[1:]), mode="bilinear", align_corners=False)[
         0
     ]
@@ -38,11 +38,11 @@ def sample_cells(
     settings: DenseSettings,
     generator: np.random.Generator,
 ) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Training cells of one picture.
+    """Training cells of one image.
 
     Args:
         cells: float32 (432, h, w).
-        maps: float32 (k, h, w), normalised maps of the picture's classes at the cells' resolution.
+        maps: float32 (k, h, w), normalised maps of the image's classes at the cells' resolution.
         classes: the k classes.
         settings: thresholds and number.
         generator: draws the cells.
@@ -69,7 +69,7 @@ def sample_cells(
 
 
 def fold_of(image_id: str, folds: int) -> int:
-    """The fold of a picture, the same on every machine."""
+    """The fold of an image, the same on every machine."""
     return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]) % folds
 
 
@@ -128,7 +128,7 @@ def fit_dense(
         ValueError: when there are no cells.
     """
     if not len(cells):
-        raise ValueError("cells: expected at least one, met none")
+        raise ValueError("cells: expected at least one, got none")
     mean = torch.from_numpy(cells.mean(axis=0))
     deviation = torch.from_numpy(cells.std(axis=0) + np.float32(_DEVIATION_FLOOR))
     inputs, targets = (torch.from_numpy(cells) - mean) / deviation, torch.from_numpy(labels)

@@ -1,12 +1,12 @@
-"""From scores of proposals to detections: class-wise NMS and the best of the picture (spec 04 §A.6, §B.4)."""
+"""From scores of proposals to detections: class-wise NMS and the best of the image (spec 04 §A.6, §B.4)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.structures.boxes import FloatArray, as_boxes
-from weaksam_cli.structures.types import Detections
+from weaksam_cli.core.boxes import FloatArray, as_boxes
+from weaksam_cli.core.types import Detections
 
 
 def select_detections(
@@ -17,9 +17,9 @@ def select_detections(
     nms_threshold: float = 0.3,
     most: int = 100,
 ) -> Detections:
-    """Detections of one picture, class by class and by decreasing score within a class.
+    """Detections of one image, class by class and by decreasing score within a class.
 
-    A box without area, which decoding and cutting to the picture may leave, never becomes a detection.
+    A box without area, which decoding and cutting to the image may leave, never becomes a detection.
 
     Args:
         boxes: float32 (R, 4), xyxy pixel edges, or (R, C, 4) with a box for each class.
@@ -63,4 +63,4 @@ def _check(boxes: FloatArray, scores: NDArray[np.float32]) -> None:
             f"boxes: expected shape ({proposals}, 4) or ({proposals}, {classes}, 4), met {boxes.shape}"
         )
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise ValueError("boxes and scores: expected finite numbers, met NaN or infinity")
+        raise ValueError("boxes and scores: expected finite numbers, got NaN or infinity")

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from weaksam_cli.artifacts.reader import Artifact
-from weaksam_cli.detectron.batches import EpochSampler
-from weaksam_cli.detectron.checkpoint import load_model, model_bytes, read_metadata
-from weaksam_cli.detectron.run import TrainingRun
-from weaksam_cli.detectron.schedule import LearningRateSchedule
-from weaksam_cli.detectron.training import train
 from weaksam_cli.errors import UserError
+from weaksam_cli.training.batches import EpochSampler
+from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
+from weaksam_cli.training.loop import train
+from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.schedule import LearningRateSchedule
 from weaksam_cli.wsod.host import PrecomputedRegionDetector, as_instances, build_region_detector
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe, ScheduleSettings
 
@@ -25,8 +25,8 @@ _DEVIATION_FLOOR = 0.02
 """Keeps grid cells that are almost always empty from being blown up."""
 
 
-def picture_item(regions: Artifact, image_id: str, image_labels: Tensor) -> dict[str, Any]:
-    """One picture of a regions artifact as the detector takes it."""
+def image_item(regions: Artifact, image_id: str, image_labels: Tensor) -> dict[str, Any]:
+    """One image of a regions artifact as the detector takes it."""
     height, width = (int(side) for side in regions.image_value(image_id, "image_size"))
     columns = {
         name: torch.from_numpy(regions.rows(image_id, name).astype(np.float32))
@@ -98,7 +98,7 @@ def fit_detector(
 
     def load_batch(iteration: int) -> list[dict[str, Any]]:
         chosen = [image_ids[index] for index in sampler.indices(iteration)]
-        return [picture_item(regions, image_id, labels[image_id]) for image_id in chosen]
+        return [image_item(regions, image_id, labels[image_id]) for image_id in chosen]
 
     rates = LearningRateSchedule(iterations, warmup_iterations=schedule.warmup_iterations, cosine=True)
     settings = run.settings(rates, checkpoint_period=schedule.checkpoint_period)

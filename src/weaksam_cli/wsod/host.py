@@ -1,8 +1,8 @@
 """The weakly supervised heads as detectron2 modules over precomputed proposals whose RoI features are at hand.
 
-A picture comes as detectron2's dict: `proposals` (Instances with `proposal_boxes`, `features` float (R, D) and `prior`
+An image comes as detectron2's dict: `proposals` (Instances with `proposal_boxes`, `features` float (R, D) and `prior`
 float (R, C)), `image_labels` float (C,) and `class_scores` float (C,). There is no backbone to run: the
-features are those of a frozen one, computed once a picture.
+features are those of a frozen one, computed once an image.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class WeakRoiHeads(ROIHeads):
         self.feature_deviation.copy_(deviation)
 
     def outputs(self, features: Tensor) -> HeadOutputs:
-        """Raw outputs for the RoIs (R, D) of one picture."""
+        """Raw outputs for the RoIs (R, D) of one image."""
         standard = (features - self.feature_mean) / self.feature_deviation
         cut = standard.clamp(-LARGEST_FEATURE, LARGEST_FEATURE)
         hidden = [neck(cut) for neck in self.necks]
@@ -76,7 +76,7 @@ class WeakRoiHeads(ROIHeads):
         )
 
     def losses(self, proposals: Instances, image_labels: Tensor) -> dict[str, Tensor]:
-        """Losses of one picture."""
+        """Losses of one image."""
         return region_losses(
             self.outputs(proposals.features),
             proposals.proposal_boxes.tensor,
@@ -105,7 +105,7 @@ class WeakRoiHeads(ROIHeads):
         proposals: Sequence[Instances],
         targets: Sequence[Mapping[str, Tensor]],
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """detectron2's signature: scores of each picture, or the losses of the batch in training mode."""
+        """detectron2's signature: scores of each image, or the losses of the batch in training mode."""
         if self.training:
             pairs = zip(proposals, targets, strict=True)
             return [], mean_losses([self.losses(found, target["image_labels"]) for found, target in pairs])
@@ -120,7 +120,7 @@ def _neck(feature_size: int, heads: HeadSettings) -> nn.Sequential:
 
 @META_ARCH_REGISTRY.register()
 class PrecomputedRegionDetector(nn.Module):
-    """A detector whose proposals and RoI features come with the picture."""
+    """A detector whose proposals and RoI features come with the image."""
 
     def __init__(self, roi_heads: WeakRoiHeads) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class PrecomputedRegionDetector(nn.Module):
         return self.roi_heads.classification.weight.device
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Any:
-        """Losses by name in training mode, else the scores (R, C) of each picture."""
+        """Losses by name in training mode, else the scores (R, C) of each image."""
         proposals = [item["proposals"].to(self.device) for item in batched_inputs]
         targets = [
             {name: item[name].to(self.device) for name in ("image_labels", "class_scores")}
@@ -150,7 +150,7 @@ def build_region_detector(
 
 
 def as_instances(boxes: Tensor, features: Tensor, prior: Tensor, height: int, width: int) -> Instances:
-    """Proposals of one picture as detectron2's Instances."""
+    """Proposals of one image as detectron2's Instances."""
     instances = Instances((height, width))
     instances.proposal_boxes = Boxes(boxes)
     instances.features = features

@@ -1,6 +1,6 @@
-"""Losses of weakly supervised detectors, each about one picture with R proposals and C classes (spec 04 §A.2, §B.2).
+"""Losses of weakly supervised detectors, each about one image with R proposals and C classes (spec 04 §A.2, §B.2).
 
-A picture without proposals, or without pseudo boxes, has loss 0 and gradient 0 where the published code fails.
+An image without proposals, or without pseudo boxes, has loss 0 and gradient 0 where the published code fails.
 Labels are classes from 0, -1 for background; heads of C + 1 outputs have background first.
 """
 
@@ -16,14 +16,14 @@ from weaksam_cli.wsod.box_geometry import encode
 from weaksam_cli.wsod.mining import Assignment
 
 MIST_CLAMP: Final = 1e-8
-"""Picture scores of MIST stay this far from 0 and 1."""
+"""Image scores of MIST stay this far from 0 and 1."""
 
 OICR_EPSILON: Final = 1e-6
 """Added to the probability inside OICR's logarithm."""
 
 
 def wsddn_scores(class_logits: Tensor, detection_logits: Tensor) -> Tensor:
-    """Proposal scores: softmax over classes times softmax over the proposals of the picture.
+    """Proposal scores: softmax over classes times softmax over the proposals of the image.
 
     Args:
         class_logits: (R, K), K being C, or C + 1 with background first.
@@ -36,17 +36,17 @@ def wsddn_scores(class_logits: Tensor, detection_logits: Tensor) -> Tensor:
 
 
 def wsddn_loss_sum(scores: Tensor, image_labels: Tensor) -> Tensor:
-    """Binary cross entropy of the picture's class scores, summed over the C classes, as in the published OICR.
+    """Binary cross entropy of the image's class scores, summed over the C classes, as in the published OICR.
 
     Args:
         scores: (R, C), from `wsddn_scores`, without background.
-        image_labels: (C,), true or 1 for the classes of the picture.
+        image_labels: (C,), true or 1 for the classes of the image.
     """
     _expect_labels(image_labels, scores.shape[1])
     if not len(scores):
         return scores.sum()
-    picture = scores.sum(dim=0).clamp(0.0, 1.0)
-    return F.binary_cross_entropy(picture, image_labels.to(picture.dtype), reduction="sum")
+    image = scores.sum(dim=0).clamp(0.0, 1.0)
+    return F.binary_cross_entropy(image, image_labels.to(image.dtype), reduction="sum")
 
 
 def wsddn_loss_mean(scores: Tensor, image_labels: Tensor) -> Tensor:
@@ -54,14 +54,14 @@ def wsddn_loss_mean(scores: Tensor, image_labels: Tensor) -> Tensor:
 
     Args:
         scores: (R, C + 1), from `wsddn_scores`, background first.
-        image_labels: (C,), true or 1 for the classes of the picture.
+        image_labels: (C,), true or 1 for the classes of the image.
     """
     _expect_labels(image_labels, scores.shape[1] - 1)
     if not len(scores):
         return scores.sum()
-    picture = scores.sum(dim=0).clamp(MIST_CLAMP, 1 - MIST_CLAMP)
-    target = F.pad(image_labels.to(picture.dtype), (1, 0))
-    return F.binary_cross_entropy(picture, target, reduction="mean")
+    image = scores.sum(dim=0).clamp(MIST_CLAMP, 1 - MIST_CLAMP)
+    target = F.pad(image_labels.to(image.dtype), (1, 0))
+    return F.binary_cross_entropy(image, target, reduction="mean")
 
 
 def refinement_loss(

@@ -1,8 +1,8 @@
 """Mining of pseudo boxes from proposal scores, and the labels that proposals get from them (spec 04 §A.3, §B.2).
 
-Everything is about one picture with R proposals and C classes. Scores are (R, C) without a background column; classes are
+Everything is about one image with R proposals and C classes. Scores are (R, C) without a background column; classes are
 indexes 0 to C - 1 and -1 is background, so `labels + 1` indexes a head whose first output is background. All functions run
-without gradient, on the device of their inputs, and answer every R including 0 and pictures without any class.
+without gradient, on the device of their inputs, and answer every R including 0 and images without any class.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FEW_PROPOSALS: Final = 10
 
 @dataclass(frozen=True)
 class PseudoBoxes:
-    """Boxes taken as ground truth of one picture.
+    """Boxes taken as ground truth of one image.
 
     Attributes:
         boxes: (m, 4), xyxy, copies of proposals.
@@ -46,8 +46,8 @@ class Assignment:
 
     Attributes:
         labels: int64 (R,), class or -1 for background.
-        weights: (R,), score of the nearest pseudo box, also for background; 0 when the picture has no pseudo box.
-        matched: (R, 4), the nearest pseudo box; the proposal itself when the picture has none.
+        weights: (R,), score of the nearest pseudo box, also for background; 0 when the image has no pseudo box.
+        matched: (R, 4), the nearest pseudo box; the proposal itself when the image has none.
     """
 
     labels: Tensor
@@ -59,12 +59,12 @@ class Assignment:
 def top_one_pseudo_boxes(
     scores: Tensor, boxes: Tensor, image_labels: Tensor, *, exclusive: bool = True
 ) -> PseudoBoxes:
-    """The best proposal of each class of the picture, as the original OICR does.
+    """The best proposal of each class of the image, as the original OICR does.
 
     Args:
         scores: (R, C).
         boxes: (R, 4), xyxy.
-        image_labels: (C,), true or 1 for the classes of the picture.
+        image_labels: (C,), true or 1 for the classes of the image.
         exclusive: a proposal that is the best of one class counts as scored 0 for the classes after it.
     """
     remaining = scores.clone()
@@ -92,7 +92,7 @@ def max_ratio_pseudo_boxes(
     Args:
         scores: (R, C).
         boxes: (R, 4), xyxy.
-        image_labels: (C,), true or 1 for the classes of the picture.
+        image_labels: (C,), true or 1 for the classes of the image.
         ratio: share of the class's best score.
         nms_threshold: a box whose IoU with a better one is strictly above gives way.
         class_wise: suppress within a class only. The published code suppresses over all classes together, by which a
@@ -127,7 +127,7 @@ def mist_pseudo_boxes(
     Args:
         scores: (R, C).
         boxes: (R, 4), xyxy.
-        image_labels: (C,), true or 1 for the classes of the picture.
+        image_labels: (C,), true or 1 for the classes of the image.
         share: the top int(R * share) proposals are candidates, at least one; exactly one below 10 proposals.
         iou_threshold: keep a proposal whose IoU with every better candidate is strictly below.
         plus_one: boxes are inclusive pixel indexes; see `box_geometry`.
@@ -158,7 +158,7 @@ def assign(
 
     Args:
         boxes: (R, 4), xyxy.
-        pseudo: pseudo boxes of the picture; none makes every proposal background of weight 0.
+        pseudo: pseudo boxes of the image; none makes every proposal background of weight 0.
         foreground_iou: a proposal is foreground from this IoU on.
         above: the IoU must be strictly above, as in the original OICR.
         plus_one: boxes are inclusive pixel indexes; see `box_geometry`.
@@ -175,7 +175,7 @@ def assign(
 
 
 def _classes(scores: Tensor, image_labels: Tensor) -> list[int]:
-    """Classes of the picture in index order; none when there is no proposal to carry them."""
+    """Classes of the image in index order; none when there is no proposal to carry them."""
     if image_labels.shape != scores.shape[1:]:
         raise ValueError(
             f"image_labels: expected shape {tuple(scores.shape[1:])}, met {tuple(image_labels.shape)}"

@@ -1,4 +1,4 @@
-"""The whole training losses of OICR and MIST for one picture, by name (spec 04 §A.2, §B.2)."""
+"""The whole training losses of OICR and MIST for one image, by name (spec 04 §A.2, §B.2)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OICR_BRANCH_WEIGHTS: Final = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class HeadOutputs:
-    """Raw outputs of the heads for the R proposals of one picture; K is C + 1 with background first.
+    """Raw outputs of the heads for the R proposals of one image; K is C + 1 with background first.
 
     Attributes:
         class_logits: (R, K) for MIST, (R, C) for OICR.
@@ -59,7 +59,7 @@ def mist_losses(
     Args:
         outputs: of the heads, C + 1 columns each.
         boxes: (R, 4), xyxy.
-        image_labels: (C,), true or 1 for the classes of the picture.
+        image_labels: (C,), true or 1 for the classes of the image.
         share, iou_threshold: see `mining.mist_pseudo_boxes`.
         foreground_iou: see `mining.assign`.
         branch_weights: one for each branch.
@@ -95,7 +95,7 @@ def oicr_losses(
     Args:
         outputs: of the heads, C columns for the first two, C + 1 for the branches.
         boxes: (R, 4), xyxy.
-        image_labels: (C,), true or 1 for the classes of the picture.
+        image_labels: (C,), true or 1 for the classes of the image.
         ratio, nms_threshold, class_wise: see `mining.max_ratio_pseudo_boxes`.
         foreground_iou: see `mining.assign`.
         branch_weights: one for each branch.
@@ -114,15 +114,15 @@ def oicr_losses(
     )
 
 
-def mean_losses(pictures: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The losses of a batch: each averaged over its pictures.
+def mean_losses(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The losses of a batch: each averaged over its images.
 
     Raises:
-        ValueError: for a batch without pictures.
+        ValueError: for a batch without images.
     """
-    if not pictures:
-        raise ValueError("pictures: expected at least one, met none")
-    return {name: torch.stack([losses[name] for losses in pictures]).mean() for name in pictures[0]}
+    if not images:
+        raise ValueError("images: expected at least one, got none")
+    return {name: torch.stack([losses[name] for losses in images]).mean() for name in images[0]}
 
 
 def _branches(

@@ -1,4 +1,4 @@
-"""Which proposals a detector trains and tests on: inside the picture, large enough, each once (spec 04 §A.5, §B.3)."""
+"""Which proposals a detector trains and tests on: inside the image, large enough, each once (spec 04 §A.5, §B.3)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.structures import boxes as box_ops
-from weaksam_cli.structures.boxes import FloatArray, as_boxes
+from weaksam_cli.core import boxes as box_ops
+from weaksam_cli.core.boxes import FloatArray, as_boxes
 
-WHOLE_PICTURE = -1
-"""Index of the box of the whole picture, which stands in when no proposal is left."""
+WHOLE_IMAGE = -1
+"""Index of the box of the whole image, which stands in when no proposal is left."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FilteredProposals:
     """Proposals that passed, in their order.
 
     Attributes:
-        boxes: float32 (m, 4), xyxy pixel edges, clipped to the picture; m is at least 1.
+        boxes: float32 (m, 4), xyxy pixel edges, clipped to the image; m is at least 1.
         index: int64 (m,), which proposal each one is; `WHOLE_PICTURE` for the stand-in.
     """
 
@@ -48,14 +48,14 @@ class FilteredProposals:
 
 
 def filter_proposals(boxes: FloatArray, height: int, width: int, rule: ProposalFilter) -> FilteredProposals:
-    """Clip to the picture, drop small proposals, then keep the first of duplicates.
+    """Clip to the image, drop small proposals, then keep the first of duplicates.
 
-    The published trainers fail on a picture of which nothing is left; here the box of the whole picture stands in.
+    The published trainers fail on an image of which nothing is left; here the box of the whole image stands in.
 
     Args:
         boxes: float32 (n, 4), xyxy pixel edges.
-        height: of the picture in pixels.
-        width: of the picture in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
         rule: what to drop.
     """
     clipped = box_ops.clip(as_boxes(boxes), height, width)
@@ -64,7 +64,7 @@ def filter_proposals(boxes: FloatArray, height: int, width: int, rule: ProposalF
     candidates = np.flatnonzero(large)
     index = candidates[first_of_duplicates(clipped[candidates], cell=rule.cell)]
     if not len(index):
-        return FilteredProposals(as_boxes([[0, 0, width, height]]), np.asarray([WHOLE_PICTURE], np.int64))
+        return FilteredProposals(as_boxes([[0, 0, width, height]]), np.asarray([WHOLE_IMAGE], np.int64))
     return FilteredProposals(clipped[index], index)
 
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 
 class ProposalSettings(RecipeModel):
@@ -14,7 +14,7 @@ class ProposalSettings(RecipeModel):
 
     Attributes:
         min_side: boxes with a shorter side, in pixels, are left out.
-        most: at most so many of a picture, in the order of the artifact; null takes all.
+        most: at most so many of an image, in the order of the artifact; null takes all.
     """
 
     min_side: float = Field(default=12, ge=0)
@@ -22,15 +22,15 @@ class ProposalSettings(RecipeModel):
 
 
 class DenseSettings(RecipeModel):
-    """The dense classifier: cells of a picture learn the class that the fine maps show there, or background.
+    """The dense classifier: cells of an image learn the class that the fine maps show there, or background.
 
     Attributes:
-        short_side: the pictures' shorter side when features are taken.
-        cells: training cells of a picture, half foreground, half background.
+        short_side: the images' shorter side when features are taken.
+        cells: training cells of an image, half foreground, half background.
         foreground: normalised maps above it make a cell foreground.
         background: below it, background.
         hidden, dropout, epochs, learning_rate: of the two-layer perceptron.
-        folds: classifiers that leave out a part of the training pictures, so that RoI features of a training picture come
+        folds: classifiers that leave out a part of the training images, so that RoI features of a training image come
             from one that has not seen it.
     """
 
@@ -49,7 +49,7 @@ class FeatureSettings(RecipeModel):
     """RoI features.
 
     Attributes:
-        samples: RoIs of a training picture that the principal components are fitted to.
+        samples: RoIs of a training image that the principal components are fitted to.
         components: principal components of the pooled features that are kept.
         context_scale: the box around a RoI whose features are subtracted, relative to the RoI.
         grid: cells a side of the grid of dense probabilities over the RoI.
@@ -88,7 +88,7 @@ class MiningSettings(RecipeModel):
         class_wise: suppress within a class only; the published code may lose a class's only seed to another class.
         foreground_iou: proposals from this IoU with a seed on are foreground.
         weights: `score` weighs a proposal by its seed's score, as published; `balanced` gives foreground and background
-            fixed shares of a picture's loss.
+            fixed shares of an image's loss.
         foreground_share: foreground's share with `balanced`.
     """
 
@@ -123,8 +123,8 @@ class ScheduleSettings(RecipeModel):
     """How long and how fast.
 
     Attributes:
-        epochs: passes over the training pictures.
-        batch_size: pictures a step.
+        epochs: passes over the training images.
+        batch_size: images a step.
         learning_rate: of Adam, falling to zero by a cosine.
         weight_decay: of Adam.
         warmup_iterations: linear rise.
@@ -144,9 +144,9 @@ class InferenceSettings(RecipeModel):
 
     Attributes:
         prior_weight: power of the class-map prior in the score; 0 leaves it out.
-        image_score_weight: power of the picture's class probability in the score.
+        image_score_weight: power of the image's class probability in the score.
         nms: IoU above which the lower of two boxes of a class goes.
-        detections: at most so many of a picture.
+        detections: at most so many of an image.
         score_threshold: detections must score strictly above.
     """
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
-from weaksam_cli.structures.boxes import FloatArray
+from weaksam_cli.core.boxes import FloatArray
 
 _TRUNK_STRIDE = 32
 _INSIDE_SAMPLES, _CONTEXT_SAMPLES = 4, 5
@@ -22,7 +22,7 @@ _GRID_PADDING = 12
 
 
 def enlarged(boxes: FloatArray, factor: float) -> FloatArray:
-    """Boxes (n, 4) with sides `factor` times as long about their centres; not cut to the picture."""
+    """Boxes (n, 4) with sides `factor` times as long about their centres; not cut to the image."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(factor / 2)
     return np.concatenate([centre - half, centre + half], axis=1)
@@ -31,24 +31,24 @@ def enlarged(boxes: FloatArray, factor: float) -> FloatArray:
 def pooled_features(
     features: torch.Tensor,
     boxes: FloatArray,
-    picture: tuple[int, int],
+    image: tuple[int, int],
     view: tuple[int, int],
     context_scale: float,
 ) -> torch.Tensor:
     """Average features inside each RoI, and their difference to those of the RoI with its surroundings.
 
     Args:
-        features: (1280, h, w), lite0's last map of the resized picture.
-        boxes: float32 (R, 4), xyxy pixel edges of the picture.
-        picture: its height and width.
-        view: height and width of the resized picture.
+        features: (1280, h, w), lite0's last map of the resized image.
+        boxes: float32 (R, 4), xyxy pixel edges of the image.
+        image: its height and width.
+        view: height and width of the resized image.
         context_scale: extent of the surroundings relative to the RoI.
 
     Returns:
         (R, 2560).
     """
-    scale = np.asarray([view[1] / picture[1], view[0] / picture[0]] * 2, np.float32)
-    limits = np.asarray([picture[1], picture[0]] * 2, np.float32)
+    scale = np.asarray([view[1] / image[1], view[0] / image[0]] * 2, np.float32)
+    limits = np.asarray([image[1], image[0]] * 2, np.float32)
     around = np.clip(enlarged(boxes, context_scale), 0, limits)
     inside = _mean_over(features, boxes * scale, _INSIDE_SAMPLES)
     context = _mean_over(features, around * scale, _CONTEXT_SAMPLES)
@@ -61,14 +61,14 @@ def _mean_over(features: torch.Tensor, boxes: FloatArray, samples: int) -> torch
 
 
 def probability_grid(
-    probabilities: torch.Tensor, boxes: FloatArray, picture: tuple[int, int], cells: int, scale: float
+    probabilities: torch.Tensor, boxes: FloatArray, image: tuple[int, int], cells: int, scale: float
 ) -> torch.Tensor:
-    """Dense probabilities on a grid over each RoI and its surroundings; 0 outside the picture.
+    """Dense probabilities on a grid over each RoI and its surroundings; 0 outside the image.
 
     Args:
-        probabilities: (C + 1, h, w), background first, stretched over the picture.
-        boxes: float32 (R, 4), xyxy pixel edges of the picture.
-        picture: its height and width.
+        probabilities: (C + 1, h, w), background first, stretched over the image.
+        boxes: float32 (R, 4), xyxy pixel edges of the image.
+        image: its height and width.
         cells: cells a side.
         scale: extent of the grid relative to the RoI.
 
@@ -76,7 +76,7 @@ def probability_grid(
         (R, (C + 1) * cells * cells).
     """
     height, width = probabilities.shape[1:]
-    ratio = np.asarray([width / picture[1], height / picture[0]] * 2, np.float32)
+    ratio = np.asarray([width / image[1], height / image[0]] * 2, np.float32)
     padded = F.pad(probabilities[None], (_GRID_PADDING,) * 4)
     where = torch.from_numpy(enlarged(boxes, scale) * ratio + np.float32(_GRID_PADDING))
     return roi_align(padded, [where], cells, 1.0, 2, aligned=True).flatten(1)

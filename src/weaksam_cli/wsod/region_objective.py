@@ -12,9 +12,9 @@ from weaksam_cli.wsod.recipe import MiningSettings, RegionDetectorRecipe
 
 
 def balanced_weights(labels: Tensor, foreground_share: float) -> Tensor:
-    """Weights (R,) that give foreground and background fixed shares of a picture's loss, averaged over its R proposals.
+    """Weights (R,) that give foreground and background fixed shares of an image's loss, averaged over its R proposals.
 
-    A picture with one kind alone has weight 1 everywhere.
+    An image with one kind alone has weight 1 everywhere.
 
     Args:
         labels: int64 (R,), -1 for background.
@@ -53,12 +53,12 @@ def mine(
 def region_losses(
     outputs: HeadOutputs, boxes: Tensor, image_labels: Tensor, prior: Tensor, recipe: RegionDetectorRecipe
 ) -> dict[str, Tensor]:
-    """Losses of one picture: `loss_img`, and `loss_ref_cls<i>` of each branch.
+    """Losses of one image: `loss_img`, and `loss_ref_cls<i>` of each branch.
 
     Args:
         outputs: of the heads for R proposals.
         boxes: (R, 4), xyxy.
-        image_labels: (C,), 1 for the classes of the picture.
+        image_labels: (C,), 1 for the classes of the image.
         prior: (R, C), class maps' prior; 0 for absent classes.
         recipe: what is trained.
     """

@@ -10,18 +10,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.schemas import PROPOSALS
 from weaksam_cli.artifacts.shards import MergeCount
-from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION
-from weaksam_cli.detecting import detections_maker
-from weaksam_cli.formats import PROPOSALS
-from weaksam_cli.labels import Labels, read_labels
-from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
-from weaksam_cli.recipes import RecipeModel, what_decides
-from weaksam_cli.source import image_root
+from weaksam_cli.data.detections import RESULTS_FORMAT, RESULTS_VERSION
+from weaksam_cli.data.labels import Labels, read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.detecting import detections_maker
+from weaksam_cli.engine.recipes import RecipeModel, what_decides
+from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
 from weaksam_cli.wsod.end_to_end.products import vgg_products
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
-from weaksam_cli.wsod.formats import SAMPLES, regions_format
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe
+from weaksam_cli.wsod.schemas import SAMPLES, regions_schema
 from weaksam_cli.wsod.works import DetectWork, RegionWork, SampleWork, Sources
 
 BASIS_FORMAT = "weaksam/region-basis"
@@ -80,7 +80,7 @@ class FitDetector:
         """Train and write."""
         import torch
 
-        from weaksam_cli.detectron.run import training_run
+        from weaksam_cli.training.run import training_run
         from weaksam_cli.wsod.fit import fit_detector, iterations_of
 
         labels = read_labels(self.labels, Path())
@@ -218,22 +218,24 @@ class WsodStage:
 
         def make(job: Job) -> MergeCount:
             from weaksam_cli.wsod.basis import Basis
-            from weaksam_cli.wsod.pictures import feature_size
+            from weaksam_cli.wsod.image_features import feature_size
 
             labels = read_labels(sources.labels, sources.image_root)
             names = labels.class_names
             components = Basis.read(basis, names).components.components.shape[1]
-            form = regions_format(feature_size(places.recipe, components, len(names)), len(names))
+            schema = regions_schema(feature_size(places.recipe, components, len(names)), len(names))
             with open_artifact(sources.proposals, PROPOSALS) as proposals:
                 ids = proposals.image_ids
             labels.expect(ids, sources.proposals)
             work = RegionWork(sources, places.recipe, basis, split == context.train_split())
-            return ShardedMaker(form, ids, work, f"regions of {split}", {"class_names": names})(job)
+            return ShardedMaker(schema, ids, work, f"regions of {split}", {"class_names": names})(job)
 
-        form = regions_format(1, 1)
+        schema = regions_schema(1, 1)
         inputs = places.inputs(split) | {"wsod-basis": basis}
         path = places.regions(split)
-        return Product(path, form.name, form.version, split, parts, inputs, make, "RoI features and priors")
+        return Product(
+            path, schema.name, schema.version, split, parts, inputs, make, "RoI features and priors"
+        )
 
     def _detections(self, places: _Places, model: Path, split: str, resolved: dict[str, Any]) -> Product:
         regions, sources = places.regions(split), places.sources(split)

@@ -9,9 +9,9 @@ import numpy as np
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.execution import ImageFunction
-from weaksam_cli.formats import PROPOSALS, cam_format, detections_to_rows, read_class_maps
-from weaksam_cli.labels import read_labels
+from weaksam_cli.artifacts.schemas import PROPOSALS, cam_schema, detections_to_rows, read_class_maps
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.engine.execution import ImageFunction
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe
 
 
@@ -21,7 +21,7 @@ class Sources:
 
     Attributes:
         labels, cam, proposals: artifacts of one split.
-        image_root: folder of the pictures.
+        image_root: folder of the images.
     """
 
     labels: Path
@@ -40,21 +40,21 @@ class SampleWork:
 
     def open(self) -> ImageFunction:
         """Load the backbone once a process."""
-        from weaksam_cli.backbones.lite0 import load_lite0
+        from weaksam_cli.models.lite0 import load_lite0
         from weaksam_cli.wsod.dense import fold_of
-        from weaksam_cli.wsod.pictures import picture_features, picture_samples, usable_boxes
+        from weaksam_cli.wsod.image_features import image_features, image_samples, usable_boxes
 
         labels = read_labels(self.sources.labels, self.sources.image_root)
         images, backbone = labels.by_key(), load_lite0()
-        cam = open_artifact(self.sources.cam, cam_format(0), verify=False)
+        cam = open_artifact(self.sources.cam, cam_schema(0), verify=False)
         proposals = open_artifact(self.sources.proposals, PROPOSALS, verify=False)
 
         def function(image_id: str) -> ImageRows:
             image = labels.read_image(images[image_id])
-            features = picture_features(backbone, image, self.recipe.dense.short_side)
+            features = image_features(backbone, image, self.recipe.dense.short_side)
             raw = proposals.rows(image_id, "boxes").astype(np.float32)
-            boxes = usable_boxes(raw, *features.picture, self.recipe.proposals)
-            cells, targets, pooled = picture_samples(
+            boxes = usable_boxes(raw, *features.image_size, self.recipe.proposals)
+            cells, targets, pooled = image_samples(
                 features, read_class_maps(cam, image_id), boxes, self.recipe, image_id, self.seed
             )
             return ImageRows(
@@ -76,11 +76,11 @@ class RegionWork:
 
     def open(self) -> ImageFunction:
         """Load backbone and basis once a process."""
-        from weaksam_cli.backbones.lite0 import load_lite0
+        from weaksam_cli.models.lite0 import load_lite0
         from weaksam_cli.wsod.basis import Basis
-        from weaksam_cli.wsod.pictures import (
+        from weaksam_cli.wsod.image_features import (
             class_map_prior,
-            picture_features,
+            image_features,
             region_features,
             usable_boxes,
         )
@@ -88,15 +88,15 @@ class RegionWork:
         labels = read_labels(self.sources.labels, self.sources.image_root)
         names, images, backbone = labels.class_names, labels.by_key(), load_lite0()
         basis = Basis.read(self.basis, names)
-        cam = open_artifact(self.sources.cam, cam_format(len(names)), verify=False)
+        cam = open_artifact(self.sources.cam, cam_schema(len(names)), verify=False)
         proposals = open_artifact(self.sources.proposals, PROPOSALS, verify=False)
         recipe = self.recipe
 
         def function(image_id: str) -> ImageRows:
             image = labels.read_image(images[image_id])
-            features = picture_features(backbone, image, recipe.dense.short_side)
+            features = image_features(backbone, image, recipe.dense.short_side)
             raw = proposals.rows(image_id, "boxes").astype(np.float32)
-            boxes = usable_boxes(raw, *features.picture, recipe.proposals)
+            boxes = usable_boxes(raw, *features.image_size, recipe.proposals)
             held_out = image_id if self.is_training else None
             classes = read_class_maps(cam, image_id).classes()
             return ImageRows(
@@ -106,7 +106,7 @@ class RegionWork:
                     "prior": class_map_prior(features, boxes, basis, classes, recipe.prior, len(names)),
                 },
                 {
-                    "image_size": np.asarray(features.picture, np.int32),
+                    "image_size": np.asarray(features.image_size, np.int32),
                     "class_scores": cam.image_value(image_id, "class_scores"),
                 },
             )
@@ -126,7 +126,7 @@ class DetectWork:
     def open(self) -> ImageFunction:
         """Load the heads once a process."""
         from weaksam_cli.wsod.detect import select_detections
-        from weaksam_cli.wsod.fit import load_detector, picture_item
+        from weaksam_cli.wsod.fit import image_item, load_detector
 
         regions = open_artifact(self.regions, verify=False)
         detector = load_detector(self.model, self.recipe)
@@ -135,7 +135,7 @@ class DetectWork:
         def function(image_id: str) -> ImageRows:
             import torch
 
-            item = picture_item(regions, image_id, torch.zeros(self.n_classes))
+            item = image_item(regions, image_id, torch.zeros(self.n_classes))
             with torch.inference_mode():
                 scores = detector([item])[0].numpy().astype(np.float32)
             boxes = item["proposals"].proposal_boxes.tensor.numpy()

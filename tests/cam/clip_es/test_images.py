@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from tests.backbones.clip.tiny import tiny_clip
-from weaksam_cli.backbones.clip.vision import LastBlock, Trunk
+from tests.models.clip.tiny import tiny_clip
+from weaksam_cli.artifacts.schemas import KINDS
 from weaksam_cli.cam.clip_es.affinity import refine, transition
 from weaksam_cli.cam.clip_es.boxes import box_mask, scoremap_boxes
 from weaksam_cli.cam.clip_es.images import ClipEs, chosen_classes, class_maps, fine_maps
 from weaksam_cli.cam.recipe import AffinitySettings, ClipEsRecipe
-from weaksam_cli.formats import KINDS
+from weaksam_cli.models.clip.vision import LastBlock, Trunk
 
 RECIPE = ClipEsRecipe(affinity=AffinitySettings(blocks=2))
 
@@ -72,8 +72,8 @@ def test_maps_of_a_class_depend_on_the_other_classes_that_are_present(clip: Clip
 
 
 def test_scores_are_a_softmax_of_the_class_token_over_all_classes_and_backgrounds(clip: ClipEs) -> None:
-    from weaksam_cli.backbones.clip.vision import run_last_block, run_trunk
-    from weaksam_cli.cam.clip_es.picture import preprocess
+    from weaksam_cli.cam.clip_es.preprocessing import preprocess
+    from weaksam_cli.models.clip.vision import run_last_block, run_trunk
 
     image = _image(32, 32)
     maps = class_maps(clip, image, None, RECIPE)
@@ -87,7 +87,7 @@ def test_scores_are_a_softmax_of_the_class_token_over_all_classes_and_background
     assert maps.classes() == chosen_classes(maps.class_scores, None, RECIPE.predicted_threshold)
 
 
-def test_a_large_picture_is_shown_smaller(clip: ClipEs) -> None:
+def test_a_large_image_is_shown_smaller(clip: ClipEs) -> None:
     recipe = RECIPE.model_copy(update={"max_side": 64})
     maps = class_maps(clip, _image(256, 128), [0], recipe)
     assert [item.shape for item in maps.maps] == [(4, 2)] * 2
@@ -96,7 +96,7 @@ def test_a_large_picture_is_shown_smaller(clip: ClipEs) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 3)])
-def test_tiny_pictures(clip: ClipEs, size: tuple[int, int]) -> None:
+def test_tiny_images(clip: ClipEs, size: tuple[int, int]) -> None:
     maps = class_maps(clip, _image(*size), [0, 1], RECIPE)
     assert len(maps.maps) == 4
     assert all(np.isfinite(item).all() for item in maps.maps)

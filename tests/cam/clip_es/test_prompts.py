@@ -6,7 +6,7 @@ import pytest
 
 from weaksam_cli.cam.clip_es.prompts import background_words, class_words
 from weaksam_cli.cam.clip_es.vocabulary import BACKGROUND, SYNONYMS
-from weaksam_cli.datasets.voc_layout import VOC_CLASSES as VOC
+from weaksam_cli.data.voc_layout import VOC_CLASSES as VOC
 from weaksam_cli.errors import UserError
 
 _COCO_NAMES = (

@@ -11,20 +11,20 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from tests.backbones.clip.tiny import official_state
+from tests.models.clip.tiny import official_state
 from tests.tiny import CLASSES, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.schemas import KINDS, cam_schema, read_class_maps
 from weaksam_cli.cam.clip_es.images import chosen_classes
 from weaksam_cli.cam.clip_es.products import Words, load_clip_es
 from weaksam_cli.cam.recipe import ClipEsRecipe
 from weaksam_cli.cam.stage import STAGE
 from weaksam_cli.cli.app import app
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
-from weaksam_cli.formats import KINDS, cam_format, read_class_maps
-from weaksam_cli.labels import read_labels
 from weaksam_cli.prompt.recipe import PeaksRecipe
 from weaksam_cli.prompt.stage import prompts_of_image
-from weaksam_cli.recipes import load_recipe
 
 UNLABELLED, TWO_LABELS = "000002", "000001"
 OPTIONS = ("--dataset", "tiny", "--workers", "1", "--set", "affinity.blocks=2")
@@ -80,7 +80,7 @@ def _red_object(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which data and cam have been run: three pictures to train, one of them empty and one of
+    """A folder in which data and cam have been run: three images to train, one of them empty and one of
     two classes, and two to test."""
     folder = tmp_path_factory.mktemp("clip")
     write_voc(folder / "voc", trainval=3, test=2)
@@ -102,9 +102,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "tiny"
 
 
-def test_training_pictures_get_maps_of_their_labels_and_an_empty_one_an_empty_row(run: Path) -> None:
+def test_training_images_get_maps_of_their_labels_and_an_empty_one_an_empty_row(run: Path) -> None:
     labels = read_labels(run / "labels" / "trainval.json", Path())
-    with open_artifact(run / "cam" / "trainval.h5", cam_format(0)) as artifact:
+    with open_artifact(run / "cam" / "trainval.h5", cam_schema(0)) as artifact:
         assert artifact.image_ids == list(labels.keys)
         for image in labels.file.images:
             maps = read_class_maps(artifact, image.key)
@@ -115,10 +115,10 @@ def test_training_pictures_get_maps_of_their_labels_and_an_empty_one_an_empty_ro
         assert len(labels.class_indexes(labels.by_key()[TWO_LABELS])) == 2
 
 
-def test_test_pictures_get_maps_of_predicted_classes_not_of_their_labels(run: Path) -> None:
+def test_test_images_get_maps_of_predicted_classes_not_of_their_labels(run: Path) -> None:
     labels = read_labels(run / "labels" / "test.json", Path())
     differing = 0
-    with open_artifact(run / "cam" / "test.h5", cam_format(0)) as artifact:
+    with open_artifact(run / "cam" / "test.h5", cam_schema(0)) as artifact:
         for image in labels.file.images:
             maps = read_class_maps(artifact, image.key)
             assert maps.classes() == chosen_classes(maps.class_scores, None, 0.1)
@@ -127,7 +127,7 @@ def test_test_pictures_get_maps_of_predicted_classes_not_of_their_labels(run: Pa
 
 
 def test_the_artifact_holds_what_clip_read(run: Path) -> None:
-    with open_artifact(run / "cam" / "trainval.h5", cam_format(0)) as artifact:
+    with open_artifact(run / "cam" / "trainval.h5", cam_schema(0)) as artifact:
         assert list(artifact.table("class_prompts")) == list(CLASSES)
         assert len(artifact.table("background_prompts")) == 25
         assert list(artifact.table("kind_names")) == list(KINDS)
@@ -136,7 +136,7 @@ def test_the_artifact_holds_what_clip_read(run: Path) -> None:
 
 def test_the_prompt_stage_finds_peaks_of_both_kinds_and_none_where_nothing_is(run: Path) -> None:
     recipe = load_recipe("prompt", "weaksam", {"peaks": PeaksRecipe}).recipe
-    with open_artifact(run / "cam" / "trainval.h5", cam_format(0)) as artifact:
+    with open_artifact(run / "cam" / "trainval.h5", cam_schema(0)) as artifact:
         for key in artifact.image_ids:
             found = prompts_of_image(read_class_maps(artifact, key), recipe, seed=0)
             counts = {KINDS[kind]: len(points) for kind, points in found}
@@ -155,26 +155,26 @@ def ranked(run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     return lambda *given: CliRunner().invoke(app, ["clip-templates", *given, *common])
 
 
-def test_templates_are_ranked_on_the_pictures_of_several_classes(ranked: Callable[..., Result]) -> None:
+def test_templates_are_ranked_on_the_images_of_several_classes(ranked: Callable[..., Result]) -> None:
     result = ranked(*CANDIDATES, "--json")
     assert result.exit_code == 0, result.output
     table = next(item for item in map(json.loads, result.stdout.splitlines()) if item["event"] == "table")
-    assert table["title"].startswith("1 pictures of trainval with two labels or more")
+    assert table["title"].startswith("1 images of trainval with two labels or more")
     values = [float(value) for _, value in table["rows"]]
     assert values == sorted(values)
     assert values[0] > 0
     assert {template for template, _ in table["rows"]} == set(CANDIDATES)
 
 
-def test_a_picture_that_cannot_be_read_is_named(run: Path, ranked: Callable[..., Result]) -> None:
+def test_a_image_that_cannot_be_read_is_named(run: Path, ranked: Callable[..., Result]) -> None:
     path = run.parents[1] / "voc" / "JPEGImages" / f"{TWO_LABELS}.jpg"
     before = path.read_bytes()
-    path.write_bytes(b"no picture")
+    path.write_bytes(b"no image")
     result = ranked("{}")
     path.write_bytes(before)
     assert result.exit_code == 2, result.output
     assert f"{TWO_LABELS}.jpg" in result.output
-    assert "no picture with two labels can be read" in result.output
+    assert "no image with two labels can be read" in result.output
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.backbones.vit.mctformer import MCTformer
-from weaksam_cli.backbones.vit.network import VitShape
 from weaksam_cli.cam.vit_training.fit import Best, Course, fit
-from weaksam_cli.cam.vit_training.pictures import TrainingPictures
 from weaksam_cli.cam.vit_training.settings import AugmentSettings, FitSettings
-from weaksam_cli.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
+from weaksam_cli.cam.vit_training.training_images import TrainingImages
+from weaksam_cli.data.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
+from weaksam_cli.models.vit.mctformer import MCTformer
+from weaksam_cli.models.vit.network import VitShape
 
 PLAIN = AugmentSettings(rand_augment=None, erasing=0.0, colour_jitter=0.0, smallest_area=0.5)
 FAST = FitSettings(
@@ -30,12 +30,12 @@ FAST = FitSettings(
 )
 
 
-def split(folder: Path, n_pictures: int, n_classes: int) -> Labels:
-    """Noise with a channel that tells the class; picture i shows class i % n_classes."""
+def split(folder: Path, n_images: int, n_classes: int) -> Labels:
+    """Noise with a channel that tells the class; image i shows class i % n_classes."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"class {index}" for index in range(n_classes)]
     images = []
-    for number in range(n_pictures):
+    for number in range(n_images):
         pixels = np.random.default_rng(number).integers(0, 120, (20, 24, 3), dtype=np.uint8)
         pixels[4:12, 6:18, number % 3] = 250
         path = folder / f"{number}.png"
@@ -75,12 +75,12 @@ class Killed(BaseException):
 def train(
     labels: Labels, settings: FitSettings, checkpoint: Path, *, seed: int = 0, die_after: int | None = None
 ) -> Best:
-    """Train the tiny network on all pictures; `die_after` epochs the process dies, its checkpoint written."""
+    """Train the tiny network on all images; `die_after` epochs the process dies, its checkpoint written."""
 
     def on_epoch(epochs: int, _: str) -> None:
         if epochs == die_after:
             raise Killed
 
     course = Course("cpu", seed, 0, checkpoint, "fingerprint", FileOps().write_atomically, on_epoch, 0)
-    pictures = TrainingPictures(labels, labels.keys, settings, seed)
-    return fit(tiny_network(len(labels.class_names)), pictures, settings, course)
+    samples = TrainingImages(labels, labels.keys, settings, seed)
+    return fit(tiny_network(len(labels.class_names)), samples, settings, course)

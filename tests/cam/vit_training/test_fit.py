@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from tests.cam.vit_training.helpers import FAST, Killed, split, tiny_network, train
-from weaksam_cli.backbones.vit.checkpoint import build_mctformer, read_checkpoint
 from weaksam_cli.cam.vit_training.fit import TrainingDivergedError
 from weaksam_cli.cam.vit_training.product import model_bytes
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.vit.checkpoint import build_mctformer, read_checkpoint
 
 
-@pytest.mark.parametrize(("n_pictures", "n_classes"), [(1, 1), (2, 1), (2, 2), (7, 3)])
-def test_any_number_of_pictures_and_classes_trains(tmp_path: Path, n_pictures: int, n_classes: int) -> None:
-    labels = split(tmp_path, n_pictures, n_classes)
-    settings = FAST.model_copy(update={"batch_size": 64 if n_pictures < 7 else 2})
+@pytest.mark.parametrize(("n_images", "n_classes"), [(1, 1), (2, 1), (2, 2), (7, 3)])
+def test_any_number_of_images_and_classes_trains(tmp_path: Path, n_images: int, n_classes: int) -> None:
+    labels = split(tmp_path, n_images, n_classes)
+    settings = FAST.model_copy(update={"batch_size": 64 if n_images < 7 else 2})
     best = train(labels, settings, tmp_path / "checkpoint.pt")
     start = tiny_network(n_classes).state_dict()
     assert best.epochs in (1, 2)
@@ -79,14 +79,14 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         train(labels, FAST, tmp_path / "checkpoint.pt")
 
 
-def test_pictures_that_cannot_be_read_are_told_and_none_is_an_error(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_told_and_none_is_an_error(tmp_path: Path) -> None:
     labels = split(tmp_path, 3, 2)
     (tmp_path / "2.png").unlink()
     best = train(labels, FAST, tmp_path / "one.pt")
     assert list(best.failed) == [2]
     for number in range(2):
         (tmp_path / f"{number}.png").unlink()
-    with pytest.raises(UserError, match="no training picture can be read"):
+    with pytest.raises(UserError, match="no training image can be read"):
         train(labels, FAST, tmp_path / "none.pt")
 
 

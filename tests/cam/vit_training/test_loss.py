@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from weaksam_cli.backbones.vit.mctformer import MCTformerLogits
-from weaksam_cli.backbones.vit.weaktr import WeakTrLogits
 from weaksam_cli.cam.vit_training.loss import soft_margin, training_losses
+from weaksam_cli.models.vit.mctformer import MCTformerLogits
+from weaksam_cli.models.vit.weaktr import WeakTrLogits
 
 
 @pytest.mark.parametrize(("batch", "classes"), [(1, 1), (1, 7), (2, 1), (6, 7)])

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from weaksam_cli.backbones.lite0 import load_lite0
-from weaksam_cli.backbones.vit.network import Attention
 from weaksam_cli.cam.stage import STAGE
 from weaksam_cli.cam.vit_recipe import VitRecipe
 from weaksam_cli.cam.vit_training.networks import start_network
+from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
-from weaksam_cli.recipes import load_recipe
+from weaksam_cli.models.lite0 import load_lite0
+from weaksam_cli.models.vit.network import Attention
 
 SMALL = ("weights=null", "fit.initial=null", "fit.network={width: 24, depth: 2, patch: 8}", "fit.crop=24")
 

@@ -86,7 +86,7 @@ def test_consensus_is_the_weighted_sum_over_all_boxes(n: int) -> None:
     corner = rng.integers(0, 20, (n, 2))
     boxes = np.concatenate([corner, corner + rng.integers(1, 30, (n, 2))], axis=1).astype(np.float32)
     votes = rng.integers(1, 5, n).astype(np.float32)
-    from weaksam_cli.structures.boxes import iou
+    from weaksam_cli.core.boxes import iou
 
     wanted = np.maximum(iou(boxes, boxes) - 0.75, 0) @ votes / 0.25
     np.testing.assert_allclose(consensus(boxes, votes, 0.75), wanted, rtol=1e-4, atol=1e-4)

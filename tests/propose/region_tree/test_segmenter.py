@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import iou
+from weaksam_cli.core.masks import decode, tight_boxes
 from weaksam_cli.propose.region_tree import Criterion, RegionTreeSegmenter, RegionTreeSettings
 from weaksam_cli.propose.segmenter import Segmenter
-from weaksam_cli.structures.boxes import iou
-from weaksam_cli.structures.masks import decode, tight_boxes
 
 
 def squares() -> NDArray[np.uint8]:
@@ -126,7 +126,7 @@ def test_deterministic() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 7), (9, 1), (3, 10_000), (10_000, 3)])
 @pytest.mark.parametrize("kind", ["constant", "noise", "grey"])
-def test_odd_pictures(shape: tuple[int, int], kind: str) -> None:
+def test_odd_images(shape: tuple[int, int], kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     image = {"constant": np.full_like(noise, 77), "noise": noise, "grey": noise[..., :1].repeat(3, axis=2)}[
         kind
@@ -141,7 +141,7 @@ def test_odd_pictures(shape: tuple[int, int], kind: str) -> None:
     assert len(segmenter.grid_proposals()) >= 1
 
 
-def test_a_large_picture_is_worked_on_at_reduced_size() -> None:
+def test_a_large_image_is_worked_on_at_reduced_size() -> None:
     factor = 4
     large = squares().repeat(factor, axis=0).repeat(factor, axis=1)
     segmenter = RegionTreeSegmenter(RegionTreeSettings(max_pixels=120 * 160 + 100))
@@ -164,8 +164,8 @@ def test_evidence_raises_regions_under_it() -> None:
 @pytest.mark.parametrize(
     ("point", "label", "message"),
     [
-        ((161, 5), 1, r"inside the picture of 160 x 120 pixels, met \(161.0, 5.0\)"),
-        ((5, -1), 1, "inside the picture"),
+        ((161, 5), 1, r"inside the image of 160 x 120 pixels, met \(161.0, 5.0\)"),
+        ((5, -1), 1, "inside the image"),
         ((5, 5), 0, "prompt 0 has no foreground point"),
         ((5, 5), -1, "prompt 0 has no point"),
         ((np.nan, 5), 1, "finite"),
@@ -188,7 +188,7 @@ def test_other_refusals(segmenter: RegionTreeSegmenter) -> None:
         fresh.set_image(squares(), np.zeros((4, 4)))
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         fresh.set_image(squares(), np.full((1, 4, 4), 2.0))
-    with pytest.raises(ValueError, match="area inside the picture"):
+    with pytest.raises(ValueError, match="area inside the image"):
         segmenter.prompt_boxes(np.asarray([[200, 200, 210, 210]], np.float32))
     with pytest.raises(ValueError, match="max_boxes"):
         segmenter.grid_proposals(0)
@@ -213,11 +213,11 @@ def test_bad_settings(knobs: dict[str, Any], message: str) -> None:
 
 def test_recall_on_photographs(voc07_mini: Path) -> None:
     """A floor well below what the benchmark measures, so that a broken ranking is noticed."""
-    from benchmarks.region_tree import load_pictures, recalls
+    from benchmarks.region_tree import load_images, recalls
 
     found = []
     segmenter = RegionTreeSegmenter()
-    for image, truth in load_pictures(voc07_mini, 6):
+    for image, truth in load_images(voc07_mini, 6):
         segmenter.set_image(image)
         found.append((truth, segmenter.grid_proposals(300).boxes))
     assert recalls(found)[0] > 0.6

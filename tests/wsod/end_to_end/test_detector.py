@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.wsod.end_to_end.vgg_helpers import CLASSES, NARROW, boxes_in, enliven, mist, oicr, picture
+from tests.wsod.end_to_end.vgg_helpers import CLASSES, NARROW, boxes_in, enliven, mist, oicr, sample
 from torch import Tensor, nn
 
-from weaksam_cli.backbones.vgg16 import Vgg16Shape
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.vgg16 import Vgg16Shape
 from weaksam_cli.wsod.end_to_end.detector import VggWeakDetector, build_vgg_detector
 from weaksam_cli.wsod.end_to_end.recipe import DropBlockSettings, MistRecipe, OicrRecipe
 from weaksam_cli.wsod.end_to_end.roi_heads import Scored
@@ -42,7 +42,7 @@ def evaluate(detector: VggWeakDetector, items: Sequence[dict[str, Any]]) -> list
 @pytest.mark.parametrize("counts", [(0,), (1,), (2,), (6,), (7,), (0, 7), (7, 0), (0, 0), (30, 7)])
 def test_every_number_of_proposals(recipe: MistRecipe | OicrRecipe, counts: tuple[int, ...]) -> None:
     detector = detector_of(recipe).train()
-    items = [picture(n) for n in counts]
+    items = [sample(n) for n in counts]
     losses = detector(items)
     names = {"loss_img"} | {f"loss_ref_cls{i}" for i in range(3)}
     if recipe.method == "mist-vgg16":
@@ -63,13 +63,13 @@ def test_every_number_of_proposals(recipe: MistRecipe | OicrRecipe, counts: tupl
 @RECIPES
 @pytest.mark.parametrize("present", [(), (0, 1, 2)])
 def test_every_number_of_classes(recipe: MistRecipe | OicrRecipe, present: tuple[int, ...]) -> None:
-    losses = detector_of(recipe).train()([picture(12, present=present)])
+    losses = detector_of(recipe).train()([sample(12, present=present)])
     assert bool(total_of(losses) > losses["loss_img"]) == bool(present)
 
 
 def test_gradient_of_the_losses_reaches_all_but_the_mask_network() -> None:
     detector = detector_of(DROPPING).train()
-    total_of(detector([picture(12, present=(0, 2))])).backward()
+    total_of(detector([sample(12, present=(0, 2))])).backward()
     for name, parameter in detector.named_parameters():
         frozen = name.startswith(tuple(f"backbone.features.{number}." for number in (0, 2, 5, 7)))
         expected = not frozen and not name.startswith("roi_heads.drop_block.")
@@ -79,7 +79,7 @@ def test_gradient_of_the_losses_reaches_all_but_the_mask_network() -> None:
 
 def test_gradient_of_the_adversary_reaches_the_mask_network_alone() -> None:
     detector = detector_of(DROPPING).train()
-    detector.adversarial_loss([picture(12, present=(0, 2)), picture(7, 48, 64)]).backward()
+    detector.adversarial_loss([sample(12, present=(0, 2)), sample(7, 48, 64)]).backward()
     for name, parameter in detector.named_parameters():
         reached = parameter.grad is not None and bool(parameter.grad.any())
         assert reached == name.startswith("roi_heads.drop_block."), name
@@ -89,7 +89,7 @@ def test_gradient_of_the_adversary_reaches_the_mask_network_alone() -> None:
 
 def test_the_adversary_wants_the_opposite() -> None:
     detector = detector_of(DROPPING).train()
-    items = [picture(12, present=(0, 2))]
+    items = [sample(12, present=(0, 2))]
     torch.manual_seed(4)
     total = total_of(detector(items))
     torch.manual_seed(4)
@@ -101,7 +101,7 @@ def test_the_adversary_learns_to_hurt() -> None:
     detector = detector_of(mist(drop_block=DropBlockSettings(gamma=0.2, temperature=1.0), dropout=0)).train()
     assert detector.roi_heads.drop_block is not None
     optimizer = torch.optim.Adam(detector.roi_heads.drop_block.parameters(), lr=0.05)
-    items = [picture(40, present=(0, 2))]
+    items = [sample(40, present=(0, 2))]
 
     def mean_loss() -> float:
         with torch.no_grad():
@@ -120,13 +120,13 @@ def test_no_adversary_without_drop_block_or_in_evaluation(
     recipe: MistRecipe | OicrRecipe, training: bool
 ) -> None:
     with pytest.raises(ValueError, match="DropBlock in training mode"):
-        detector_of(recipe).train(training).adversarial_loss([picture(3)])
+        detector_of(recipe).train(training).adversarial_loss([sample(3)])
 
 
 @RECIPES
 def test_evaluation_is_deterministic(recipe: MistRecipe | OicrRecipe) -> None:
     detector = detector_of(recipe)
-    items = [picture(7), picture(6, 48, 64)]
+    items = [sample(7), sample(6, 48, 64)]
     first, second = evaluate(detector, items), evaluate(detector, items)
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one.scores, other.scores) and torch.equal(one.boxes, other.boxes)
@@ -136,19 +136,19 @@ def test_evaluation_is_deterministic(recipe: MistRecipe | OicrRecipe) -> None:
 def test_drop_block_is_for_training() -> None:
     plain, dropping = detector_of(mist()), detector_of(DROPPING)
     dropping.load_state_dict(plain.state_dict(), strict=False)
-    (one,), (other,) = evaluate(plain, [picture(7)]), evaluate(dropping, [picture(7)])
+    (one,), (other,) = evaluate(plain, [sample(7)]), evaluate(dropping, [sample(7)])
     assert torch.equal(one.scores, other.scores)
     plain.train()
     torch.manual_seed(0)
-    first = float(total_of(plain([picture(7)])).detach())
+    first = float(total_of(plain([sample(7)])).detach())
     torch.manual_seed(0)
-    assert float(total_of(dropping.train()([picture(7)])).detach()) != pytest.approx(first, rel=1e-4)
+    assert float(total_of(dropping.train()([sample(7)])).detach()) != pytest.approx(first, rel=1e-4)
 
 
 @RECIPES
-def test_pictures_of_one_size_do_not_change_each_other(recipe: MistRecipe | OicrRecipe) -> None:
+def test_images_of_one_size_do_not_change_each_other(recipe: MistRecipe | OicrRecipe) -> None:
     detector = detector_of(recipe)
-    items = [picture(7, 50, 70), picture(6, 50, 70)]
+    items = [sample(7, 50, 70), sample(6, 50, 70)]
     together = evaluate(detector, items)
     for item, found in zip(items, together, strict=True):
         (alone,) = evaluate(detector, [item])
@@ -157,14 +157,14 @@ def test_pictures_of_one_size_do_not_change_each_other(recipe: MistRecipe | Oicr
 
 
 @RECIPES
-def test_pictures_of_two_sizes_hardly_change_each_other(recipe: MistRecipe | OicrRecipe) -> None:
+def test_images_of_two_sizes_hardly_change_each_other(recipe: MistRecipe | OicrRecipe) -> None:
     """The larger is not padded. Around the smaller there are zeros, which a cell feels up to 94 pixels away."""
     detector = detector_of(recipe)
-    # Without biases the zeros around a picture would stay zeros, which is what convolutions assume at a border.
+    # Without biases the zeros around an image would stay zeros, which is what convolutions assume at a border.
     for layer in detector.backbone.features:
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.constant_(layer.bias, 0.1)
-    large, small = picture(7, 288, 352), picture(12, 256, 320)
+    large, small = sample(7, 288, 352), sample(12, 256, 320)
     boxes = small["proposals"].proposal_boxes
     far_end = torch.tensor([320.0, 256.0]) - 112
     boxes.tensor[:6] = boxes_in(6, *far_end.flip(0).int().tolist())
@@ -179,23 +179,23 @@ def test_pictures_of_two_sizes_hardly_change_each_other(recipe: MistRecipe | Oic
     assert 1e-4 < float(near_border.max()) < 0.5
 
 
-def test_sides_are_multiples_of_32_also_of_a_picture_alone() -> None:
+def test_sides_are_multiples_of_32_also_of_a_image_alone() -> None:
     detector = detector_of(oicr())
     shapes: list[tuple[int, ...]] = []
     detector.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
-    evaluate(detector, [picture(2, 50, 70)])
-    evaluate(detector, [picture(2, 50, 70), picture(1, 50, 70)])
-    evaluate(detector, [picture(2, 50, 70), picture(1, 65, 40)])
+    evaluate(detector, [sample(2, 50, 70)])
+    evaluate(detector, [sample(2, 50, 70), sample(1, 50, 70)])
+    evaluate(detector, [sample(2, 50, 70), sample(1, 65, 40)])
     assert shapes == [(1, 3, 64, 96), (2, 3, 64, 96), (2, 3, 96, 96)]
 
 
 @pytest.mark.parametrize("recipe", [mist(dropout=0), oicr(dropout=0)], ids=["mist", "oicr"])
 def test_a_detector_learns_what_it_is_shown(recipe: MistRecipe | OicrRecipe) -> None:
-    """Bright squares are of class 0, dark ones of class 2: after some steps, pictures are told apart."""
+    """Bright squares are of class 0, dark ones of class 2: after some steps, images are told apart."""
     detector = detector_of(recipe, deviation=0.001).train()
     items = []
     for sign, index in ((1.0, 0), (-1.0, 2)):
-        item = picture(12, present=(index,))
+        item = sample(12, present=(index,))
         left, top, right, bottom = item["proposals"].proposal_boxes.tensor[0].round().int().tolist()
         item["image"] *= 0.2
         item["image"][:, top:bottom, left:right] = 150 * sign
@@ -215,7 +215,7 @@ def test_a_detector_learns_what_it_is_shown(recipe: MistRecipe | OicrRecipe) -> 
 @RECIPES
 def test_losses_are_float32_in_mixed_precision(recipe: MistRecipe | OicrRecipe) -> None:
     detector = detector_of(recipe).train()
-    items = [picture(12, present=(0, 2))]
+    items = [sample(12, present=(0, 2))]
     torch.manual_seed(1)
     expected = total_of(detector(items))
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""MIST finds objects that nobody showed: a narrow VGG from random weights, on pictures of two shapes."""
+"""MIST finds objects that nobody showed: a narrow VGG from random weights, on images of two shapes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.shapes import write_pictures
+from tests.shapes import write_images
 from typer.testing import CliRunner
 
 from weaksam_cli.cli.app import app
@@ -24,12 +24,12 @@ def run(*arguments: str) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_the_best_box_of_most_pictures_is_on_the_object(
+def test_the_best_box_of_most_images_is_on_the_object(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CorLoc of the same network after one step of nothing was 28 %; the box of the whole picture is never right."""
+    """CorLoc of the same network after one step of nothing was 28 %; the box of the whole image is never right."""
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "shapes", 60)
+    write_images(tmp_path / "shapes", 60)
     run("data", "shapes")
     run("propose", "--recipe", "selective-search", "--workers", "1")
     changes = [item for setting in SETS for item in ("--set", setting)]
@@ -37,5 +37,5 @@ def test_the_best_box_of_most_pictures_is_on_the_object(
     run("eval")
     measures = json.loads((tmp_path / "runs" / "shapes" / "eval" / "trainval.json").read_text())["measures"]
     values = {(item["stage"], item["name"]): item["value"] for item in measures}
-    assert values["baseline", "CorLoc (mist): whole picture"] == 0
+    assert values["baseline", "CorLoc (mist): whole image"] == 0
     assert values["wsod", "CorLoc (mist)"] > 0.55

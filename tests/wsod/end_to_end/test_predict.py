@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from weaksam_cli.structures.boxes import FloatArray
-from weaksam_cli.structures.types import Detections
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.types import Detections
 from weaksam_cli.wsod.detect import select_detections
 from weaksam_cli.wsod.end_to_end.predict import detect
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
@@ -47,7 +47,7 @@ def recipe(**inference: Any) -> MistRecipe:
     return MistRecipe.model_validate({"schedule": {"iterations": 1}, "inference": inference})
 
 
-def picture(n: int, classes: int = 3) -> tuple[NDArray[np.uint8], FloatArray, NDArray[np.float32]]:
+def sample(n: int, classes: int = 3) -> tuple[NDArray[np.uint8], FloatArray, NDArray[np.float32]]:
     rng = np.random.default_rng(n)
     low = rng.uniform(0, 40, (n, 2))
     boxes = np.concatenate([low, low + rng.uniform(5, 20, (n, 2))], axis=1).astype(np.float32)
@@ -76,7 +76,7 @@ def shifted(boxes: torch.Tensor) -> torch.Tensor:
 def test_many_views_are_as_good_as_one(
     n: int, flip: bool, place: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
-    image, boxes, scores = picture(n)
+    image, boxes, scores = sample(n)
     many = recipe(short_sides=(48, 32, 77), flip=flip)
     expected = select_detections(place(torch.from_numpy(boxes)).numpy(), scores)
     network = FakeNetwork(scores, place)
@@ -88,7 +88,7 @@ def test_many_views_are_as_good_as_one(
 
 
 def test_fourteen_views_by_default() -> None:
-    image, boxes, scores = picture(2)
+    image, boxes, scores = sample(2)
     network = FakeNetwork(scores)
     detect(network, image, boxes, recipe())
     assert len(network.items) == 14
@@ -97,7 +97,7 @@ def test_fourteen_views_by_default() -> None:
 
 
 def test_oicr_does_not_mirror_where_its_recipe_says_so() -> None:
-    image, boxes, scores = picture(2)
+    image, boxes, scores = sample(2)
     network = FakeNetwork(scores)
     settings = {"schedule": {"epochs": 1}, "inference": {"short_sides": (32, 40), "flip": False}}
     found = detect(network, image, boxes, OicrRecipe.model_validate(settings))
@@ -127,13 +127,13 @@ def test_scores_and_boxes_are_means_over_the_views() -> None:
     boxes = np.asarray([[20, 10, 30, 30]], np.float32)
     scores = [np.asarray([[value]], np.float32) for value in (0.1, 0.2, 0.6, 0.9)]
     network = OneAnswerAView(scores, [4, 8, 2, 6])
-    # 80 pixels are twice the picture: the margins are 2, 4, 2 and 6 pixels of the picture.
+    # 80 pixels are twice the image: the margins are 2, 4, 2 and 6 pixels of the image.
     found = detect(network, image, boxes, recipe(short_sides=(80, 40), flip=True))
     np.testing.assert_allclose(found.scores, [0.45], atol=1e-6)
     np.testing.assert_allclose(found.boxes, [[16.5, 10, 33.5, 30]], atol=1e-4)
 
 
-def test_boxes_are_cut_to_the_picture_before_the_mean() -> None:
+def test_boxes_are_cut_to_the_image_before_the_mean() -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     boxes = np.asarray([[0, 10, 30, 30]], np.float32)
     network = OneAnswerAView([np.ones((1, 1), np.float32)] * 2, [100, 0])
@@ -141,8 +141,8 @@ def test_boxes_are_cut_to_the_picture_before_the_mean() -> None:
     np.testing.assert_allclose(found.boxes, [[0, 10, 45, 30]], atol=1e-4)
 
 
-def test_boxes_that_leave_the_picture_are_no_detections() -> None:
-    image, boxes, scores = picture(6, classes=1)
+def test_boxes_that_leave_the_image_are_no_detections() -> None:
+    image, boxes, scores = sample(6, classes=1)
     outside = FakeNetwork(scores, lambda found: found + 10_000)
     assert len(detect(outside, image, boxes, recipe(short_sides=(40,)))) == 0
     turned = FakeNetwork(scores, lambda found: found[:, [2, 1, 0, 3]])
@@ -151,7 +151,7 @@ def test_boxes_that_leave_the_picture_are_no_detections() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
 def test_nothing_above_the_threshold(n: int) -> None:
-    image, boxes, scores = picture(n)
+    image, boxes, scores = sample(n)
     settings = recipe(short_sides=(32,), score_threshold=1.0)
     assert len(detect(FakeNetwork(scores), image, boxes, settings)) == 0
     silent = FakeNetwork(np.zeros_like(scores))
@@ -174,7 +174,7 @@ def test_selection_follows_the_recipe() -> None:
 
 
 def test_a_network_that_answers_nan_is_not_silent() -> None:
-    image, boxes, scores = picture(2)
+    image, boxes, scores = sample(2)
     network = FakeNetwork(np.full_like(scores, np.nan))
     with pytest.raises(ValueError, match="finite"):
         detect(network, image, boxes, recipe(short_sides=(32,)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
-from weaksam_cli.recipes import load_recipe
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe, ScheduleSettings
 from weaksam_cli.wsod.stage import STAGE
 
 PUBLISHED = {
-    # recipe: (pictures, iterations, milestones, learning rate, views of a test picture, least side)
+    # recipe: (images, iterations, milestones, learning rate, views of a test image, least side)
     "mist-vgg16": (5011, 30000, (20000, 26700), 1e-5, 14, 20),
     "mist-vgg16-voc12": (11540, 32000, (20000, 26700), 1e-5, 14, 20),
     "mist-vgg16-coco14": (82783, 125000, (82500, 115000), 1e-5, 14, 2),
@@ -22,10 +22,10 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_published_settings(name: str) -> None:
-    pictures, iterations, milestones, rate, views, side = PUBLISHED[name]
+    samples, iterations, milestones, rate, views, side = PUBLISHED[name]
     recipe = load_recipe("wsod", name, STAGE.recipe_types).recipe
     assert isinstance(recipe, MistRecipe | OicrRecipe)
-    schedule = recipe.schedule.resolved(pictures)
+    schedule = recipe.schedule.resolved(samples)
     assert (schedule.steps, schedule.milestones, schedule.learning_rate) == (iterations, milestones, rate)
     assert schedule.resolved(1) == schedule
     inference = recipe.inference
@@ -59,7 +59,7 @@ def test_the_recipes_of_voc07_are_the_defaults_of_their_types() -> None:
         ("mist-vgg16", "schedule.milestones=[0]", "greater than or equal to 1"),
         ("mist-vgg16", "train_images.short_sides=[]", "at least 1 item"),
         ("mist-vgg16", "inference.short_sides=[64, 64]", "expected each size once"),
-        ("mist-vgg16", "drop_block.block=2", "expected an odd number, met 2"),
+        ("mist-vgg16", "drop_block.block=2", "expected an odd number, got 2"),
         ("mist-vgg16", "pixels.deviation=[0, 1, 1]", "greater than 0"),
         ("mist-vgg16", "network.frozen_blocks=6", "less than or equal to 5"),
         ("oicr-vgg16", "drop_block=null", "unknown key 'drop_block'"),

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.wsod.end_to_end.vgg_helpers import CLASSES, NARROW, boxes_in, enliven, mist, oicr, picture
+from tests.wsod.end_to_end.vgg_helpers import CLASSES, NARROW, boxes_in, enliven, mist, oicr, sample
 from torch import Tensor
 
-from weaksam_cli.backbones.vgg16 import Vgg16Shape
+from weaksam_cli.models.vgg16 import Vgg16Shape
 from weaksam_cli.wsod.end_to_end.recipe import MistMiningSettings, MistRecipe, OicrMiningSettings, OicrRecipe
 from weaksam_cli.wsod.end_to_end.roi_heads import VggWeakRoiHeads, pool_rois
 from weaksam_cli.wsod.objectives import HeadOutputs, mean_losses
@@ -117,7 +117,7 @@ def test_the_published_mist_losses(oracle: Any) -> None:
         )
         labels = torch.zeros(CLASSES).index_fill(0, torch.tensor(present) - 1, 1.0)
         edges = torch.tensor(boxes) + torch.tensor([0.0, 0, 1, 1])
-        losses.append(heads.picture_losses(own, edges, labels))
+        losses.append(heads.image_losses(own, edges, labels))
     found = mean_losses(losses)
     assert set(found) == set(case["losses"])
     for name, value in case["losses"].items():
@@ -147,7 +147,7 @@ def test_the_recipe_decides_the_mining(recipe: MistRecipe | OicrRecipe, change: 
         network = recipe.network.model_copy(update={"initial_deviation": 0.3})
         heads = heads_of(recipe.model_copy(update={"mining": settings, "network": network})).eval()
         enliven(heads.neck)
-        losses = heads.picture_losses(heads.outputs(pooled), boxes, labels)
+        losses = heads.image_losses(heads.outputs(pooled), boxes, labels)
         return float(torch.stack(list(losses.values())).sum().detach())
 
     reference = type(change)(**{**change.model_dump(), **_back(change, recipe)})
@@ -186,7 +186,7 @@ def test_scores_and_boxes_are_means_of_the_branches() -> None:
             deltas.weight.zero_()
             branch.bias.copy_(torch.log(torch.tensor([[4.0, 2, 1, 1], [1, 1, 1, 1], [1, 2, 3, 4]][index])))
             deltas.bias[8:12] = torch.tensor([index * 10.0, 0, 0, 5 * math.log(2)])  # of the second class
-    item = picture(1)
+    item = sample(1)
     item["proposals"].proposal_boxes.tensor[:] = torch.tensor([[10.0, 20, 30, 40]])
     (found,) = heads.scored(torch.zeros(1, 8, 8, 12), [item["proposals"]], [(64, 96)])
     means = [(0.25 + 0.25 + 0.2) / 3, (0.125 + 0.25 + 0.3) / 3, (0.125 + 0.25 + 0.4) / 3]
@@ -202,7 +202,7 @@ def test_boxes_are_clipped_to_their_view() -> None:
         for deltas in heads.regressions:
             deltas.bias.view(-1, 4)[1] = torch.tensor([0.0, 0, 20, 20])
             deltas.bias.view(-1, 4)[2] = torch.tensor([1e3, 1e3, 0, 0])
-    items = [picture(2, 64, 96), picture(2, 48, 72)]
+    items = [sample(2, 64, 96), sample(2, 48, 72)]
     found = heads.scored(
         torch.zeros(2, 8, 8, 12), [item["proposals"] for item in items], [(64, 96), (48, 72)]
     )
@@ -213,7 +213,7 @@ def test_boxes_are_clipped_to_their_view() -> None:
 
 def test_oicr_leaves_the_proposals_alone() -> None:
     heads = heads_of(oicr()).eval()
-    item = picture(6)
+    item = sample(6)
     (found,) = heads.scored(torch.randn(1, 8, 8, 12), [item["proposals"]], [(64, 96)])
     assert torch.equal(found.boxes, item["proposals"].proposal_boxes.tensor)
     assert found.scores.shape == (6, CLASSES)
@@ -221,4 +221,4 @@ def test_oicr_leaves_the_proposals_alone() -> None:
 
 def test_training_needs_the_labels() -> None:
     with pytest.raises(ValueError, match="image labels"):
-        heads_of(oicr()).train()(None, torch.zeros(1, 8, 8, 12), [picture(2)["proposals"]])
+        heads_of(oicr()).train()(None, torch.zeros(1, 8, 8, 12), [sample(2)["proposals"]])

@@ -24,7 +24,7 @@ LENGTH = {"mist-vgg16": "schedule.iterations=3", "oicr-vgg16": "schedule.epochs=
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with labels and proposals of six training and two test pictures."""
+    """A working folder with labels and proposals of six training and two test images."""
     made = tmp_path_factory.mktemp("vgg")
     write_voc(made / "voc", trainval=6, test=2)
     with pytest.MonkeyPatch.context() as patch:
@@ -54,11 +54,11 @@ def test_it_trains_then_detects_in_every_split(
     receipt = json.loads((run / "model.safetensors.receipt.json").read_text())
     assert receipt["images"] == 6
     assert set(receipt["identity"]["inputs"]) == {"data", "propose"}
-    for split, pictures in (("trainval", 6), ("test", 2)):
+    for split, samples in (("trainval", 6), ("test", 2)):
         labels = json.loads((folder / "runs" / "tiny" / "labels" / f"{split}.json").read_text())
         found = json.loads((run / "detections" / f"{split}.json").read_text())
         assert {item["image_id"] for item in found} == {image["id"] for image in labels["images"]}
-        assert len(labels["images"]) == pictures
+        assert len(labels["images"]) == samples
         assert all(0 < item["score"] <= 1 and min(item["bbox"][2:]) > 0 for item in found)
         assert all(item["bbox"][0] + item["bbox"][2] <= 64.001 for item in found)
     assert wsod(recipe).count("fresh, nothing to do") == 4
@@ -72,7 +72,7 @@ def test_it_trains_then_detects_in_every_split(
 def test_a_training_that_was_killed_goes_on_to_the_same_bytes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from weaksam_cli.detectron.training import CheckpointHook
+    from weaksam_cli.training.loop import CheckpointHook
 
     monkeypatch.chdir(folder)
     period = ("--split", "trainval", "--set", "schedule.checkpoint_period=1", "--overwrite")
@@ -107,29 +107,29 @@ def test_how_often_checkpoints_are_written_changes_no_model(
     assert text.count("fresh, nothing to do") == 2
 
 
-def test_files_of_other_pictures_and_other_classes_are_told(
+def test_files_of_other_images_and_other_classes_are_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(folder)
     wsod("oicr-vgg16", "--split", "trainval")
     foreign = "runs/tiny/proposals/trainval.h5"
     text = wsod("oicr-vgg16", "--split", "test", "--input", f"propose={foreign}", "--overwrite", code=2)
-    assert "6 of its pictures are not in" in text
+    assert "6 of its images are not in" in text
     labels = json.loads((folder / "runs" / "tiny" / "labels" / "test.json").read_text())
     labels["categories"].reverse()
     (tmp_path / "reversed.json").write_text(json.dumps(labels))
     given = ("--input", f"data={tmp_path / 'reversed.json'}", "--overwrite")
     text = wsod("oicr-vgg16", "--split", "test", *given, code=2)
-    assert "was trained for the classes ['blue one', 'green one', 'red one'], the pictures have" in text
+    assert "was trained for the classes ['blue one', 'green one', 'red one'], the images have" in text
 
 
 def test_oicr_says_that_one_class_teaches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    (tmp_path / "images" / "cat").mkdir(parents=True)
     for number in range(2):
         pixels = np.random.default_rng(number).integers(0, 255, (40, 50, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "pictures" / "cat" / f"{number}.jpg")
-    for command in (("data", "pictures"), ("propose", "--recipe", "selective-search", "--workers", "1")):
+        Image.fromarray(pixels).save(tmp_path / "images" / "cat" / f"{number}.jpg")
+    for command in (("data", "images"), ("propose", "--recipe", "selective-search", "--workers", "1")):
         result = CliRunner().invoke(app, [*command, "--dataset", "tiny"])
         assert result.exit_code == 0, result.output
     text = wsod("oicr-vgg16")

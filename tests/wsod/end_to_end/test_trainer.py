@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.detectron.schedule import LearningRateSchedule
-from weaksam_cli.detectron.training import TrainingSettings, train
+from weaksam_cli.training.loop import TrainingSettings, train
+from weaksam_cli.training.schedule import LearningRateSchedule
 from weaksam_cli.wsod.end_to_end.trainer import AccumulatingTrainer, Adversary
 
 
 class Duel(nn.Module):
-    """A weight that follows its pictures, and one that the adversary moves."""
+    """A weight that follows its images, and one that the adversary moves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def run(folder: Path, *, at_once: int, iterations: int = 6, adversary: bool = Tr
             LearningRateSchedule(iterations, milestones=(3,), gamma=3.0),
             model.against,
         )
-    make = partial(AccumulatingTrainer, pictures_at_once=at_once, adversary=against)
+    make = partial(AccumulatingTrainer, images_at_once=at_once, adversary=against)
 
     def progress(done: int, _: int, losses: dict[str, float]) -> None:
         if done == stop and losses:
@@ -78,13 +78,13 @@ def run(folder: Path, *, at_once: int, iterations: int = 6, adversary: bool = Tr
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 6, 7, 20])
-def test_pictures_come_in_parts_and_every_picture_weighs_the_same(tmp_path: Path, at_once: int) -> None:
+def test_images_come_in_parts_and_every_image_weighs_the_same(tmp_path: Path, at_once: int) -> None:
     """The noise is drawn anew for every part, so it is left out here."""
     model = Duel()
     with torch.no_grad():
         model.other.zero_()
     optimizer = torch.optim.SGD([model.weight], lr=0.1)
-    make = partial(AccumulatingTrainer, pictures_at_once=at_once)
+    make = partial(AccumulatingTrainer, images_at_once=at_once)
     train(
         model,
         optimizer,
@@ -126,6 +126,6 @@ def test_an_adversary_that_has_nothing_to_say_changes_nothing(tmp_path: Path) ->
         load,
         settings(tmp_path, 1),
         save_bytes=FileOps().write_atomically,
-        make_trainer=partial(AccumulatingTrainer, pictures_at_once=3, adversary=silent),
+        make_trainer=partial(AccumulatingTrainer, images_at_once=3, adversary=silent),
     )
     assert torch.equal(model.other, torch.ones(2))

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from weaksam_cli.structures.boxes import FloatArray
+from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.wsod.end_to_end.recipe import (
     InferenceSettings,
     PixelSettings,
     ProposalSettings,
     TrainImageSettings,
 )
-from weaksam_cli.wsod.end_to_end.views import View, boxes_to_picture, training_view, usable_proposals
+from weaksam_cli.wsod.end_to_end.views import View, boxes_to_image, training_view, usable_proposals
 from weaksam_cli.wsod.end_to_end.views import test_views as views_of  # pytest would take it for a test
 
 AS_THEY_ARE = PixelSettings(order="RGB", mean=(0, 0, 0))
@@ -62,18 +62,18 @@ def test_boxes_go_to_the_view_and_back(height: int, width: int, n: int, seed: in
             view.boxes <= np.asarray([wide, tall, wide, tall]) + 1e-3
         ).all()
         assert (view.boxes[:, 2:] >= view.boxes[:, :2]).all()
-        back = boxes_to_picture(view.boxes, view, height, width)
+        back = boxes_to_image(view.boxes, view, height, width)
         assert back.dtype == np.float32
         np.testing.assert_allclose(back, boxes, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("shape", [(0, 4), (2, 4), (2, 3, 4), (0, 3, 4)])
-def test_boxes_of_any_shape_are_cut_to_the_picture(shape: tuple[int, ...], mirrored: bool) -> None:
+def test_boxes_of_any_shape_are_cut_to_the_image(shape: tuple[int, ...], mirrored: bool) -> None:
     view = View(np.zeros((3, 40, 60), np.float32), NO_BOXES, (2.0, 4.0), mirrored)
     boxes = np.broadcast_to(np.asarray([-10, 8, 20, 900], np.float32), shape)
     expected = [20, 2, 30, 10] if mirrored else [0, 2, 10, 10]
-    met = boxes_to_picture(boxes, view, height=10, width=30)
+    met = boxes_to_image(boxes, view, height=10, width=30)
     assert met.shape == shape
     np.testing.assert_array_equal(met, np.broadcast_to(np.asarray(expected, np.float32), shape))
 

@@ -15,13 +15,13 @@ from PIL import Image
 
 from weaksam_cli.artifacts import digest, hdf5
 from weaksam_cli.artifacts.schema import concatenate
+from weaksam_cli.artifacts.schemas import PROPOSALS
+from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.data.labels import LABELS_FORMAT, LABELS_VERSION
+from weaksam_cli.engine.execution import ImageRunner
 from weaksam_cli.errors import ImageError
-from weaksam_cli.execution import ImageRunner
-from weaksam_cli.formats import PROPOSALS
-from weaksam_cli.labels import LABELS_FORMAT, LABELS_VERSION
 from weaksam_cli.propose.proposals import Proposals
 from weaksam_cli.propose.stage import proposals_to_rows
-from weaksam_cli.structures.boxes import as_boxes
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe
 from weaksam_cli.wsod.end_to_end.works import VggDetectWork
 
@@ -31,7 +31,7 @@ BOXES = {
         [0, 0, 30, 30],
         [0, 0, 5, 30],
         [20, 5, 70, 39],
-    ],  # the second is too small, the third leaves the picture
+    ],  # the second is too small, the third leaves the image
     "b": [],
     "c": [[10, 10, 40, 40]],
 }
@@ -57,7 +57,7 @@ def load_constant(path: Path, recipe: MistRecipe, class_names: list[str], device
 
 
 def write_inputs(folder: Path) -> None:
-    """Pictures, labels and proposals of one split."""
+    """Images, labels and proposals of one split."""
     images = []
     for number, key in enumerate(BOXES):
         file = folder / f"{key}.png"
@@ -107,7 +107,7 @@ def test_it_detects_among_the_usable_proposals(work: VggDetectWork) -> None:
         np.testing.assert_array_equal(opened(key).columns["boxes"], rows.columns["boxes"])
 
 
-def test_a_picture_that_changed_fails_alone(work: VggDetectWork) -> None:
+def test_a_image_that_changed_fails_alone(work: VggDetectWork) -> None:
     opened = work.open()
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(work.image_root / "c.png")
     with pytest.raises(ImageError, match="changed after"):

@@ -1,4 +1,4 @@
-"""Narrow detectors and made-up pictures."""
+"""Narrow detectors and made-up images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weaksam_cli.backbones.vgg16 import Vgg16Shape, VggNeck
 from weaksam_cli.detectron.compat import import_detectron2
+from weaksam_cli.models.vgg16 import Vgg16Shape, VggNeck
 from weaksam_cli.wsod.end_to_end.recipe import (
     DropBlockSettings,
     MistRecipe,
@@ -39,7 +39,7 @@ def enliven(neck: VggNeck) -> None:
 
 
 def boxes_in(n: int, height: int, width: int) -> Tensor:
-    """`n` boxes inside the picture, xyxy, sides of 20 to 50 where they fit."""
+    """`n` boxes inside the image, xyxy, sides of 20 to 50 where they fit."""
     generator = torch.Generator().manual_seed(n)
     limits = torch.tensor([width, height], dtype=torch.float32)
     low = torch.rand(n, 2, generator=generator) * (limits - 24)
@@ -47,8 +47,8 @@ def boxes_in(n: int, height: int, width: int) -> Tensor:
     return torch.cat([low, high], dim=1)
 
 
-def picture(n: int, height: int = 64, width: int = 96, present: tuple[int, ...] = (1,)) -> dict[str, Any]:
-    """A picture with `n` proposals, as the detector takes it."""
+def sample(n: int, height: int = 64, width: int = 96, present: tuple[int, ...] = (1,)) -> dict[str, Any]:
+    """An image with `n` proposals, as the detector takes it."""
     import_detectron2()
     from detectron2.structures import Boxes, Instances
 

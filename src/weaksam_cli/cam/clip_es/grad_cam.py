@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from weaksam_cli.backbones.clip.vision import LastBlock
+from weaksam_cli.models.clip.vision import LastBlock
 
 EPSILON: Final = 1e-7
 
@@ -22,7 +22,7 @@ def class_probabilities(feature: Tensor, classes: Tensor, background: Tensor, sc
     """Softmax over classes and background names.
 
     Args:
-        feature: float32 (embed,), a unit vector of the picture.
+        feature: float32 (embed,), a unit vector of the image.
         classes: float32 (k, embed), unit vectors of the classes that take part.
         background: float32 (b, embed), of the background names.
         scale: the logarithm of CLIP's temperature, a scalar.

@@ -1,4 +1,4 @@
-"""From one picture to its class activation maps by CLIP-ES."""
+"""From one image to its class activation maps by CLIP-ES."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weaksam_cli.backbones.clip.vision import LastBlock, Trunk, run_last_block, run_trunk
+from weaksam_cli.artifacts.schemas import KINDS, ClassMaps
 from weaksam_cli.cam.clip_es.affinity import refine, transition
 from weaksam_cli.cam.clip_es.boxes import box_mask, scoremap_boxes
 from weaksam_cli.cam.clip_es.grad_cam import class_probabilities, grad_cam
-from weaksam_cli.cam.clip_es.picture import input_size, preprocess
+from weaksam_cli.cam.clip_es.preprocessing import input_size, preprocess
 from weaksam_cli.cam.recipe import AffinitySettings, ClipEsRecipe
-from weaksam_cli.formats import KINDS, ClassMaps
+from weaksam_cli.models.clip.vision import LastBlock, Trunk, run_last_block, run_trunk
 
 _COARSE, _FINE = KINDS.index("coarse"), KINDS.index("fine")
 

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.schemas import KINDS, cam_schema
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cam.clip_es.prompts import background_words, class_words
 from weaksam_cli.cam.clip_es.vocabulary import BACKGROUND
 from weaksam_cli.cam.recipe import ClipEsRecipe
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
 from weaksam_cli.errors import UserError
-from weaksam_cli.execution import Overlapped
-from weaksam_cli.formats import KINDS, cam_format
-from weaksam_cli.labels import read_labels
-from weaksam_cli.pipeline import Context, Job, Product, ShardedMaker
-from weaksam_cli.source import image_root
 
 if TYPE_CHECKING:
     from weaksam_cli.cam.clip_es.images import ClipEs
@@ -49,7 +49,7 @@ def load_clip_es(recipe: ClipEsRecipe, words: Words, weights: Path, device: str)
     Raises:
         UserError: the checkpoint does not fit, or has fewer blocks than the recipe takes attention from.
     """
-    from weaksam_cli.backbones.clip.checkpoint import load_clip
+    from weaksam_cli.models.clip.checkpoint import load_clip
 
     network = load_clip(weights, device=device)
     blocks = len(network.visual.transformer.resblocks)
@@ -64,8 +64,8 @@ def load_clip_es(recipe: ClipEsRecipe, words: Words, weights: Path, device: str)
 
 def clip_of(network: Any, words: Words, templates: Sequence[str]) -> ClipEs:
     """The image half of a network of `load_clip`, with the words' embeddings, each the mean over the templates."""
-    from weaksam_cli.backbones.clip.text import embed_words
     from weaksam_cli.cam.clip_es.images import ClipEs
+    from weaksam_cli.models.clip.text import embed_words
 
     embedded = embed_words(network, [*words.classes, *words.background], templates)
     classes, background = embedded.split([len(words.classes), len(words.background)])
@@ -120,15 +120,15 @@ def clip_es_products(recipe: ClipEsRecipe, context: Context, split: str) -> Iter
             "class_prompts": list(words.classes),
             "background_prompts": list(words.background),
         }
-        form = cam_format(len(labels.class_names))
+        schema = cam_schema(len(labels.class_names))
         work = ClipEsWork(recipe, words, path, root, weights, device)
-        return ShardedMaker(form, labels.keys, work, "maps", tables, device=device)(job)
+        return ShardedMaker(schema, labels.keys, work, "maps", tables, device=device)(job)
 
-    form = cam_format(0)
+    schema = cam_schema(0)
     yield Product(
         path=context.run.output("cam", split),
-        format_name=form.name,
-        format_version=form.version,
+        format_name=schema.name,
+        format_version=schema.version,
         split=split,
         recipe=recipe.model_dump(mode="json"),
         inputs={"data": path, "weights": weights},

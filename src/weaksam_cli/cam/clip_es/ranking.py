@@ -1,4 +1,4 @@
-"""Prompts tried on a dataset's own pictures, for `weaksam clip-templates`."""
+"""Prompts tried on a dataset's own images, for `weaksam clip-templates`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from weaksam_cli.cam.clip_es.products import Words, clip_of
 from weaksam_cli.cam.clip_es.sharpness import Sharpness, rank_templates
+from weaksam_cli.data.labels import LabelledImage, Labels
 from weaksam_cli.errors import ImageError, UserError
-from weaksam_cli.labels import LabelledImage, Labels
 
 if TYPE_CHECKING:
     from weaksam_cli.cam.recipe import ClipEsRecipe
@@ -30,19 +30,19 @@ CANDIDATES: Final = (
 
 
 def choose_images(labels: Labels, most: int) -> list[LabelledImage]:
-    """Up to `most` pictures with two labels or more, evenly spread over the split.
+    """Up to `most` images with two labels or more, evenly spread over the split.
 
     Raises:
         UserError: when there is none.
     """
     several = [image for image in labels.file.images if len(image.labels or ()) > 1]
     if not several:
-        raise UserError("no picture has two labels, so no template can be preferred", where=str(labels.path))
+        raise UserError("no image has two labels, so no template can be preferred", where=str(labels.path))
     step = max(len(several) / most, 1)
     return [several[int(index * step)] for index in range(min(most, len(several)))]
 
 
-def rank_on_pictures(
+def rank_on_images(
     network: Any,
     labels: Labels,
     images: Sequence[LabelledImage],
@@ -51,14 +51,14 @@ def rank_on_pictures(
 ) -> list[Sharpness]:
     """The recipe's templates, the one to choose first; see `image_sharpness`.
 
-    A picture is seen once, whatever the number of templates.
+    An image is seen once, whatever the number of templates.
 
     Args:
         network: of `load_clip`.
-        labels: of the pictures' split.
+        labels: of the images' split.
         images: of `choose_images`.
         recipe: words of classes and backgrounds, and the templates.
-        on_image: called after every picture, with why it could not be read and was left out, else None.
+        on_image: called after every image, with why it could not be read and was left out, else None.
     """
     words = Words.of(recipe, labels.class_names)
     clips = {template: clip_of(network, words, [template]) for template in recipe.templates}

@@ -1,6 +1,6 @@
 """Choosing a prompt by sharpness, which the CLIP-ES paper does and its published code leaves out (spec 01 §c.1).
 
-`a clean origami {}.` is what the authors chose this way for VOC; with other pictures or classes another may be better.
+`a clean origami {}.` is what the authors chose this way for VOC; with other images or classes another may be better.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the network is shown of a picture: a random view by timm's augmentation, or the whole picture."""
+"""What the network is shown of an image: a random view by timm's augmentation, or the whole image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 def training_transform(settings: AugmentSettings, crop: int) -> Transform:
-    """A random square crop, mirrored, its colours changed, perhaps with a hole: RGB picture to float32 (3, crop, crop).
+    """A random square crop, mirrored, its colours changed, perhaps with a hole: RGB image to float32 (3, crop, crop).
 
     It draws from the global random numbers of Python, numpy and torch; see `seeded`.
     """
@@ -41,15 +41,15 @@ def training_transform(settings: AugmentSettings, crop: int) -> Transform:
         re_count=1,
     )
 
-    def transform(picture: Image.Image) -> Tensor:
-        view: Tensor = made(picture)
+    def transform(pil_image: Image.Image) -> Tensor:
+        view: Tensor = made(pil_image)
         return view
 
     return transform
 
 
 def whole_view(image: NDArray[np.uint8], crop: int) -> Tensor:
-    """The whole picture, uint8 (H, W, 3), squeezed into a square: float32 (3, crop, crop); its labels hold for all."""
+    """The whole image, uint8 (H, W, 3), squeezed into a square: float32 (3, crop, crop); its labels hold for all."""
     squeezed = Image.fromarray(image).resize((crop, crop), Image.Resampling.BICUBIC)
     values = (np.asarray(squeezed, np.float32) / np.float32(255) - MEAN) / DEVIATION
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))

@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 
 def image_wise_map(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> float:
-    """Mean over the pictures of the average precision with which a picture's own classes are ranked first.
+    """Mean over the images of the average precision with which an image's own classes are ranked first.
 
-    The published code picks a checkpoint by it, on validation pictures (spec 01 §a.3).
+    The published code picks a checkpoint by it, on validation images (spec 01 §a.3).
 
     Args:
         scores: float32 (n, C).
-        labels: bool (n, C); pictures without any class are left out.
+        labels: bool (n, C); images without any class are left out.
 
     Returns:
-        0 to 1; of equal scores the wrong class comes first. 0 when no picture has a class.
+        0 to 1; of equal scores the wrong class comes first. 0 when no image has a class.
     """
     precisions = []
     for row, truth in zip(scores, labels, strict=True):

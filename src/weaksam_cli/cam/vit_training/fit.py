@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weaksam_cli.backbones.vit.mctformer import MCTformer
-from weaksam_cli.backbones.vit.weaktr import WeakTr
 from weaksam_cli.cam.vit_training.criterion import image_wise_map
 from weaksam_cli.cam.vit_training.loss import training_losses
-from weaksam_cli.cam.vit_training.pictures import Batch, Plan, TrainingPictures, batches
 from weaksam_cli.cam.vit_training.schedule import LearningRates, make_optimizer
 from weaksam_cli.cam.vit_training.settings import FitSettings
-from weaksam_cli.detectron.batches import step_seed
-from weaksam_cli.detectron.checkpoint import Checkpoint, SaveBytes, read_checkpoint
+from weaksam_cli.cam.vit_training.training_images import Batch, Plan, TrainingImages, batches
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.vit.mctformer import MCTformer
+from weaksam_cli.models.vit.weaktr import WeakTr
+from weaksam_cli.training.batches import step_seed
+from weaksam_cli.training.checkpoint import Checkpoint, SaveBytes, read_checkpoint
 
 _REMEDY: Final = "Lower fit.learning_rate or lengthen fit.warmup_epochs (--set)"
 
@@ -46,7 +46,7 @@ class Best:
         value: its criterion, 0 to 1; see `image_wise_map`.
         epochs: how many epochs it has learnt.
         state: copy of its state dict, on the CPU.
-        failed: index of a picture that could not be read when the network was looked at last -> why.
+        failed: index of an image that could not be read when the network was looked at last -> why.
     """
 
     value: float = -1.0
@@ -62,7 +62,7 @@ class Course:
     Attributes:
         device: `cpu`, `cuda` or `cuda:k`.
         seed: decides orders, views and stochastic depth.
-        workers: processes that load pictures ahead; 0 for none.
+        workers: processes that load images ahead; 0 for none.
         checkpoint: where the checkpoint lies; read to resume.
         fingerprint: what decides the result besides the code; a checkpoint with another is refused.
         save_bytes: writes the checkpoint atomically.
@@ -84,15 +84,15 @@ class _Trainer:
     """One training; what changes in it besides the network."""
 
     def __init__(
-        self, network: WeakTr | MCTformer, pictures: TrainingPictures, settings: FitSettings, course: Course
+        self, network: WeakTr | MCTformer, images: TrainingImages, settings: FitSettings, course: Course
     ) -> None:
-        n_pictures = len(pictures)
-        batch_size = min(settings.batch_size, n_pictures)
-        self.network, self.pictures = network.to(course.device), pictures
+        n_images = len(images)
+        batch_size = min(settings.batch_size, n_images)
+        self.network, self.images = network.to(course.device), images
         self.settings, self.course = settings, course
-        self.plan = Plan(n_pictures, batch_size, course.seed)
+        self.plan = Plan(n_images, batch_size, course.seed)
         self.rates = LearningRates.of(settings, batch_size)
-        self.labels = pictures.targets()
+        self.labels = images.targets()
         self.targets = torch.from_numpy(self.labels.astype(np.float32))
         self.mixed = settings.mixed_precision and course.device != "cpu"
         self.optimizer = make_optimizer(network, settings.weight_decay)
@@ -120,7 +120,7 @@ class _Trainer:
         """All epochs that are left."""
         total = self.settings.total_epochs
         left = range(self.done, total)
-        stream = batches(self.pictures, self.plan, left, self.course.workers) if left else iter(())
+        stream = batches(self.images, self.plan, left, self.course.workers) if left else iter(())
         for epoch in left:
             note = f"loss {self._learn(epoch, stream):.3f}"
             self._check_weights(epoch)
@@ -135,7 +135,7 @@ class _Trainer:
     def _examine(self, epoch: int, stream: Iterator[Batch]) -> float:
         """The criterion after an epoch; keeps the network when none was better."""
         scores, failed = self._score(stream)
-        readable = [index for index in range(len(self.pictures)) if index not in failed]
+        readable = [index for index in range(len(self.images)) if index not in failed]
         value = image_wise_map(scores[readable], self.labels[readable])
         if value >= self.best.value:
             self.best = Best(value, epoch + 1, self._copy_of_state())
@@ -172,7 +172,7 @@ class _Trainer:
 
     @torch.no_grad()
     def _score(self, stream: Iterator[Batch]) -> tuple[Any, dict[int, str]]:
-        """Class-token logits float32 (n, C) of all pictures as they are, and those that could not be read."""
+        """Class-token logits float32 (n, C) of all images as they are, and those that could not be read."""
         self.network.eval()
         scores = np.zeros(self.labels.shape, np.float32)
         failed: dict[int, str] = {}
@@ -183,9 +183,9 @@ class _Trainer:
                 with self._autocast():
                     logits = self.network.encode(batch.views.to(self.course.device)).class_logits()
                 scores[batch.indexes] = logits.float().cpu().numpy()
-        if len(failed) == len(self.pictures):
+        if len(failed) == len(self.images):
             raise UserError(
-                f"no training picture can be read; {self.pictures.keys[0]}: {failed[0]}", where="training"
+                f"no training image can be read; {self.images.keys[0]}: {failed[0]}", where="training"
             )
         return scores, failed
 
@@ -218,14 +218,12 @@ class _Trainer:
         self.saved_at = time.monotonic()
 
 
-def fit(
-    network: WeakTr | MCTformer, pictures: TrainingPictures, settings: FitSettings, course: Course
-) -> Best:
+def fit(network: WeakTr | MCTformer, images: TrainingImages, settings: FitSettings, course: Course) -> Best:
     """Train a network in place, going on from the checkpoint where there is one.
 
     Args:
         network: initialised.
-        pictures: at least one.
+        images: at least one.
         settings: what decides the result.
         course: how it runs.
 
@@ -234,8 +232,8 @@ def fit(
 
     Raises:
         TrainingDivergedError: a loss or a weight became NaN or infinite.
-        UserError: no picture can be read; the checkpoint is damaged or of another training.
+        UserError: no image can be read; the checkpoint is damaged or of another training.
     """
-    trainer = _Trainer(network, pictures, settings, course)
+    trainer = _Trainer(network, images, settings, course)
     trainer.resume()
     return trainer.run()

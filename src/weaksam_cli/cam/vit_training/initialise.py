@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from weaksam_cli.datasets.paths import first_few
+from weaksam_cli.data.paths import first_few
 from weaksam_cli.errors import UserError
 
 _CLASS_TOKEN, _POSITIONS, _HEAD = "cls_token", "pos_embed", "head."

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from weaksam_cli.backbones.vit.mctformer import MCTformerLogits
-from weaksam_cli.backbones.vit.weaktr import WeakTrLogits
+from weaksam_cli.models.vit.mctformer import MCTformerLogits
+from weaksam_cli.models.vit.weaktr import WeakTrLogits
 
 
 def soft_margin(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over pictures and classes of the cross-entropy of independent sigmoids.
+    """Mean over images and classes of the cross-entropy of independent sigmoids.
 
     Args:
         logits: (B, C) of any precision; computed in float32.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cam.vit_recipe import VitRecipe
+from weaksam_cli.data.labels import Labels, read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.steps import WEIGHTS_INPUT, Context, Job, Product
 from weaksam_cli.errors import UserError
-from weaksam_cli.labels import Labels, read_labels
-from weaksam_cli.pipeline import WEIGHTS_INPUT, Context, Job, Product
-from weaksam_cli.source import image_root
 
 if TYPE_CHECKING:
     from weaksam_cli.cam.vit_training.fit import Best
@@ -82,12 +82,12 @@ class FitNetwork:
         """Train, going on from the checkpoint of a training that was stopped."""
         from weaksam_cli.cam.vit_training.fit import Course, fit
         from weaksam_cli.cam.vit_training.networks import start_network
-        from weaksam_cli.cam.vit_training.pictures import TrainingPictures
-        from weaksam_cli.execution import limit_threads
+        from weaksam_cli.cam.vit_training.training_images import TrainingImages
+        from weaksam_cli.engine.execution import limit_threads
 
         context, settings = job.context, self.recipe.fit
         labels = read_labels(self.labels, image_root(context.run.root, context.source()))
-        keys = known_pictures(labels, context)
+        keys = known_images(labels, context)
         device, key = context.torch_device(), job.identity.key()
         limit_threads()
         network, line = start_network(self.recipe, len(labels.class_names), self.initial, context.seed)
@@ -110,8 +110,8 @@ class FitNetwork:
                 save_bytes=context.ops.write_atomically,
                 on_epoch=on_epoch,
             )
-            pictures = TrainingPictures(labels, keys, settings, context.seed)
-            best = fit(network, pictures, settings, course)
+            all_images = TrainingImages(labels, keys, settings, context.seed)
+            best = fit(network, all_images, settings, course)
         context.console.info(
             f"kept the network of epoch {best.epochs} of {total}: training mAP {best.value:.3f} (image-wise, no boxes)",
             epoch=best.epochs,
@@ -122,23 +122,23 @@ class FitNetwork:
         return MergeCount(len(keys) - len(failed), failed)
 
 
-def known_pictures(labels: Labels, context: Context) -> list[str]:
-    """Pictures whose labels are known, those without any class among them; tells how many are left out.
+def known_images(labels: Labels, context: Context) -> list[str]:
+    """Images whose labels are known, those without any class among them; tells how many are left out.
 
     Raises:
-        UserError: when there is none, or no picture of any class.
+        UserError: when there is none, or no image of any class.
     """
     keys = [image.key for image in labels.file.images if image.labels is not None]
     left_out = len(labels.file.images) - len(keys)
     if not any(image.labels for image in labels.file.images):
         raise UserError(
-            "no picture of the training split has a label, so there is nothing to learn from",
+            "no image of the training split has a label, so there is nothing to learn from",
             where=str(labels.path),
             remedy="Give a dataset with image-level labels to `weaksam data`",
         )
     if left_out:
         context.console.warn(
-            f"{left_out} of {len(labels.file.images)} training pictures have no known labels and are left out",
+            f"{left_out} of {len(labels.file.images)} training images have no known labels and are left out",
             left_out=left_out,
         )
     return keys

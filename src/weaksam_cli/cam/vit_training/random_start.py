@@ -1,7 +1,7 @@
-"""A random start from which a transformer learns from few pictures (arXiv 2305.09828, "Mimetic initialization").
+"""A random start from which a transformer learns from few images (arXiv 2305.09828, "Mimetic initialization").
 
 Attention begins where trained networks end: a token looks at tokens like itself, and takes away what they have in common.
-With DeiT's own start every token sees the mean of all, and patches learn what the whole picture shows, not what they show.
+With DeiT's own start every token sees the mean of all, and patches learn what the whole image shows, not what they show.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from weaksam_cli.backbones.vit.embedding import Lite0Embedding
-from weaksam_cli.backbones.vit.network import Attention, ClassTokenVit
+from weaksam_cli.models.vit.embedding import Lite0Embedding
+from weaksam_cli.models.vit.network import Attention, ClassTokenVit
 
 _LIKENESS: Final = 0.7
 """The paper's strength of both noise and identity in the product of query and key weights."""

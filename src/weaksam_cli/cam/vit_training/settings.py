@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -28,10 +28,10 @@ class NetworkSettings(RecipeModel):
 
 
 class AugmentSettings(RecipeModel):
-    """How training pictures are changed, by timm's `create_transform`.
+    """How training images are changed, by timm's `create_transform`.
 
     Attributes:
-        smallest_area: least share of the picture that a random crop shows.
+        smallest_area: least share of the image that a random crop shows.
         flip: probability of the mirror image.
         colour_jitter: strength; timm leaves it out where RandAugment is on.
         rand_augment: timm's description of RandAugment; null for none.
@@ -48,25 +48,25 @@ class AugmentSettings(RecipeModel):
 
 
 class FitSettings(RecipeModel):
-    """The training, with all that decides its result besides pictures, labels and `--seed`.
+    """The training, with all that decides its result besides images, labels and `--seed`.
 
     Attributes:
         initial: file name of the weights that the training starts from, or its path; null for random weights.
         network: its shape, where it starts from random weights.
         crop: side of the square that the network is shown, pixels.
-        epochs: passes over the training pictures, warm-up included.
+        epochs: passes over the training images, warm-up included.
         cooldown_epochs: more passes, at the least learning rate.
-        batch_size: pictures a step; a smaller dataset is one batch.
+        batch_size: images a step; a smaller dataset is one batch.
         learning_rate: for a batch of 512, proportional to the batch.
         warmup_epochs: rise linearly from `warmup_rate`; in a short training at most half of it.
         warmup_rate: the first epoch's learning rate, whatever the batch.
         least_rate: where the cosine ends, whatever the batch.
         weight_decay: of AdamW; class tokens, positions, biases and norms do not decay.
         drop_path: probability that the last block's branches are left out, rising linearly from 0.
-        criterion_period: epochs between two looks at how well the training pictures are classified, which decides on the
+        criterion_period: epochs between two looks at how well the training images are classified, which decides on the
             network that is kept; the last epoch is always looked at.
         mixed_precision: float16 on a GPU; a CPU always computes float32.
-        augment: how training pictures are changed.
+        augment: how training images are changed.
     """
 
     initial: str | None = "deit_small_patch16_224-cd65a155.pth"

@@ -13,11 +13,11 @@ _SURROUND = 0.25
 
 
 class Evidence:
-    """Activation maps of one picture.
+    """Activation maps of one image.
 
     Args:
-        maps: float (c, any h, any w) in [0, 1], one map per class, stretched over the picture.
-        height, width: working size of the picture.
+        maps: float (c, any h, any w) in [0, 1], one map per class, stretched over the image.
+        height, width: working size of the image.
 
     Raises:
         ValueError: for another shape, values outside [0, 1] or not finite.

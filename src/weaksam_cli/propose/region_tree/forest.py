@@ -1,4 +1,4 @@
-"""All trees of a picture, node after node in flat arrays, so that every question is one array expression."""
+"""All trees of an image, node after node in flat arrays, so that every question is one array expression."""
 
 from __future__ import annotations
 

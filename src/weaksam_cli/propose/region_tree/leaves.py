@@ -31,7 +31,7 @@ class Borders:
 
 @dataclass(frozen=True)
 class Leaves:
-    """Regions of one over-segmentation of a picture of h x w pixels.
+    """Regions of one over-segmentation of an image of h x w pixels.
 
     Attributes:
         labels: int32 (h, w), the region of every pixel.

@@ -1,4 +1,4 @@
-"""What is measured once per picture: colour spaces, quantised colours and textures, gradient, over-segmentations."""
+"""What is measured once per image: colour spaces, quantised colours and textures, gradient, over-segmentations."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Bins = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class PixelFeatures:
-    """Per-pixel measurements of a picture of h x w pixels.
+    """Per-pixel measurements of an image of h x w pixels.
 
     Attributes:
-        colours: uint8 (h, w, 3) picture per colour space.
+        colours: uint8 (h, w, 3) image per colour space.
         lab: int32 (3, h * w), colour bin of every pixel and Lab channel, in [0, COLOUR_BINS).
         hsv: the same of HSV.
         texture: int32 (3, h * w), bin of gradient orientation and magnitude, in [0, TEXTURE_BINS).
@@ -39,7 +39,7 @@ class PixelFeatures:
 
 
 def pixel_features(image: NDArray[np.uint8]) -> PixelFeatures:
-    """Measure an RGB picture, uint8 (h, w, 3)."""
+    """Measure an RGB image, uint8 (h, w, 3)."""
     lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), dtype=np.uint8)
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), dtype=np.uint8)
     colours: dict[ColourSpace, NDArray[np.uint8]] = {"rgb": image, "lab": lab, "hsv": hsv}
@@ -54,8 +54,8 @@ def oversegment(features: PixelFeatures, how: Oversegmentation, smoothing: float
     return labels
 
 
-def _colour_bins(picture: NDArray[np.uint8]) -> Bins:
-    flat = picture.reshape(-1, 3).T.astype(np.int32)
+def _colour_bins(values: NDArray[np.uint8]) -> Bins:
+    flat = values.reshape(-1, 3).T.astype(np.int32)
     return (flat * COLOUR_BINS) >> 8
 
 

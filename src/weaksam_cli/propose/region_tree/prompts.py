@@ -30,7 +30,7 @@ def nodes_of_points(
     area differs by `ratio` or more, or else the ends of the path.
 
     Args:
-        forest: the trees of the picture.
+        forest: the trees of the image.
         quality: float32 (m,), of every node, in [0, 1].
         columns, rows: int64 (n, p), working pixels.
         labels: int8 (n, p), 1 foreground, 0 background, anything else is ignored; one foreground point at least.

@@ -23,7 +23,7 @@ class Candidates:
     Attributes:
         boxes: float32 (c, 4), xyxy pixel edges.
         node: int64 (c,), the node of best quality with this box.
-        quality: float32 (c,), in [0, 1], relative to the other boxes of the picture.
+        quality: float32 (c,), in [0, 1], relative to the other boxes of the image.
     """
 
     boxes: FloatArray
@@ -36,9 +36,9 @@ def rank(
 ) -> tuple[Candidates, FloatArray]:
     """The candidates, in no order, and the quality of every node (m,); nodes below `min_side` have 0."""
     sides = forest.boxes[:, 2:] - forest.boxes[:, :2]
-    # The root's box must stay: in a small or uniform picture it is all there is.
-    picture = np.asarray(forest.labels.shape[:0:-1], np.float32)
-    large = np.flatnonzero((sides >= np.minimum(settings.min_side, picture)).all(axis=1))
+    # The root's box must stay: in a small or uniform image it is all there is.
+    image = np.asarray(forest.labels.shape[:0:-1], np.float32)
+    large = np.flatnonzero((sides >= np.minimum(settings.min_side, image)).all(axis=1))
     boxes, inverse = _distinct(forest.boxes[large])
     # Nobody knows since when a leaf is there, so its life does not count.
     lifetime = np.where(forest.level > 0, forest.persistence(), 0)[large]

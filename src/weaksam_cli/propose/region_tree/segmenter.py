@@ -8,6 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import as_boxes, clip
+from weaksam_cli.core.masks import encode
+from weaksam_cli.core.types import PromptedMasks
 from weaksam_cli.propose.region_tree.canvas import Canvas
 from weaksam_cli.propose.region_tree.evidence import Evidence
 from weaksam_cli.propose.region_tree.forest import Forest, plant
@@ -19,21 +22,18 @@ from weaksam_cli.propose.region_tree.ranking import Candidates, among_peers, ran
 from weaksam_cli.propose.region_tree.selection import select
 from weaksam_cli.propose.region_tree.settings import RegionTreeSettings
 from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, check_image, check_points
-from weaksam_cli.structures.boxes import as_boxes, clip
-from weaksam_cli.structures.masks import encode
-from weaksam_cli.structures.types import PromptedMasks
 
 _PROMPTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class RegionProposals:
-    """Regions of a whole picture, the best first.
+    """Regions of a whole image, the best first.
 
     Attributes:
         boxes: float32 (n, 4), tight boxes of the masks, xyxy pixel edges, all different.
         area: int64 (n,), mask areas in pixels.
-        predicted_iou: float32 (n,), quality in [0, 1], relative to all regions of the picture.
+        predicted_iou: float32 (n,), quality in [0, 1], relative to all regions of the image.
         stability: float32 (n,), in [0, 1].
         counts: n compressed RLE strings, or None when masks were not asked for.
     """
@@ -50,7 +50,7 @@ class RegionProposals:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """All that is kept of a picture; `area` in pixels of the picture, the rest of the forest in working pixels."""
+    """All that is kept of an image; `area` in pixels of the image, the rest of the forest in working pixels."""
 
     canvas: Canvas
     forest: Forest
@@ -71,7 +71,7 @@ class _Encoded:
 class RegionTreeSegmenter:
     """Answers prompts with nodes of binary partition trees.
 
-    The picture is over-segmented in several ways and each set of regions is merged by several criteria into a tree;
+    The image is over-segmented in several ways and each set of regions is merged by several criteria into a tree;
     nodes are ranked by how long they persist while merging goes on and by how many trees agree on them.
     """
 
@@ -82,16 +82,16 @@ class RegionTreeSegmenter:
 
     @property
     def encodings(self) -> int:
-        """How many pictures were encoded since the segmenter was made."""
+        """How many images were encoded since the segmenter was made."""
         return self._encodings
 
     def set_image(self, image: NDArray[np.uint8], evidence: NDArray[np.floating] | None = None) -> None:
-        """Segment the picture that the next prompts are about.
+        """Segment the image that the next prompts are about.
 
         Args:
             image: uint8 RGB (H, W, 3).
-            evidence: activation maps of the picture's classes, float (C, any h, any w) in [0, 1], stretched over the
-                picture; where given, regions in which they are stronger than around have a higher quality.
+            evidence: activation maps of the image's classes, float (C, any h, any w) in [0, 1], stretched over the
+                image; where given, regions in which they are stronger than around have a higher quality.
 
         Raises:
             ValueError: for other shapes, dtypes or values.
@@ -127,17 +127,17 @@ class RegionTreeSegmenter:
         """Masks of n prompts of up to p points each: the regions that contain all foreground points.
 
         Args:
-            xy: float32 (n, p, 2), column and row in pixels of the picture; a peak at column 3 is 3.0.
+            xy: float32 (n, p, 2), column and row in pixels of the image; a peak at column 3 is 3.0.
             labels: int8 (n, p): 1 foreground, 0 background, -1 padding, which is ignored. Regions with background
                 points are chosen only where all foreground points cannot be had without.
             masks: also return the masks as compressed RLE.
             first_mask, quality_above: what is not wanted; nothing is saved here by leaving it out, so it is answered.
 
         Raises:
-            ValueError: for other shapes, a prompt without a foreground point, a point outside the picture, or no
-                picture set.
+            ValueError: for other shapes, a prompt without a foreground point, a point outside the image, or no
+                image set.
         """
-        encoded = self._picture()
+        encoded = self._image()
         check_points(xy, labels)
         canvas = encoded.canvas
         _check_inside(xy, labels, canvas)
@@ -166,16 +166,16 @@ class RegionTreeSegmenter:
         The predicted IoU is that of the mask's box with the prompt.
 
         Raises:
-            ValueError: for another shape, a box that has no area inside the picture, or no picture set.
+            ValueError: for another shape, a box that has no area inside the image, or no image set.
         """
-        encoded = self._picture()
+        encoded = self._image()
         canvas = encoded.canvas
         inside = clip(as_boxes(boxes), canvas.height, canvas.width)
         empty = np.flatnonzero((inside[:, 2:] <= inside[:, :2]).any(axis=1))
         if empty.size:
             met = [float(edge) for edge in boxes[empty[0]]]
             raise ValueError(
-                f"boxes: expected an area inside the picture of {canvas.width} x {canvas.height} pixels, met {met}"
+                f"boxes: expected an area inside the image of {canvas.width} x {canvas.height} pixels, met {met}"
             )
         working = canvas.boxes_to_working(inside)
         chosen = nodes_of_boxes(encoded.forest, encoded.prompt_quality, working, self.settings.nesting_ratio)
@@ -185,39 +185,39 @@ class RegionTreeSegmenter:
         return self._answer(encoded, chosen, fit, masks=masks)
 
     def grid_proposals(self, max_boxes: int = 300, *, masks: bool = False) -> RegionProposals:
-        """The best regions of the whole picture: what a prompt at every pixel would find, at a fraction of the cost.
+        """The best regions of the whole image: what a prompt at every pixel would find, at a fraction of the cost.
 
         Args:
             max_boxes: at most so many; boxes alike are suppressed first.
             masks: also return the masks as compressed RLE.
 
         Raises:
-            ValueError: for fewer than one box, or no picture set.
+            ValueError: for fewer than one box, or no image set.
         """
         if max_boxes < 1:
             raise ValueError(f"max_boxes: expected 1 or more, met {max_boxes}")
-        encoded = self._picture()
+        encoded = self._image()
         candidates = encoded.candidates
         kept = select(candidates.boxes, candidates.quality, max_boxes, self.settings)
         node = candidates.node[kept]
         return RegionProposals(
-            encoded.canvas.boxes_to_picture(candidates.boxes[kept]),
+            encoded.canvas.boxes_to_image(candidates.boxes[kept]),
             encoded.area[node],
             candidates.quality[kept],
             encoded.stability[node],
             encode(self._dense(encoded, node)) if masks else None,
         )
 
-    def _picture(self) -> _Encoded:
+    def _image(self) -> _Encoded:
         if self._encoded is None:
-            raise ValueError("no picture set: call set_image first")
+            raise ValueError("no image set: call set_image first")
         return self._encoded
 
     def _answer(
         self, encoded: _Encoded, nodes: IntArray, predicted_iou: NDArray[np.float32], *, masks: bool
     ) -> PromptedMasks:
         n = len(nodes)
-        boxes = encoded.canvas.boxes_to_picture(encoded.forest.boxes[nodes.ravel()]).reshape(n, 3, 4)
+        boxes = encoded.canvas.boxes_to_image(encoded.forest.boxes[nodes.ravel()]).reshape(n, 3, 4)
         counts = [encode(self._dense(encoded, three)) for three in nodes] if masks else None
         return PromptedMasks(
             boxes, encoded.area[nodes], predicted_iou.astype(np.float32), encoded.stability[nodes], counts
@@ -237,6 +237,6 @@ def _check_inside(xy: NDArray[np.float32], labels: NDArray[np.int8], canvas: Can
         prompt, point = (int(index) for index in np.argwhere(outside)[0])
         met = tuple(float(value) for value in xy[prompt, point])
         raise ValueError(
-            f"xy: expected points inside the picture of {canvas.width} x {canvas.height} pixels, met {met} "
+            f"xy: expected points inside the image of {canvas.width} x {canvas.height} pixels, met {met} "
             f"(prompt {prompt}, point {point})"
         )

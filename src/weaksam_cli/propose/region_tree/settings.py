@@ -1,4 +1,4 @@
-"""The knobs of the region tree; the defaults were chosen by proposal recall on pictures of VOC07 trainval."""
+"""The knobs of the region tree; the defaults were chosen by proposal recall on images of VOC07 trainval."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class RegionTreeSettings:
     Attributes:
         oversegmentations: the sets of leaves; one tree per over-segmentation and criterion is built.
         criteria: the merging criteria.
-        max_pixels: larger pictures are worked on at reduced size; masks and boxes come back at full size.
+        max_pixels: larger images are worked on at reduced size; masks and boxes come back at full size.
         smoothing: sigma, in pixels, of the Gaussian before over-segmentation.
         min_side: regions whose box has a shorter side, in working pixels, are no proposals.
         consensus_iou: boxes of other trees above this IoU speak for a box.
@@ -112,11 +112,11 @@ class RegionTreeSettings:
     def __post_init__(self) -> None:
         if not self.oversegmentations or not self.criteria:
             raise ValueError(
-                "region tree: expected at least one over-segmentation and one criterion, met none"
+                "region tree: expected at least one over-segmentation and one criterion, got none"
             )
         if self.diverse_boxes < 1 or not 0 <= self.diverse_iou <= self.precise_iou <= 1:
             raise ValueError(
-                "region tree: expected diverse_boxes of 1 or more and 0 <= diverse_iou <= precise_iou <= 1, met "
+                "region tree: expected diverse_boxes of 1 or more and 0 <= diverse_iou <= precise_iou <= 1, got "
                 f"{self.diverse_boxes}, {self.diverse_iou} and {self.precise_iou}"
             )
         if not 0 < self.consensus_iou < 1:

@@ -1,6 +1,6 @@
-"""MIST and OICR on VGG16 as one detectron2 model, from pictures and proposals to losses or scores (spec 04 §A, §B).
+"""MIST and OICR on VGG16 as one detectron2 model, from images and proposals to losses or scores (spec 04 §A, §B).
 
-A picture comes as detectron2's dict: `image` float32 (3, h, w), normalised; `proposals` Instances with `proposal_boxes`,
+An image comes as detectron2's dict: `image` float32 (3, h, w), normalised; `proposals` Instances with `proposal_boxes`,
 xyxy pixel edges in that image; in training `image_labels` float (C,).
 """
 
@@ -13,9 +13,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from weaksam_cli.backbones.vgg16 import VGG16, DilatedVgg16, Vgg16Shape, load_vgg16
 from weaksam_cli.detectron.compat import import_detectron2
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.vgg16 import VGG16, DilatedVgg16, Vgg16Shape, load_vgg16
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 from weaksam_cli.wsod.end_to_end.roi_heads import Scored, VggWeakRoiHeads
 
@@ -25,7 +25,7 @@ from detectron2.modeling import META_ARCH_REGISTRY  # noqa: E402
 from detectron2.structures import ImageList, Instances  # noqa: E402
 
 _PADDED_TO: Final = 32
-"""Sides of what the network sees are multiples of so many pixels, also of one picture alone (spec 04 §A.5)."""
+"""Sides of what the network sees are multiples of so many pixels, also of one image alone (spec 04 §A.5)."""
 
 
 @META_ARCH_REGISTRY.register()
@@ -87,7 +87,7 @@ class VggWeakDetector(nn.Module):
         return -drop_block.settings.loss_weight * torch.stack(list(losses.values())).sum()
 
     def _images(self, batched_inputs: Sequence[Mapping[str, Any]]) -> ImageList:
-        """The pictures as one tensor; zeros fill up the right and bottom."""
+        """The images as one tensor; zeros fill up the right and bottom."""
         images = [item["image"].to(self.device) for item in batched_inputs]
         return ImageList.from_tensors(images, size_divisibility=_PADDED_TO)
 

@@ -1,4 +1,4 @@
-"""Train MIST or OICR on VGG16 from pictures, proposals and image-level labels."""
+"""Train MIST or OICR on VGG16 from images, proposals and image-level labels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from weaksam_cli.backbones.vgg16 import Vgg16Shape
-from weaksam_cli.detectron.batches import BatchLoader, EpochSampler
-from weaksam_cli.detectron.checkpoint import load_model, model_bytes, read_metadata
-from weaksam_cli.detectron.run import TrainingRun
-from weaksam_cli.detectron.schedule import LearningRateSchedule
-from weaksam_cli.detectron.training import train
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.vgg16 import Vgg16Shape
+from weaksam_cli.training.batches import BatchLoader, EpochSampler
+from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
+from weaksam_cli.training.loop import train
+from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.schedule import LearningRateSchedule
 from weaksam_cli.wsod.end_to_end.detector import VggWeakDetector, build_vgg_detector
 from weaksam_cli.wsod.end_to_end.recipe import DropBlockSettings, MistRecipe, OicrRecipe, ScheduleSettings
 from weaksam_cli.wsod.end_to_end.trainer import AccumulatingTrainer, Adversary
@@ -26,13 +26,13 @@ _REFINEMENTS = "roi_heads.refinements."
 _ADVERSARY = "roi_heads.drop_block."
 
 LoadItem = Callable[[int, int, int], dict[str, Any]]
-"""From iteration, position in the step and index of a picture to the picture as the detector takes it."""
+"""From iteration, position in the step and index of an image to the image as the detector takes it."""
 
 
 def fit_vgg_detector(
     recipe: MistRecipe | OicrRecipe,
     load_item: LoadItem,
-    pictures: int,
+    images: int,
     class_names: Sequence[str],
     *,
     weights: Path | None,
@@ -43,7 +43,7 @@ def fit_vgg_detector(
     Args:
         recipe: what to train; its schedule resolved.
         load_item: a pure function of its arguments.
-        pictures: how many there are to learn from, at least 1.
+        images: how many there are to learn from, at least 1.
         class_names: names of the classes.
         weights: the file of ImageNet weights; None for random ones.
         run: where and from which seed.
@@ -62,13 +62,13 @@ def fit_vgg_detector(
     train(
         detector,
         make_optimizer(detector, schedule),
-        batch_loader(load_item, EpochSampler(pictures, schedule.batch_size, run.seed)),
+        batch_loader(load_item, EpochSampler(images, schedule.batch_size, run.seed)),
         settings,
         save_bytes=run.save_bytes,
         progress=run.progress,
         make_trainer=partial(
             AccumulatingTrainer,
-            pictures_at_once=schedule.pictures_at_once,
+            images_at_once=schedule.images_at_once,
             adversary=make_adversary(detector, recipe),
         ),
     )
@@ -83,7 +83,7 @@ def load_detector(
     Args:
         path: of the model.
         recipe: that it was trained with.
-        class_names: of the pictures that it is to look at.
+        class_names: of the images that it is to look at.
         device: where it goes.
 
     Raises:
@@ -92,7 +92,7 @@ def load_detector(
     trained_for = read_metadata(path).get("class_names")
     if trained_for != list(class_names):
         raise UserError(
-            f"was trained for the classes {trained_for}, the pictures have {list(class_names)}",
+            f"was trained for the classes {trained_for}, the images have {list(class_names)}",
             where=str(path),
             remedy="Give labels of the same dataset, or train anew: --variant NAME",
         )

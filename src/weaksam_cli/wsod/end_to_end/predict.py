@@ -1,4 +1,4 @@
-"""From a picture and its proposals to detections, averaged over views (spec 04 §A.6, §B.4)."""
+"""From an image and its proposals to detections, averaged over views (spec 04 §A.6, §B.4)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import_detectron2()
 
 from detectron2.structures import Boxes, Instances  # noqa: E402
 
-from weaksam_cli.structures.boxes import FloatArray  # noqa: E402
-from weaksam_cli.structures.types import Detections  # noqa: E402
+from weaksam_cli.core.boxes import FloatArray  # noqa: E402
+from weaksam_cli.core.types import Detections  # noqa: E402
 from weaksam_cli.wsod.detect import select_detections  # noqa: E402
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe  # noqa: E402
-from weaksam_cli.wsod.end_to_end.views import View, boxes_to_picture, test_views  # noqa: E402
+from weaksam_cli.wsod.end_to_end.views import View, boxes_to_image, test_views  # noqa: E402
 
 
 class Answer(Protocol):
@@ -51,7 +51,7 @@ def view_item(view: View) -> dict[str, Any]:
 def detect(
     network: Network, image: NDArray[np.uint8], boxes: FloatArray, recipe: MistRecipe | OicrRecipe
 ) -> Detections:
-    """Detections of one picture, class by class and by decreasing score within a class.
+    """Detections of one image, class by class and by decreasing score within a class.
 
     Args:
         network: takes its inputs to its own device.
@@ -75,12 +75,12 @@ def detect(
 def _average(
     network: Network, image: NDArray[np.uint8], boxes: FloatArray, recipe: MistRecipe | OicrRecipe
 ) -> tuple[FloatArray, NDArray[np.float32]]:
-    """Means over the views: boxes (R, 4) or (R, C, 4) of the picture, and scores (R, C)."""
+    """Means over the views: boxes (R, 4) or (R, C, 4) of the image, and scores (R, C)."""
     height, width = image.shape[:2]
     box_sum = score_sum = np.zeros((), np.float32)
     count = 0
     for view, answer in _answers(network, test_views(image, boxes, recipe.inference, recipe.pixels)):
-        box_sum = box_sum + boxes_to_picture(_to_array(answer.boxes), view, height, width)
+        box_sum = box_sum + boxes_to_image(_to_array(answer.boxes), view, height, width)
         score_sum = score_sum + _to_array(answer.scores)
         count += 1
     return box_sum / np.float32(count), score_sum / np.float32(count)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.schemas import PROPOSALS
 from weaksam_cli.artifacts.shards import MergeCount
-from weaksam_cli.coco_results import RESULTS_FORMAT, RESULTS_VERSION
-from weaksam_cli.detecting import detections_maker
-from weaksam_cli.formats import PROPOSALS
-from weaksam_cli.labels import read_labels
-from weaksam_cli.pipeline import WEIGHTS_INPUT, Context, Job, Product
-from weaksam_cli.recipes import what_decides
-from weaksam_cli.source import image_root
+from weaksam_cli.data.detections import RESULTS_FORMAT, RESULTS_VERSION
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.detecting import detections_maker
+from weaksam_cli.engine.recipes import what_decides
+from weaksam_cli.engine.steps import WEIGHTS_INPUT, Context, Job, Product
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 from weaksam_cli.wsod.end_to_end.works import VggDetectWork
 
@@ -33,7 +33,7 @@ class FitVgg:
     Attributes:
         recipe: what to train.
         labels, proposals: artifacts of the training split.
-        image_root: folder of the pictures.
+        image_root: folder of the images.
         weights: file of ImageNet weights; None for random ones.
     """
 
@@ -45,10 +45,10 @@ class FitVgg:
 
     def __call__(self, job: Job) -> MergeCount:
         """Train and write."""
-        from weaksam_cli.detectron.run import training_run
-        from weaksam_cli.execution import limit_threads
+        from weaksam_cli.engine.execution import limit_threads
+        from weaksam_cli.training.run import training_run
         from weaksam_cli.wsod.end_to_end.fit import fit_vgg_detector
-        from weaksam_cli.wsod.end_to_end.pictures import TrainingPictures
+        from weaksam_cli.wsod.end_to_end.training_images import TrainingImages
 
         context = job.context
         if self.weights is None:
@@ -63,23 +63,23 @@ class FitVgg:
             )
         limit_threads()
         with open_artifact(self.proposals, PROPOSALS) as proposals:
-            pictures = TrainingPictures.of(labels, proposals, self.recipe, context.seed)
-            left_out = len(labels.file.images) - len(pictures)
+            all_images = TrainingImages.of(labels, proposals, self.recipe, context.seed)
+            left_out = len(labels.file.images) - len(all_images)
             if left_out:
-                context.console.info(f"{left_out} pictures without labels or proposals are not learnt from")
-            schedule = self.recipe.schedule.resolved(len(pictures))
+                context.console.info(f"{left_out} images without labels or proposals are not learnt from")
+            schedule = self.recipe.schedule.resolved(len(all_images))
             recipe = self.recipe.model_copy(update={"schedule": schedule})
             with training_run(job, schedule.steps, most_workers=_MOST_LOADERS) as run:
                 data = fit_vgg_detector(
                     recipe,
-                    pictures.item,
-                    len(pictures),
+                    all_images.item,
+                    len(all_images),
                     labels.class_names,
                     weights=self.weights,
                     run=run,
                 )
         context.ops.write_atomically(job.path, data)
-        return MergeCount(len(pictures), ())
+        return MergeCount(len(all_images), ())
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class DetectVgg:
     """Detections of a split.
 
     Attributes:
-        recipe: how pictures are looked at.
+        recipe: how images are looked at.
         labels, proposals: artifacts of the split.
         model: of `FitVgg`.
     """
@@ -98,7 +98,7 @@ class DetectVgg:
     model: Path
 
     def __call__(self, job: Job) -> MergeCount:
-        """Detect in every picture that has proposals."""
+        """Detect in every image that has proposals."""
         context = job.context
         root = image_root(context.run.root, context.source())
         labels = read_labels(self.labels, root)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from weaksam_cli.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel
 
 
 def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -32,10 +32,10 @@ Deviation = Annotated[float, Field(gt=0)]
 
 
 class ProposalSettings(RecipeModel):
-    """Which proposals are used; one of the whole picture stands in where none is left.
+    """Which proposals are used; one of the whole image stands in where none is left.
 
     Attributes:
-        min_side: boxes with a shorter side, in pixels of the picture, are left out.
+        min_side: boxes with a shorter side, in pixels of the image, are left out.
         above: sides must be strictly above `min_side`.
         cell: boxes whose corners, divided by this many pixels, round to the same numbers are duplicates.
         most: at most so many of what is left, in the order of the artifact; null takes all.
@@ -62,7 +62,7 @@ class PixelSettings(RecipeModel):
 
 
 class TrainImageSettings(RecipeModel):
-    """How training pictures are changed.
+    """How training images are changed.
 
     Attributes:
         short_sides: one is drawn for every view; length of the shorter side in pixels.
@@ -86,7 +86,7 @@ class NetworkSettings(RecipeModel):
         hidden: width of the two layers after RoI pooling; likewise.
         ceil_mode: pooling keeps incomplete windows at the right and bottom.
         last_relu: after conv5_3; the published MIST leaves it out.
-        frozen_blocks: blocks of convolutions, from the picture on, that keep their weights; 0 to 5.
+        frozen_blocks: blocks of convolutions, from the image on, that keep their weights; 0 to 5.
         dropout: after each of the two layers of the neck.
         initial_deviation: of the heads' weights.
     """
@@ -129,8 +129,8 @@ class ScheduleSettings(RecipeModel):
 
     Attributes:
         iterations: optimiser steps; null where the length is given in epochs.
-        epochs: passes over the training pictures, as an alternative to `iterations`.
-        batch_size: pictures a step.
+        epochs: passes over the training images, as an alternative to `iterations`.
+        batch_size: images a step.
         pictures_at_once: of them in memory together; gradients add up over the step. The published runs had 2 on a GPU.
         learning_rate: of Adam.
         bias_factor: learning rate of biases relative to it; they do not decay.
@@ -146,7 +146,7 @@ class ScheduleSettings(RecipeModel):
     iterations: int | None = Field(default=None, ge=1)
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=8, ge=1)
-    pictures_at_once: int = Field(default=2, ge=1)
+    images_at_once: int = Field(default=2, ge=1)
     learning_rate: float = Field(default=1e-5, gt=0)
     bias_factor: float = Field(default=2.0, gt=0)
     refinement_factor: float | None = Field(default=None, gt=0)
@@ -166,11 +166,11 @@ class ScheduleSettings(RecipeModel):
             raise ValueError(f"milestones: expected increasing numbers, met {list(self.milestones)}")
         return self
 
-    def resolved(self, pictures: int) -> Self:
-        """The schedule for so many training pictures, all of it in iterations."""
+    def resolved(self, images: int) -> Self:
+        """The schedule for so many training images, all of it in iterations."""
         if self.epochs is None:
             return self
-        steps = pictures / self.batch_size
+        steps = images / self.batch_size
         changes = {
             "iterations": max(1, math.ceil(self.epochs * steps)),
             "epochs": None,
@@ -187,14 +187,14 @@ class ScheduleSettings(RecipeModel):
 
 
 class InferenceSettings(RecipeModel):
-    """From views of a picture to detections.
+    """From views of an image to detections.
 
     Attributes:
         short_sides: a view each; boxes and scores are averaged over the views.
         max_size: of the longer side.
         flip: every view mirrored, too.
         nms: IoU above which the lower of two boxes of a class goes.
-        detections: at most so many of a picture.
+        detections: at most so many of an image.
         score_threshold: detections must score strictly above.
     """
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image, roi_pool
 
-from weaksam_cli.backbones.vgg16 import POOLED, STRIDE, VGG16, Vgg16Shape, VggNeck
 from weaksam_cli.detectron.compat import import_detectron2
+from weaksam_cli.models.vgg16 import POOLED, STRIDE, VGG16, Vgg16Shape, VggNeck
 from weaksam_cli.wsod.box_geometry import decode
 from weaksam_cli.wsod.end_to_end.drop_block import ConcreteDropBlock
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
@@ -91,12 +91,12 @@ class VggWeakRoiHeads(ROIHeads):
         *,
         adversarial: bool = False,
     ) -> dict[str, Tensor]:
-        """Losses of a batch by name, averaged over its pictures; computed in float32 whatever the features are.
+        """Losses of a batch by name, averaged over its images; computed in float32 whatever the features are.
 
         Args:
             features: (B, widths[-1], h, w), stride 8.
-            proposals: of each picture, with `proposal_boxes`, xyxy pixel edges in the view.
-            image_labels: of each picture, (C,), 1 for its classes.
+            proposals: of each image, with `proposal_boxes`, xyxy pixel edges in the view.
+            image_labels: of each image, (C,), 1 for its classes.
             adversarial: DropBlock's mask network takes the gradient, and nothing else does. Otherwise it is the other
                 way about.
         """
@@ -106,11 +106,11 @@ class VggWeakRoiHeads(ROIHeads):
             kept = pooled if self.drop_block is None else self.drop_block(pooled)
             outputs = self.outputs(kept)
         with torch.autocast(features.device.type, enabled=False):
-            pictures = zip(_split(outputs, boxes), boxes, image_labels, strict=True)
-            return mean_losses([self.picture_losses(*picture) for picture in pictures])
+            all_images = zip(_split(outputs, boxes), boxes, image_labels, strict=True)
+            return mean_losses([self.image_losses(*image) for image in all_images])
 
-    def picture_losses(self, outputs: HeadOutputs, boxes: Tensor, image_labels: Tensor) -> dict[str, Tensor]:
-        """Losses of one picture by name.
+    def image_losses(self, outputs: HeadOutputs, boxes: Tensor, image_labels: Tensor) -> dict[str, Tensor]:
+        """Losses of one image by name.
 
         Args:
             outputs: for its R proposals.
@@ -166,7 +166,7 @@ class VggWeakRoiHeads(ROIHeads):
         else scores and boxes of each view."""
         if self.training:
             if targets is None:
-                raise ValueError("targets: expected the image labels of each picture, met None")
+                raise ValueError("targets: expected the image labels of each image, got None")
             return [], self.losses(features, proposals, targets)
         return self.scored(features, proposals, images.image_sizes), {}
 
@@ -205,10 +205,10 @@ def pool_rois(features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
 
     Args:
         features: (B, C, h, w), stride 8.
-        boxes: for each picture (R, 4), xyxy pixel edges.
+        boxes: for each image (R, 4), xyxy pixel edges.
 
     Returns:
-        (sum of all R, C, 7, 7), the pictures one after the other.
+        (sum of all R, C, 7, 7), the images one after the other.
     """
     inclusive = [item - item.new_tensor((0, 0, 1, 1)) for item in boxes]
     # Coordinates would lose whole pixels in float16, and the operator wants one type.
@@ -221,7 +221,7 @@ def _linear_layers(inputs: int, outputs: int, count: int) -> nn.ModuleList:
 
 
 def _split(outputs: HeadOutputs, boxes: Sequence[Tensor]) -> list[HeadOutputs]:
-    """Outputs of a batch, picture by picture."""
+    """Outputs of a batch, image by image."""
     counts = [len(item) for item in boxes]
     streams = zip(outputs.class_logits.split(counts), outputs.detection_logits.split(counts), strict=True)
     refinements = [logits.split(counts) for logits in outputs.refinement_logits]

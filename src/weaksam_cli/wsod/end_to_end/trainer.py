@@ -1,4 +1,4 @@
-"""Steps of many large pictures, a few in memory at a time, and the adversary that hides what the detector sees."""
+"""Steps of many large images, a few in memory at a time, and the adversary that hides what the detector sees."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weaksam_cli.detectron.batches import step_seed
-from weaksam_cli.detectron.schedule import LearningRateSchedule
-from weaksam_cli.detectron.training import ResumableTrainer, TrainingSettings
+from weaksam_cli.training.batches import step_seed
+from weaksam_cli.training.loop import ResumableTrainer, TrainingSettings
+from weaksam_cli.training.schedule import LearningRateSchedule
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Adversary:
     Attributes:
         optimizer: over its parameters.
         schedule: of its learning rate.
-        loss: of some pictures; what it makes small. It should give gradient to these parameters alone: that of others costs
+        loss: of some images; what it makes small. It should give gradient to these parameters alone: that of others costs
             time and memory and is thrown away.
     """
 
@@ -31,12 +31,12 @@ class Adversary:
 
 
 class AccumulatingTrainer(ResumableTrainer):
-    """A step whose gradients add up over parts of its batch; the losses are means over all its pictures.
+    """A step whose gradients add up over parts of its batch; the losses are means over all its images.
 
     Args:
         model, data_loader, optimizer, settings: see `ResumableTrainer`.
-        pictures_at_once: at most so many pictures a part.
-        adversary: trained after each step, on the same pictures.
+        pictures_at_once: at most so many images a part.
+        adversary: trained after each step, on the same images.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class AccumulatingTrainer(ResumableTrainer):
         optimizer: torch.optim.Optimizer,
         settings: TrainingSettings,
         *,
-        pictures_at_once: int,
+        images_at_once: int,
         adversary: Adversary | None = None,
     ) -> None:
         super().__init__(model, data_loader, optimizer, settings)
-        self.pictures_at_once = pictures_at_once
+        self.images_at_once = images_at_once
         self.adversary = adversary
         if adversary is not None:
             for group in adversary.optimizer.param_groups:
@@ -61,8 +61,7 @@ class AccumulatingTrainer(ResumableTrainer):
         data = next(self._data_loader_iter)
         torch.manual_seed(step_seed(self.settings.seed, self.iter))
         parts = [
-            data[start : start + self.pictures_at_once]
-            for start in range(0, len(data), self.pictures_at_once)
+            data[start : start + self.images_at_once] for start in range(0, len(data), self.images_at_once)
         ]
         self.model.zero_grad()
         self._record(self._accumulate(parts, len(data)))
@@ -82,11 +81,11 @@ class AccumulatingTrainer(ResumableTrainer):
         if self.adversary is not None:
             self.adversary.optimizer.load_state_dict(state["adversary"])
 
-    def _accumulate(self, parts: Sequence[Sequence[Any]], pictures: int) -> dict[str, Tensor]:
+    def _accumulate(self, parts: Sequence[Sequence[Any]], images: int) -> dict[str, Tensor]:
         """Gradients of the mean losses over the batch; returns these losses."""
         means: dict[str, Tensor] = {}
         for part in parts:
-            share = len(part) / pictures
+            share = len(part) / images
             with self._autocast():
                 losses = self._forward(part)
                 total = torch.stack([value.sum() for value in losses.values()]).sum() * share
@@ -96,14 +95,14 @@ class AccumulatingTrainer(ResumableTrainer):
                 means[name] = means.get(name, value.new_zeros(())) + value.detach() * share
         return means
 
-    def _step_adversary(self, adversary: Adversary, parts: Sequence[Sequence[Any]], pictures: int) -> None:
+    def _step_adversary(self, adversary: Adversary, parts: Sequence[Sequence[Any]], images: int) -> None:
         factor = adversary.schedule.factor(self.iter)
         for group in adversary.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.model.zero_grad()
         for part in parts:
             with self._autocast():
-                loss = adversary.loss(part) * (len(part) / pictures)
+                loss = adversary.loss(part) * (len(part) / images)
             if loss.requires_grad:
                 self.scaler.scale(loss).backward()
         self._step(adversary.optimizer)

@@ -1,4 +1,4 @@
-"""What the network sees of a picture: resized, mirrored, lit and normalised, with the proposals (spec 04 §A.5, §A.6)."""
+"""What the network sees of an image: resized, mirrored, lit and normalised, with the proposals (spec 04 §A.5, §A.6)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core import boxes as box_math
+from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.detectron.resize import resize, resized_shape
-from weaksam_cli.structures import boxes as box_math
-from weaksam_cli.structures.boxes import FloatArray
 from weaksam_cli.wsod.end_to_end.recipe import (
     InferenceSettings,
     PixelSettings,
@@ -32,12 +32,12 @@ COLOUR_EIGENVECTORS: Final = (
 
 @dataclass(frozen=True)
 class View:
-    """A picture as the network takes it.
+    """An image as the network takes it.
 
     Attributes:
         pixels: float32 (3, h, w), normalised, channels in the order of the settings.
         boxes: float32 (R, 4), the proposals in pixels of the view, xyxy edges.
-        scale: width and height of the view relative to the picture's.
+        scale: width and height of the view relative to the image's.
         mirrored: left and right are swapped.
     """
 
@@ -53,16 +53,16 @@ class View:
 
 
 def usable_proposals(boxes: FloatArray, height: int, width: int, settings: ProposalSettings) -> FloatArray:
-    """Proposals that are used, at least one: the box of the whole picture where none is left.
+    """Proposals that are used, at least one: the box of the whole image where none is left.
 
     Args:
         boxes: float32 (n, 4), xyxy pixel edges.
-        height: of the picture in pixels.
-        width: of the picture in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
         settings: what is left out; `most` counts what the other rules leave.
 
     Returns:
-        float32 (m, 4), cut to the picture, in the order of `boxes`.
+        float32 (m, 4), cut to the image, in the order of `boxes`.
     """
     rule = ProposalFilter(settings.min_side, settings.above, settings.cell)
     return filter_proposals(boxes, height, width, rule).boxes[: settings.most]
@@ -79,7 +79,7 @@ def training_view(
 
     Args:
         image: uint8 RGB (H, W, 3).
-        boxes: float32 (R, 4), xyxy pixel edges of the picture.
+        boxes: float32 (R, 4), xyxy pixel edges of the image.
         settings: sizes, mirroring and lighting.
         pixels: normalisation.
         rng: draws the size, the mirror image and, where there is any, the lighting, in this order.
@@ -98,7 +98,7 @@ def test_views(
 
     Args:
         image: uint8 RGB (H, W, 3).
-        boxes: float32 (R, 4), xyxy pixel edges of the picture.
+        boxes: float32 (R, 4), xyxy pixel edges of the image.
         inference: sizes and mirroring.
         pixels: normalisation.
     """
@@ -109,14 +109,14 @@ def test_views(
             yield _mirror(view)
 
 
-def boxes_to_picture(boxes: FloatArray, view: View, height: int, width: int) -> FloatArray:
-    """Boxes of a view as boxes of the picture, cut to it.
+def boxes_to_image(boxes: FloatArray, view: View, height: int, width: int) -> FloatArray:
+    """Boxes of a view as boxes of the image, cut to it.
 
     Args:
         boxes: float32 (..., 4), xyxy pixel edges of the view.
         view: where they were found.
-        height: of the picture in pixels.
-        width: of the picture in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
     """
     rows = boxes.reshape(-1, 4)
     plain = box_math.flip_horizontal(rows, view.size[1]) if view.mirrored else rows
@@ -126,7 +126,7 @@ def boxes_to_picture(boxes: FloatArray, view: View, height: int, width: int) -> 
 
 
 def lighting_noise(rng: np.random.Generator, deviation: float) -> NDArray[np.float64]:
-    """What AlexNet's lighting noise adds to R, G and B from 0 to 1 in the whole picture, shape (3,)."""
+    """What AlexNet's lighting noise adds to R, G and B from 0 to 1 in the whole image, shape (3,)."""
     strength = rng.normal(0.0, deviation, 3) * COLOUR_EIGENVALUES
     noise: NDArray[np.float64] = np.asarray(COLOUR_EIGENVECTORS) @ strength
     return noise

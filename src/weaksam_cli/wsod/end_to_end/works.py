@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.execution import Overlapped
-from weaksam_cli.formats import PROPOSALS, detections_to_rows
-from weaksam_cli.labels import read_labels
-from weaksam_cli.structures.boxes import FloatArray
+from weaksam_cli.artifacts.schemas import PROPOSALS, detections_to_rows
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.data.labels import read_labels
+from weaksam_cli.engine.execution import Overlapped
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 
 Loaded = tuple[NDArray[np.uint8], FloatArray]
-"""A picture, uint8 RGB (H, W, 3), and the proposals that are used, float32 (R, 4)."""
+"""An image, uint8 RGB (H, W, 3), and the proposals that are used, float32 (R, 4)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class VggDetectWork:
     Attributes:
         recipe: of the model.
         labels, proposals: artifacts of the split.
-        image_root: folder of the pictures.
+        image_root: folder of the images.
         model: file of the trained detector.
         device: where it runs.
     """
@@ -40,7 +40,7 @@ class VggDetectWork:
     device: str
 
     def open(self) -> Overlapped[Loaded]:
-        """Load the network once a process; pictures and proposals are read while the one before is computed."""
+        """Load the network once a process; images and proposals are read while the one before is computed."""
         from weaksam_cli.wsod.end_to_end.fit import load_detector
         from weaksam_cli.wsod.end_to_end.predict import detect
         from weaksam_cli.wsod.end_to_end.views import usable_proposals

@@ -1,0 +1,132 @@
+"""Boxes as float32 arrays (n, 4): xyxy, pixel edges, 0-based; a box of one pixel is 1 wide.
+
+Conversions from other conventions stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+def as_boxes(values: ArrayLike, *, name: str = "boxes") -> FloatArray:
+    """Return `values` as a float32 (n, 4) array; an empty sequence becomes (0, 4).
+
+    Raises:
+        ValueError: for another shape, or coordinates that are not finite.
+    """
+    boxes = np.asarray(values, dtype=np.float32)
+    if boxes.size == 0:
+        boxes = boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{name}: expected shape (n, 4), met {boxes.shape}")
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"{name}: expected finite coordinates, got NaN or infinity")
+    return boxes
+
+
+def area(boxes: FloatArray, *, plus_one: bool = False) -> FloatArray:
+    """Areas in square pixels, shape (n,); `plus_one` counts inclusive pixel indexes as older code does."""
+    extra = np.float32(plus_one)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2] + extra, 0)
+    product: FloatArray = sides[:, 0] * sides[:, 1]
+    return product
+
+
+def intersection(a: FloatArray, b: FloatArray, *, plus_one: bool = False) -> FloatArray:
+    """Pairwise intersection areas, shape (len(a), len(b))."""
+    extra = np.float32(plus_one)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    sides = np.maximum(high - low + extra, 0)
+    product: FloatArray = sides[..., 0] * sides[..., 1]
+    return product
+
+
+def iou(a: FloatArray, b: FloatArray, *, plus_one: bool = False) -> FloatArray:
+    """Pairwise intersection over union, shape (len(a), len(b)); 0 where both boxes are empty."""
+    overlap = intersection(a, b, plus_one=plus_one)
+    union = area(a, plus_one=plus_one)[:, None] + area(b, plus_one=plus_one)[None, :] - overlap
+    ratio: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return ratio
+
+
+def nms(
+    boxes: FloatArray, scores: NDArray[np.floating], threshold: float, *, plus_one: bool = False
+) -> IntArray:
+    """Greedy non-maximum suppression: indexes of the kept boxes by decreasing score.
+
+    A box is removed when its IoU with a kept one is strictly above `threshold`; equal scores keep their order.
+    """
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    return order[_suppress(boxes[order], threshold, plus_one=plus_one)]
+
+
+def score_free_nms(boxes: FloatArray, threshold: float, *, plus_one: bool = True) -> IntArray:
+    """NMS in the order given: an earlier box wins (spec 03 §4; the published code counts areas with +1)."""
+    return _suppress(boxes, threshold, plus_one=plus_one)
+
+
+def _suppress(boxes: FloatArray, threshold: float, *, plus_one: bool) -> IntArray:
+    alive = np.ones(len(boxes), dtype=bool)
+    kept: list[int] = []
+    for index in range(len(boxes)):
+        if not alive[index]:
+            continue
+        kept.append(index)
+        rest = np.flatnonzero(alive[index + 1 :]) + index + 1
+        overlaps = iou(boxes[index : index + 1], boxes[rest], plus_one=plus_one)[0]
+        alive[rest[overlaps > threshold]] = False
+    return np.asarray(kept, dtype=np.int64)
+
+
+def clip(boxes: FloatArray, height: int, width: int) -> FloatArray:
+    """Boxes cut to the image of `height` x `width` pixels."""
+    limits = np.asarray([width, height, width, height], dtype=np.float32)
+    return np.minimum(np.maximum(boxes, np.float32(0)), limits)
+
+
+def scale(boxes: FloatArray, factor_x: float, factor_y: float) -> FloatArray:
+    """Boxes of the image resized by the two factors (pixel edges scale without an offset)."""
+    return boxes * np.asarray([factor_x, factor_y, factor_x, factor_y], dtype=np.float32)
+
+
+def flip_horizontal(boxes: FloatArray, width: float) -> FloatArray:
+    """Boxes of the image mirrored left to right."""
+    flipped = boxes.copy()
+    flipped[:, 0] = np.float32(width) - boxes[:, 2]
+    flipped[:, 2] = np.float32(width) - boxes[:, 0]
+    return flipped
+
+
+def xyxy_to_xywh(boxes: FloatArray) -> FloatArray:
+    """COCO's `bbox`: left, top, width, height."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def xywh_to_xyxy(boxes: FloatArray) -> FloatArray:
+    """From COCO's `bbox` to pixel edges."""
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def inclusive_to_edges(boxes: FloatArray) -> FloatArray:
+    """From 0-based pixel indexes with both ends inside (SAM's box of a mask) to pixel edges."""
+    return boxes + np.asarray([0, 0, 1, 1], dtype=np.float32)
+
+
+def edges_to_inclusive(boxes: FloatArray) -> FloatArray:
+    """From pixel edges to 0-based pixel indexes with both ends inside."""
+    return boxes - np.asarray([0, 0, 1, 1], dtype=np.float32)
+
+
+def voc_to_edges(boxes: FloatArray) -> FloatArray:
+    """From VOC's 1-based pixel indexes with both ends inside to pixel edges."""
+    return boxes - np.asarray([1, 1, 0, 0], dtype=np.float32)
+
+
+def edges_to_voc(boxes: FloatArray) -> FloatArray:
+    """From pixel edges to VOC's 1-based pixel indexes with both ends inside."""
+    return boxes + np.asarray([1, 1, 0, 0], dtype=np.float32)

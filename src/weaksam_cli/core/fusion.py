@@ -1,0 +1,113 @@
+"""Fusion of the maps of several scales and their mirror images into one normalised map (spec 01 §a.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+EPSILON = np.float32(1e-8)
+ROUNDING = np.float32(1e-6)
+PREDICTED_LOGIT = -0.5
+
+
+def classes_of_views(
+    labels: NDArray[np.bool_],
+    logits: NDArray[np.float32],
+    *,
+    predict_when_unlabelled: bool,
+    logit_threshold: float = PREDICTED_LOGIT,
+) -> NDArray[np.bool_]:
+    """Which classes enter the fusion in every view.
+
+    With a label the classes of the label enter in all views. Without one, and with `predict_when_unlabelled`,
+    the first view in which a class-token logit exceeds the threshold decides for itself and all later views; the
+    views before it count for nothing (the published code changes its target in place).
+
+    Args:
+        labels: bool (C,), the image-level labels; all False where they are unknown.
+        logits: float32 (views, C), class-token logits without a sigmoid.
+        predict_when_unlabelled: whether unknown labels are predicted.
+        logit_threshold: strict lower bound of a predicted class (published: -0.5).
+
+    Returns:
+        bool (views, C).
+
+    Raises:
+        ValueError: when the shapes do not fit.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[1:]:
+        raise ValueError(f"logits: expected shape (views, {len(labels)}), met {logits.shape}")
+    entering = np.tile(labels.astype(bool), (len(logits), 1))
+    if labels.any() or not predict_when_unlabelled:
+        return entering
+    predicted = logits > np.float32(logit_threshold)
+    deciding = np.flatnonzero(predicted.any(axis=1))
+    if len(deciding):
+        entering[deciding[0] :] = predicted[deciding[0]]
+    return entering
+
+
+def fuse_views(
+    views: Sequence[NDArray[np.floating]],
+    *,
+    flipped: Sequence[bool],
+    entering: NDArray[np.bool_],
+    height: int,
+    width: int,
+) -> NDArray[np.float32]:
+    """Sum the views of k class maps at image size and normalise each map to [0, 1].
+
+    Every view is resized bilinearly (`align_corners=False`), mirrored back where it was flipped, and added; the
+    published code sums, and the normalisation makes the mean the same.
+
+    Args:
+        views: per view float (k, h, w), or (k, m, h, w) with m maps a class; h and w differ between scales.
+        flipped: per view, whether it shows the mirrored image.
+        entering: bool (views, k), see `classes_of_views`; a class that does not enter adds nothing.
+        height: rows of the image.
+        width: columns of the image.
+
+    Returns:
+        float32 (k, height, width) or (k, m, height, width); the map of a class that never enters is zero.
+
+    Raises:
+        ValueError: when views, flips and entering classes do not fit together, or there is no view.
+    """
+    if not views or len(flipped) != len(views) or entering.shape != (len(views), len(views[0])):
+        raise ValueError(
+            f"views: expected as many flips and rows of entering classes as views, met {len(views)} views, "
+            f"{len(flipped)} flips, entering {entering.shape}"
+        )
+    total = np.zeros((*views[0].shape[:-2], height, width), dtype=np.float32)
+    for view, mirrored, present in zip(views, flipped, entering, strict=True):
+        if present.any():
+            resized = resize_bilinear(view[present], height, width)
+            total[present] += resized[..., ::-1] if mirrored else resized
+    return normalise(total)
+
+
+def resize_bilinear(maps: NDArray[np.floating], height: int, width: int) -> NDArray[np.float32]:
+    """Maps (..., h, w) resized to (..., height, width) by torch's bilinear rule, `align_corners=False`."""
+    import torch
+    import torch.nn.functional as F
+
+    flat = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).reshape(1, -1, *maps.shape[-2:])
+    resized = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False)
+    answer: NDArray[np.float32] = resized.numpy().reshape(*maps.shape[:-2], height, width)
+    return answer
+
+
+def normalise(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each map (..., H, W) shifted and scaled to [0, 1]: (m - min) / (max - min + 1e-8).
+
+    A map that is flat up to the rounding of the resizing becomes 0. The published code divides its rounding
+    noise, some 1e-7, by the same span and so makes peaks of nothing.
+    """
+    low = maps.min(axis=(-2, -1), keepdims=True)
+    high = maps.max(axis=(-2, -1), keepdims=True)
+    span = high - low
+    flat = span <= ROUNDING * np.maximum(np.abs(low), np.abs(high))
+    scaled: NDArray[np.float32] = np.where(flat, np.float32(0), (maps - low) / (span + EPSILON))
+    return scaled

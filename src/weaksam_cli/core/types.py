@@ -1,0 +1,153 @@
+"""Frozen struct-of-arrays value types that travel between modules, validated where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.core.boxes import FloatArray, as_boxes
+
+
+def _expect(array: NDArray[np.generic], shape: tuple[int | None, ...], name: str) -> None:
+    fits = array.ndim == len(shape) and all(
+        want is None or want == met for want, met in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        wanted = tuple("n" if want is None else want for want in shape)
+        raise ValueError(f"{name}: expected shape {wanted}, met {array.shape}")
+
+
+@dataclass(frozen=True)
+class Points:
+    """Point prompts of one image.
+
+    Attributes:
+        xy: int32 (n, 2), column and row of the peak, 0-based pixel indexes.
+        class_index: int32 (n,), index into the dataset's class names; -1 where a point has no class.
+        value: float32 (n,), value of the map at the point, in [0, 1].
+        map_index: int16 (n,), which of the stacked maps gave the point (cross-attention); 0 otherwise.
+    """
+
+    xy: NDArray[np.int32]
+    class_index: NDArray[np.int32]
+    value: NDArray[np.float32]
+    map_index: NDArray[np.int16]
+
+    def __post_init__(self) -> None:
+        _expect(self.xy, (None, 2), "points.xy")
+        n = len(self.xy)
+        _expect(self.class_index, (n,), "points.class_index")
+        _expect(self.value, (n,), "points.value")
+        _expect(self.map_index, (n,), "points.map_index")
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    @classmethod
+    def empty(cls) -> Points:
+        """No point at all."""
+        return cls(
+            np.zeros((0, 2), np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int16)
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Points]) -> Points:
+        """All points of `parts`, in order."""
+        if not parts:
+            return cls.empty()
+        return cls(
+            np.concatenate([part.xy for part in parts]),
+            np.concatenate([part.class_index for part in parts]),
+            np.concatenate([part.value for part in parts]),
+            np.concatenate([part.map_index for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class PromptedMasks:
+    """What a segmenter answers to n prompts: three nested masks each (part, object, whole).
+
+    Attributes:
+        boxes: float32 (n, 3, 4), tight boxes of the masks, xyxy pixel edges; all zero for an empty mask.
+        area: int64 (n, 3), mask areas in pixels; 0 for an empty mask.
+        predicted_iou: float32 (n, 3), the segmenter's own estimate of mask quality.
+        stability: float32 (n, 3), in [0, 1]; NaN for an empty mask.
+        counts: n lists of three compressed RLE strings, or None when masks were not asked for; b"" for a mask that was
+            not wanted.
+    """
+
+    boxes: FloatArray
+    area: NDArray[np.int64]
+    predicted_iou: NDArray[np.float32]
+    stability: NDArray[np.float32]
+    counts: list[list[bytes]] | None = None
+
+    def __post_init__(self) -> None:
+        _expect(self.boxes, (None, 3, 4), "boxes")
+        n = len(self.boxes)
+        _expect(self.area, (n, 3), "area")
+        _expect(self.predicted_iou, (n, 3), "predicted_iou")
+        _expect(self.stability, (n, 3), "stability")
+        if self.counts is not None and len(self.counts) != n:
+            raise ValueError(f"counts: expected {n} prompts, met {len(self.counts)}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Scored boxes of one image.
+
+    Attributes:
+        boxes: float32 (n, 4), xyxy pixel edges.
+        class_index: int32 (n,), index into the dataset's class names.
+        scores: float32 (n,).
+    """
+
+    boxes: FloatArray
+    class_index: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        as_boxes(self.boxes)
+        _expect(self.class_index, (len(self.boxes),), "detections.class_index")
+        _expect(self.scores, (len(self.boxes),), "detections.scores")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def take(self, index: NDArray[np.generic]) -> Detections:
+        """The detections at `index` (integers or a mask), in that order."""
+        return Detections(self.boxes[index], self.class_index[index], self.scores[index])
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """No detection at all."""
+        return cls(as_boxes([]), np.zeros(0, np.int32), np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Annotated objects of one image; read by `eval` and `report` alone.
+
+    Attributes:
+        boxes: float32 (n, 4), xyxy pixel edges.
+        class_index: int32 (n,), index into the dataset's class names.
+        difficult: bool (n,), VOC's flag (COCO: `iscrowd`).
+    """
+
+    boxes: FloatArray
+    class_index: NDArray[np.int32]
+    difficult: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        as_boxes(self.boxes)
+        _expect(self.class_index, (len(self.boxes),), "ground_truth.class_index")
+        _expect(self.difficult, (len(self.boxes),), "ground_truth.difficult")
+
+    def __len__(self) -> int:
+        return len(self.boxes)

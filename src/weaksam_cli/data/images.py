@@ -1,0 +1,236 @@
+"""Reading images: uint8 RGB arrays (height, width, 3), upright, bounded in size.
+
+Whatever an image was stored as, what leaves this module is what a person would see on a white page: EXIF orientation
+applied, transparency over white, 16 bits scaled to 8, CMYK and palettes turned to RGB, the first frame of several.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from weaksam_cli.artifacts import digest
+from weaksam_cli.errors import ImageError, UserError
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+DEFAULT_MAX_PIXELS: Final = 89_478_485
+"""256 MiB of RGB: the size above which Pillow, too, suspects a decompression bomb."""
+
+_TRANSPOSITIONS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TIFF_WIDTH: Final = 256
+_TIFF_HEIGHT: Final = 257
+
+
+def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode one image to RGB.
+
+    Args:
+        path: a JPEG, PNG, WebP, BMP, TIFF or GIF file, told by its content and not by its suffix.
+        max_pixels: refuse larger images; checked against the header, before anything is decoded.
+
+    Returns:
+        A contiguous, writable uint8 array (height, width, 3), RGB, EXIF orientation applied, alpha over white.
+
+    Raises:
+        ImageError: for a missing, empty, truncated, foreign or too large file.
+    """
+    with _opened(path, max_pixels) as image:
+        orientation = _orientation(image)
+        image.load()
+        if orientation in _TRANSPOSITIONS:
+            return _to_rgb(image.transpose(_TRANSPOSITIONS[orientation]), path)
+        return _to_rgb(image, path)
+
+
+def read_unchanged(path: Path, sha256: str | None, *, since: str, remedy: str) -> NDArray[np.uint8]:
+    """Decode an image as `read_image` does, if it is the file that was seen before.
+
+    Args:
+        path: the image.
+        sha256: digest of the file when it was seen; None where there was no file that could be read.
+        since: when that was, in words: "the file changed after ...".
+        remedy: what to do about a file that changed.
+
+    Raises:
+        ImageError: the file is gone, damaged, or another one.
+    """
+    try:
+        now = digest.of_file(path) if sha256 is not None or path.is_file() else None
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if now != sha256:
+        raise ImageError(f"the file changed after {since}", where=str(path), remedy=remedy)
+    return read_image(path)
+
+
+def image_size(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) in pixels as `read_image` would give them, from the header alone.
+
+    Raises:
+        ImageError: as `read_image`, except that damage behind the header is not seen.
+    """
+    with _opened(path, max_pixels) as image:
+        width, height = _stored_size(image)
+        turned = _orientation(image, tiff=True) >= 5
+        return (width, height) if turned else (height, width)
+
+
+def find_images(root: Path) -> list[str]:
+    """Keys of all images below `root`: POSIX paths relative to it, sorted by code point.
+
+    An image is a file with one of `SUFFIXES`, in either case. Hidden files and folders (leading dot) are passed over,
+    and links to folders are not followed, so that neither a loop nor the world outside `root` is walked.
+
+    Raises:
+        UserError: if `root` is no folder, or a name is not valid Unicode and could not be stored as a key.
+    """
+    if not root.is_dir():
+        raise UserError("no such folder", where=str(root), remedy="Give the folder that holds the images")
+    return sorted(_walk(root))
+
+
+def _walk(root: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(root, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
+                continue
+            key = (Path(folder) / name).relative_to(root).as_posix()
+            try:
+                key.encode("utf-8")
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"the file name {key!r} is not valid UTF-8",
+                    where=str(root),
+                    remedy="Rename the file; image keys are stored as Unicode",
+                ) from None
+            yield key
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with its header parsed; whatever Pillow raises inside becomes an `ImageError`."""
+    _check_file(path)
+    try:
+        with warnings.catch_warnings():
+            # Sizes are checked here, in words, and odd metadata are no concern of the user's.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                _check_size(image, path, max_pixels)
+                yield image
+    except (UserError, MemoryError):
+        raise
+    except PermissionError:
+        raise ImageError(
+            "no permission to read it", where=str(path), remedy="Change the file's permissions"
+        ) from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            "not an image of a known kind",
+            where=str(path),
+            remedy=f"Give one of {', '.join(FORMATS)}, or remove the file",
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            str(error),
+            where=str(path),
+            remedy="Make the image smaller, or remove it if you do not know where it is from",
+        ) from None
+    except Exception as error:  # the decoders raise errors of any type for damaged bytes
+        raise ImageError(
+            f"cannot be decoded ({type(error).__name__}: {error})",
+            where=str(path),
+            remedy="The file is damaged or cut short: fetch it again, or remove it",
+        ) from error
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise ImageError(
+            "no such file", where=str(path), remedy="Check the path, or whether the file was moved"
+        )
+    if not path.is_file():
+        # A named pipe would block for ever, a folder cannot be decoded.
+        raise ImageError("not a regular file", where=str(path), remedy="Give an image file")
+    if path.stat().st_size == 0:
+        raise ImageError("the file is empty", where=str(path), remedy="Fetch it again, or remove it")
+
+
+def _check_size(image: Image.Image, path: Path, max_pixels: int) -> None:
+    width, height = _stored_size(image)
+    if width < 1 or height < 1:
+        raise ImageError(
+            f"the image has no pixels ({width} x {height})", where=str(path), remedy="Remove the file"
+        )
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{width} x {height} pixels are more than the limit of {max_pixels}",
+            where=str(path),
+            remedy="Make the image smaller, or remove it",
+        )
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) before orientation. Pillow's releases disagree whether `size` of a TIFF is upright."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None and _TIFF_WIDTH in tags and _TIFF_HEIGHT in tags:
+        return int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
+    return image.size
+
+
+def _orientation(image: Image.Image, *, tiff: bool = False) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or the tag is unreadable.
+
+    For a TIFF it is 1 unless `tiff`, because Pillow turns TIFF pixels itself while it loads them.
+    """
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:
+        value = tags.get(ExifTags.Base.Orientation, 1) if tiff else 1
+    else:
+        try:
+            # The base class's method: PNG's own would decode the whole image to look for a chunk behind the pixels.
+            value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        except Exception:  # damaged metadata do not make an image unreadable
+            value = 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = _deep_grey(np.asarray(image), path)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        page = Image.new("RGBA", image.size, "white")
+        page.alpha_composite(image.convert("RGBA"))
+        image = page
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _deep_grey(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    """Grey of more than 8 bits as uint8: integers range over 16 bits, floats over [0, 1]."""
+    top = 1.0 if values.dtype.kind == "f" else 65535.0
+    grey = values.astype(np.float64)
+    if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= top):
+        raise ImageError(
+            f"the grey values do not lie in 0 to {top:g}, so their scale is unknown",
+            where=str(path),
+            remedy="Save the image with 8 or 16 bits per channel",
+        )
+    return np.rint(grey * (255.0 / top)).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Steps with an identity, whether they are fresh, and running them."""

@@ -1,0 +1,93 @@
+"""Profiles: a named recipe for every stage; `auto` takes the published system when all its weights are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from weaksam_cli.engine.recipes import read_yaml_mapping, recipe_names, stages_folder, suggestion
+from weaksam_cli.engine.runs import FOLDERS
+from weaksam_cli.errors import UserError
+from weaksam_cli.models.weights.finder import WeightsFinder
+
+AUTO = "auto"
+PREFERRED, FALLBACK = "paper", "embedded"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A recipe for every stage.
+
+    Attributes:
+        name: the profile.
+        recipes: stage -> recipe name.
+        weights: files that its recipes need.
+    """
+
+    name: str
+    recipes: dict[str, str]
+    weights: tuple[str, ...]
+
+    def missing(self, finder: WeightsFinder) -> list[str]:
+        """What this machine lacks for the profile: weights files, and recipes that this version does not bring."""
+        absent = [
+            f"recipe {stage}/{name}"
+            for stage, name in self.recipes.items()
+            if name not in recipe_names(stage)
+        ]
+        return absent + [name for name in self.weights if finder.find(name) is None]
+
+
+def profile_names() -> list[str]:
+    """Names of all profiles, `auto` first."""
+    return [AUTO, *sorted(path.stem for path in (stages_folder() / "profiles").glob("*.yaml"))]
+
+
+def read_profile(name: str) -> Profile:
+    """Read one profile.
+
+    Raises:
+        UserError: an unknown profile, or a file that is not one.
+    """
+    names = profile_names()
+    if name not in names:
+        raise UserError(
+            f"there is no profile {name!r}{suggestion(name, names)}",
+            where="--profile",
+            remedy=f"Allowed: {', '.join(names)}",
+        )
+    path = stages_folder() / "profiles" / f"{name}.yaml"
+    values = read_yaml_mapping(path)
+    recipes: Any = values.get("recipes")
+    weights: Any = values.get("weights", [])
+    if not isinstance(recipes, dict) or set(recipes) != set(FOLDERS) or not isinstance(weights, list):
+        raise UserError(f"expected `recipes` with a recipe for each of {', '.join(FOLDERS)}", where=str(path))
+    return Profile(
+        name, {str(stage): str(recipe) for stage, recipe in recipes.items()}, tuple(map(str, weights))
+    )
+
+
+def choose_profile(name: str, finder: WeightsFinder) -> tuple[Profile, str]:
+    """The profile to run, and one line that says which and why.
+
+    Raises:
+        UserError: an unknown profile, or one that this machine lacks files for.
+    """
+    if name != AUTO:
+        profile = read_profile(name)
+        missing = profile.missing(finder)
+        if missing:
+            raise UserError(
+                f"profile {name!r} cannot run here, missing: {', '.join(missing)}",
+                where="--profile",
+                remedy="Put the weights into --weights-dir or WEAKSAM_WEIGHTS, or use --profile embedded",
+            )
+        return profile, f"profile {name}"
+    preferred = read_profile(PREFERRED)
+    missing = preferred.missing(finder)
+    if not missing:
+        return preferred, f"profile {PREFERRED} (all its weights were found)"
+    return (
+        read_profile(FALLBACK),
+        f"profile {FALLBACK} (needs no weights; {PREFERRED} would need: {', '.join(missing)})",
+    )

@@ -1,1 +1,0 @@
-"""Class activation maps as several stages read them: fusion of scales, contrast of boxes."""

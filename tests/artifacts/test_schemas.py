@@ -1,0 +1,68 @@
+"""Class maps and points through an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.artifacts.helpers import StubStage, context
+from tests.tiny import synthetic_cam
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.schemas import KINDS, ClassMaps, cam_schema, read_class_maps
+from weaksam_cli.core.scales import fuse_scales
+from weaksam_cli.engine.steps import make_product
+
+
+def _maps(classes: tuple[int, ...], kinds: tuple[int, ...] = (0, 1), per_class: int = 1) -> ClassMaps:
+    rows = [(c, k, m, s) for c in classes for k in kinds for m in range(per_class) for s in (1.0, 0.5)]
+    return ClassMaps(
+        np.asarray([row[0] for row in rows], np.int32),
+        np.asarray([row[1] for row in rows], np.int8),
+        np.asarray([row[2] for row in rows], np.int16),
+        np.asarray([row[3] for row in rows], np.float32),
+        tuple(np.full((round(4 * s), round(6 * s)), c + 10 * k + 0.5 * m, np.float32) for c, k, m, s in rows),
+        (20, 30),
+        np.zeros(9, np.float32),
+    )
+
+
+@pytest.mark.parametrize("classes", [(), (3,), (5, 1)])
+def test_stacks_are_by_scale_with_classes_ascending(classes: tuple[int, ...]) -> None:
+    maps = _maps(classes)
+    stacks = maps.stacks(1)
+    assert [stack.shape for stack in stacks] == (
+        [(len(classes), 4, 6), (len(classes), 2, 3)] if classes else []
+    )
+    if classes:
+        assert stacks[0][:, 0, 0].tolist() == [10.0 + index for index in sorted(classes)]
+    assert maps.stacks(2) == []
+
+
+def test_cross_maps_keep_their_stack() -> None:
+    assert _maps((2, 0), kinds=(2,), per_class=3).stacks(2)[0].shape == (2, 3, 4, 6)
+
+
+def test_a_missing_map_is_an_error() -> None:
+    maps = _maps((0, 1))
+    keep = np.arange(len(maps.maps)) != 0
+    broken = ClassMaps(
+        maps.class_index[keep], maps.kind[keep], maps.map_index[keep], maps.scale[keep],
+        tuple(item for item, good in zip(maps.maps, keep, strict=True) if good), maps.image_size, maps.class_scores,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"coarse maps at scale 1\.0: expected 1 maps for each class"):
+        broken.stacks(0)
+
+
+def test_fused_scales_have_the_size_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "cam" / "trainval.h5"
+    make_product(synthetic_cam(path, ["1", "2"]), StubStage(), context(tmp_path))  # type: ignore[arg-type]
+    with open_artifact(path, cam_schema(3)) as artifact:
+        maps = read_class_maps(artifact, "2")
+    fused = fuse_scales(maps, KINDS.index("fine"), 48, 64)
+    assert fused is not None
+    assert fused.shape == (2, 48, 64)
+    assert fused.min() == 0
+    assert fused.max() == pytest.approx(1, abs=1e-5)
+    assert fuse_scales(maps, KINDS.index("cross"), 48, 64) is None

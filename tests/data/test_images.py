@@ -1,0 +1,225 @@
+"""Images of every kind and in every state of damage."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from weaksam_cli.data.images import find_images, image_size, read_image
+from weaksam_cli.errors import ImageError, UserError
+
+RED = (255, 0, 0)
+
+
+def _two_by_one() -> Image.Image:
+    """Left pixel black, right pixel white, one row."""
+    image = Image.new("RGB", (2, 1))
+    image.putpixel((1, 0), (255, 255, 255))
+    return image
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels behind it."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tiff", "gif"])
+def test_every_format_gives_rgb(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (7, 5), RED).save(path)
+    pixels = read_image(path)
+    assert pixels.shape == (5, 7, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    assert np.abs(pixels.astype(int) - RED).max() <= 3
+    assert image_size(path) == (5, 7)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("1", 1, (255, 255, 255)),
+        ("L", 77, (77, 77, 77)),
+        ("P", 0, (10, 20, 30)),
+        ("LA", (77, 255), (77, 77, 77)),
+        ("LA", (77, 0), (255, 255, 255)),
+        ("RGBA", (255, 0, 0, 255), (255, 0, 0)),
+        ("RGBA", (255, 0, 0, 0), (255, 255, 255)),
+        ("RGBA", (0, 0, 0, 51), (204, 204, 204)),
+        ("I;16", 0, (0, 0, 0)),
+        ("I;16", 65535, (255, 255, 255)),
+        ("I;16", 257 * 100, (100, 100, 100)),
+    ],
+)
+def test_modes_in_png(tmp_path: Path, mode: str, colour: int, expected: tuple[int, int, int]) -> None:
+    image = Image.new(mode, (3, 2), colour)
+    if mode == "P":
+        image.putpalette([10, 20, 30])
+    image.save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[list(expected)] * 3] * 2
+
+
+def test_palette_with_transparent_entry_is_white(tmp_path: Path) -> None:
+    image = Image.new("P", (1, 1), 0)
+    image.putpalette([10, 20, 30])
+    image.save(tmp_path / "a.png", transparency=0)
+    assert read_image(tmp_path / "a.png").tolist() == [[[255, 255, 255]]]
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - RED).max() <= 6
+
+
+@pytest.mark.parametrize(("value", "ok"), [(0.5, True), (1.0, True), (200.0, False), (float("nan"), False)])
+def test_float_tiff_ranges_over_one(tmp_path: Path, value: float, ok: bool) -> None:
+    Image.fromarray(np.full((2, 2), value, dtype=np.float32)).save(tmp_path / "a.tif")
+    if ok:
+        assert read_image(tmp_path / "a.tif")[0, 0, 0] == round(255 * value)
+    else:
+        with pytest.raises(ImageError, match="scale is unknown"):
+            read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(tmp_path: Path, suffix: str, orientation: int) -> None:
+    stored = np.zeros((32, 64, 3), dtype=np.uint8)
+    stored[:16, :32] = 255  # upper left corner bright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(stored).save(path, exif=exif, **options)
+    upright = read_image(path)
+    assert image_size(path) == upright.shape[:2] == ((64, 32) if orientation >= 5 else (32, 64))
+    rows, columns = np.nonzero(upright[..., 0] > 128)
+    corner = ("top" if rows.mean() < upright.shape[0] / 2 else "bottom") + (
+        " left" if columns.mean() < upright.shape[1] / 2 else " right"
+    )
+    corners = ["top left", "top right", "bottom right", "bottom left"] * 2
+    # Orientations 5 to 8 name the row and column of the stored origin the other way round.
+    expected = corners[orientation - 1] if orientation < 5 else corners[orientation - 5]
+    assert corner == expected
+
+
+@pytest.mark.filterwarnings("error")
+def test_damaged_exif_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (4, 3), RED).save(path, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    assert read_image(path).shape == (3, 4, 3)
+    assert image_size(path) == (3, 4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (10000, 3), (3, 10000)])
+def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").shape == (size[1], size[0], 3)
+
+
+def test_wrong_suffix_is_read_by_content(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2), RED).save(tmp_path / "a.jpg", format="PNG")
+    assert read_image(tmp_path / "a.jpg").tolist() == [[list(RED)] * 2] * 2
+
+
+def test_first_frame_of_several(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (2, 2), colour) for colour in (RED, (0, 255, 0))]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "a.gif")[0, 0].tolist() == list(RED)
+
+
+def _jpeg() -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"not an image at all", "not an image of a known kind"),
+        (b"%PDF-1.7", "not an image of a known kind"),
+        (_jpeg()[: len(_jpeg()) // 2], "cannot be decoded"),
+        (_png_header(30000, 30000), "more than the limit|limit of"),
+        (_png_header(10000, 10000), "more than the limit"),
+        (_png_header(100, 100), "cannot be decoded"),
+    ],
+)
+def test_damage_is_told_in_words(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=message) as caught:
+        read_image(path)
+    assert Path(caught.value.where or "") == path
+    assert caught.value.remedy
+    assert "\n" not in caught.value.one_line()
+
+
+@pytest.mark.filterwarnings("error")
+def test_limit_is_checked_before_decoding_and_without_warning(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(_png_header(10000, 9500))
+    for function in (read_image, image_size):
+        with pytest.raises(ImageError, match=r"10000 x 9500 pixels are more than the limit"):
+            function(tmp_path / "bomb.png")
+    _two_by_one().save(tmp_path / "small.png")
+    with pytest.raises(ImageError, match="limit of 1"):
+        read_image(tmp_path / "small.png", max_pixels=1)
+    assert read_image(tmp_path / "small.png", max_pixels=2).shape == (1, 2, 3)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
+        read_image(tmp_path / "absent.png")
+    with pytest.raises(ImageError, match="not a regular file"):
+        read_image(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="not a regular file"):
+        image_size(tmp_path / "pipe.png")
+
+
+def test_find_images(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    root = tmp_path / "root"
+    names = [
+        "b.jpg",
+        "a.png",
+        "a.jpg",
+        "sub/ü b.JPEG",
+        "sub/new\nline.webp",
+        "sub/deep/x.tif",
+        "A.png",
+        "a.b/c.bmp",
+    ]
+    for name in [*names, "notes.txt", ".hidden.jpg", ".cache/y.jpg", "sub/._x.jpg"]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    outside.mkdir()
+    (outside / "z.jpg").touch()
+    (root / "loop").symlink_to(root)
+    (root / "away").symlink_to(outside)
+    (root / "one.jpg").symlink_to(outside / "z.jpg")
+    assert find_images(root) == sorted([*names, "one.jpg"])
+
+
+def test_find_images_refuses(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        find_images(tmp_path / "absent")
+    (tmp_path / os.fsdecode(b"\xff.jpg")).touch()
+    with pytest.raises(UserError, match="not valid UTF-8"):
+        find_images(tmp_path)

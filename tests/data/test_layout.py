@@ -1,0 +1,107 @@
+"""Which layout a folder has, the value types, and that labels never import ground truth."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.helpers import coco_content, make_coco, make_voc, sample, voc_object, voc_xml
+from weaksam_cli.data.image_labels import detect_layout
+from weaksam_cli.data.paths import inside, role_of
+from weaksam_cli.data.types import DatasetSplit, ImageRecord, ReadOptions, similar_spellings
+from weaksam_cli.errors import UserError
+
+
+def test_detect_layout(tmp_path: Path) -> None:
+    voc = make_voc(tmp_path / "v" / "VOC2007", {"1": voc_xml(voc_object("dog"))}, {"trainval": ["1"]})
+    coco = make_coco(tmp_path / "c", coco_content())
+    sample(tmp_path / "f" / "cat" / "1.jpg")
+    table = tmp_path / "t" / "x.csv"
+    table.parent.mkdir()
+    table.write_text("image,label\n")
+    assert detect_layout(voc) == detect_layout(voc.parent) == "voc"
+    assert detect_layout(coco) == detect_layout(coco / "annotations" / "instances_train2017.json") == "coco"
+    assert detect_layout(tmp_path / "f") == detect_layout(table) == detect_layout(table.parent) == "folder"
+
+
+def test_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
+    sample(tmp_path / "1.jpg")
+    with pytest.raises(UserError, match=r"JPEGImages.*instances_.*labels\.csv.*--layout"):
+        detect_layout(tmp_path)
+    with pytest.raises(UserError, match="no such file or folder"):
+        detect_layout(tmp_path / "absent")
+
+
+def test_label_readers_do_not_import_ground_truth() -> None:
+    code = (
+        "import sys, weaksam_cli.data.image_labels\n"
+        "assert not [name for name in sys.modules if 'ground_truth' in name]\n"
+        "assert not {'torch', 'cv2', 'pycocotools', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "", ".", "C:/x", "a\0b"])
+def test_paths_that_leave(path: str) -> None:
+    with pytest.raises(UserError, match="leaves the folder"):
+        inside(Path("root"), path, where="here")
+
+
+@pytest.mark.parametrize("path", ["a.jpg", "a/b c.jpg", "./a", "..a/b", "a\nb", "ü/🦄.jpg"])
+def test_paths_that_stay(path: str) -> None:
+    assert inside(Path("root"), path, where="here") == Path("root") / path
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("train", "train"),
+        ("trainval", "train"),
+        ("val", "test"),
+        ("minival", "test"),
+        ("Test2007", "test"),
+        ("x", "train"),
+    ],
+)
+def test_roles(name: str, role: str) -> None:
+    assert role_of(name) == role
+
+
+def test_similar_spellings() -> None:
+    assert len(similar_spellings(["tvmonitor", "tv monitor", "TV-Monitor", "car", "🦄", "🐶"])) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_names": ("cat", "cat")},
+        {"category_ids": (1,)},
+        {"category_ids": (1, 1)},
+        {"role": "other"},
+        {"images": (ImageRecord("1", Path("1"), 2, 2, ("cow",)),)},
+        {"images": (ImageRecord("1", Path("1"), 2, 2, ()),) * 2},
+    ],
+)
+def test_splits_are_validated(change: dict[str, Any]) -> None:
+    good: dict[str, Any] = {
+        "name": "s",
+        "role": "train",
+        "class_names": ("cat", "dog"),
+        "category_ids": (1, 2),
+        "images": (ImageRecord("1", Path("1"), 2, 2, ("dog",)),),
+    }
+    DatasetSplit(**good)
+    with pytest.raises(ValueError, match=r"expected|twice|distinct|no classes"):
+        DatasetSplit(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    "change", [{"test_share": 1.0}, {"difficult": "maybe"}, {"task": "Layout"}, {"max_pixels": 0}]
+)
+def test_options_are_validated(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        ReadOptions(**change)

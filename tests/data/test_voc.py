@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.helpers import make_voc, sample, voc_object, voc_xml
+from weaksam_cli.core import masks as mask_codec
+from weaksam_cli.data.ground_truth import read_ground_truth
+from weaksam_cli.data.image_labels import read_labels
+from weaksam_cli.data.types import DatasetSplit, Layout, ReadOptions
+from weaksam_cli.data.voc_layout import VOC_CLASSES, open_voc
+from weaksam_cli.errors import UserError
+
+BOMB = '<!DOCTYPE a [<!ENTITY x "xxxxxxxx"><!ENTITY y "&x;&x;&x;&x;">]>' + voc_xml(voc_object("&y;"))
+
+
+def labels(root: Path, **options: object) -> dict[str, DatasetSplit]:
+    return {split.name: split for split in read_labels(root, ReadOptions(**options), layout="voc")}  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    part = "<part><name>wheel</name><bndbox><xmin>2</xmin></bndbox></part>"
+    return make_voc(
+        tmp_path / "VOC2007",
+        {
+            "1": voc_xml(voc_object("dog"), voc_object("cat", difficult="1"), voc_object("dog", extra=part)),
+            "2": voc_xml(voc_object("cat", difficult="1")),
+            "3": voc_xml(voc_object("person", difficult=None), size=None),
+            "4": None,
+        },
+        {
+            "trainval": ["1", "2"],
+            "test": ["3", "4"],
+            "cat_trainval": ["1 -1", "2  0"],
+            "cat_test": ["3 -1", "4 -1"],
+        },
+    )
+
+
+def test_labels_and_conventions_for_difficult(small: Path) -> None:
+    exclude, include = labels(small), labels(small, difficult="include")
+    assert list(exclude) == ["trainval", "test"]
+    assert [(image.key, image.labels) for image in exclude["trainval"].images] == [("1", ("dog",)), ("2", ())]
+    assert [image.labels for image in include["trainval"].images] == [("cat", "dog"), ("cat",)]
+    assert [(image.key, image.labels) for image in exclude["test"].images] == [
+        ("3", ("person",)),
+        ("4", None),
+    ]
+    assert exclude["trainval"].class_names == VOC_CLASSES
+    assert exclude["trainval"].category_ids == tuple(range(1, 21))
+    assert (exclude["trainval"].role, exclude["test"].role) == ("train", "test")
+    assert (exclude["trainval"].without_object, exclude["test"].unlabelled) == (1, 1)
+    assert exclude["test"].without_size == 1
+    image = exclude["trainval"].images[0]
+    assert (image.height, image.width, image.path.name) == (30, 40, "1.jpg")
+
+
+def test_ground_truth_is_apart(small: Path) -> None:
+    truth = read_ground_truth(small, "trainval", ReadOptions())
+    assert truth.class_names == VOC_CLASSES
+    objects = truth.images[0].objects
+    assert objects.boxes.tolist() == [[0, 0, 10, 10]] * 3
+    assert [truth.class_names[index] for index in objects.class_index] == ["dog", "cat", "dog"]
+    assert objects.difficult.tolist() == [False, True, False]
+    assert truth.images[0].areas.tolist() == [100] * 3
+    test = read_ground_truth(small, "test", ReadOptions())
+    assert [image.key for image in test.images] == ["3"]
+    assert [(item.key, item.reason) for item in test.failed] == [
+        ("4", "no annotation file, so no ground truth")
+    ]
+
+
+def test_firewall_labels_do_not_depend_on_boxes(small: Path) -> None:
+    before = [labels(small, difficult=choice) for choice in ("exclude", "include")]
+    for path in (small / "Annotations").glob("*.xml"):
+        path.write_text(re.sub(r"<bndbox>.*?</bndbox>", "", path.read_text(), flags=re.DOTALL))
+    assert [labels(small, difficult=choice) for choice in ("exclude", "include")] == before
+    with pytest.raises(UserError, match="have no boxes"):
+        read_ground_truth(small, "trainval", ReadOptions())
+
+
+def test_classes_outside_voc_are_sorted_and_the_same_for_every_split(small: Path) -> None:
+    (small / "Annotations" / "3.xml").write_text(voc_xml(voc_object("ünï/corn 🦄")))
+    expected = ("cat", "dog", "ünï/corn 🦄")
+    assert labels(small)["trainval"].class_names == expected
+    assert labels(small, splits={"trainval": "train"})["trainval"].class_names == expected
+    assert read_ground_truth(small, "trainval", ReadOptions()).class_names == expected
+
+
+def test_class_list(small: Path) -> None:
+    given = labels(small, class_names=("person", "dog", "cat"))
+    assert given["trainval"].class_names == ("person", "dog", "cat")
+    assert given["trainval"].images[0].labels == ("dog",)
+    with pytest.raises(
+        UserError, match=r"1\.xml: the class 'dog' is not in the class list. Did you mean 'doggo'"
+    ):
+        labels(small, class_names=("doggo", "cat", "person"))
+
+
+def test_two_spellings_are_told(small: Path) -> None:
+    (small / "Annotations" / "1.xml").write_text(voc_xml(voc_object("tvmonitor"), voc_object("tv monitor")))
+    assert "two spellings" in labels(small)["trainval"].warnings[0].reason
+
+
+@pytest.mark.parametrize(
+    ("xml", "reason"),
+    [
+        (BOMB, "entities"),
+        ("<annotation><object>", "no valid XML"),
+        ("", "no valid XML"),
+        ("<image/>", "root element is <image>"),
+        (voc_xml(voc_object("")), "object 1 has no <name>"),
+        (
+            voc_xml(voc_object("dog"), voc_object("cat", difficult="perhaps")),
+            r"object 2 \(cat\): <difficult>",
+        ),
+    ],
+)
+def test_unusable_annotation_is_listed(small: Path, xml: str, reason: str) -> None:
+    (small / "Annotations" / "2.xml").write_text(xml)
+    split = labels(small)["trainval"]
+    assert [image.key for image in split.images] == ["1"]
+    assert split.failed[0].key == "2"
+    assert re.search(reason, split.failed[0].reason)
+
+
+def test_missing_annotation_fails_a_training_image(small: Path) -> None:
+    (small / "Annotations" / "2.xml").unlink()
+    assert "no annotation 2.xml" in labels(small)["trainval"].failed[0].reason
+    (small / "Annotations" / "1.xml").unlink()
+    with pytest.raises(UserError, match="none of the 2 images of trainval can be read; 1: no annotation"):
+        labels(small)
+
+
+def test_unreadable_images_are_listed(small: Path) -> None:
+    (small / "JPEGImages" / "1.jpg").write_bytes(b"")
+    split = labels(small)["trainval"]
+    assert [image.key for image in split.images] == ["2"]
+    assert "the file is empty" in split.failed[0].reason
+    (small / "JPEGImages" / "1.jpg").unlink()
+    assert "no image JPEGImages/1.jpg" in labels(small)["trainval"].failed[0].reason
+
+
+def test_other_suffix_and_two_files_of_one_stem(small: Path) -> None:
+    folder = small / "JPEGImages"
+    (folder / "1.jpg").unlink()
+    sample(folder / "1.PNG")
+    assert labels(small)["trainval"].images[0].path.name == "1.PNG"
+    sample(folder / "1.jpeg")
+    assert "several images" in labels(small)["trainval"].failed[0].reason
+    (small / "Annotations" / "1.xml").write_text(voc_xml(voc_object("dog"), filename="1.jpeg"))
+    assert labels(small)["trainval"].images[0].path.name == "1.jpeg"
+
+
+def test_size_mismatch_is_a_warning_naming_both(small: Path) -> None:
+    (small / "Annotations" / "1.xml").write_text(voc_xml(voc_object("dog"), size=(30, 40)))
+    warning = labels(small)["trainval"].warnings[0]
+    assert "30 x 40" in warning.reason
+    assert "40 x 30" in warning.reason
+    assert "EXIF" in warning.reason
+
+
+def test_exif_turned_image_has_its_upright_size(small: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(small / "JPEGImages" / "1.jpg", exif=exif)
+    split = labels(small)["trainval"]
+    assert (split.images[0].height, split.images[0].width) == (40, 30)
+    assert "the annotation says 40 x 30" in split.warnings[0].reason
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["1", "2"], ["1", "2"]),
+        (["\ufeff1  1", "2 -1", ""], ["1", "2"]),
+        (["2\r", "1\r"], ["2", "1"]),
+        (["1", "2", "1"], ["1", "2"]),
+    ],
+)
+def test_id_lists(small: Path, lines: list[str], expected: list[str]) -> None:
+    (small / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(lines), encoding="utf-8", newline="")
+    split = labels(small)["trainval"]
+    assert [image.key for image in split.images] == expected
+    assert len(split.warnings) == len([line for line in lines if line]) - len(expected)
+
+
+def test_ids_that_leave_the_folder(small: Path) -> None:
+    (small / "ImageSets" / "Main" / "trainval.txt").write_text("../../etc/passwd\n")
+    with pytest.raises(UserError, match=r"leaves the folder"):
+        labels(small)
+
+
+def test_splits(small: Path) -> None:
+    assert list(labels(small, splits={"test": "test"})) == ["test"]
+    with pytest.raises(UserError, match=r"there is no split 'val'\. Available: test, trainval"):
+        labels(small, splits={"val": "test"})
+    (small / "ImageSets" / "Main" / "trainval.txt").write_text("\n")
+    with pytest.raises(UserError, match="the list of ids is empty"):
+        labels(small)
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        (("train", "val", "trainval", "test"), {"trainval": "train", "test": "test"}),
+        (("train", "val", "trainval"), {"train": "train", "val": "test"}),
+        (("trainval",), {"trainval": "train"}),
+        (("mine_train", "mine_val"), {"mine_train": "train", "mine_val": "test"}),
+    ],
+)
+def test_default_splits_do_not_overlap(
+    small: Path, present: tuple[str, ...], expected: dict[str, str]
+) -> None:
+    folder = small / "ImageSets" / "Main"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for name in present:
+        (folder / f"{name}.txt").write_text("1\n2\n")
+    assert {name: split.role for name, split in labels(small).items()} == expected
+
+
+def test_without_image_sets_everything_annotated_is_trainval(small: Path) -> None:
+    shutil.rmtree(small / "ImageSets")
+    split = labels(small)["trainval"]
+    assert [image.key for image in split.images] == ["1", "2", "3"]
+
+
+def test_finding_the_folder(small: Path, tmp_path: Path) -> None:
+    assert open_voc(tmp_path).root == small
+    devkit = tmp_path / "VOCdevkit"
+    devkit.mkdir()
+    small.rename(devkit / "VOC2007")
+    assert open_voc(tmp_path).root == devkit / "VOC2007"
+    shutil.copytree(devkit / "VOC2007", devkit / "VOC2012")
+    with pytest.raises(
+        UserError, match=r"several VOC datasets here: VOC2007, VOC2012\. Choose one with --year"
+    ):
+        open_voc(devkit)
+    assert open_voc(devkit, year="2012").root == devkit / "VOC2012"
+    with pytest.raises(UserError, match=r"with the year 2010.*Found: VOC2007, VOC2012"):
+        open_voc(devkit, year="2010")
+    with pytest.raises(UserError, match="with the year 2012"):
+        open_voc(devkit / "VOC2007", year="2012")
+    with pytest.raises(UserError, match="no VOC dataset here"):
+        open_voc(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("box", "failure", "warning"),
+    [
+        ((1, 1, 40, 30), None, None),
+        ((1.5, 2.25, 10.75, 10), None, None),
+        ((5, 5, 5, 5), None, None),
+        ((0, 0, 41, 31), None, None),
+        ((-10, 1, 60, 30), None, "stands out"),
+        (("NaN", 1, 5, 5), "not finite", None),
+        ((1, 1, "inf", 5), "not finite", None),
+        (("one", 1, 5, 5), "no number", None),
+        ((10, 1, 5, 5), "no extent", None),
+        ((10, 6, 12, 5), "no extent", None),
+        ((100, 1, 120, 5), "outside the image", None),
+        (None, "no <bndbox>", None),
+    ],
+)
+def test_boxes(small: Path, box: tuple[object, ...] | None, failure: str | None, warning: str | None) -> None:
+    (small / "Annotations" / "1.xml").write_text(voc_xml(voc_object("cat", box=box), voc_object("dog")))
+    truth = read_ground_truth(small, "trainval", ReadOptions())
+    assert len(truth.images[0].objects) == (1 if failure else 2)
+    if failure is None and box is not None:
+        left, top, right, bottom = (float(str(value)) for value in box)
+        assert truth.images[0].objects.boxes[0].tolist() == [left - 1, top - 1, right, bottom]
+    reasons = [item.reason for item in truth.failed]
+    assert [failure in reason and "object 1 (cat)" in reason for reason in reasons if failure] == [
+        True
+    ] * bool(failure)
+    assert len(reasons) == bool(failure)
+    assert [warning in item.reason for item in truth.warnings if warning] == [True] * bool(warning)
+
+
+def test_masks_count_the_objects_of_the_file(small: Path) -> None:
+    (small / "SegmentationObject").mkdir()
+    values = np.zeros((30, 40), dtype=np.uint8)
+    values[0:10, 0:10] = 1
+    values[20:25, 5:9] = 3
+    values[12] = 255
+    Image.fromarray(values).save(small / "SegmentationObject" / "1.png")
+    truth = read_ground_truth(small, "trainval", ReadOptions(), masks=True)
+    first = truth.images[0]
+    assert first.masks is not None
+    assert first.masks[1] is None
+    assert first.areas.tolist() == [100, 100, 20]
+    present = [mask for mask in first.masks if mask is not None]
+    assert np.array_equal(mask_codec.decode(present, 30, 40)[1], values == 3)
+    assert truth.images[1].masks == (None,)
+    assert [(item.key, item.reason) for item in truth.failed] == [
+        ("2", "no mask file SegmentationObject/2.png")
+    ]
+
+
+@pytest.mark.parametrize("layout", ["voc", None])
+def test_real_photographs(voc07_mini: Path, layout: Layout | None) -> None:
+    splits = read_labels(voc07_mini, ReadOptions(), layout=layout)
+    assert [(split.name, len(split.images), split.failed) for split in splits] == [
+        ("trainval", 600, ()),
+        ("test", 300, ()),
+    ]
+    counts = {name: sum(name in (image.labels or ()) for image in splits[0].images) for name in VOC_CLASSES}
+    assert (counts["aeroplane"], counts["bus"], counts["person"]) == (37, 36, 37)
+    truth = read_ground_truth(voc07_mini, "test", ReadOptions(), layout=layout)
+    assert sum(len(image.objects) for image in truth.images) == 800
+    assert sum(int(image.objects.difficult.sum()) for image in truth.images) == 205

@@ -1,0 +1,101 @@
+"""Recipes: all that ship are valid; lines and suggestions in refusals; profiles; settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from weaksam_cli.engine.profiles import choose_profile, profile_names, read_profile
+from weaksam_cli.engine.recipes import load_recipe, recipe_names, stages_folder
+from weaksam_cli.engine.registry import STAGE_NAMES, load_stage
+from weaksam_cli.errors import UserError
+from weaksam_cli.models.weights.finder import WeightsFinder, default_folders
+
+SHIPPED = [(stage, name) for stage in STAGE_NAMES for name in recipe_names(stage)]
+
+
+@pytest.mark.parametrize(("stage", "name"), SHIPPED)
+def test_every_recipe_that_ships_is_valid_and_complete(stage: str, name: str) -> None:
+    import yaml
+
+    loaded = load_recipe(stage, name, load_stage(stage).recipe_types)
+    written = yaml.safe_load(loaded.path.read_text())
+    assert loaded.name == name
+    assert written["method"] in load_stage(stage).recipe_types
+
+
+def test_every_stage_has_a_page_and_a_recipe() -> None:
+    for stage in STAGE_NAMES:
+        assert recipe_names(stage)
+        text = (stages_folder() / stage / "README.md").read_text()
+        for word in ("**Reads**", "**Writes**"):
+            assert word in text or stage == "data"
+
+
+def _prompt(tmp_path: Path, text: str) -> Path:
+    original = (stages_folder() / "prompt" / "weaksam.yaml").read_text()
+    path = tmp_path / "mine.yaml"
+    path.write_text(original + text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("speed: 3\n", r"mine.yaml:\d+: unknown key 'speed'. Allowed: cluster, coarse, cross, fine, method"),
+        ("fine: {window: 0, threshold: 0.9}\n", r"key 'fine' stands twice"),
+        ("cluster: [1\n", "not readable as YAML"),
+    ],
+)
+def test_a_bad_file_names_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe("prompt", str(_prompt(tmp_path, text)), load_stage("prompt").recipe_types)
+
+
+def test_a_yaml_tag_that_runs_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("method: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        load_recipe("prompt", str(path), load_stage("prompt").recipe_types)
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "value"),
+    [
+        ("fine.window=9", "window", 9),
+        ("fine.emit_fillers=false", "emit_fillers", False),
+        ("fine.threshold=0.5", "threshold", 0.5),
+    ],
+)
+def test_set_changes_nested_values(override: str, field: str, value: object) -> None:
+    loaded = load_recipe("prompt", "weaksam", load_stage("prompt").recipe_types, [override])
+    assert loaded.resolved()["fine"][field] == value
+
+
+def test_auto_falls_back_and_says_what_is_missing(tmp_path: Path) -> None:
+    profile, why = choose_profile("auto", WeightsFinder((tmp_path,)))
+    assert profile.name == "embedded"
+    assert "sam_vit_h_4b8939.pth" in why
+    assert profile_names()[0] == "auto"
+    assert read_profile("embedded").missing(WeightsFinder(())) == []
+
+
+def test_auto_never_takes_what_it_cannot_run(tmp_path: Path) -> None:
+    for name in read_profile("paper").weights:
+        (tmp_path / name).write_bytes(b"")
+    lacking = read_profile("paper").missing(WeightsFinder((tmp_path,)))
+    profile, _ = choose_profile("auto", WeightsFinder((tmp_path,)))
+    assert (profile.name == "paper") == (not lacking)
+
+
+def test_weights_are_searched_in_order(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    second.mkdir()
+    (second / "w.pth").write_bytes(b"x")
+    finder = WeightsFinder((first, second))
+    assert finder.find("w.pth") == second / "w.pth"
+    with pytest.raises(UserError, match="is not in"):
+        finder.require("other.pth")
+    folders = default_folders(first, {"WEAKSAM_WEIGHTS": str(second), "HOME": "/h"})
+    assert folders == (first, second, Path("weights"), Path("/h/.cache/weaksam/weights"))

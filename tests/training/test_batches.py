@@ -1,0 +1,66 @@
+"""Batches are functions of (seed, iteration)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weaksam_cli.training.batches import EpochSampler, augmentation_rng, batches, step_seed
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(1, 12), batch=st.integers(1, 8), seed=st.integers(0, 2**32))
+def test_every_epoch_shows_every_image_once(size: int, batch: int, seed: int) -> None:
+    sampler = EpochSampler(size, batch, seed)
+    seen = [index for iteration in range(2 * size) for index in sampler.indices(iteration)]
+    for epoch in range(len(seen) // size):
+        assert sorted(seen[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+def test_order_differs_between_epochs_and_seeds() -> None:
+    a, b = EpochSampler(50, 50, 0), EpochSampler(50, 50, 1)
+    assert a.indices(0) != a.indices(1)
+    assert a.indices(0) != b.indices(0)
+    assert a.indices(1) == EpochSampler(50, 50, 0).indices(1)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(0, 1), (1, 0)])
+def test_nothing_to_sample(size: int, batch: int) -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        EpochSampler(size, batch, 0)
+
+
+def test_random_numbers_of_neighbours_differ() -> None:
+    values = {augmentation_rng(0, i, p).random() for i in range(5) for p in range(5)}
+    assert len(values) == 25
+    assert len({step_seed(0, i) for i in range(100)} | {step_seed(1, i) for i in range(100)}) == 200
+    assert all(0 <= step_seed(7, i) < 2**63 for i in range(100))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 1), (0, 7), (5, 7), (6, 7)])
+def test_workers_do_not_change_the_batches(workers: int, start: int, stop: int) -> None:
+    def load(iteration: int) -> list[dict[str, Any]]:
+        time.sleep(0.002 * (iteration % 3))
+        return [{"iteration": iteration}]
+
+    assert [batch[0]["iteration"] for batch in batches(load, start, stop, workers)] == list(
+        range(start, stop)
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_of_the_loader_arrives(workers: int) -> None:
+    def load(iteration: int) -> list[dict[str, Any]]:
+        if iteration == 2:
+            raise OSError("unreadable")
+        return []
+
+    data = batches(load, 0, 10, workers)
+    assert [next(data), next(data)] == [[], []]
+    with pytest.raises(OSError, match="unreadable"):
+        next(data)

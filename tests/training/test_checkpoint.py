@@ -1,0 +1,113 @@
+"""Checkpoints and models on disk."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from weaksam_cli.errors import UserError
+from weaksam_cli.training.checkpoint import (
+    Checkpoint,
+    load_model,
+    load_tensors,
+    model_bytes,
+    read_checkpoint,
+    read_metadata,
+)
+
+
+def _checkpoint() -> Checkpoint:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return Checkpoint(7, model.state_dict(), optimizer.state_dict(), {}, "recipe")
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    saved, path = _checkpoint(), tmp_path / "checkpoint.pt"
+    path.write_bytes(saved.to_bytes())
+    loaded = read_checkpoint(path, "recipe")
+    assert loaded is not None
+    assert loaded.iteration == 7
+    assert torch.equal(loaded.model["weight"], saved.model["weight"])
+    assert torch.equal(
+        loaded.optimizer["state"][0]["momentum_buffer"], saved.optimizer["state"][0]["momentum_buffer"]
+    )
+
+
+def test_no_file_is_no_checkpoint(tmp_path: Path) -> None:
+    assert read_checkpoint(tmp_path / "checkpoint.pt", "recipe") is None
+
+
+def test_another_recipe_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(_checkpoint().to_bytes())
+    with pytest.raises(UserError, match="another recipe"):
+        read_checkpoint(path, "other")
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, -1])
+def test_damaged_file_is_named(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(_checkpoint().to_bytes()[:size])
+    with pytest.raises(UserError, match=r"checkpoint\.pt"):
+        read_checkpoint(path, "recipe")
+
+
+@pytest.mark.parametrize(
+    "content", [{"weight": torch.zeros(1)}, [1, 2], {"format": "weaksam-training-checkpoint", "version": 99}]
+)
+def test_other_contents_are_refused(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save(content, path)
+    with pytest.raises(UserError, match="Remove the file"):
+        read_checkpoint(path, "recipe")
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_nothing_is_executed(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pt"
+    if how == "torch":
+        torch.save({"model": _Evil()}, path)
+    else:
+        path.write_bytes(pickle.dumps(_Evil()))
+    with pytest.raises(UserError, match="cannot be loaded safely"):
+        load_tensors(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_model_round_trip_is_deterministic(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    data = model_bytes(model, {"b": "2", "a": "1"})
+    assert data == model_bytes(model, {"a": "1", "b": "2"})
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    other = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    load_model(other, path)
+    assert read_metadata(path) == {"a": "1", "b": "2"}
+    assert model_bytes(other, {"a": "1", "b": "2"}) == data
+
+
+def test_model_of_another_shape_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(model_bytes(nn.Linear(3, 2), {}))
+    with pytest.raises(UserError, match="another model"):
+        load_model(nn.Linear(2, 2), path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="safetensors"):
+        load_model(nn.Linear(2, 2), path)
+    with pytest.raises(UserError, match="no such file"):
+        load_model(nn.Linear(2, 2), tmp_path / "absent")
