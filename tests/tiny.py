@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import KINDS, ClassMaps, cam_schema
 from weaksam_cli.engine.execution import ImageFunction
 from weaksam_cli.engine.steps import Product, ShardedMaker
 

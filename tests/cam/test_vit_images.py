@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from tests.models.vit.helpers import TINY, random_mctformer, random_weaktr
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.hdf5 import append, create
-from weaksam_cli.artifacts.schema import concatenate
-from weaksam_cli.artifacts.schemas import (
+from weaksam_cli.artifacts.class_maps import (
     KINDS,
     ClassMaps,
     cam_schema,
     cam_tables,
     code_levels,
+    fuse_scales,
     read_class_maps,
 )
+from weaksam_cli.artifacts.hdf5 import append, create
+from weaksam_cli.artifacts.schema import concatenate
 from weaksam_cli.cam.vit_images import ClueNetwork, class_maps, open_network
 from weaksam_cli.cam.vit_recipe import MCTformerRecipe, WeakTrRecipe
 from weaksam_cli.cam.vit_views import Views, make_views
-from weaksam_cli.core.scales import fuse_scales
 from weaksam_cli.data.labels import Category
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.clues import ClueMaps, cross_maps, spread

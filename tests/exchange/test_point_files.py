@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.exchange.helpers import labels
-from weaksam_cli.artifacts.schemas import KINDS
+from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.fitting import Remarks
 from weaksam_cli.exchange.importing import read_points

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.artifacts.schemas import KINDS, ClassMaps
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.cam.lite0_head import LinearHead
 from weaksam_cli.cam.lite0_maps import coarse_maps, fine_maps
 from weaksam_cli.cam.recipe import Lite0Recipe

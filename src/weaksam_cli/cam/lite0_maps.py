@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.cam.lite0_head import LinearHead
-from weaksam_cli.core.affinity import cell_affinity
+from weaksam_cli.core.maps import cell_affinity
 
 FloatArray = NDArray[np.float32]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.class_maps import KINDS, cam_schema
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
-from weaksam_cli.artifacts.schemas import KINDS, cam_schema
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cam.clip_es.products import clip_es_products
 from weaksam_cli.cam.lite0_images import class_maps

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weaksam_cli.artifacts.schemas import KINDS, ClassMaps
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.cam.vit_classes import class_slots
 from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
 from weaksam_cli.cam.vit_views import Views
-from weaksam_cli.core.fusion import classes_of_views
+from weaksam_cli.core.maps import classes_of_views
 from weaksam_cli.data.labels import Category
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.attention import Workspace
@@ -147,14 +147,7 @@ def _ask(
     with clues.autocast():
         encoded = clues.network.encode_for_maps(batch, clues.workspace)
     seen.extend(encoded.class_logits()[:, clues.slots].float().cpu().numpy())
-    labels = np.zeros(len(clues.slots), dtype=bool)
-    labels[given or []] = True
-    entering = classes_of_views(
-        labels,
-        np.stack(seen),
-        predict_when_unlabelled=given is None,
-        logit_threshold=clues.recipe.logit_threshold,
-    )[-len(batch) :]
+    entering = classes_of_views(given, np.stack(seen), clues.recipe.logit_threshold)[-len(batch) :]
     tokens = [clues.slots[index] for index in np.flatnonzero(entering.any(axis=0))]
     if not tokens:
         return entering, None

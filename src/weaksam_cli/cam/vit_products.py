@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from weaksam_cli.artifacts.class_maps import cam_schema, cam_tables
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import cam_schema, cam_tables
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cam.vit_recipe import VitRecipe
 from weaksam_cli.cam.vit_training.product import model_product

@@ -10,17 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
 from weaksam_cli.artifacts.receipt import read_receipt
-from weaksam_cli.artifacts.schemas import (
-    KINDS,
-    POINTS,
-    PROPOSALS,
-    ClassMaps,
-    cam_schema,
-    read_class_maps,
-    read_points,
-)
-from weaksam_cli.core.scales import fuse_scales
+from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, read_points
 from weaksam_cli.core.types import Detections, Points
 from weaksam_cli.data.detections import read_annotations, read_results
 from weaksam_cli.data.images import SUFFIXES, read_image

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from weaksam_cli.artifacts import digest, hdf5
+from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import ImageRows, Schema, concatenate
-from weaksam_cli.artifacts.schemas import KINDS, POINTS, PROPOSALS, points_to_rows
+from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, points_to_rows
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.labels import Labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from weaksam_cli.artifacts.schemas import KINDS
+from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.labels import LabelledImage, Labels
 from weaksam_cli.errors import UserError

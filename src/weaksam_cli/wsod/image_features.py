@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weaksam_cli.artifacts.schemas import KINDS, ClassMaps
-from weaksam_cli.core.affinity import cell_affinity
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, fuse_scales
 from weaksam_cli.core.boxes import FloatArray, as_boxes
-from weaksam_cli.core.fusion import normalise, resize_bilinear
-from weaksam_cli.core.scales import fuse_scales
+from weaksam_cli.core.maps import cell_affinity, normalise, resize_bilinear
 from weaksam_cli.models.lite0 import Lite0
 from weaksam_cli.models.views import view_features
 from weaksam_cli.wsod.basis import Basis

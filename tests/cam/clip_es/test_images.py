@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from tests.models.clip.tiny import tiny_clip
-from weaksam_cli.artifacts.schemas import KINDS
+from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.cam.clip_es.affinity import refine, transition
 from weaksam_cli.cam.clip_es.boxes import box_mask, scoremap_boxes
 from weaksam_cli.cam.clip_es.images import ClipEs, chosen_classes, class_maps, fine_maps

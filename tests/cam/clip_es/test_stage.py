@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from tests.models.clip.tiny import official_state
 from tests.tiny import CLASSES, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.schemas import KINDS, cam_schema, read_class_maps
+from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, read_class_maps
 from weaksam_cli.cam.clip_es.images import chosen_classes
 from weaksam_cli.cam.clip_es.products import Words, load_clip_es
 from weaksam_cli.cam.recipe import ClipEsRecipe

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weaksam_cli.artifacts.schemas import KINDS, ClassMaps
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.cam.clip_es.affinity import refine, transition
 from weaksam_cli.cam.clip_es.boxes import box_mask, scoremap_boxes
 from weaksam_cli.cam.clip_es.grad_cam import class_probabilities, grad_cam

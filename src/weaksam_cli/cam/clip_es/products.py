@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.artifacts.class_maps import KINDS, cam_schema
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import KINDS, cam_schema
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cam.clip_es.prompts import background_words, class_words
 from weaksam_cli.cam.clip_es.vocabulary import BACKGROUND

@@ -10,8 +10,7 @@ import pytest
 from tests.artifacts.helpers import StubStage, context
 from tests.tiny import synthetic_cam
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.schemas import KINDS, ClassMaps, cam_schema, read_class_maps
-from weaksam_cli.core.scales import fuse_scales
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
 from weaksam_cli.engine.steps import make_product
 
 

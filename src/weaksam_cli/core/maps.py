@@ -1,46 +1,38 @@
-"""Fusion of the maps of several scales and their mirror images into one normalised map (spec 01 §a.5)."""
+"""Pure functions on class maps: which views count, their fusion, and spreading over similar cells (spec 01 §a.5, §b.3)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-EPSILON = np.float32(1e-8)
-ROUNDING = np.float32(1e-6)
-PREDICTED_LOGIT = -0.5
+EPSILON: Final = np.float32(1e-8)
+ROUNDING: Final = np.float32(1e-6)
+SMALLEST_DEVIATION: Final = np.float32(1e-3)
+"""Added to a feature's standard deviation: what never fires would be blown up by rounding noise."""
 
 
 def classes_of_views(
-    labels: NDArray[np.bool_],
-    logits: NDArray[np.float32],
-    *,
-    predict_when_unlabelled: bool,
-    logit_threshold: float = PREDICTED_LOGIT,
+    given: Sequence[int] | None, logits: NDArray[np.float32], logit_threshold: float
 ) -> NDArray[np.bool_]:
     """Which classes enter the fusion in every view.
 
-    With a label the classes of the label enter in all views. Without one, and with `predict_when_unlabelled`,
-    the first view in which a class-token logit exceeds the threshold decides for itself and all later views; the
-    views before it count for nothing (the published code changes its target in place).
+    Given classes enter in all views. Otherwise the first view in which a class-token logit exceeds the threshold decides
+    for itself and all later views; the views before it count for nothing (the published code changes its target in place).
 
     Args:
-        labels: bool (C,), the image-level labels; all False where they are unknown.
+        given: indexes of the classes of the image-level labels; None where they are unknown.
         logits: float32 (views, C), class-token logits without a sigmoid.
-        predict_when_unlabelled: whether unknown labels are predicted.
         logit_threshold: strict lower bound of a predicted class (published: -0.5).
 
     Returns:
         bool (views, C).
-
-    Raises:
-        ValueError: when the shapes do not fit.
     """
-    if logits.ndim != 2 or labels.shape != logits.shape[1:]:
-        raise ValueError(f"logits: expected shape (views, {len(labels)}), met {logits.shape}")
-    entering = np.tile(labels.astype(bool), (len(logits), 1))
-    if labels.any() or not predict_when_unlabelled:
+    entering = np.zeros(logits.shape, dtype=bool)
+    if given is not None:
+        entering[:, list(given)] = True
         return entering
     predicted = logits > np.float32(logit_threshold)
     deciding = np.flatnonzero(predicted.any(axis=1))
@@ -77,7 +69,7 @@ def fuse_views(
     """
     if not views or len(flipped) != len(views) or entering.shape != (len(views), len(views[0])):
         raise ValueError(
-            f"views: expected as many flips and rows of entering classes as views, met {len(views)} views, "
+            f"views: expected as many flips and rows of entering classes as views, got {len(views)} views, "
             f"{len(flipped)} flips, entering {entering.shape}"
         )
     total = np.zeros((*views[0].shape[:-2], height, width), dtype=np.float32)
@@ -111,3 +103,34 @@ def normalise(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     flat = span <= ROUNDING * np.maximum(np.abs(low), np.abs(high))
     scaled: NDArray[np.float32] = np.where(flat, np.float32(0), (maps - low) / (span + EPSILON))
     return scaled
+
+
+def cell_affinity(
+    features: NDArray[np.float32], *, threshold: float = 0.2, power: float = 2.0
+) -> NDArray[np.float32]:
+    """How alike the cells of one image are, as a row-stochastic matrix: spreads class maps over similar features.
+
+    What WeakTr and MCTformer do with patch-to-patch attention, a convolutional network does with the likeness of its cells.
+
+    Every channel is standardised over the image (so that what all cells share says nothing), cells become unit
+    vectors, and the affinity of two cells is max(cosine - threshold, 0) ** power, normalised to sum to 1 in each row.
+
+    Args:
+        features: float32 (channels, h, w).
+        threshold: cosines up to it count for nothing; below 1.
+        power: above 1 it favours the most similar cells.
+
+    Returns:
+        float32 (h * w, h * w); a cell without any signal is like itself alone.
+    """
+    if not threshold < 1:
+        raise ValueError(f"threshold: expected a value below 1, got {threshold}")
+    cells = features.reshape(len(features), -1).T
+    cells = (cells - cells.mean(axis=0)) / (cells.std(axis=0) + SMALLEST_DEVIATION)
+    length = np.linalg.norm(cells, axis=1, keepdims=True)
+    cells = np.divide(cells, length, out=np.zeros_like(cells), where=length > 0)
+    cosine = cells @ cells.T
+    np.fill_diagonal(cosine, 1)
+    affinity = np.maximum(cosine - np.float32(threshold), 0) ** np.float32(power)
+    stochastic: NDArray[np.float32] = affinity / affinity.sum(axis=1, keepdims=True)
+    return stochastic

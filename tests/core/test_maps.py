@@ -4,9 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given as example
+from hypothesis import settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from weaksam_cli.core.fusion import classes_of_views, fuse_views, normalise, resize_bilinear
+from weaksam_cli.core.maps import cell_affinity, classes_of_views, fuse_views, normalise, resize_bilinear
+
+THRESHOLD = -0.5
 
 
 def view_maps(kind: str, output: dict[str, Any]) -> NDArray[np.float32]:
@@ -27,11 +32,9 @@ def test_fusion_of_the_published_code(oracle: Any, index: int) -> None:
     case = oracle("cam_fusion")["cases"][index]
     outputs = case["model_outputs_per_view"]
     height, width = case["image_size"]
-    entering = classes_of_views(
-        np.asarray(case["target"], bool),
-        np.asarray([output["logits"][0] for output in outputs], np.float32),
-        predict_when_unlabelled=case["gen_test"],
-    )
+    labels = np.flatnonzero(case["target"]).tolist()
+    logits = np.asarray([output["logits"][0] for output in outputs], np.float32)
+    entering = classes_of_views(labels or (None if case["gen_test"] else []), logits, THRESHOLD)
     views = [view_maps(case["kind"], output) for output in outputs]
     fused = fuse_views(
         views, flipped=[False, True, False, True], entering=entering, height=height, width=width
@@ -42,23 +45,21 @@ def test_fusion_of_the_published_code(oracle: Any, index: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "predict", "expected"),
+    ("given", "expected"),
     [
-        ([1, 0, 1], True, [[1, 0, 1], [1, 0, 1], [1, 0, 1]]),
-        ([0, 0, 0], False, [[0, 0, 0], [0, 0, 0], [0, 0, 0]]),
+        ([0, 2], [[1, 0, 1], [1, 0, 1], [1, 0, 1]]),
+        ([], [[0, 0, 0], [0, 0, 0], [0, 0, 0]]),
         # No class passes in the first view, so the second decides, for the third as well.
-        ([0, 0, 0], True, [[0, 0, 0], [0, 1, 0], [0, 1, 0]]),
+        (None, [[0, 0, 0], [0, 1, 0], [0, 1, 0]]),
     ],
 )
-def test_classes_that_enter(labels: list[int], predict: bool, expected: list[list[int]]) -> None:
+def test_classes_that_enter(given: list[int] | None, expected: list[list[int]]) -> None:
     logits = np.asarray([[-0.5, -0.6, -3], [-1, -0.4, -2], [5, 5, 5]], np.float32)
-    entering = classes_of_views(np.asarray(labels, bool), logits, predict_when_unlabelled=predict)
-    assert entering.astype(int).tolist() == expected
+    assert classes_of_views(given, logits, THRESHOLD).astype(int).tolist() == expected
 
 
 def test_no_view_may_pass() -> None:
-    logits = np.full((2, 3), -4, np.float32)
-    assert not classes_of_views(np.zeros(3, bool), logits, predict_when_unlabelled=True).any()
+    assert not classes_of_views(None, np.full((2, 3), -4, np.float32), THRESHOLD).any()
 
 
 def test_a_mirrored_pair_gives_the_map_itself() -> None:
@@ -98,14 +99,12 @@ def test_half_precision_maps_are_welcome() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     view = np.zeros((1, 2, 2), np.float32)
-    with pytest.raises(ValueError, match="met 0 views"):
+    with pytest.raises(ValueError, match="got 0 views"):
         fuse_views([], flipped=[], entering=np.zeros((0, 1), bool), height=2, width=2)
     with pytest.raises(ValueError, match="2 flips"):
         fuse_views([view], flipped=[True, False], entering=np.zeros((1, 1), bool), height=2, width=2)
     with pytest.raises(ValueError, match="entering"):
         fuse_views([view], flipped=[True], entering=np.zeros((1, 2), bool), height=2, width=2)
-    with pytest.raises(ValueError, match=r"\(views, 3\)"):
-        classes_of_views(np.zeros(3, bool), np.zeros((2, 4), np.float32), predict_when_unlabelled=True)
 
 
 def test_normalisation_spans_zero_to_one() -> None:
@@ -123,3 +122,31 @@ def test_rounding_noise_of_a_flat_map_is_no_peak() -> None:
 def test_resizing_repeats_the_border() -> None:
     resized = resize_bilinear(np.asarray([[[0, 1]]], np.float32), 1, 4)
     np.testing.assert_allclose(resized[0, 0], [0, 0.25, 0.75, 1])
+
+
+@settings(max_examples=40, deadline=None)
+@example(st.integers(1, 6), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
+def test_rows_are_distributions_and_no_cell_is_nearer_than_itself(
+    channels: int, height: int, width: int, seed: int
+) -> None:
+    features = np.random.default_rng(seed).normal(size=(channels, height, width)).astype(np.float32)
+    affinity = cell_affinity(features)
+    assert affinity.shape == (height * width, height * width)
+    assert (affinity >= 0).all()
+    assert np.allclose(affinity.sum(axis=1), 1, atol=1e-5)
+    assert (np.diag(affinity) >= affinity.max(axis=1) - 1e-5).all()
+
+
+def test_a_flat_image_leaves_maps_as_they_are() -> None:
+    assert np.array_equal(cell_affinity(np.ones((3, 2, 2), np.float32)), np.eye(4, dtype=np.float32))
+
+
+def test_a_channel_that_all_cells_share_says_nothing() -> None:
+    features = np.random.default_rng(0).normal(size=(3, 2, 3)).astype(np.float32)
+    shared = np.concatenate([features, np.full((1, 2, 3), 7, np.float32)])
+    assert np.allclose(cell_affinity(features), cell_affinity(shared), atol=1e-5)
+
+
+def test_a_threshold_of_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="below 1"):
+        cell_affinity(np.zeros((1, 1, 1), np.float32), threshold=1.0)

@@ -1,0 +1,210 @@
+"""Class activation maps as an artifact: their HDF5 schema, and the value type that they are read into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.artifacts.reader import Artifact
+from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
+from weaksam_cli.core.maps import fuse_views
+
+KINDS = ("coarse", "fine", "cross")
+"""Kinds of class activation maps; `kind` columns index this table, which stands in the files as `kind_names`."""
+
+_CODE_STEPS = ((0.2, 26), (0.6, 20), (1.0, 102))
+"""Up to which fraction of a map's span how many steps lead: fine near the top, where peaks are compared, and near the
+bottom, which the normalisation hangs on; coarse between. A fifth smaller than 256 equal steps, and as fine near the top."""
+CODE_LEVELS = "code_levels"
+"""The table of a packed artifact that says which fraction of a map's span each code stands for."""
+
+
+def code_levels() -> NDArray[np.float32]:
+    """The fractions that codes stand for, ascending from 0 to 1."""
+    parts, start = [np.zeros(1)], 0.0
+    for stop, steps in _CODE_STEPS:
+        parts.append(np.linspace(start, stop, steps + 1)[1:])
+        start = stop
+    return np.concatenate(parts).astype(np.float32)
+
+
+def cam_tables(class_names: Sequence[str], *, packed: bool = False) -> dict[str, Sequence[str]]:
+    """The tables of names of an artifact of `cam_schema`; numbers of `code_levels` as text."""
+    tables: dict[str, Sequence[str]] = {"class_names": class_names, "kind_names": KINDS}
+    return tables | ({CODE_LEVELS: [f"{level:.6f}" for level in code_levels()]} if packed else {})
+
+
+def cam_schema(n_classes: int, *, packed: bool = False) -> Schema:
+    """Class activation maps at network resolution, one row a map.
+
+    A row is the map of one class, kind and scale; the maps of an image and of its mirror image are summed (after mirroring
+    back). `values` holds it row-major, `map_size` its height and width. `class_scores` are the classifier's probabilities.
+
+    Packed (version 2), for methods with many maps a class: a map is `low + span * fraction`. The fractions, 0 to 1, are in
+    `values`, or for `cross` in `codes`, which index the table `code_levels`; the other of the two is empty. A map with a
+    large offset keeps its shape, which float16 by itself loses, and a cross map takes a byte a cell before compression.
+    """
+    plain = Schema(
+        "weaksam/cam",
+        1,
+        columns=(
+            Column("class_index", "int32"),
+            Column("kind", "int8"),
+            Column("map_index", "int16"),
+            Column("scale", "float32"),
+            Column("map_size", "int32", (2,)),
+        ),
+        image_columns=(Column("image_size", "int32", (2,)), Column("class_scores", "float32", (n_classes,))),
+        blobs=(Column("values", "float16"),),
+        newest=2,
+    )
+    if not packed:
+        return plain
+    return replace(
+        plain,
+        version=2,
+        columns=(*plain.columns, Column("low", "float32"), Column("span", "float32")),
+        blobs=(*plain.blobs, Column("codes", "uint8")),
+    )
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """Maps of one image at network resolution.
+
+    Attributes:
+        class_index, kind, map_index, scale: one entry a map, see `cam_schema`.
+        maps: the maps, float32 (h, w) each; sizes differ between scales.
+        image_size: height and width of the image.
+        class_scores: float32 (n_classes,), probabilities.
+    """
+
+    class_index: NDArray[np.int32]
+    kind: NDArray[np.int8]
+    map_index: NDArray[np.int16]
+    scale: NDArray[np.float32]
+    maps: tuple[NDArray[np.float32], ...]
+    image_size: tuple[int, int]
+    class_scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        counts = {len(self.class_index), len(self.kind), len(self.map_index), len(self.scale), len(self.maps)}
+        if len(counts) != 1:
+            raise ValueError(f"class maps: expected columns of one length, met {sorted(counts)}")
+
+    def to_rows(self) -> ImageRows:
+        """As rows of an artifact of `cam_schema`."""
+        sizes = np.asarray([item.shape for item in self.maps], dtype=np.int32).reshape(-1, 2)
+        return ImageRows(
+            columns={
+                "class_index": self.class_index,
+                "kind": self.kind,
+                "map_index": self.map_index,
+                "scale": self.scale,
+                "map_size": sizes,
+            },
+            image={"image_size": np.asarray(self.image_size, np.int32), "class_scores": self.class_scores},
+            blobs={"values": list(self.maps)},
+        )
+
+    def to_packed_rows(self) -> ImageRows:
+        """As rows of an artifact of `cam_format(..., packed=True)`."""
+        low = np.asarray([item.min() for item in self.maps], np.float32)
+        span = np.asarray([np.ptp(item) for item in self.maps], np.float32)
+        levels = code_levels()
+        between = (levels[1:] + levels[:-1]) / 2
+        fractions = [
+            (item - bottom) / max(size, np.float32(1e-30))
+            for item, bottom, size in zip(self.maps, low, span, strict=True)
+        ]
+        coded = self.kind == KINDS.index("cross")
+        empty: NDArray[np.float32] = np.zeros(0, np.float32)
+        rows = self.to_rows()
+        return ImageRows(
+            columns={**rows.columns, "low": low, "span": span},
+            image=rows.image,
+            blobs={
+                "values": [empty if code else item for item, code in zip(fractions, coded, strict=True)],
+                "codes": [
+                    np.searchsorted(between, item).astype(np.uint8) if code else empty.astype(np.uint8)
+                    for item, code in zip(fractions, coded, strict=True)
+                ],
+            },
+        )
+
+    def classes(self) -> list[int]:
+        """Indexes of the classes that have maps, ascending."""
+        return sorted(set(self.class_index.tolist()))
+
+    def stacks(self, kind: int) -> list[NDArray[np.float32]]:
+        """For each scale, the maps of one kind as (k, h, w), or (k, m, h, w) where a class has m maps.
+
+        k runs over `classes()`. An empty list when there is no map of that kind.
+
+        Raises:
+            ValueError: when a class lacks a map that another has.
+        """
+        of_kind = self.kind == kind
+        result = []
+        for scale in dict.fromkeys(self.scale[of_kind].tolist()):
+            rows = np.flatnonzero(of_kind & (self.scale == np.float32(scale)))
+            count = len(set(self.map_index[rows].tolist()))
+            order = rows[np.lexsort((self.map_index[rows], self.class_index[rows]))]
+            if len(order) != count * len(self.classes()):
+                raise ValueError(f"{KINDS[kind]} maps at scale {scale}: expected {count} maps for each class")
+            stack = np.stack([self.maps[row] for row in order]).astype(np.float32)
+            shape = (len(self.classes()), count, *stack.shape[1:])
+            result.append(stack.reshape(shape) if count > 1 or KINDS[kind] == "cross" else stack)
+        return result
+
+
+def read_class_maps(artifact: Artifact, image_id: str) -> ClassMaps:
+    """The maps of one image from an open `cam` artifact."""
+    sizes = artifact.rows(image_id, "map_size")
+    values = _flat_maps(artifact, image_id)
+    height, width = (int(side) for side in artifact.image_value(image_id, "image_size"))
+    return ClassMaps(
+        class_index=artifact.rows(image_id, "class_index").astype(np.int32),
+        kind=artifact.rows(image_id, "kind").astype(np.int8),
+        map_index=artifact.rows(image_id, "map_index").astype(np.int16),
+        scale=artifact.rows(image_id, "scale").astype(np.float32),
+        maps=tuple(flat.reshape(int(h), int(w)) for flat, (h, w) in zip(values, sizes, strict=True)),
+        image_size=(height, width),
+        class_scores=artifact.image_value(image_id, "class_scores").astype(np.float32),
+    )
+
+
+def _flat_maps(artifact: Artifact, image_id: str) -> list[NDArray[np.float32]]:
+    """The maps of one image, row-major, from either version of the format."""
+    values = [item.astype(np.float32) for item in artifact.blobs(image_id, "values")]
+    if artifact.format_version < 2:
+        return values
+    levels = np.asarray(artifact.table(CODE_LEVELS), np.float32)
+    codes = artifact.blobs(image_id, "codes")
+    low, span = (artifact.rows(image_id, name).astype(np.float32) for name in ("low", "span"))
+    return [
+        bottom + size * (levels[code.astype(np.int64)] if len(code) else value)
+        for value, code, bottom, size in zip(values, codes, low, span, strict=True)
+    ]
+
+
+def fuse_scales(maps: ClassMaps, kind: int, height: int, width: int) -> NDArray[np.float32] | None:
+    """The maps of one kind, all scales fused and normalised.
+
+    Args:
+        maps: maps of one image.
+        kind: index into `KINDS`.
+        height, width: size of the answer.
+
+    Returns:
+        float32 (k, height, width), or (k, m, height, width) where a class has m maps; k runs over `maps.classes()`.
+        None when there is no map of that kind.
+    """
+    views = maps.stacks(kind)
+    if not views:
+        return None
+    entering = np.ones((len(views), len(views[0])), dtype=bool)
+    return fuse_views(views, flipped=[False] * len(views), entering=entering, height=height, width=width)
