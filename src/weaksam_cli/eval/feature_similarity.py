@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from numpy.typing import NDArray
+
+from weaksam_cli.core.random import generator_of
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -62,7 +62,6 @@ def sample_rows(count: int, most: int, seed: int, key: str) -> IntArray:
     """
     if count < 0 or most < 0:
         raise ValueError(f"sample: expected numbers of 0 or more, met {most} of {count}")
-    words = np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4")
-    generator = np.random.default_rng([seed, *words.tolist()])
-    rows: IntArray = np.sort(generator.choice(count, min(count, most), replace=False)).astype(np.int64)
+    chosen = generator_of(seed, key).choice(count, min(count, most), replace=False)
+    rows: IntArray = np.sort(chosen).astype(np.int64)
     return rows

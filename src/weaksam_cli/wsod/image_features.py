@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, fuse_scales
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.core.maps import cell_affinity, normalise, resize_bilinear
+from weaksam_cli.core.random import generator_of
 from weaksam_cli.models.lite0 import Lite0
 from weaksam_cli.models.views import view_features
 from weaksam_cli.wsod.basis import Basis
@@ -71,8 +72,7 @@ def image_samples(
     seed: int,
 ) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
     """Cells (n, 432), their labels (n,) and pooled features (m, 2560) of RoIs, drawn by a generator of the image."""
-    key = int.from_bytes(image_id.encode()[-8:]) % (1 << 31)
-    generator = np.random.default_rng((seed, key))
+    generator = generator_of(seed, image_id)
     size = features.cells.shape[1], features.cells.shape[2]
     fused = fuse_scales(maps, _FINE, *size)
     values = np.zeros((0, *size), np.float32) if fused is None else fused
