@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_registry
 from segment_anything.utils.amg import batched_mask_to_box
 
+from weaksam_cli.artifacts.proposals import SOURCES, Proposals, Source
 from weaksam_cli.core.boxes import FloatArray, edges_to_inclusive
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.images import read_image
 from weaksam_cli.propose.assembly import AssemblySettings, assemble
 from weaksam_cli.propose.grid import grid_points
 from weaksam_cli.propose.precision import choose_dtype, set_precision
-from weaksam_cli.propose.proposals import SOURCES, Proposals, Source
 from weaksam_cli.propose.sam import SamSegmenter
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from tests.models.vit.helpers import random_mctformer, random_weaktr
 from tests.tiny import CLASSES, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
-from weaksam_cli.artifacts.schemas import POINTS, read_points
+from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.cli.app import app
 from weaksam_cli.models.vit.network import VitShape
 

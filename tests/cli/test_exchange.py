@@ -17,8 +17,9 @@ from typer.testing import CliRunner, Result
 from tests.tiny import CLASSES, synthetic_cam, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.points import POINTS, read_points
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt
-from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, read_points
 from weaksam_cli.cli.app import app
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.engine.runs import RunDirectory

@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 from tests.artifacts.helpers import StubStage, context
 from tests.tiny import synthetic_cam, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
-from weaksam_cli.artifacts.schemas import PROPOSALS
 from weaksam_cli.cli.app import app
 from weaksam_cli.cli.estimate import around_median
 from weaksam_cli.engine.steps import make_product

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.artifacts.helpers import StubStage, context
 from tests.tiny import weaksam, write_voc
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import PROPOSALS
 from weaksam_cli.engine.execution import ImageFunction
 from weaksam_cli.engine.steps import Product, ShardedMaker, make_product
 

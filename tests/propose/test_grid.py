@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import nms as torchvision_nms
 
+from weaksam_cli.artifacts.proposals import Proposals
 from weaksam_cli.core.boxes import edges_to_inclusive
 from weaksam_cli.propose.grid import GridFilter, filter_grid, grid_points
-from weaksam_cli.propose.proposals import Proposals
 
 
 def make(boxes: Any, quality: Any, stability: Any | None = None) -> Proposals:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.artifacts.proposals import SOURCES
 from weaksam_cli.core.types import Points
 from weaksam_cli.propose.methods import build
-from weaksam_cli.propose.proposals import SOURCES
 from weaksam_cli.propose.recipe import RegionTreeRecipe
 
 

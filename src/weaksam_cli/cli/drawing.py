@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.points import POINTS, read_points
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt
-from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, read_points
 from weaksam_cli.core.types import Detections, Points
 from weaksam_cli.data.detections import read_annotations, read_results
 from weaksam_cli.data.images import SUFFIXES, read_image

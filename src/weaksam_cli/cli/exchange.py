@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.schemas import PROPOSALS
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.console import Console, size
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.engine.recipes import suggestion

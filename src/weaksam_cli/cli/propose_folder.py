@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from weaksam_cli.artifacts import digest, open_artifact
+from weaksam_cli.artifacts.points import POINTS
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import Receipt, read_receipt, write_receipt
-from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.cli.estimate import announce
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, fuse_scales, read_class_maps
-from weaksam_cli.artifacts.schemas import POINTS, read_points
+from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.core.types import GroundTruth, Points
 from weaksam_cli.data.detections import read_annotations, read_results
 from weaksam_cli.data.labels import Labels

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.schemas import PROPOSALS
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.eval.recall_curve import best_first
 

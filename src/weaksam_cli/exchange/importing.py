@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Final
 
 from weaksam_cli.artifacts import digest, hdf5
 from weaksam_cli.artifacts.class_maps import KINDS
+from weaksam_cli.artifacts.points import POINTS, points_to_rows
+from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, proposals_to_rows
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import ImageRows, Schema, concatenate
-from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, points_to_rows
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.labels import Labels
@@ -23,8 +24,6 @@ from weaksam_cli.exchange.fitting import Remarks, fit_boxes, match_images
 from weaksam_cli.exchange.image_names import ImageNames, read_order
 from weaksam_cli.exchange.point_files import point_folders, read_point_folder
 from weaksam_cli.exchange.restricted_pickle import read_pickle
-from weaksam_cli.propose.proposals import SOURCES, Proposals
-from weaksam_cli.propose.stage import proposals_to_rows
 
 IMPORT_FORMATS: Final = ("detectron2", "wetectron", "mmdet", "points")
 _ROWS_AT_ONCE: Final = 64

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.points import POINTS, points_to_rows
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import POINTS, points_to_rows
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.execution import ImageFunction

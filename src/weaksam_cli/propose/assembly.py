@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.artifacts.proposals import CLUE_SOURCES, Proposals, Source, keep_best
 from weaksam_cli.core.boxes import score_free_nms
 from weaksam_cli.core.types import Points
 from weaksam_cli.propose.grid import GridFilter, filter_grid, grid_points
-from weaksam_cli.propose.proposals import CLUE_SOURCES, Proposals, Source
 from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, Segmenter
 
 
@@ -26,7 +26,7 @@ class AssemblySettings:
         class_groups: sources whose points of one class also make one prompt together.
         score_free_nms: for each source that is thinned in the order of generation, the IoU above which a box gives way.
         deduplicate: of equal boxes keep the first.
-        max_proposals: keep at most this many, those of highest predicted IoU; order stays.
+        max_proposals: keep at most this many, see `keep_best`.
     """
 
     points_per_side: int = 32
@@ -60,7 +60,7 @@ def assemble(
     """
     unknown = set(points) - set(CLUE_SOURCES)
     if unknown:
-        raise ValueError(f"points: expected the sources {CLUE_SOURCES}, met {sorted(unknown)}")
+        raise ValueError(f"points: expected the sources {CLUE_SOURCES}, got {sorted(unknown)}")
     segmenter.set_image(image)
     height, width = image.shape[:2]
     parts = [grid_proposals(segmenter, height, width, settings, masks=masks)]
@@ -129,7 +129,4 @@ def finish(proposals: Proposals, settings: AssemblySettings) -> Proposals:
     if settings.deduplicate:
         _, first = np.unique(proposals.boxes, axis=0, return_index=True)
         proposals = proposals.take(np.sort(first))
-    if settings.max_proposals is not None and len(proposals) > settings.max_proposals:
-        best = np.argsort(-proposals.predicted_iou, kind="stable")[: settings.max_proposals]
-        proposals = proposals.take(np.sort(best))
-    return proposals
+    return keep_best(proposals, settings.max_proposals)

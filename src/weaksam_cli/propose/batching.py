@@ -43,7 +43,7 @@ class Batches:
 
     def __init__(self, size: int) -> None:
         if size < 1:
-            raise ValueError(f"points_per_batch: expected at least 1, met {size}")
+            raise ValueError(f"points_per_batch: expected at least 1, got {size}")
         self.size = size
 
     def run(self, count: int, function: Callable[[slice], T]) -> Iterator[T]:

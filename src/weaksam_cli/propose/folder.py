@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import digest, open_artifact
+from weaksam_cli.artifacts.points import POINTS, read_points
+from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Source, proposals_to_rows
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, read_points
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.images import read_unchanged
 from weaksam_cli.engine.execution import Overlapped
@@ -26,9 +27,7 @@ from weaksam_cli.errors import ImageError
 from weaksam_cli.propose.clues import Clues
 from weaksam_cli.propose.listing import Listing
 from weaksam_cli.propose.methods import build
-from weaksam_cli.propose.proposals import SOURCES, Source
 from weaksam_cli.propose.recipe import ProposeRecipe, SamRecipe
-from weaksam_cli.propose.stage import proposals_to_rows
 
 DATASET, SPLIT = "images", "all"
 """What stands in the artifact in place of a dataset and its split."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.artifacts.proposals import Proposals
 from weaksam_cli.core import boxes as box_ops
-from weaksam_cli.propose.proposals import Proposals
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def grid_points(points_per_side: int, height: int, width: int) -> NDArray[np.flo
         ValueError: for fewer than no points.
     """
     if points_per_side < 0:
-        raise ValueError(f"points_per_side: expected 0 or more, met {points_per_side}")
+        raise ValueError(f"points_per_side: expected 0 or more, got {points_per_side}")
     fractions = (np.arange(points_per_side) + 0.5) / max(points_per_side, 1)
     y, x = np.meshgrid(fractions * height, fractions * width, indexing="ij")
     return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.artifacts.proposals import CLUE_SOURCES, SOURCES, Proposals, Source
 from weaksam_cli.core.boxes import score_free_nms
 from weaksam_cli.core.types import Points
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose.assembly import AssemblySettings, assemble, clue_proposals
 from weaksam_cli.propose.grid import GridFilter
-from weaksam_cli.propose.proposals import CLUE_SOURCES, SOURCES, Proposals, Source
 from weaksam_cli.propose.recipe import (
     ClueSettings,
     ProposeRecipe,

@@ -38,7 +38,8 @@ class SamRecipe(RecipeModel):
         cross_nms: score-free NMS over the boxes of cross-attention points.
         clues: prompts from classification clues.
         deduplicate: of equal boxes keep the first; the published code keeps all.
-        max_proposals: keep at most this many, those of highest predicted IoU; null for all, as published.
+        max_proposals: keep at most this many, those of clues first, then those of highest predicted IoU; null for all, as
+            published.
         masks: store masks as RLE.
         precision: number format of encoder and decoder. float32 gives the boxes of the published package; bfloat16 and
             float16 are faster on a GPU and move some boxes; auto takes the fastest that the device has.

@@ -72,22 +72,22 @@ def check_image(image: NDArray[np.generic]) -> None:
     """Refuse what is not uint8 (H, W, 3) with at least one pixel.
 
     Raises:
-        ValueError: naming the shape and dtype met.
+        ValueError: naming the shape and dtype that were given.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"image: expected uint8 (H, W, 3), met {image.dtype} {image.shape}")
+        raise ValueError(f"image: expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
 
 
 def check_points(xy: NDArray[np.generic], labels: NDArray[np.generic]) -> None:
     """Refuse point prompts of wrong shape or label, coordinates that are not finite, prompts without a point.
 
     Raises:
-        ValueError: naming what was expected and met.
+        ValueError: naming what was expected and given.
     """
     if xy.ndim != 3 or xy.shape[2] != 2:
-        raise ValueError(f"xy: expected shape (n, p, 2), met {xy.shape}")
+        raise ValueError(f"xy: expected shape (n, p, 2), got {xy.shape}")
     if labels.shape != xy.shape[:2]:
-        raise ValueError(f"labels: expected shape {xy.shape[:2]}, met {labels.shape}")
+        raise ValueError(f"labels: expected shape {xy.shape[:2]}, got {labels.shape}")
     if not np.isin(labels, (FOREGROUND, BACKGROUND, PADDING)).all():
         raise ValueError("labels: expected 1 (foreground), 0 (background) or -1 (padding)")
     if not np.isfinite(np.asarray(xy, dtype=np.float64)).all():

@@ -49,7 +49,7 @@ def selective_search(
     """
     check_image(image)
     if mode not in _SWITCHES:
-        raise ValueError(f"mode: expected one of {', '.join(_SWITCHES)}, met {mode!r}")
+        raise ValueError(f"mode: expected one of {', '.join(_SWITCHES)}, got {mode!r}")
     height, width = image.shape[:2]
     canvas = _canvas(image, max_side)
     boxes = xywh_to_xyxy(_search(canvas, mode))

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.points import POINTS, read_points
+from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Source, proposals_to_rows
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import POINTS, PROPOSALS, read_points
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.labels import read_labels
@@ -21,25 +22,7 @@ from weaksam_cli.engine.execution import Overlapped
 from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
 from weaksam_cli.propose.methods import build
-from weaksam_cli.propose.proposals import SOURCES, Proposals, Source
 from weaksam_cli.propose.recipe import ProposeRecipe, RegionTreeRecipe, SamRecipe, SelectiveSearchRecipe
-
-
-def proposals_to_rows(proposals: Proposals, image_size: tuple[int, int]) -> ImageRows:
-    """Proposals of one image as rows of an artifact."""
-    counts = proposals.counts or [b""] * len(proposals)
-    return ImageRows(
-        columns={
-            "boxes": proposals.boxes,
-            "source": proposals.source,
-            "prompt": proposals.prompt,
-            "mask_token": proposals.mask_token,
-            "predicted_iou": proposals.predicted_iou,
-            "stability": proposals.stability,
-        },
-        image={"image_size": np.asarray(image_size, np.int32)},
-        blobs={"masks": [np.frombuffer(item, np.uint8) for item in counts]},
-    )
 
 
 @dataclass(frozen=True)

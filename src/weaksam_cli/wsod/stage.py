@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.schemas import PROPOSALS
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.shards import MergeCount
 from weaksam_cli.data.detections import RESULTS_FORMAT, RESULTS_VERSION
 from weaksam_cli.data.labels import Labels, read_labels

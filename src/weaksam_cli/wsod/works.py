@@ -9,8 +9,9 @@ import numpy as np
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import PROPOSALS, detections_to_rows
+from weaksam_cli.artifacts.schemas import detections_to_rows
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.execution import ImageFunction
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe

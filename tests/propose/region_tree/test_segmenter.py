@@ -164,7 +164,7 @@ def test_evidence_raises_regions_under_it() -> None:
 @pytest.mark.parametrize(
     ("point", "label", "message"),
     [
-        ((161, 5), 1, r"inside the image of 160 x 120 pixels, met \(161.0, 5.0\)"),
+        ((161, 5), 1, r"inside the image of 160 x 120 pixels, got \(161.0, 5.0\)"),
         ((5, -1), 1, "inside the image"),
         ((5, 5), 0, "prompt 0 has no foreground point"),
         ((5, 5), -1, "prompt 0 has no point"),
@@ -184,7 +184,7 @@ def test_other_refusals(segmenter: RegionTreeSegmenter) -> None:
         fresh.grid_proposals()
     with pytest.raises(ValueError, match="uint8"):
         fresh.set_image(np.zeros((4, 4), np.uint8))
-    with pytest.raises(ValueError, match=r"evidence: expected shape .* met \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"evidence: expected shape .* got \(4, 4\)"):
         fresh.set_image(squares(), np.zeros((4, 4)))
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         fresh.set_image(squares(), np.full((1, 4, 4), 2.0))

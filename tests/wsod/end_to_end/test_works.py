@@ -14,14 +14,12 @@ import torch
 from PIL import Image
 
 from weaksam_cli.artifacts import digest, hdf5
+from weaksam_cli.artifacts.proposals import PROPOSALS, Proposals, proposals_to_rows
 from weaksam_cli.artifacts.schema import concatenate
-from weaksam_cli.artifacts.schemas import PROPOSALS
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.data.labels import LABELS_FORMAT, LABELS_VERSION
 from weaksam_cli.engine.execution import ImageRunner
 from weaksam_cli.errors import ImageError
-from weaksam_cli.propose.proposals import Proposals
-from weaksam_cli.propose.stage import proposals_to_rows
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe
 from weaksam_cli.wsod.end_to_end.works import VggDetectWork
 

@@ -25,7 +25,7 @@ class Evidence:
 
     def __init__(self, maps: NDArray[np.floating], height: int, width: int) -> None:
         if maps.ndim != 3 or maps.shape[0] == 0 or min(maps.shape[1:]) == 0:
-            raise ValueError(f"evidence: expected shape (classes, h, w) without a zero, met {maps.shape}")
+            raise ValueError(f"evidence: expected shape (classes, h, w) without a zero, got {maps.shape}")
         if not (np.isfinite(maps).all() and maps.min() >= 0 and maps.max() <= 1):
             raise ValueError("evidence: expected finite values in [0, 1]")
         strongest = maps.max(axis=0).astype(np.float32)

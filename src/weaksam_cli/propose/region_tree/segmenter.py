@@ -173,9 +173,9 @@ class RegionTreeSegmenter:
         inside = clip(as_boxes(boxes), canvas.height, canvas.width)
         empty = np.flatnonzero((inside[:, 2:] <= inside[:, :2]).any(axis=1))
         if empty.size:
-            met = [float(edge) for edge in boxes[empty[0]]]
+            got = [float(edge) for edge in boxes[empty[0]]]
             raise ValueError(
-                f"boxes: expected an area inside the image of {canvas.width} x {canvas.height} pixels, met {met}"
+                f"boxes: expected an area inside the image of {canvas.width} x {canvas.height} pixels, got {got}"
             )
         working = canvas.boxes_to_working(inside)
         chosen = nodes_of_boxes(encoded.forest, encoded.prompt_quality, working, self.settings.nesting_ratio)
@@ -195,7 +195,7 @@ class RegionTreeSegmenter:
             ValueError: for fewer than one box, or no image set.
         """
         if max_boxes < 1:
-            raise ValueError(f"max_boxes: expected 1 or more, met {max_boxes}")
+            raise ValueError(f"max_boxes: expected 1 or more, got {max_boxes}")
         encoded = self._image()
         candidates = encoded.candidates
         kept = select(candidates.boxes, candidates.quality, max_boxes, self.settings)
@@ -235,8 +235,8 @@ def _check_inside(xy: NDArray[np.float32], labels: NDArray[np.int8], canvas: Can
     outside = ((xy < 0) | (xy > limits)).any(axis=2) & (labels != PADDING)
     if outside.any():
         prompt, point = (int(index) for index in np.argwhere(outside)[0])
-        met = tuple(float(value) for value in xy[prompt, point])
+        got = tuple(float(value) for value in xy[prompt, point])
         raise ValueError(
-            f"xy: expected points inside the image of {canvas.width} x {canvas.height} pixels, met {met} "
+            f"xy: expected points inside the image of {canvas.width} x {canvas.height} pixels, got {got} "
             f"(prompt {prompt}, point {point})"
         )

@@ -48,7 +48,7 @@ class Criterion:
     def __post_init__(self) -> None:
         weights = (self.lab, self.hsv, self.texture, self.size, self.fill, self.border)
         if min(weights) < 0 or max(weights) == 0:
-            raise ValueError(f"criterion: expected weights of 0 or more, one above 0, met {weights}")
+            raise ValueError(f"criterion: expected weights of 0 or more, one above 0, got {weights}")
 
 
 DEFAULT_OVERSEGMENTATIONS = (
@@ -120,8 +120,8 @@ class RegionTreeSettings:
                 f"{self.diverse_boxes}, {self.diverse_iou} and {self.precise_iou}"
             )
         if not 0 < self.consensus_iou < 1:
-            raise ValueError(f"region tree: expected 0 < consensus_iou < 1, met {self.consensus_iou}")
+            raise ValueError(f"region tree: expected 0 < consensus_iou < 1, got {self.consensus_iou}")
         if self.nesting_ratio < 1:
-            raise ValueError(f"region tree: expected nesting_ratio of 1 or more, met {self.nesting_ratio}")
+            raise ValueError(f"region tree: expected nesting_ratio of 1 or more, got {self.nesting_ratio}")
         if self.max_pixels < 1:
-            raise ValueError(f"region tree: expected max_pixels of 1 or more, met {self.max_pixels}")
+            raise ValueError(f"region tree: expected max_pixels of 1 or more, got {self.max_pixels}")

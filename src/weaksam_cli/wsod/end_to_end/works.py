@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import PROPOSALS, detections_to_rows
+from weaksam_cli.artifacts.schemas import detections_to_rows
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.execution import Overlapped

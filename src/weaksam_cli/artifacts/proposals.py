@@ -1,22 +1,43 @@
-"""Proposals of one image: class-agnostic boxes that remember which prompt and which mask they come from."""
+"""`weaksam/proposals`: class-agnostic boxes that remember which prompt and which mask they come from.
+
+The schema, the value type of one image, and the way between the two: a new field is added here and nowhere else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.artifacts.reader import Artifact
+from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.core.types import PromptedMasks
+
+PROPOSALS: Final = Schema(
+    "weaksam/proposals",
+    1,
+    columns=(
+        Column("boxes", "float32", (4,)),
+        Column("source", "int8"),
+        Column("prompt", "int32"),
+        Column("mask_token", "int8"),
+        Column("predicted_iou", "float32"),
+        Column("stability", "float32"),
+    ),
+    image_columns=(Column("image_size", "int32", (2,)),),
+    blobs=(Column("masks", "uint8"),),
+)
+"""Class-agnostic boxes, xyxy pixel edges; `masks` holds each one's compressed RLE (COCO's `counts`), empty by default."""
 
 Source = Literal["grid", "coarse", "fine", "cross", "search", "import"]
 CLUE_SOURCES: Final[tuple[Source, ...]] = ("coarse", "fine", "cross")
 """Sources whose prompts are classification clues, in the order of concatenation (spec 03 §5)."""
 SOURCES: Final[tuple[Source, ...]] = ("grid", *CLUE_SOURCES, "search", "import")
-"""The table that `Proposals.source` indexes: prompted boxes, those of Selective Search, those of a foreign file."""
+"""The table that `Proposals.source` indexes: prompted boxes, those that nobody prompted, those of a foreign file."""
 
 MASK_TOKENS: Final = 3
 """Masks that a segmenter answers to one prompt: part, object, whole."""
@@ -24,7 +45,7 @@ MASK_TOKENS: Final = 3
 
 @dataclass(frozen=True)
 class Proposals:
-    """Proposals of one image.
+    """Proposals of one image; a field for each column of `PROPOSALS`.
 
     Attributes:
         boxes: float32 (n, 4), xyxy pixel edges.
@@ -51,12 +72,11 @@ class Proposals:
     def __post_init__(self) -> None:
         as_boxes(self.boxes, name="proposals.boxes")
         n = len(self.boxes)
-        for name in ("source", "prompt", "mask_token", "predicted_iou", "stability"):
-            column = getattr(self, name)
-            if column.shape != (n,):
-                raise ValueError(f"proposals.{name}: expected shape ({n},), met {column.shape}")
+        for name, column in self.columns().items():
+            if len(column) != n or (name != "boxes" and column.shape != (n,)):
+                raise ValueError(f"proposals.{name}: expected shape ({n},), got {column.shape}")
         if self.counts is not None and len(self.counts) != n:
-            raise ValueError(f"proposals.counts: expected {n} masks, met {len(self.counts)}")
+            raise ValueError(f"proposals.counts: expected {n} masks, got {len(self.counts)}")
         _expect_range(self.source, len(SOURCES), "source")
         _expect_range(self.mask_token, MASK_TOKENS, "mask_token")
         if (self.prompt < 0).any():
@@ -65,32 +85,25 @@ class Proposals:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Name -> values, for every column of `PROPOSALS`."""
+        return {column.name: getattr(self, column.name) for column in PROPOSALS.columns}
+
     def take(self, index: NDArray[np.generic]) -> Proposals:
         """The proposals at `index` (integers or a mask), in that order."""
         positions = np.arange(len(self))[index]
+        counts = None if self.counts is None else [self.counts[position] for position in positions]
         return Proposals(
-            self.boxes[positions],
-            self.source[positions],
-            self.prompt[positions],
-            self.mask_token[positions],
-            self.predicted_iou[positions],
-            self.stability[positions],
-            None if self.counts is None else [self.counts[position] for position in positions],
+            **{name: values[positions] for name, values in self.columns().items()}, counts=counts
         )
 
     @classmethod
     def empty(cls, *, masks: bool = False) -> Proposals:
         """No proposal at all."""
-        none = np.zeros(0, np.float32)
-        return cls(
-            as_boxes([]),
-            np.zeros(0, np.int8),
-            np.zeros(0, np.int32),
-            np.zeros(0, np.int8),
-            none,
-            none,
-            [] if masks else None,
-        )
+        none: dict[str, NDArray[Any]] = {
+            column.name: np.zeros((0, *column.shape), column.dtype) for column in PROPOSALS.columns
+        }
+        return cls(**none, counts=[] if masks else None)
 
     @classmethod
     def from_boxes(
@@ -129,48 +142,78 @@ class Proposals:
         with_masks = {part.counts is not None for part in parts}
         if len(with_masks) > 1:
             raise ValueError("proposals.counts: some parts have masks and others do not")
-        return cls(
-            np.concatenate([part.boxes for part in parts]),
-            np.concatenate([part.source for part in parts]),
-            np.concatenate([part.prompt for part in parts]),
-            np.concatenate([part.mask_token for part in parts]),
-            np.concatenate([part.predicted_iou for part in parts]),
-            np.concatenate([part.stability for part in parts]),
-            [item for part in parts for item in part.counts or ()] if with_masks == {True} else None,
-        )
+        columns = [part.columns() for part in parts]
+        joined = {name: np.concatenate([item[name] for item in columns]) for name in columns[0]}
+        counts = [item for part in parts for item in part.counts or ()] if with_masks == {True} else None
+        return cls(**joined, counts=counts)
 
     @classmethod
-    def from_prompted(
-        cls, prompted: PromptedMasks, source: Source, *, first_mask: bool = True, first_prompt: int = 0
-    ) -> Proposals:
+    def from_prompted(cls, prompted: PromptedMasks, source: Source, *, first_mask: bool = True) -> Proposals:
         """The masks of n prompts, prompt-major and mask-minor, without the empty ones.
 
         Args:
             prompted: three masks a prompt.
             source: where the prompts come from.
             first_mask: keep the first mask of each prompt, too, which tends to be a part.
-            first_prompt: index of the first of the prompts within the source.
         """
         tokens = np.arange(0 if first_mask else 1, MASK_TOKENS)
         rows = np.repeat(np.arange(len(prompted)), len(tokens))
         columns = np.tile(tokens, len(prompted))
         filled = prompted.area[rows, columns] > 0
         rows, columns = rows[filled], columns[filled]
+        counts = prompted.counts
         return cls(
             prompted.boxes[rows, columns],
             np.full(len(rows), SOURCES.index(source), np.int8),
-            (rows + first_prompt).astype(np.int32),
+            rows.astype(np.int32),
             columns.astype(np.int8),
             prompted.predicted_iou[rows, columns],
             prompted.stability[rows, columns],
             None
-            if prompted.counts is None
-            else [prompted.counts[row][column] for row, column in zip(rows, columns, strict=True)],
+            if counts is None
+            else [counts[row][column] for row, column in zip(rows, columns, strict=True)],
         )
 
 
 def _expect_range(column: NDArray[np.int8], size: int, name: str) -> None:
     if ((column < 0) | (column >= size)).any():
         raise ValueError(
-            f"proposals.{name}: expected 0 to {size - 1}, met {int(column.min())} to {int(column.max())}"
+            f"proposals.{name}: expected 0 to {size - 1}, got {int(column.min())} to {int(column.max())}"
         )
+
+
+def keep_best(proposals: Proposals, most: int | None) -> Proposals:
+    """At most `most` proposals of an image (None for all), in their order: by source, then by score.
+
+    Boxes of classification clues stay before those of the grid, a search or a foreign file, which anybody has: they are
+    what WeakSAM adds. Among those of like source the higher predicted IoU stays; without one, the earlier.
+    """
+    if most is None or len(proposals) <= most:
+        return proposals
+    is_other = ~np.isin(proposals.source, [SOURCES.index(source) for source in CLUE_SOURCES])
+    score = np.where(np.isnan(proposals.predicted_iou), -np.inf, proposals.predicted_iou)
+    return proposals.take(np.sort(np.lexsort((-score, is_other))[:most]))
+
+
+def proposals_to_rows(proposals: Proposals, image_size: tuple[int, int]) -> ImageRows:
+    """Proposals of one image of `image_size` (height, width) as rows of `PROPOSALS`."""
+    counts = proposals.counts or [b""] * len(proposals)
+    return ImageRows(
+        columns=proposals.columns(),
+        image={"image_size": np.asarray(image_size, np.int32)},
+        blobs={"masks": [np.frombuffer(item, np.uint8) for item in counts]},
+    )
+
+
+def read_proposals(artifact: Artifact, image_id: str) -> Proposals:
+    """The proposals of one image, without their masks.
+
+    Raises:
+        ValueError: a source that this program does not know.
+    """
+    columns: dict[str, NDArray[Any]] = {
+        column.name: artifact.rows(image_id, column.name).astype(column.dtype) for column in PROPOSALS.columns
+    }
+    sources = [SOURCES.index(name) for name in artifact.table("source_names")]
+    columns["source"] = np.asarray(sources, np.int8)[columns["source"]]
+    return Proposals(**columns, counts=None)

@@ -1,13 +1,26 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
+from weaksam_cli.artifacts import hdf5, open_artifact
+from weaksam_cli.artifacts.proposals import (
+    CLUE_SOURCES,
+    PROPOSALS,
+    SOURCES,
+    Proposals,
+    Source,
+    keep_best,
+    proposals_to_rows,
+    read_proposals,
+)
+from weaksam_cli.artifacts.schema import concatenate
 from weaksam_cli.core.boxes import edges_to_inclusive, inclusive_to_edges, score_free_nms
 from weaksam_cli.core.types import PromptedMasks
-from weaksam_cli.propose.proposals import CLUE_SOURCES, SOURCES, Proposals, Source
 
 
 def of_boxes(boxes: Any, source: Source) -> Proposals:
@@ -86,13 +99,13 @@ def test_take_and_concatenate_are_inverse(n: int, masks: bool) -> None:
 
 def test_empty_masks_are_dropped() -> None:
     found = Proposals.from_prompted(
-        prompted(3, masks=True, empty=((0, 1), (2, 0), (2, 2))), "cross", first_mask=False, first_prompt=10
+        prompted(3, masks=True, empty=((0, 1), (2, 0), (2, 2))), "cross", first_mask=False
     )
     assert list(zip(found.prompt.tolist(), found.mask_token.tolist(), strict=True)) == [
-        (10, 2),
-        (11, 1),
-        (11, 2),
-        (12, 1),
+        (0, 2),
+        (1, 1),
+        (1, 2),
+        (2, 1),
     ]
     assert found.counts == [b"02", b"11", b"12", b"21"]
 
@@ -132,3 +145,56 @@ def test_masks_for_some_parts_only_are_refused() -> None:
     without = Proposals.from_prompted(prompted(1), "grid")
     with pytest.raises(ValueError, match="some parts have masks"):
         Proposals.concatenate([with_masks, without])
+
+
+def scored(source: Source, scores: list[float]) -> Proposals:
+    return Proposals.from_boxes(
+        np.zeros((len(scores), 4), np.float32), source, np.asarray(scores, np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [
+        (None, [0, 1, 2, 3, 4, 5, 6]),
+        (9, [0, 1, 2, 3, 4, 5, 6]),
+        (6, [0, 1, 3, 4, 5, 6]),
+        (5, [0, 3, 4, 5, 6]),
+        (4, [0, 4, 5, 6]),
+        (3, [4, 5, 6]),
+        (2, [4, 5]),
+        (1, [5]),
+        (0, []),
+    ],
+)
+def test_boxes_of_clues_are_kept_before_those_of_the_grid(most: int | None, kept: list[int]) -> None:
+    """The grid's boxes come first in an artifact, and its scores are as high: neither may push out a clue's box."""
+    every = Proposals.concatenate(
+        [scored("grid", [0.99, 0.7, np.nan, 0.8]), scored("fine", [0.5]), scored("cross", [0.6, 0.4])]
+    )
+    found = keep_best(every, most)
+    positions = list(range(len(every))) if most is None else kept
+    np.testing.assert_array_equal(found.predicted_iou, every.predicted_iou[positions])
+    np.testing.assert_array_equal(found.source, every.source[positions])
+
+
+def test_of_boxes_without_a_score_the_first_are_kept() -> None:
+    every = Proposals.from_boxes(np.arange(24, dtype=np.float32).reshape(6, 4), "search")
+    np.testing.assert_array_equal(keep_best(every, 2).boxes, every.boxes[:2])
+
+
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_what_is_written_is_read_back_by_the_files_own_table(tmp_path: Path, n: int) -> None:
+    every = Proposals.from_prompted(prompted(n, masks=True), "fine")
+    attributes = {"format": PROPOSALS.name, "format_version": PROPOSALS.version, "complete": True}
+    other_table = {"source_names": SOURCES[::-1]}
+    with h5py.File(tmp_path / "p.h5", "w") as handle:
+        hdf5.create(handle, PROPOSALS, attributes, other_table)
+        hdf5.append(handle, PROPOSALS, concatenate(PROPOSALS, [("a", proposals_to_rows(every, (30, 40)))]))
+    with open_artifact(tmp_path / "p.h5", PROPOSALS) as artifact:
+        found = read_proposals(artifact, "a")
+        assert artifact.image_value("a", "image_size").tolist() == [30, 40]
+        assert [item.tobytes() for item in artifact.blobs("a", "masks")] == every.counts
+    np.testing.assert_array_equal(found.source, len(SOURCES) - 1 - every.source)
+    for name in ("boxes", "prompt", "mask_token", "predicted_iou", "stability"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(every, name))
