@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from weaksam_cli.engine.execution import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.faster_rcnn import build_detector, detectron_config
 from weaksam_cli.retrain.fit import TrainedDetector, fit, make_optimizer
@@ -73,6 +75,13 @@ def entries(boxes: bool = True) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def single_thread() -> Iterator[None]:
+    """As in a real training; on a busy machine threads that wait for each other take far longer."""
+    with one_thread():
+        yield
+
+
 class Killed(BaseException):
     pass
 
@@ -81,6 +90,7 @@ def run(
     folder: Path, wanted: FasterRcnnRecipe, kill_after: int | None = None, boxes: bool = True
 ) -> TrainedDetector:
     def progress(done: int, total: int, losses: dict[str, float]) -> None:
+        assert set(losses) == LOSSES or not losses
         if done == kill_after:
             raise Killed
 
@@ -89,7 +99,9 @@ def run(
         entries(boxes),
         2,
         read_image=read_image,
-        run=TrainingRun("cpu", 5, folder / "checkpoint.pt", "recipe", Path.write_bytes, progress),
+        run=TrainingRun(
+            "cpu", 5, folder / "checkpoint.pt", "recipe", Path.write_bytes, progress, checkpoint_every=1
+        ),
     )
 
 
@@ -98,16 +110,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedDetector:
     return run(tmp_path_factory.mktemp("whole"), recipe())
 
 
-def test_losses_are_reported(trained: TrainedDetector) -> None:
-    assert set(trained.result.losses) == {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
+LOSSES = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
 
 
-def test_a_killed_training_ends_in_the_same_bytes(trained: TrainedDetector, tmp_path: Path) -> None:
-    """Killed before and after RoI drop begins."""
+def test_a_killed_training_ends_in_the_same_bytes(
+    trained: TrainedDetector, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Killed before and after RoI drop begins; detectron2 writes nothing to the terminal."""
     for kill_after in (1, 3):
         with pytest.raises(Killed):
             run(tmp_path, recipe(), kill_after)
     assert model_bytes(run(tmp_path, recipe()).model, {}) == model_bytes(trained.model, {})
+    assert capfd.readouterr() == ("", "")
 
 
 def test_roi_drop_changes_the_weights(trained: TrainedDetector, tmp_path: Path) -> None:
@@ -124,7 +138,7 @@ def test_without_context_and_with_adamw(tmp_path: Path) -> None:
         "gradient_clip": 1.0,
     }
     wanted = recipe(detector={"channels": 8, "box_head_channels": 16}, schedule=schedule)
-    assert all(np.isfinite(value) for value in run(tmp_path, wanted).result.losses.values())
+    run(tmp_path, wanted)
 
 
 def test_optimizer_groups() -> None:
@@ -242,9 +256,4 @@ def test_r50_trains_from_random_weights(tmp_path: Path) -> None:
         detector={"channels": 8, "box_head_channels": 16},
         schedule={"iterations": 1, "batch_size": 1, "learning_rate": 0.01},
     )
-    assert all(np.isfinite(value) for value in run(tmp_path, wanted).result.losses.values())
-
-
-def test_the_terminal_stays_clean(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path, recipe())
-    assert capfd.readouterr() == ("", "")
+    run(tmp_path, wanted)

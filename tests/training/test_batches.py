@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weaksam_cli.training.batches import EpochSampler, augmentation_rng, batches, step_seed
+from weaksam_cli.training.batches import EpochSampler, augmentation_rng, in_threads, sampled, step_seed
 
 
 @settings(max_examples=40, deadline=None)
@@ -48,9 +48,8 @@ def test_workers_do_not_change_the_batches(workers: int, start: int, stop: int) 
         time.sleep(0.002 * (iteration % 3))
         return [{"iteration": iteration}]
 
-    assert [batch[0]["iteration"] for batch in batches(load, start, stop, workers)] == list(
-        range(start, stop)
-    )
+    found = in_threads(load, workers)(start, stop)
+    assert [batch[0]["iteration"] for batch in found] == list(range(start, stop))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -60,7 +59,14 @@ def test_an_error_of_the_loader_arrives(workers: int) -> None:
             raise OSError("unreadable")
         return []
 
-    data = batches(load, 0, 10, workers)
+    data = in_threads(load, workers)(0, 10)
     assert [next(data), next(data)] == [[], []]
     with pytest.raises(OSError, match="unreadable"):
         next(data)
+
+
+def test_items_are_told_where_they_stand() -> None:
+    sampler = EpochSampler(3, 2, seed=1)
+    first, second = sampled(sampler, lambda *place: place)(1, 3)
+    assert first == [(1, position, index) for position, index in enumerate(sampler.indices(1))]
+    assert [place[0] for place in second] == [2, 2]

@@ -61,13 +61,22 @@ def test_damaged_file_is_named(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{"weight": torch.zeros(1)}, [1, 2], {"format": "weaksam-training-checkpoint", "version": 99}]
+    "content", [b"", b"x" * 200, b"weaksam-training-checkpoint 1 " + b"0" * 64 + b"\nPK"]
 )
-def test_other_contents_are_refused(tmp_path: Path, content: object) -> None:
+def test_other_contents_and_versions_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "checkpoint.pt"
-    torch.save(content, path)
+    path.write_bytes(content)
     with pytest.raises(UserError, match="Remove the file"):
         read_checkpoint(path, "recipe")
+
+
+def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    """It resumed silently to another model: zip files have checksums, which torch does not look at."""
+    path, data = tmp_path / "checkpoint.pt", _checkpoint().to_bytes()
+    for position in range(0, len(data), 37):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        with pytest.raises(UserError, match="Remove the file"):
+            read_checkpoint(path, "recipe")
 
 
 class _Evil:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.training.batches import EpochSampler, augmentation_rng
+from weaksam_cli.training.batches import EpochSampler, augmentation_rng, in_threads
 from weaksam_cli.training.checkpoint import model_bytes, read_checkpoint
-from weaksam_cli.training.loop import DivergedError, TrainingResult, TrainingSettings, train
+from weaksam_cli.training.loop import DivergedError, Training, optimizer_step, train
+from weaksam_cli.training.run import TrainingRun
 from weaksam_cli.training.schedule import LearningRateSchedule
 
 ITERATIONS = 9
@@ -50,22 +51,20 @@ def load(iteration: int) -> list[dict[str, Any]]:
     ]
 
 
-def settings_in(folder: Path, **changes: Any) -> TrainingSettings:
-    base = TrainingSettings(
-        schedule=LearningRateSchedule(ITERATIONS, (5, 7), 0.1, warmup_iterations=2),
-        seed=11,
-        checkpoint=folder / "checkpoint.pt",
-        checkpoint_period=2,
-        fingerprint="recipe",
-    )
+SCHEDULE = LearningRateSchedule(ITERATIONS, (5, 7), 0.1, warmup_iterations=2)
+
+
+def run_in(folder: Path, **changes: Any) -> TrainingRun:
+    base = TrainingRun("cpu", 11, folder / "checkpoint.pt", "recipe", Path.write_bytes, checkpoint_every=2)
     return replace(base, **changes)
 
 
 class Killed(BaseException):
-    """What SIGKILL would do, as far as the loop can see it: the step is over and nothing more runs."""
+    """What SIGKILL would do, as far as the loop can see it: the iteration is over and nothing more runs."""
 
 
-def run(settings: TrainingSettings, kill_after: int | None = None) -> tuple[bytes, TrainingResult, list[int]]:
+def run(where: TrainingRun, kill_after: int | None = None, **settings: Any) -> tuple[bytes, list[int]]:
+    """The weights, and the iterations that were reported."""
     torch.manual_seed(0)
     model = Tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
@@ -74,72 +73,109 @@ def run(settings: TrainingSettings, kill_after: int | None = None) -> tuple[byte
     def progress(done: int, total: int, losses: dict[str, float]) -> None:
         reported.append(done)
         assert total == ITERATIONS
-        if kill_after is not None and done == kill_after:
+        assert set(losses) == {"loss_cls", "loss_size"} or (len(reported) == 1 and not losses)
+        if kill_after is not None and done == kill_after and losses:
             raise Killed
 
-    result = train(model, optimizer, load, settings, save_bytes=Path.write_bytes, progress=progress)
-    return model_bytes(model, {}), result, reported
+    batches = in_threads(load, where.workers)
+    train(model, optimizer, batches, SCHEDULE, replace(where, progress=progress), **settings)
+    return model_bytes(model, {}), reported
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    data, result, reported = run(settings_in(tmp_path_factory.mktemp("whole")))
-    assert result.resumed_from == 0
-    assert set(result.losses) == {"loss_cls", "loss_size"}
+    data, reported = run(run_in(tmp_path_factory.mktemp("whole")))
     assert reported == list(range(1, ITERATIONS + 1))
     return data
 
 
 @pytest.mark.parametrize("kill_after", range(1, ITERATIONS + 1))
 def test_resumes_to_the_same_bytes(tmp_path: Path, uninterrupted: bytes, kill_after: int) -> None:
-    settings = settings_in(tmp_path)
+    where = run_in(tmp_path)
     with pytest.raises(Killed):
-        run(settings, kill_after)
+        run(where, kill_after)
     torch.rand(kill_after)  # whatever another process did with its random numbers
-    data, result, _ = run(settings)
+    data, reported = run(where)
     assert data == uninterrupted
-    assert result.resumed_from == (ITERATIONS if kill_after == ITERATIONS else kill_after - kill_after % 2)
+    saved = ITERATIONS if kill_after == ITERATIONS else kill_after - kill_after % 2
+    assert reported == [*([saved] if saved else []), *range(saved + 1, ITERATIONS + 1)]
 
 
 def test_resumes_after_many_kills(tmp_path: Path, uninterrupted: bytes) -> None:
-    settings = settings_in(tmp_path, checkpoint_period=1)
+    where = run_in(tmp_path, checkpoint_every=1)
     for done in range(1, ITERATIONS):
         with pytest.raises(Killed):
-            run(settings, done)
-    assert run(settings)[0] == uninterrupted
+            run(where, done)
+    assert run(where)[0] == uninterrupted
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_do_not_matter(tmp_path: Path, uninterrupted: bytes, workers: int) -> None:
-    assert run(settings_in(tmp_path, workers=workers))[0] == uninterrupted
+    assert run(run_in(tmp_path, workers=workers))[0] == uninterrupted
 
 
 def test_a_finished_training_does_nothing(tmp_path: Path, uninterrupted: bytes) -> None:
-    run(settings_in(tmp_path))
-    data, result, reported = run(settings_in(tmp_path))
-    assert data == uninterrupted
-    assert result.resumed_from == ITERATIONS
-    assert result.losses == {}
-    assert reported == [ITERATIONS]
+    run(run_in(tmp_path))
+    assert run(run_in(tmp_path)) == (uninterrupted, [ITERATIONS])
 
 
-def test_the_seed_matters(tmp_path: Path, uninterrupted: bytes) -> None:
-    assert run(settings_in(tmp_path, seed=12))[0] != uninterrupted
+def test_seed_and_clipping_matter(tmp_path: Path, uninterrupted: bytes) -> None:
+    assert run(run_in(tmp_path / "seed", seed=12, save_bytes=discard))[0] != uninterrupted
+    assert run(run_in(tmp_path / "clip", save_bytes=discard), gradient_clip=0.01)[0] != uninterrupted
 
 
-def test_gradient_clipping_matters(tmp_path: Path, uninterrupted: bytes) -> None:
-    assert run(settings_in(tmp_path, gradient_clip=0.01))[0] != uninterrupted
+def discard(path: Path, data: bytes) -> None:
+    """In place of a disk."""
 
 
 def test_another_fingerprint_is_refused(tmp_path: Path) -> None:
-    run(settings_in(tmp_path))
+    run(run_in(tmp_path))
     with pytest.raises(UserError, match="another recipe"):
-        run(settings_in(tmp_path, fingerprint="other"))
+        run(run_in(tmp_path, fingerprint="other"))
 
 
 def test_mixed_precision_needs_cuda(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="CUDA"):
-        run(settings_in(tmp_path, mixed_precision=True))
+        run(run_in(tmp_path), mixed_precision=True)
+
+
+class Count:
+    """Something else that a checkpoint keeps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.steps = state["steps"]
+
+
+def test_a_step_of_ones_own_with_a_state_of_its_own(tmp_path: Path) -> None:
+    """As a training that keeps its best epoch, or shows nothing where no image can be read."""
+    for kill_after in (5, None):
+        count = Count()
+
+        def step(training: Training, batch: Any, count: Count = count) -> dict[str, float]:
+            count.steps += 1
+            assert training.optimizer.param_groups[0]["lr"] == 0.5 * SCHEDULE.factor(training.iteration)
+            return optimizer_step(training, batch) if training.iteration % 2 else {}
+
+        try:
+            model = Tiny()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+            stop = kill_after
+
+            def progress(done: int, _: int, losses: dict[str, float], stop: int | None = stop) -> None:
+                if done == stop:
+                    raise Killed
+
+            where = run_in(tmp_path, progress=progress)
+            train(model, optimizer, in_threads(load), SCHEDULE, where, step=step, extras={"count": count})
+        except Killed:
+            assert count.steps == 5
+    assert count.steps == ITERATIONS
 
 
 class Diverging(nn.Module):
@@ -162,26 +198,29 @@ class Diverging(nn.Module):
         return {"loss_cls": self.weight.sum() + value, "loss_box_reg": self.weight.sum()}
 
 
+numbered = in_threads(lambda iteration: [{"iteration": iteration}])
+
+
 @pytest.mark.parametrize("how", ["nan", "inf", "error"])
 def test_divergence_names_iteration_and_checkpoint(tmp_path: Path, how: str) -> None:
     model = Diverging(at=5, how=how)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    settings = settings_in(tmp_path)
+    where = run_in(tmp_path)
     with pytest.raises(DivergedError) as caught:
-        train(model, optimizer, lambda i: [{"iteration": i}], settings, save_bytes=Path.write_bytes)
+        train(model, optimizer, numbered, SCHEDULE, where)
     line = caught.value.one_line()
     assert "iteration 5" in line
-    assert f"{settings.checkpoint} (iteration 4)" in line
+    assert f"{where.checkpoint} (iteration 4)" in line
     assert torch.isfinite(model.weight).all()
 
 
 def test_spoilt_weights_are_not_saved(tmp_path: Path) -> None:
     model = Diverging(at=3, how="gradient")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    settings = settings_in(tmp_path)
+    where = run_in(tmp_path)
     with pytest.raises(DivergedError, match=r"weight weight .* iteration 3.*\(iteration 2\)"):
-        train(model, optimizer, lambda i: [{"iteration": i}], settings, save_bytes=Path.write_bytes)
-    saved = read_checkpoint(settings.checkpoint, "recipe")
+        train(model, optimizer, numbered, SCHEDULE, where)
+    saved = read_checkpoint(where.checkpoint, "recipe")
     assert saved is not None
     assert torch.isfinite(saved.model["weight"]).all()
 
@@ -190,13 +229,11 @@ def test_divergence_before_any_checkpoint(tmp_path: Path) -> None:
     model = Diverging(at=0, how="nan")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(DivergedError, match="no checkpoint"):
-        train(
-            model, optimizer, lambda i: [{"iteration": i}], settings_in(tmp_path), save_bytes=Path.write_bytes
-        )
+        train(model, optimizer, numbered, SCHEDULE, run_in(tmp_path))
 
 
 def test_the_terminal_stays_clean(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run(settings_in(tmp_path))
+    run(run_in(tmp_path))
     with pytest.raises(Killed):
-        run(settings_in(tmp_path, checkpoint=tmp_path / "other.pt"), 3)
+        run(run_in(tmp_path, checkpoint=tmp_path / "other.pt"), 3)
     assert capfd.readouterr() == ("", "")

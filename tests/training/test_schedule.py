@@ -42,3 +42,29 @@ def test_equals_detectron2(name: str, milestones: tuple[int, ...], warmup: int, 
 def test_warmup_longer_than_the_training() -> None:
     schedule = LearningRateSchedule(4, (), 0.1, warmup_iterations=100, warmup_factor=0.0)
     assert [schedule.factor(i) for i in range(4)] == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_equals_timm() -> None:
+    """timm's `CosineLRScheduler` with a warm-up, rates of epochs, and a cooldown at the least rate."""
+    import torch
+    from timm.scheduler import CosineLRScheduler
+
+    epochs, warmup, steps, peak, first, least = 8, 3, 5, 4e-3, 1e-4, 1e-5
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    timm = CosineLRScheduler(
+        optimizer, t_initial=epochs, lr_min=least, warmup_t=warmup, warmup_lr_init=first, cycle_limit=1
+    )
+    ours = LearningRateSchedule(
+        iterations=(epochs + 2) * steps,
+        warmup_iterations=warmup * steps,
+        warmup_factor=first / peak,
+        warmup_to_peak=True,
+        cosine=True,
+        least=least / peak,
+        cooldown_iterations=2 * steps,
+        period=steps,
+    )
+    for iteration in range((epochs + 2) * steps):
+        if iteration % steps == 0:
+            timm.step(iteration // steps)
+        assert peak * ours.factor(iteration) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)

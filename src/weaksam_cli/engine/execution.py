@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -79,6 +80,25 @@ def limit_threads() -> None:
         sys.modules["torch"].set_num_threads(1)
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, as after `limit_threads`; afterwards these libraries have the threads that they had before."""
+    import threadpoolctl
+
+    torch, cv2 = sys.modules.get("torch"), sys.modules.get("cv2")
+    torch_threads = torch.get_num_threads() if torch else 0
+    cv2_threads = cv2.getNumThreads() if cv2 else 0
+    with threadpoolctl.threadpool_limits(None):  # restores at its end what it finds now
+        limit_threads()
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(torch_threads)
+            if cv2:
+                cv2.setNumThreads(cv2_threads)
 
 
 class ImageRunner:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from weaksam_cli.detectron.storage import in_event_storage
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.dataset import ImageReader, training_item
 from weaksam_cli.retrain.faster_rcnn import build_detector, channel_order
 from weaksam_cli.retrain.recipe import FasterRcnnRecipe, Schedule
-from weaksam_cli.training.batches import BatchLoader, EpochSampler, augmentation_rng
-from weaksam_cli.training.loop import TrainingResult, train
+from weaksam_cli.training.batches import EpochSampler, LoadItem, augmentation_rng, sampled
+from weaksam_cli.training.loop import train
 from weaksam_cli.training.run import TrainingRun
 from weaksam_cli.training.schedule import LearningRateSchedule
 
@@ -26,12 +27,10 @@ class TrainedDetector:
     Attributes:
         model: detectron2's GeneralizedRCNN.
         config: detectron2's configuration that it was built from.
-        result: how the training went.
     """
 
     model: nn.Module
     config: Any
-    result: TrainingResult
 
 
 def fit(
@@ -63,21 +62,21 @@ def fit(
         )
     torch.manual_seed(run.seed)
     config, model = build_detector(recipe, class_count, run.device)
-    settings = run.settings(
-        learning_rates(recipe.schedule),
-        checkpoint_period=recipe.schedule.checkpoint_period,
-        gradient_clip=recipe.schedule.gradient_clip,
-        mixed_precision=recipe.schedule.mixed_precision,
-    )
-    result = train(
+    train(
         model,
         make_optimizer(model, recipe.schedule),
-        batch_loader(recipe, entries, read_image, run.seed),
-        settings,
-        save_bytes=run.save_bytes,
-        progress=run.progress,
+        sampled(
+            EpochSampler(len(entries), recipe.schedule.batch_size, run.seed),
+            item_loader(recipe, entries, read_image, run.seed),
+            run.workers,
+        ),
+        learning_rates(recipe.schedule),
+        run,
+        gradient_clip=recipe.schedule.gradient_clip,
+        mixed_precision=recipe.schedule.mixed_precision,
+        step=in_event_storage(),
     )
-    return TrainedDetector(model, config, result)
+    return TrainedDetector(model, config)
 
 
 def learning_rates(schedule: Schedule) -> LearningRateSchedule:
@@ -113,25 +112,21 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     return torch.optim.SGD(settings, lr=schedule.learning_rate, momentum=schedule.momentum)
 
 
-def batch_loader(
+def item_loader(
     recipe: FasterRcnnRecipe, entries: Sequence[Mapping[str, Any]], read_image: ImageReader, seed: int
-) -> BatchLoader:
-    """The items of each iteration, a pure function of (seed, iteration)."""
-    sampler = EpochSampler(len(entries), recipe.schedule.batch_size, seed)
+) -> LoadItem:
+    """The items of each iteration, a pure function of (seed, iteration, position)."""
     images, order = recipe.train_images, channel_order(recipe)
 
-    def load(iteration: int) -> list[dict[str, Any]]:
-        return [
-            training_item(
-                entries[index],
-                read_image,
-                augmentation_rng(seed, iteration, position),
-                short_sides=images.short_sides,
-                max_size=images.max_size,
-                flip=images.flip,
-                channel_order=order,
-            )
-            for position, index in enumerate(sampler.indices(iteration))
-        ]
+    def load(iteration: int, position: int, index: int) -> dict[str, Any]:
+        return training_item(
+            entries[index],
+            read_image,
+            augmentation_rng(seed, iteration, position),
+            short_sides=images.short_sides,
+            max_size=images.max_size,
+            flip=images.flip,
+            channel_order=order,
+        )
 
     return load

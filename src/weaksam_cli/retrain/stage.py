@@ -24,8 +24,6 @@ MODEL_FORMAT = "weaksam/faster-rcnn"
 MODEL_VERSION = 1
 WITHOUT_FILE = ("imagenet", "random")
 """Initial weights that need no file."""
-TRAINING_THREADS = 1
-"""On a CPU: the same weights on every machine, and on shared cores faster than two threads that wait for each other."""
 
 
 def _reader(labels: Labels) -> Any:
@@ -52,8 +50,6 @@ class FitModel:
 
     def __call__(self, job: Job) -> MergeCount:
         """Write the model as safetensors."""
-        import torch
-
         from weaksam_cli.retrain.dataset import dataset_dicts
         from weaksam_cli.retrain.fit import fit
         from weaksam_cli.training.checkpoint import model_bytes
@@ -63,8 +59,9 @@ class FitModel:
         coco = json.loads(self.pgt.read_bytes())
         entries = dataset_dicts(coco, labels.class_names, keep_empty=self.recipe.train_images.keep_empty)
         recipe = self._with_weights_found().resolved(len(entries))
-        torch.set_num_threads(TRAINING_THREADS)
-        with training_run(job, recipe.schedule.steps) as run:
+        with training_run(
+            job, recipe.schedule.steps, checkpoint_every=recipe.schedule.checkpoint_period
+        ) as run:
             trained = fit(
                 recipe,
                 entries,

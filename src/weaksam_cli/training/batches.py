@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
-BatchLoader = Callable[[int], list[dict[str, Any]]]
-"""From an iteration to the step's items; it must depend on nothing else."""
+Batches = Callable[[int, int], Generator[Any, None, None]]
+"""From the first iteration and the end to the batches of those between, in order; each depends on its iteration alone."""
+
+LoadItem = Callable[[int, int, int], Any]
+"""From iteration, position in the batch and index of an image to the item that the model takes."""
 
 _ORDER, _AUGMENTATION, _STEP = 0, 1, 2
 
@@ -33,7 +36,7 @@ class EpochSampler:
     def __post_init__(self) -> None:
         if self.size < 1 or self.batch_size < 1:
             raise ValueError(
-                f"expected at least one image and a batch of one, met {self.size} and {self.batch_size}"
+                f"expected at least one image and a batch of one, got {self.size} and {self.batch_size}"
             )
 
     def indices(self, iteration: int) -> list[int]:
@@ -57,25 +60,38 @@ def step_seed(seed: int, iteration: int) -> int:
     return int(np.random.SeedSequence((seed, _STEP, iteration)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def batches(
-    load: BatchLoader, start: int, stop: int, workers: int = 0
-) -> Generator[list[dict[str, Any]], None, None]:
-    """The batches of iterations `start` to `stop` - 1, in order; the same for any number of workers.
+def sampled(sampler: EpochSampler, load_item: LoadItem, workers: int = 0) -> Batches:
+    """Batches of a sampler's images; `load_item` is a pure function of its arguments."""
 
-    With workers, threads load that many steps ahead (decoding and resizing release Python's lock).
+    def load(iteration: int) -> list[Any]:
+        return [
+            load_item(iteration, position, index) for position, index in enumerate(sampler.indices(iteration))
+        ]
+
+    return in_threads(load, workers)
+
+
+def in_threads(load: Callable[[int], Any], workers: int = 0) -> Batches:
+    """Batches by a function of the iteration; the same for any number of workers.
+
+    With workers, threads load that many iterations ahead (decoding and resizing release Python's lock).
     """
-    if workers <= 0:
-        yield from (load(iteration) for iteration in range(start, stop))
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="load") as pool:
-        pending: deque[Future[list[dict[str, Any]]]] = deque()
-        try:
-            for iteration in range(start, stop):
-                pending.append(pool.submit(load, iteration))
-                if len(pending) > workers:
+
+    def batches(start: int, stop: int) -> Generator[Any, None, None]:
+        if workers <= 0:
+            yield from (load(iteration) for iteration in range(start, stop))
+            return
+        with ThreadPoolExecutor(workers, thread_name_prefix="load") as pool:
+            pending: deque[Future[Any]] = deque()
+            try:
+                for iteration in range(start, stop):
+                    pending.append(pool.submit(load, iteration))
+                    if len(pending) > workers:
+                        yield pending.popleft().result()
+                while pending:
                     yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    return batches

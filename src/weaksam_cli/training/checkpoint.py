@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from weaksam_cli.errors import UserError
 SaveBytes = Callable[[Path, bytes], object]
 """Puts bytes under a name so that readers see all of them or what stood there before (`FileOps.write_atomically`)."""
 
-FORMAT = "weaksam-training-checkpoint"
-VERSION = 1
+_MAGIC, _VERSION = b"weaksam-training-checkpoint", 2
+_HEADER_BYTES = len(_MAGIC) + len(b" 2 \n") + hashlib.sha256().digest_size * 2
+_AGAIN = "Remove the file to train from the start"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Checkpoint:
         iteration: the next iteration, so the number of finished ones.
         model, optimizer, scaler: state dicts; `scaler` is empty without mixed precision.
         fingerprint: what the training was started with (recipe, seed, digests of the inputs).
+        extras: name -> state of what a training keeps besides.
     """
 
     iteration: int
@@ -39,40 +42,46 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     fingerprint: str
+    extras: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """The checkpoint as a file of `torch.save` that `weights_only=True` loads."""
-        buffer = io.BytesIO()
-        torch.save({"format": FORMAT, "version": VERSION, **self.__dict__}, buffer)
+        """A line with format, version and SHA-256, then a file of `torch.save` that `weights_only=True` loads."""
+        buffer = io.BytesIO(bytes(_HEADER_BYTES))
+        buffer.seek(_HEADER_BYTES)
+        torch.save(self.__dict__, buffer)
+        with buffer.getbuffer() as view:
+            view[:_HEADER_BYTES] = _header(view[_HEADER_BYTES:])
         return buffer.getvalue()
+
+
+def _header(payload: bytes | memoryview) -> bytes:
+    return b"%s %d %s\n" % (_MAGIC, _VERSION, hashlib.sha256(payload).hexdigest().encode())
 
 
 def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
     """The checkpoint at `path`, its tensors on the CPU; None where there is no file.
 
     Raises:
-        UserError: the file is damaged, of another format or version, or of a training started with something else.
+        UserError: the file is damaged (a single flipped bit is noticed), of another format or version, or of a training
+            started with something else.
     """
     if not path.is_file():
         return None
-    again = "Remove the file to train from the start"
-    values = load_tensors(path)
-    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-        raise UserError("this is no training checkpoint of weaksam", where=str(path), remedy=again)
-    if values["version"] != VERSION:
-        raise UserError(
-            f"checkpoint version {values['version']}, this program reads {VERSION}",
-            where=str(path),
-            remedy=again,
-        )
-    if values["fingerprint"] != fingerprint:
+    data = path.read_bytes()
+    version = b"%s %d " % (_MAGIC, _VERSION)
+    if not data.startswith(version):
+        raise UserError("this is no training checkpoint of this version", where=str(path), remedy=_AGAIN)
+    payload = memoryview(data)[_HEADER_BYTES:]
+    if data[:_HEADER_BYTES] != _header(payload):
+        raise UserError("the training checkpoint is damaged", where=str(path), remedy=_AGAIN)
+    checkpoint = Checkpoint(**_load(io.BytesIO(payload), path))
+    if checkpoint.fingerprint != fingerprint:
         raise UserError(
             "the checkpoint belongs to a training with another recipe, seed or input",
             where=str(path),
-            remedy=again,
+            remedy=_AGAIN,
         )
-    fields = ("iteration", "model", "optimizer", "scaler", "fingerprint")
-    return Checkpoint(**{name: values[name] for name in fields})
+    return checkpoint
 
 
 def load_tensors(path: Path) -> Any:
@@ -83,12 +92,14 @@ def load_tensors(path: Path) -> Any:
     """
     if not path.is_file():
         raise UserError("no such file", where=str(path))
+    return _load(path, path)
+
+
+def _load(source: Path | io.BytesIO, path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about the pickle protocol of a file that is refused or not anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # about the pickle protocol of a file that is refused anyway
+            return torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -1,4 +1,4 @@
-"""Train the weakly supervised heads with detectron2's trainer over the RoI features of an artifact."""
+"""Train the weakly supervised heads over the RoI features of an artifact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.errors import UserError
-from weaksam_cli.training.batches import EpochSampler
+from weaksam_cli.training.batches import EpochSampler, sampled
 from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
 from weaksam_cli.training.loop import train
 from weaksam_cli.training.run import TrainingRun
@@ -96,16 +96,14 @@ def fit_detector(
     iterations = iterations_of(schedule, len(image_ids))
     sampler = EpochSampler(len(image_ids), schedule.batch_size, run.seed)
 
-    def load_batch(iteration: int) -> list[dict[str, Any]]:
-        chosen = [image_ids[index] for index in sampler.indices(iteration)]
-        return [image_item(regions, image_id, labels[image_id]) for image_id in chosen]
+    def load_item(_: int, __: int, index: int) -> dict[str, Any]:
+        return image_item(regions, image_ids[index], labels[image_ids[index]])
 
     rates = LearningRateSchedule(iterations, warmup_iterations=schedule.warmup_iterations, cosine=True)
-    settings = run.settings(rates, checkpoint_period=schedule.checkpoint_period)
     optimizer = torch.optim.Adam(
         detector.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    train(detector, optimizer, load_batch, settings, save_bytes=run.save_bytes, progress=run.progress)
+    train(detector, optimizer, sampled(sampler, load_item), rates, run)
     return model_bytes(detector, {"class_names": class_names, "feature_size": len(mean)})
 
 

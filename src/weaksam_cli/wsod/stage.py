@@ -78,20 +78,17 @@ class FitDetector:
 
     def __call__(self, job: Job) -> MergeCount:
         """Train and write."""
-        import torch
-
         from weaksam_cli.training.run import training_run
         from weaksam_cli.wsod.fit import fit_detector, iterations_of
 
         labels = read_labels(self.labels, Path())
         vectors = label_vectors(labels)
-        torch.set_num_threads(1)
         with open_artifact(self.regions) as regions:
             width = regions.datasets_shape("features")[1]
             grid = (len(labels.class_names) + 1) * self.recipe.features.grid**2
             learnt = [key for key in regions.image_ids if key in vectors]
             total = iterations_of(self.recipe.schedule, len(learnt))
-            with training_run(job, total) as run:
+            with training_run(job, total, checkpoint_every=self.recipe.schedule.checkpoint_period) as run:
                 data = fit_detector(
                     self.recipe,
                     regions,

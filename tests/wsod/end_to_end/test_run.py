@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from weaksam_cli.cli.app import app
 NARROW = (
     "weights=random", "network.widths=[4, 4, 8, 8, 8]", "network.hidden=16", "network.initial_deviation=0.1",
     "train_images.short_sides=[64, 96]", "inference.short_sides=[64, 96]", "proposals.min_side=8",
-    "schedule.batch_size=3", "schedule.pictures_at_once=2", "schedule.learning_rate=0.001",
+    "schedule.batch_size=3", "schedule.images_at_once=2", "schedule.learning_rate=0.001",
     "schedule.warmup_iterations=0", "schedule.milestones=[]",
 )  # fmt: skip
 LENGTH = {"mist-vgg16": "schedule.iterations=3", "oicr-vgg16": "schedule.epochs=1"}
@@ -72,7 +73,7 @@ def test_it_trains_then_detects_in_every_split(
 def test_a_training_that_was_killed_goes_on_to_the_same_bytes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from weaksam_cli.training.loop import CheckpointHook
+    from weaksam_cli.training import loop
 
     monkeypatch.chdir(folder)
     period = ("--split", "trainval", "--set", "schedule.checkpoint_period=1", "--overwrite")
@@ -81,17 +82,16 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bytes(
     whole = path.read_bytes()
     path.unlink()
     path.with_name("model.safetensors.receipt.json").unlink()
-    after_step = CheckpointHook.after_step
-
+    save = loop._save
     steps = []
 
-    def die(hook: CheckpointHook) -> None:
-        after_step(hook)
-        steps.append(hook.trainer.iter)
+    def die(training: loop.Training, extras: Any) -> None:
+        save(training, extras)
+        steps.append(training.iteration)
         if steps == [0, 1]:
             raise SystemExit(9)
 
-    monkeypatch.setattr(CheckpointHook, "after_step", die)
+    monkeypatch.setattr(loop, "_save", die)
     wsod("mist-vgg16", *period, code=9)
     wsod("mist-vgg16", *period)
     assert steps == [0, 1, 2]

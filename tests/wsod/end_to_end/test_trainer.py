@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.training.loop import TrainingSettings, train
+from weaksam_cli.training.batches import in_threads
+from weaksam_cli.training.loop import optimizer_step, train
+from weaksam_cli.training.run import Progress, TrainingRun
 from weaksam_cli.training.schedule import LearningRateSchedule
-from weaksam_cli.wsod.end_to_end.trainer import AccumulatingTrainer, Adversary
+from weaksam_cli.wsod.end_to_end.trainer import Adversary
 
 
 class Duel(nn.Module):
@@ -39,8 +40,9 @@ class Duel(nn.Module):
         return -0.1 * torch.stack([*self(items).values()]).sum()
 
 
-def settings(folder: Path, iterations: int, period: int = 1) -> TrainingSettings:
-    return TrainingSettings(LearningRateSchedule(iterations), 0, folder / "checkpoint.pt", period, "duel")
+def run_in(folder: Path, progress: Progress | None = None) -> TrainingRun:
+    save = FileOps().write_atomically
+    return TrainingRun("cpu", 0, folder / "checkpoint.pt", "duel", save, progress, checkpoint_every=1)
 
 
 def load(iteration: int) -> list[Any]:
@@ -58,21 +60,20 @@ def run(folder: Path, *, at_once: int, iterations: int = 6, adversary: bool = Tr
             LearningRateSchedule(iterations, milestones=(3,), gamma=3.0),
             model.against,
         )
-    make = partial(AccumulatingTrainer, images_at_once=at_once, adversary=against)
 
     def progress(done: int, _: int, losses: dict[str, float]) -> None:
         if done == stop and losses:
             raise KeyboardInterrupt
 
-    save = FileOps().write_atomically
     train(
         model,
         optimizer,
-        load,
-        settings(folder, iterations),
-        save_bytes=save,
-        progress=progress,
-        make_trainer=make,
+        in_threads(load),
+        LearningRateSchedule(iterations),
+        run_in(folder, progress),
+        images_at_once=at_once,
+        step=optimizer_step if against is None else against.after(),
+        extras={} if against is None else {"adversary": against.optimizer},
     )
     return model
 
@@ -84,14 +85,13 @@ def test_images_come_in_parts_and_every_image_weighs_the_same(tmp_path: Path, at
     with torch.no_grad():
         model.other.zero_()
     optimizer = torch.optim.SGD([model.weight], lr=0.1)
-    make = partial(AccumulatingTrainer, images_at_once=at_once)
     train(
         model,
         optimizer,
-        load,
-        settings(tmp_path, 1),
-        save_bytes=FileOps().write_atomically,
-        make_trainer=make,
+        in_threads(load),
+        LearningRateSchedule(1),
+        run_in(tmp_path),
+        images_at_once=at_once,
     )
     assert model.seen == [min(at_once, 7 - start) for start in range(0, 7, at_once)]
     torch.testing.assert_close(model.weight.detach(), 0.2 * torch.stack(load(0)).mean(0))
@@ -123,9 +123,10 @@ def test_an_adversary_that_has_nothing_to_say_changes_nothing(tmp_path: Path) ->
     train(
         model,
         torch.optim.Adam([model.weight]),
-        load,
-        settings(tmp_path, 1),
-        save_bytes=FileOps().write_atomically,
-        make_trainer=partial(AccumulatingTrainer, images_at_once=3, adversary=silent),
+        in_threads(load),
+        LearningRateSchedule(1),
+        run_in(tmp_path),
+        images_at_once=3,
+        step=silent.after(),
     )
     assert torch.equal(model.other, torch.ones(2))

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vgg16 import Vgg16Shape
-from weaksam_cli.training.batches import BatchLoader, EpochSampler
+from weaksam_cli.training.batches import EpochSampler, LoadItem, sampled
 from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
-from weaksam_cli.training.loop import train
+from weaksam_cli.training.loop import optimizer_step, train
 from weaksam_cli.training.run import TrainingRun
 from weaksam_cli.training.schedule import LearningRateSchedule
 from weaksam_cli.wsod.end_to_end.detector import VggWeakDetector, build_vgg_detector
 from weaksam_cli.wsod.end_to_end.recipe import DropBlockSettings, MistRecipe, OicrRecipe, ScheduleSettings
-from weaksam_cli.wsod.end_to_end.trainer import AccumulatingTrainer, Adversary
+from weaksam_cli.wsod.end_to_end.trainer import Adversary
 
 ADVERSARY_WARMUP_FACTOR = 1 / 3
 _REFINEMENTS = "roi_heads.refinements."
 _ADVERSARY = "roi_heads.drop_block."
-
-LoadItem = Callable[[int, int, int], dict[str, Any]]
-"""From iteration, position in the step and index of an image to the image as the detector takes it."""
 
 
 def fit_vgg_detector(
@@ -54,23 +49,17 @@ def fit_vgg_detector(
     torch.manual_seed(run.seed)
     detector = _build(recipe, len(class_names), weights).to(run.device).train()
     schedule = recipe.schedule
-    settings = run.settings(
-        learning_rates(schedule),
-        checkpoint_period=schedule.checkpoint_period,
-        mixed_precision=schedule.mixed_precision,
-    )
+    adversary = make_adversary(detector, recipe)
     train(
         detector,
         make_optimizer(detector, schedule),
-        batch_loader(load_item, EpochSampler(images, schedule.batch_size, run.seed)),
-        settings,
-        save_bytes=run.save_bytes,
-        progress=run.progress,
-        make_trainer=partial(
-            AccumulatingTrainer,
-            images_at_once=schedule.images_at_once,
-            adversary=make_adversary(detector, recipe),
-        ),
+        sampled(EpochSampler(images, schedule.batch_size, run.seed), load_item, run.workers),
+        learning_rates(schedule),
+        run,
+        mixed_precision=schedule.mixed_precision,
+        images_at_once=schedule.images_at_once,
+        step=optimizer_step if adversary is None else adversary.after(),
+        extras={} if adversary is None else {"adversary": adversary.optimizer},
     )
     return model_bytes(detector, {"class_names": list(class_names)})
 
@@ -150,14 +139,3 @@ def make_adversary(detector: VggWeakDetector, recipe: MistRecipe | OicrRecipe) -
         warmup_factor=ADVERSARY_WARMUP_FACTOR,
     )
     return Adversary(optimizer, schedule, detector.adversarial_loss)
-
-
-def batch_loader(load_item: LoadItem, sampler: EpochSampler) -> BatchLoader:
-    """The items of each iteration, a pure function of it."""
-
-    def load(iteration: int) -> list[dict[str, Any]]:
-        return [
-            load_item(iteration, position, index) for position, index in enumerate(sampler.indices(iteration))
-        ]
-
-    return load

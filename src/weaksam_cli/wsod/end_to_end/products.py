@@ -45,7 +45,6 @@ class FitVgg:
 
     def __call__(self, job: Job) -> MergeCount:
         """Train and write."""
-        from weaksam_cli.engine.execution import limit_threads
         from weaksam_cli.training.run import training_run
         from weaksam_cli.wsod.end_to_end.fit import fit_vgg_detector
         from weaksam_cli.wsod.end_to_end.training_images import TrainingImages
@@ -61,7 +60,6 @@ class FitVgg:
                 "there is one class: OICR's image-level loss is always 0 then, so its seeds are chance; mist-vgg16 has a "
                 "background class"
             )
-        limit_threads()
         with open_artifact(self.proposals, PROPOSALS) as proposals:
             all_images = TrainingImages.of(labels, proposals, self.recipe, context.seed)
             left_out = len(labels.file.images) - len(all_images)
@@ -69,7 +67,12 @@ class FitVgg:
                 context.console.info(f"{left_out} images without labels or proposals are not learnt from")
             schedule = self.recipe.schedule.resolved(len(all_images))
             recipe = self.recipe.model_copy(update={"schedule": schedule})
-            with training_run(job, schedule.steps, most_workers=_MOST_LOADERS) as run:
+            with training_run(
+                job,
+                schedule.steps,
+                checkpoint_every=schedule.checkpoint_period,
+                most_workers=_MOST_LOADERS,
+            ) as run:
                 data = fit_vgg_detector(
                     recipe,
                     all_images.item,
