@@ -25,7 +25,7 @@ from weaksam_cli.console import Console, Mode
 from weaksam_cli.engine import agenda as agenda_module
 from weaksam_cli.engine.agenda import Agenda, Share, UnfinishedError
 from weaksam_cli.engine.devices import VISIBLE, Seat, assign_seats, visible_gpus
-from weaksam_cli.engine.execution import AlreadyOpen, ImageRunner, Overlapped, Work
+from weaksam_cli.engine.execution import AlreadyOpen, ImageRunner, Overlapped, Work, one_thread
 from weaksam_cli.engine.steps import Product, make_product
 from weaksam_cli.engine.workers import Watch, run_shards
 from weaksam_cli.errors import ImageError, UserError
@@ -440,3 +440,18 @@ def test_a_failed_image_is_counted_once(tmp_path: Path) -> None:
     images, counted, _ = _run(plan_of(tmp_path / "a.h5", 11), RowsWork(("i0", "i5")), (Seat(),))
     assert (images, counted) == (11, [11, 2])
     assert not receipt_path(tmp_path / "a.h5").exists()
+
+
+def test_threads_are_given_back() -> None:
+    """A training in this process left torch with one thread for whatever came after it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(KeyError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

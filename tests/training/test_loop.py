@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from weaksam_cli.engine.execution import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import EpochSampler, augmentation_rng, in_threads
 from weaksam_cli.training.checkpoint import model_bytes, read_checkpoint
@@ -19,6 +23,13 @@ from weaksam_cli.training.run import TrainingRun
 from weaksam_cli.training.schedule import LearningRateSchedule
 
 ITERATIONS = 9
+
+
+@pytest.fixture(autouse=True, scope="module")
+def single_thread() -> Iterator[None]:
+    """As in a real training; on a busy machine threads that wait for each other take far longer."""
+    with one_thread():
+        yield
 
 
 class Tiny(nn.Module):
@@ -237,3 +248,8 @@ def test_the_terminal_stays_clean(tmp_path: Path, capfd: pytest.CaptureFixture[s
     with pytest.raises(Killed):
         run(run_in(tmp_path, checkpoint=tmp_path / "other.pt"), 3)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_loop_needs_no_detectron2() -> None:
+    code = "import sys, weaksam_cli.training.loop; sys.exit('detectron2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

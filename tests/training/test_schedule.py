@@ -47,7 +47,7 @@ def test_warmup_longer_than_the_training() -> None:
 def test_equals_timm() -> None:
     """timm's `CosineLRScheduler` with a warm-up, rates of epochs, and a cooldown at the least rate."""
     import torch
-    from timm.scheduler import CosineLRScheduler
+    from timm.scheduler.cosine_lr import CosineLRScheduler
 
     epochs, warmup, steps, peak, first, least = 8, 3, 5, 4e-3, 1e-4, 1e-5
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
