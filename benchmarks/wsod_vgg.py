@@ -26,7 +26,6 @@ from weaksam_cli.wsod.end_to_end.fit import make_adversary, make_optimizer
 from weaksam_cli.wsod.end_to_end.predict import detect, view_item
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 from weaksam_cli.wsod.end_to_end.views import training_view
-from weaksam_cli.wsod.stage import STAGE
 
 CLASSES = 20
 
@@ -56,7 +55,7 @@ def recipe_of(name: str, short_side: int | None) -> MistRecipe | OicrRecipe:
         if short_side is None
         else [f"train_images.short_sides=[{short_side}]", f"inference.short_sides=[{short_side}]"]
     )
-    recipe = load_recipe("wsod", name, STAGE.recipe_types, sides).recipe
+    recipe = load_recipe("wsod", name, sides).recipe
     assert isinstance(recipe, MistRecipe | OicrRecipe)
     return recipe
 

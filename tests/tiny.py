@@ -15,7 +15,9 @@ from PIL import Image
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.engine.execution import ImageFunction
-from weaksam_cli.engine.steps import Product, ShardedMaker
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.sharded import PerImage
+from weaksam_cli.engine.steps import Step
 
 CLASSES = ("blue one", "green one", "red one")
 _XML = """<annotation><filename>{key}.jpg</filename><size><width>{width}</width><height>{height}</height>
@@ -93,10 +95,8 @@ class SyntheticMaps:
         return function
 
 
-def synthetic_cam(path: Path, keys: Sequence[str], size: tuple[int, int] = (48, 64)) -> Product:
+def synthetic_cam(path: Path, keys: Sequence[str], size: tuple[int, int] = (48, 64)) -> Step:
     """A `cam` artifact for a split of a tiny dataset."""
     schema = cam_schema(len(CLASSES))
-    maker = ShardedMaker(
-        schema, keys, SyntheticMaps(size), "maps", {"class_names": CLASSES, "kind_names": KINDS}
-    )
-    return Product(path, schema.name, schema.version, "trainval", {}, {}, maker, "synthetic maps")
+    run = PerImage(schema, keys, SyntheticMaps(size), "maps", {"class_names": CLASSES, "kind_names": KINDS})
+    return Step(path, schema, "trainval", RecipeModel(), {}, run, "synthetic maps")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -52,3 +54,9 @@ class IncompleteError(UserError):
     """The artifact was written, but `--strict` forbids the failures that it lists."""
 
     exit_code = ExitCode.INCOMPLETE
+
+
+def suggestion(word: str, allowed: Sequence[str]) -> str:
+    """`, did you mean 'x'?` for the nearest allowed word, or nothing."""
+    near = difflib.get_close_matches(word, allowed, n=1)
+    return f", did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""A small sharded product and a disk that fails on command."""
+"""A small sharded step and a disk that fails on command."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ import numpy as np
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.console import Console, Mode
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.runs import RunDirectory
-from weaksam_cli.engine.steps import Context, Product, ShardedMaker
+from weaksam_cli.engine.sharded import PerImage
+from weaksam_cli.engine.stages import Stage
+from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import ImageError
 from weaksam_cli.models.weights.finder import WeightsFinder
 
@@ -43,7 +47,7 @@ def rows_of(image_id: str) -> ImageRows:
 
 
 @dataclass(frozen=True)
-class RowsWork:
+class RowsPredictor:
     """Computes `rows_of`; the images in `broken` cannot be done."""
 
     broken: tuple[str, ...] = ()
@@ -57,17 +61,17 @@ class RowsWork:
         return function
 
 
-class StubStage:
-    name = "cam"
-    version = 1
-    recipe_types: dict[str, type] = {}  # noqa: RUF012
-    train_only = False
+STAGE = Stage("cam", 1, "cam", "{split}.h5", SCHEMA)
 
 
-def product(path: Path, images: int = 11, broken: tuple[str, ...] = (), recipe: int = 1) -> Product:
+class Knob(RecipeModel):
+    knob: int = 1
+
+
+def step(path: Path, images: int = 11, broken: tuple[str, ...] = (), knob: int = 1) -> Step:
     ids = [f"i{number}" for number in range(images)]
-    maker = ShardedMaker(SCHEMA, ids, RowsWork(broken), "test", {"kind_names": ["a", "b"]}, shard_images=4)
-    return Product(path, SCHEMA.name, SCHEMA.version, "trainval", {"knob": recipe}, {}, maker, "test rows")
+    run = PerImage(SCHEMA, ids, RowsPredictor(broken), "test", {"kind_names": ["a", "b"]}, shard_images=4)
+    return Step(path, SCHEMA, "trainval", Knob(knob=knob), {}, run, "test rows")
 
 
 def context(root: Path, ops: FileOps | None = None, **changes: object) -> Context:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.artifacts.helpers import StubStage, context
+from tests.artifacts.helpers import STAGE, context
 from tests.tiny import synthetic_cam
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
-from weaksam_cli.engine.steps import make_product
+from weaksam_cli.engine.steps import make
 
 
 def _maps(classes: tuple[int, ...], kinds: tuple[int, ...] = (0, 1), per_class: int = 1) -> ClassMaps:
@@ -56,7 +56,7 @@ def test_a_missing_map_is_an_error() -> None:
 
 def test_fused_scales_have_the_size_that_was_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "cam" / "trainval.h5"
-    make_product(synthetic_cam(path, ["1", "2"]), StubStage(), context(tmp_path))  # type: ignore[arg-type]
+    make(synthetic_cam(path, ["1", "2"]), STAGE, context(tmp_path))
     with open_artifact(path, cam_schema(3)) as artifact:
         maps = read_class_maps(artifact, "2")
     fused = fuse_scales(maps, KINDS.index("fine"), 48, 64)

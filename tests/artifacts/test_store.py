@@ -10,21 +10,19 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.artifacts.helpers import SCHEMA, FaultyOps, StubStage, context, product, rows_of
+from tests.artifacts.helpers import SCHEMA, STAGE, FaultyOps, context, rows_of, step
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
 from weaksam_cli.artifacts.schema import ImageRows, Schema, concatenate
 from weaksam_cli.artifacts.shards import shards_root
-from weaksam_cli.engine.steps import make_product
+from weaksam_cli.engine.steps import make
 from weaksam_cli.errors import IncompleteError, UserError
-
-STAGE = StubStage()
 
 
 def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     path = tmp_path / "cam" / "trainval.h5"
-    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path))
     with open_artifact(path, SCHEMA) as artifact:
         assert artifact.image_ids == [f"i{number}" for number in range(11)]
         assert artifact.table("kind_names") == ["a", "b"]
@@ -41,7 +39,7 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
 
 def test_three_lines_of_h5py_are_enough(tmp_path: Path) -> None:
     path = tmp_path / "cam" / "trainval.h5"
-    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path))
     with h5py.File(path) as file:
         index = file["image_ids"].asstr()[...].tolist().index("i4")
         boxes = file["boxes"][file["offsets"][index] : file["offsets"][index + 1]]
@@ -51,60 +49,60 @@ def test_three_lines_of_h5py_are_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("images", [0, 1, 4, 5, 11])
 def test_the_bytes_do_not_depend_on_interruptions(tmp_path: Path, images: int) -> None:
     whole = tmp_path / "whole" / "a.h5"
-    make_product(product(whole, images), STAGE, context(tmp_path / "whole"))  # type: ignore[arg-type]
+    make(step(whole, images), STAGE, context(tmp_path / "whole"))
     counter = FaultyOps()
-    make_product(product(tmp_path / "count" / "a.h5", images), STAGE, context(tmp_path / "count", counter))  # type: ignore[arg-type]
+    make(step(tmp_path / "count" / "a.h5", images), STAGE, context(tmp_path / "count", counter))
     for k in range(len(counter.log)):
         root = tmp_path / f"k{k}"
         path = root / "a.h5"
         with pytest.raises(OSError, match="No space left"):
-            make_product(product(path, images), STAGE, context(root, FaultyOps(fail_at=k)))  # type: ignore[arg-type]
+            make(step(path, images), STAGE, context(root, FaultyOps(fail_at=k)))
         assert not list(root.rglob("*.tmp")), f"operation {k} ({counter.log[k]}) left a temporary file"
         if receipt_path(path).exists():
             open_artifact(path, SCHEMA).close()
-        make_product(product(path, images), STAGE, context(root))  # type: ignore[arg-type]
+        make(step(path, images), STAGE, context(root))
         assert path.read_bytes() == whole.read_bytes(), f"operation {k} ({counter.log[k]})"
 
 
 def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     counter = FaultyOps()
-    make_product(product(tmp_path / "n" / "a.h5"), STAGE, context(tmp_path / "n", counter))  # type: ignore[arg-type]
+    make(step(tmp_path / "n" / "a.h5"), STAGE, context(tmp_path / "n", counter))
     shard_writes = [k for k, name in enumerate(counter.log) if name == "write"]
     with pytest.raises(OSError):
-        make_product(product(path), STAGE, context(tmp_path, FaultyOps(fail_at=shard_writes[2])))  # type: ignore[arg-type]
+        make(step(path), STAGE, context(tmp_path, FaultyOps(fail_at=shard_writes[2])))
     assert len(list(shards_root(path).rglob("*.h5"))) == 2
     after = FaultyOps()
-    make_product(product(path), STAGE, context(tmp_path, after))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path, after))
     assert after.log.count("write") == counter.log.count("write") - 2
     assert not shards_root(path).exists()
 
 
 def test_a_fresh_artifact_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path))
     before = {item: item.stat().st_mtime_ns for item in tmp_path.rglob("*")}
     ops = FaultyOps()
-    make_product(product(path), STAGE, context(tmp_path, ops))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path, ops))
     assert ops.log == []
     assert {item: item.stat().st_mtime_ns for item in tmp_path.rglob("*")} == before
 
 
 def test_another_recipe_needs_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path))
     with pytest.raises(UserError, match=r"recipe knob: 1 -> 2.*--overwrite"):
-        make_product(product(path, recipe=2), STAGE, context(tmp_path))  # type: ignore[arg-type]
-    record = make_product(product(path, recipe=2), STAGE, context(tmp_path, overwrite=True))  # type: ignore[arg-type]
+        make(step(path, knob=2), STAGE, context(tmp_path))
+    record = make(step(path, knob=2), STAGE, context(tmp_path, overwrite=True))
     assert record.identity.recipe == {"knob": 2}
 
 
 def test_overwrite_leaves_what_is_fresh(tmp_path: Path) -> None:
     """The model that a day of training made stays, when only what is made from it has another recipe."""
     path = tmp_path / "a.h5"
-    record = make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    record = make(step(path), STAGE, context(tmp_path))
     made = path.stat().st_ino
-    assert make_product(product(path), STAGE, context(tmp_path, overwrite=True)) == record  # type: ignore[arg-type]
+    assert make(step(path), STAGE, context(tmp_path, overwrite=True)) == record
     assert path.stat().st_ino == made
 
 
@@ -126,26 +124,26 @@ def test_overwrite_makes_a_damaged_artifact_again(
 ) -> None:
     """As the error says."""
     path = tmp_path / "a.h5"
-    record = make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    record = make(step(path), STAGE, context(tmp_path))
     spoil(path)
     with pytest.raises(UserError, match=rf"{said}.*--overwrite"):
-        make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
-    again = make_product(product(path), STAGE, context(tmp_path, overwrite=True))  # type: ignore[arg-type]
+        make(step(path), STAGE, context(tmp_path))
+    again = make(step(path), STAGE, context(tmp_path, overwrite=True))
     assert again.sha256 == record.sha256
-    assert make_product(product(path), STAGE, context(tmp_path)) == again  # type: ignore[arg-type]
+    assert make(step(path), STAGE, context(tmp_path)) == again
 
 
 def test_overwrite_tries_failed_images_again(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    make_product(product(path, broken=("i2",)), STAGE, context(tmp_path))  # type: ignore[arg-type]
-    mended = product(path)
-    assert make_product(mended, STAGE, context(tmp_path)).failed  # type: ignore[arg-type]
-    assert not make_product(mended, STAGE, context(tmp_path, overwrite=True)).failed  # type: ignore[arg-type]
+    make(step(path, broken=("i2",)), STAGE, context(tmp_path))
+    mended = step(path)
+    assert make(mended, STAGE, context(tmp_path)).failed
+    assert not make(mended, STAGE, context(tmp_path, overwrite=True)).failed
 
 
 def test_failed_images_are_listed_and_strict_ends_with_code_3(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    record = make_product(product(path, broken=("i2", "i9")), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    record = make(step(path, broken=("i2", "i9")), STAGE, context(tmp_path))
     assert [failure.image for failure in record.failed] == ["i2", "i9"]
     assert record.images == 9
     with open_artifact(path) as artifact:
@@ -154,7 +152,7 @@ def test_failed_images_are_listed_and_strict_ends_with_code_3(tmp_path: Path) ->
             artifact.span("i9")
     strict = tmp_path / "strict" / "a.h5"
     with pytest.raises(IncompleteError) as caught:
-        make_product(product(strict, broken=("i2",)), STAGE, context(tmp_path, strict=True))  # type: ignore[arg-type]
+        make(step(strict, broken=("i2",)), STAGE, context(tmp_path, strict=True))
     assert caught.value.exit_code == 3
     assert read_receipt(strict) is not None
 
@@ -162,7 +160,7 @@ def test_failed_images_are_listed_and_strict_ends_with_code_3(tmp_path: Path) ->
 @pytest.mark.parametrize("position", [0, 9, 100, 1000, -1])
 def test_one_flipped_byte_is_noticed(tmp_path: Path, position: int) -> None:
     path = tmp_path / "a.h5"
-    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path))
     data = bytearray(path.read_bytes())
     data[position] ^= 1
     path.write_bytes(data)
@@ -172,16 +170,16 @@ def test_one_flipped_byte_is_noticed(tmp_path: Path, position: int) -> None:
 
 def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
     whole = tmp_path / "whole.h5"
-    make_product(product(whole), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(whole), STAGE, context(tmp_path))
     path = tmp_path / "a.h5"
     counter = FaultyOps()
-    make_product(product(tmp_path / "n.h5"), STAGE, context(tmp_path, counter))  # type: ignore[arg-type]
+    make(step(tmp_path / "n.h5"), STAGE, context(tmp_path, counter))
     last_write = max(k for k, name in enumerate(counter.log) if name == "append")
     with pytest.raises(OSError):
-        make_product(product(path), STAGE, context(tmp_path, FaultyOps(fail_at=last_write)))  # type: ignore[arg-type]
+        make(step(path), STAGE, context(tmp_path, FaultyOps(fail_at=last_write)))
     shard = sorted(shards_root(path).rglob("*.h5"))[1]
     shard.write_bytes(shard.read_bytes()[:-40])
-    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path))
     assert path.read_bytes() == whole.read_bytes()
 
 
@@ -195,7 +193,7 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
 )
 def test_foreign_and_newer_files_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "a.h5"
-    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path))
     receipt_path(path).unlink()
     with h5py.File(path, "r+") as file:
         for name, value in change.items():
@@ -207,7 +205,7 @@ def test_foreign_and_newer_files_are_refused(tmp_path: Path, change: dict[str, o
 @pytest.mark.parametrize("damage", ["text", "no_offsets", "short_offsets", "falling_offsets", "short_column"])
 def test_files_that_only_look_like_artifacts_are_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "a.h5"
-    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path))
     receipt_path(path).unlink()
     if damage == "text":
         path.write_text("hello")
@@ -233,13 +231,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_wrong_shapes_name_image_column_and_both_shapes() -> None:
     rows = rows_of("i3")
     bad = ImageRows({**rows.columns, "kind": np.zeros((6, 2))}, rows.image, rows.blobs)
-    with pytest.raises(ValueError, match=r"i3: column kind: expected shape \(6,\), met \(6, 2\)"):
+    with pytest.raises(ValueError, match=r"i3: column kind: expected shape \(6,\), got \(6, 2\)"):
         concatenate(SCHEMA, [("i3", bad)])
 
 
 def test_an_older_version_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    make_product(product(path), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(path), STAGE, context(tmp_path))
     newer = Schema(SCHEMA.name, 2, SCHEMA.columns, SCHEMA.image_columns, SCHEMA.blobs)
     open_artifact(path, newer).close()
 

@@ -108,12 +108,12 @@ def test_fusion_of_the_published_code(oracle: Any, tmp_path: Path, index: int) -
         fused = fuse_scales(found, kind, height, width)
         rows = {} if fused is None else dict(zip(found.classes(), fused, strict=True))
         for key, expected in case["maps"].items():
-            met = rows.get(int(key), np.zeros(1, np.float32))  # a class without maps has none to show
-            assert_same(met, np.asarray(expected, np.float32), tolerance)
+            got = rows.get(int(key), np.zeros(1, np.float32))  # a class without maps has none to show
+            assert_same(got, np.asarray(expected, np.float32), tolerance)
 
 
-def assert_same(met: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
-    np.testing.assert_allclose(met + np.zeros_like(expected), expected, rtol=1e-4, atol=tolerance)
+def assert_same(got: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
+    np.testing.assert_allclose(got + np.zeros_like(expected), expected, rtol=1e-4, atol=tolerance)
 
 
 def scripted(logits: list[list[float]]) -> Published:
@@ -206,9 +206,9 @@ def test_rows_of_every_kind(count: int, tmp_path: Path) -> None:
     assert read.classes() == maps.classes()
     assert read.image_size == (20, 28)
     # Fractions of the span: half a step of the codes in the middle, of float16 else.
-    for kind, met, expected in zip(maps.kind, read.maps, maps.maps, strict=True):
+    for kind, got, expected in zip(maps.kind, read.maps, maps.maps, strict=True):
         bound = (0.0101 if KINDS[kind] == "cross" else 0.0003) * np.ptp(expected)
-        assert np.abs(met - expected).max() <= bound
+        assert np.abs(got - expected).max() <= bound
 
 
 def test_a_precision_for_a_gpu_is_float32_on_a_cpu() -> None:

@@ -22,8 +22,9 @@ from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.cli.app import app
 from weaksam_cli.console import Console, Mode
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.runs import RunDirectory
-from weaksam_cli.engine.steps import Context, make_product
+from weaksam_cli.engine.steps import make
 from weaksam_cli.models.weights.finder import WeightsFinder
 from weaksam_cli.prompt.stage import STAGE as PROMPT
 
@@ -189,7 +190,7 @@ def test_stages_take_an_imported_file(place: Path) -> None:
     given = ("--dataset", "tiny", "--split", "trainval", "--input", f"propose={theirs}")
     run_folder = RunDirectory(place / "runs/tiny")
     context = Context("tiny", run_folder, Console(Mode.QUIET), FileOps(), WeightsFinder(()))
-    make_product(synthetic_cam(run_folder.output("cam", "trainval"), KEYS), PROMPT, context)
+    make(synthetic_cam(run_folder.output("cam", "trainval"), KEYS), PROMPT, context)
     text = done("wsod", *given, "--profile", "embedded", "--dry-run")
     assert "missing" in text and "error" not in text
 

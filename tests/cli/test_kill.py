@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.artifacts.helpers import StubStage, context
+from tests.artifacts.helpers import STAGE, context
 from tests.tiny import synthetic_cam, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.data.labels import read_labels
-from weaksam_cli.engine.steps import make_product
+from weaksam_cli.engine.steps import make
 
 KILLS = int(os.environ.get("WEAKSAM_TEST_KILLS", "40"))
 IMAGES = 160
@@ -32,8 +32,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stderr
     run = folder / "runs" / "tiny"
     keys = read_labels(run / "labels" / "trainval.json", folder / "voc" / "JPEGImages").keys
-    product = synthetic_cam(run / "cam" / "trainval.h5", keys, (120, 160))
-    make_product(product, StubStage(), context(run, dataset="tiny"))  # type: ignore[arg-type]
+    maps = synthetic_cam(run / "cam" / "trainval.h5", keys, (120, 160))
+    make(maps, STAGE, context(run, dataset="tiny"))
     return folder
 
 

@@ -16,14 +16,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tests.artifacts.helpers import StubStage, context
+from tests.artifacts.helpers import STAGE, context
 from tests.tiny import synthetic_cam, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
 from weaksam_cli.cli.app import app
 from weaksam_cli.cli.estimate import around_median
-from weaksam_cli.engine.steps import make_product
+from weaksam_cli.engine.steps import make
 
 KEYS = ("a b.jpg", "new\nline.jpg", "same.jpg", "same.png", "tief/schöne Grüße/写真.png")
 QUICK = ("--set", "grid_boxes=9", "--workers", "1")
@@ -224,7 +224,7 @@ def test_points_and_maps_of_a_run_add_prompts(folder: Path) -> None:
     keys = ["000001", "000002", "000003"]
     run = folder / "runs" / "tiny"
     cam = run / "cam" / "trainval.h5"
-    make_product(synthetic_cam(cam, keys, (120, 160)), StubStage(), context(run, dataset="tiny"))  # type: ignore[arg-type]
+    make(synthetic_cam(cam, keys, (120, 160)), STAGE, context(run, dataset="tiny"))
     for number, key in enumerate(keys[:2]):
         sample(folder / "pics" / f"{key}.jpg", number, (120, 160))
     sample(folder / "pics" / "000003.jpg", 3, (20, 30))

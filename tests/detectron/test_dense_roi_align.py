@@ -28,13 +28,13 @@ def test_equals_torchvision(count: int, bins: int, scale: float, samples: int) -
     maps = torch.randn(2, 5, max(int(100 * scale), 1), max(int(120 * scale), 1), dtype=torch.float64)
     rois = random_rois(count, 2).double()
     ours, theirs = maps.clone().requires_grad_(), maps.clone().requires_grad_()
-    met = DenseRoiAlign(bins, scale, samples)(ours, rois)
+    got = DenseRoiAlign(bins, scale, samples)(ours, rois)
     wanted = roi_align(theirs, rois, bins, scale, samples, aligned=True)
-    assert met.shape == (count, 5, bins, bins)
-    assert torch.allclose(met, wanted, atol=1e-9)
+    assert got.shape == (count, 5, bins, bins)
+    assert torch.allclose(got, wanted, atol=1e-9)
     if count:
         weight = torch.randn_like(wanted)
-        (met * weight).sum().backward()
+        (got * weight).sum().backward()
         (wanted * weight).sum().backward()
         assert ours.grad is not None
         assert theirs.grad is not None
@@ -47,5 +47,5 @@ def test_average_is_one_bin(counts: tuple[int, int]) -> None:
     rois = random_rois(sum(counts), 1)
     rois[counts[0] :, 0] = 1
     boxes = [rois[: counts[0], 1:], rois[counts[0] :, 1:]]
-    met = RoiAverage(1 / 32, 4)(maps, boxes)
-    assert torch.allclose(met, roi_align(maps, rois, 1, 1 / 32, 4, aligned=True)[:, :, 0, 0], atol=1e-5)
+    got = RoiAverage(1 / 32, 4)(maps, boxes)
+    assert torch.allclose(got, roi_align(maps, rois, 1, 1 / 32, 4, aligned=True)[:, :, 0, 0], atol=1e-5)

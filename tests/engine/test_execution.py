@@ -1,4 +1,4 @@
-"""Work on images: read one ahead, in one process or several, in parts, by commands that know nothing of each other."""
+"""Predictor on images: read one ahead, in one process or several, in parts, by commands that know nothing of each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.artifacts.helpers import SCHEMA, RowsWork, StubStage, context, product, rows_of
+from tests.artifacts.helpers import SCHEMA, STAGE, RowsPredictor, context, rows_of, step
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
 from weaksam_cli.artifacts.schema import ImageRows, concatenate
@@ -25,21 +25,21 @@ from weaksam_cli.console import Console, Mode
 from weaksam_cli.engine import agenda as agenda_module
 from weaksam_cli.engine.agenda import Agenda, Share, UnfinishedError
 from weaksam_cli.engine.devices import VISIBLE, Seat, assign_seats, visible_gpus
-from weaksam_cli.engine.execution import AlreadyOpen, ImageRunner, Overlapped, Work, one_thread
-from weaksam_cli.engine.steps import Product, make_product
+from weaksam_cli.engine.execution import AlreadyOpen, ImageRunner, Overlapped, Predictor, one_thread
+from weaksam_cli.engine.sharded import PerImage
+from weaksam_cli.engine.steps import Step, make
 from weaksam_cli.engine.workers import Watch, run_shards
 from weaksam_cli.errors import ImageError, UserError
-
-STAGE = StubStage()
 
 
 def plan_of(target: Path, images: int, size: int = 4) -> ShardPlan:
     return ShardPlan(target, "k" * 64, SCHEMA, tuple(f"i{number}" for number in range(images)), size)
 
 
-def with_work(item: Product, work: Work) -> Product:
-    """The same product, made by other work."""
-    return replace(item, make=replace(item.make, work=work))  # type: ignore[type-var]
+def with_predictor(item: Step, predictor: Predictor) -> Step:
+    """The same step, with another predictor."""
+    assert isinstance(item.run, PerImage)
+    return replace(item, run=replace(item.run, predictor=predictor))
 
 
 @dataclass
@@ -74,16 +74,16 @@ class Recorder:
         self.events.append(f"done {image_id}")
         return rows_of(image_id)
 
-    def work(self) -> Work:
+    def work(self) -> Predictor:
         return AlreadyOpen(Overlapped(self.load, self.compute))
 
 
 def test_the_next_image_is_read_while_one_is_computed_also_across_shards(tmp_path: Path) -> None:
     plain = tmp_path / "plain.h5"
-    make_product(product(plain), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(plain), STAGE, context(tmp_path))
     recorder = Recorder()
     path = tmp_path / "a.h5"
-    make_product(with_work(product(path), recorder.work()), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(with_predictor(step(path), recorder.work()), STAGE, context(tmp_path))
     assert path.read_bytes() == plain.read_bytes()
     assert [item for item in recorder.events if item.startswith("load")] == [f"load i{k}" for k in range(11)]
     assert max(recorder.ahead) == 2, "the image that is computed, and one more"
@@ -92,11 +92,11 @@ def test_the_next_image_is_read_while_one_is_computed_also_across_shards(tmp_pat
 def test_an_image_that_cannot_be_read_fails_by_itself(tmp_path: Path) -> None:
     broken = ("i0", "i3", "i4", "i10")
     plain, path = tmp_path / "plain.h5", tmp_path / "a.h5"
-    make_product(product(plain, broken=broken), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(plain, broken=broken), STAGE, context(tmp_path))
     recorder = Recorder(broken)
-    record = make_product(
-        with_work(product(path), recorder.work()),
-        STAGE,  # type: ignore[arg-type]
+    record = make(
+        with_predictor(step(path), recorder.work()),
+        STAGE,
         context(tmp_path),
     )
     assert [failure.image for failure in record.failed] == list(broken)
@@ -104,9 +104,9 @@ def test_an_image_that_cannot_be_read_fails_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_bug_in_reading_names_the_image(tmp_path: Path) -> None:
-    item = with_work(product(tmp_path / "a.h5"), Recorder(bug="i5").work())
+    item = with_predictor(step(tmp_path / "a.h5"), Recorder(bug="i5").work())
     with pytest.raises(ZeroDivisionError) as caught:
-        make_product(item, STAGE, context(tmp_path))  # type: ignore[arg-type]
+        make(item, STAGE, context(tmp_path))
     assert caught.value.__notes__ == ["while working on image 'i5'"]
 
 
@@ -122,7 +122,7 @@ def test_an_image_that_was_expected_and_does_not_come_is_dropped() -> None:
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "x", "1", "1/2/3", "-1/3", "1.0/3", "", "1/x", "²/3"])
 def test_a_share_that_cannot_be_is_refused_in_words(text: str) -> None:
-    with pytest.raises(UserError, match=r"--shard: expected i/n with i from 1 to n, met .*--shard 1/3"):
+    with pytest.raises(UserError, match=r"--shard: expected i/n with i from 1 to n, got .*--shard 1/3"):
         Share.parse(text)
 
 
@@ -136,26 +136,26 @@ def test_shares_are_a_partition(parts: int, shards: int) -> None:
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
 def test_shares_in_any_order_give_the_same_bytes(tmp_path: Path, order: tuple[int, ...]) -> None:
     whole, path = tmp_path / "whole.h5", tmp_path / "a.h5"
-    make_product(product(whole, 26, ("i7",)), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(whole, 26, ("i7",)), STAGE, context(tmp_path))
     for part in order[:2]:
         with pytest.raises(UnfinishedError):
-            make_product(
-                product(path, 26, ("i7",)),
-                STAGE,  # type: ignore[arg-type]
+            make(
+                step(path, 26, ("i7",)),
+                STAGE,
                 context(tmp_path, share=Share(part, 3)),
             )
         assert not path.exists()
         assert read_receipt(path) is None
-    make_product(product(path, 26, ("i7",)), STAGE, context(tmp_path, share=Share(order[2], 3)))  # type: ignore[arg-type]
+    make(step(path, 26, ("i7",)), STAGE, context(tmp_path, share=Share(order[2], 3)))
     assert path.read_bytes() == whole.read_bytes()
     assert not shards_root(path).exists()
 
 
 def test_a_part_says_what_is_missing_and_the_plain_command_does_the_rest(tmp_path: Path) -> None:
     whole, path = tmp_path / "whole.h5", tmp_path / "a.h5"
-    make_product(product(whole, 26), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(step(whole, 26), STAGE, context(tmp_path))
     with pytest.raises(UnfinishedError) as caught:
-        make_product(product(path, 26), STAGE, context(tmp_path, share=Share(2, 3)))  # type: ignore[arg-type]
+        make(step(path, 26), STAGE, context(tmp_path, share=Share(2, 3)))
     err = io.StringIO()
     caught.value.report("a.h5", Console(Mode.HUMAN, io.StringIO(), err))
     assert re.fullmatch(
@@ -167,7 +167,7 @@ def test_a_part_says_what_is_missing_and_the_plain_command_does_the_rest(tmp_pat
     recorder.loaded = {f"i{number}": threading.Event() for number in range(27)}
     for event in recorder.loaded.values():
         event.set()
-    make_product(with_work(product(path, 26), recorder.work()), STAGE, context(tmp_path))  # type: ignore[arg-type]
+    make(with_predictor(step(path, 26), recorder.work()), STAGE, context(tmp_path))
     assert path.read_bytes() == whole.read_bytes()
     computed = {item.split()[1] for item in recorder.events if item.startswith("compute")}
     assert computed == {f"i{k}" for k in range(26) if k // 4 not in (1, 4)}
@@ -175,12 +175,12 @@ def test_a_part_says_what_is_missing_and_the_plain_command_does_the_rest(tmp_pat
 
 def test_overwriting_in_parts_does_not_end_with_the_old_artifact(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    first = make_product(product(path, 26), STAGE, context(tmp_path))  # type: ignore[arg-type]
-    other = product(path, 26, recipe=2)
+    first = make(step(path, 26), STAGE, context(tmp_path))
+    other = step(path, 26, knob=2)
     for part in (1, 2):
         with pytest.raises(UnfinishedError):
-            make_product(other, STAGE, context(tmp_path, overwrite=True, share=Share(part, 3)))  # type: ignore[arg-type]
-    last = make_product(other, STAGE, context(tmp_path, overwrite=True, share=Share(3, 3)))  # type: ignore[arg-type]
+            make(other, STAGE, context(tmp_path, overwrite=True, share=Share(part, 3)))
+    last = make(other, STAGE, context(tmp_path, overwrite=True, share=Share(3, 3)))
     assert last.identity.recipe != first.identity.recipe
     assert read_receipt(path) == last
     assert not shards_root(path).exists()
@@ -250,8 +250,8 @@ class SweptOps(FileOps):
 
 def test_work_goes_on_when_the_folder_of_shards_vanishes(tmp_path: Path) -> None:
     whole, path = tmp_path / "whole.h5", tmp_path / "a.h5"
-    make_product(product(whole), STAGE, context(tmp_path))  # type: ignore[arg-type]
-    make_product(product(path), STAGE, context(tmp_path, SweptOps()))  # type: ignore[arg-type]
+    make(step(whole), STAGE, context(tmp_path))
+    make(step(path), STAGE, context(tmp_path, SweptOps()))
     assert path.read_bytes() == whole.read_bytes()
 
 
@@ -265,7 +265,7 @@ class HopelessOps(FileOps):
 
 def test_a_place_that_loses_every_shard_is_declared_unfit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"shards vanish while they are worked on .*Choose another place"):
-        make_product(product(tmp_path / "a.h5"), STAGE, context(tmp_path, HopelessOps()))  # type: ignore[arg-type]
+        make(step(tmp_path / "a.h5"), STAGE, context(tmp_path, HopelessOps()))
 
 
 def test_more_than_a_hundred_thousand_shards_are_found(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_shard_that_was_there_is_noticed(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ several processes
 
 
-def _run(plan: ShardPlan, work: Work, seats: tuple[Seat, ...]) -> tuple[int, list[int], list[str]]:
+def _run(plan: ShardPlan, work: Predictor, seats: tuple[Seat, ...]) -> tuple[int, list[int], list[str]]:
     counted = [0, 0]
     warnings: list[str] = []
 
@@ -322,8 +322,8 @@ def _run(plan: ShardPlan, work: Work, seats: tuple[Seat, ...]) -> tuple[int, lis
 def test_the_number_of_processes_does_not_change_the_bytes(tmp_path: Path) -> None:
     broken = ("i2", "i9")
     one, path = tmp_path / "one.h5", tmp_path / "a.h5"
-    make_product(product(one, broken=broken), STAGE, context(tmp_path))  # type: ignore[arg-type]
-    make_product(product(path, broken=broken), STAGE, context(tmp_path, workers=3))  # type: ignore[arg-type]
+    make(step(one, broken=broken), STAGE, context(tmp_path))
+    make(step(path, broken=broken), STAGE, context(tmp_path, workers=3))
     assert path.read_bytes() == one.read_bytes()
 
 
@@ -437,7 +437,7 @@ def test_a_seat_without_a_gpu_leaves_the_environment_alone(monkeypatch: pytest.M
 
 
 def test_a_failed_image_is_counted_once(tmp_path: Path) -> None:
-    images, counted, _ = _run(plan_of(tmp_path / "a.h5", 11), RowsWork(("i0", "i5")), (Seat(),))
+    images, counted, _ = _run(plan_of(tmp_path / "a.h5", 11), RowsPredictor(("i0", "i5")), (Seat(),))
     assert (images, counted) == (11, [11, 2])
     assert not receipt_path(tmp_path / "a.h5").exists()
 

@@ -8,7 +8,7 @@ import pytest
 
 from weaksam_cli.engine.profiles import choose_profile, profile_names, read_profile
 from weaksam_cli.engine.recipes import load_recipe, recipe_names, stages_folder
-from weaksam_cli.engine.registry import STAGE_NAMES, load_stage
+from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.weights.finder import WeightsFinder, default_folders
 
@@ -19,10 +19,10 @@ SHIPPED = [(stage, name) for stage in STAGE_NAMES for name in recipe_names(stage
 def test_every_recipe_that_ships_is_valid_and_complete(stage: str, name: str) -> None:
     import yaml
 
-    loaded = load_recipe(stage, name, load_stage(stage).recipe_types)
+    loaded = load_recipe(stage, name)
     written = yaml.safe_load(loaded.path.read_text())
     assert loaded.name == name
-    assert written["method"] in load_stage(stage).recipe_types
+    assert written["method"] == loaded.recipe.model_dump()["method"]
 
 
 def test_every_stage_has_a_page_and_a_recipe() -> None:
@@ -50,14 +50,14 @@ def _prompt(tmp_path: Path, text: str) -> Path:
 )
 def test_a_bad_file_names_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_recipe("prompt", str(_prompt(tmp_path, text)), load_stage("prompt").recipe_types)
+        load_recipe("prompt", str(_prompt(tmp_path, text)))
 
 
 def test_a_yaml_tag_that_runs_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.yaml"
     path.write_text("method: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(UserError, match="not readable as YAML"):
-        load_recipe("prompt", str(path), load_stage("prompt").recipe_types)
+        load_recipe("prompt", str(path))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_yaml_tag_that_runs_code_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_set_changes_nested_values(override: str, field: str, value: object) -> None:
-    loaded = load_recipe("prompt", "weaksam", load_stage("prompt").recipe_types, [override])
+    loaded = load_recipe("prompt", "weaksam", [override])
     assert loaded.resolved()["fine"][field] == value
 
 

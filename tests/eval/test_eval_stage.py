@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.artifacts.helpers import StubStage, context
+from tests.artifacts.helpers import STAGE, Knob, context
 from tests.tiny import weaksam, write_voc
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.engine.execution import ImageFunction
-from weaksam_cli.engine.steps import Product, ShardedMaker, make_product
+from weaksam_cli.engine.sharded import PerImage
+from weaksam_cli.engine.steps import Step, make
 
 COMMAND = ("eval", "--dataset", "tiny", "--split", "trainval")
 # The published convention shifts boxes against objects by a pixel, so the right box has an IoU of 0.87 with its object.
@@ -56,10 +57,10 @@ class KnownProposals:
 
 def write_proposals(run: Path, variant: str, work: KnownProposals, sources: Sequence[str]) -> None:
     keys = [f"{number:06d}" for number in range(1, IMAGES + 1)]
-    maker = ShardedMaker(PROPOSALS, keys, work, "proposals", {"source_names": sources})
+    run_all = PerImage(PROPOSALS, keys, work, "proposals", {"source_names": sources})
     path = run / f"proposals{variant}" / "trainval.h5"
-    product = Product(path, PROPOSALS.name, PROPOSALS.version, "trainval", {}, {}, maker, "proposals")
-    make_product(product, StubStage(), context(run, dataset="tiny"))  # type: ignore[arg-type]
+    step = Step(path, PROPOSALS, "trainval", Knob(), {}, run_all, "proposals")
+    make(step, STAGE, context(run, dataset="tiny"))
 
 
 @pytest.fixture(scope="module")

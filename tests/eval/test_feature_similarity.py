@@ -82,7 +82,7 @@ def test_mean_off_the_diagonal(matrix: Any, mean: float) -> None:
 
 
 def test_only_a_square_has_a_diagonal() -> None:
-    with pytest.raises(ValueError, match=r"expected shape \(n, n\), met \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"expected shape \(n, n\), got \(2, 3\)"):
         mean_off_diagonal(np.zeros((2, 3)))
 
 

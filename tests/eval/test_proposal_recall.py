@@ -28,14 +28,14 @@ def test_recall_of_the_published_code(oracle: Any, index: int) -> None:
     case = oracles["cases"][index]
     truth = {str(i): objects(voc_to_edges(as_boxes(boxes))) for i, boxes in enumerate(case["gts"])}
     proposals = {str(i): inclusive_to_edges(as_boxes(boxes)) for i, boxes in enumerate(case["proposals"])}
-    met = proposal_recall(
+    got = proposal_recall(
         truth,
         proposals,
         thresholds=oracles["iou_thrs"],
         strict_denominator=False,
         convention=PUBLISHED_RECALL,
     )
-    assert list(met.recall.values()) == pytest.approx(case["recall"][0])
+    assert list(got.recall.values()) == pytest.approx(case["recall"][0])
 
 
 def test_the_strict_denominator_counts_images_without_proposals(oracle: Any) -> None:
@@ -54,10 +54,10 @@ def test_the_strict_denominator_counts_images_without_proposals(oracle: Any) -> 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
 def test_any_number_of_proposals(n: int) -> None:
     boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(6)]
-    met = proposal_recall({"a": objects(boxes)}, {"a": as_boxes((boxes + boxes)[:n])})
-    assert met.recall[0.5] == pytest.approx(min(n, 6) / 6)
-    assert met.mean_count == n
-    assert met.n_images == 1
+    got = proposal_recall({"a": objects(boxes)}, {"a": as_boxes((boxes + boxes)[:n])})
+    assert got.recall[0.5] == pytest.approx(min(n, 6) / 6)
+    assert got.mean_count == n
+    assert got.n_images == 1
 
 
 def test_difficult_objects_can_be_left_out() -> None:
@@ -86,12 +86,12 @@ def test_unknown_images_are_the_users_matter() -> None:
     )
 )
 def test_greedy_matching(overlap: Any) -> None:
-    met = greedy_one_to_one(overlap)
-    assert met.shape == (len(overlap),)
-    assert (met == -1).sum() == max(0, overlap.shape[0] - overlap.shape[1])
+    got = greedy_one_to_one(overlap)
+    assert got.shape == (len(overlap),)
+    assert (got == -1).sum() == max(0, overlap.shape[0] - overlap.shape[1])
     if overlap.size:
-        assert met.max() == overlap.max()
-        assert sorted(met[met >= 0])[::-1] == sorted((value for value in met if value >= 0), reverse=True)
+        assert got.max() == overlap.max()
+        assert sorted(got[got >= 0])[::-1] == sorted((value for value in got if value >= 0), reverse=True)
     pairs = sorted(((value, r, c) for (r, c), value in np.ndenumerate(overlap)), key=lambda item: -item[0])
     rows: dict[int, float] = {}
     columns: set[int] = set()
@@ -99,4 +99,4 @@ def test_greedy_matching(overlap: Any) -> None:
         if row not in rows and column not in columns:
             rows[row] = value
             columns.add(column)
-    assert {row: value for row, value in enumerate(met) if value >= 0} == rows
+    assert {row: value for row, value in enumerate(got) if value >= 0} == rows

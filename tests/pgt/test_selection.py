@@ -181,7 +181,7 @@ def test_a_image_without_a_label_is_refused() -> None:
 
 
 def test_a_table_checks_its_columns() -> None:
-    with pytest.raises(ValueError, match=r"table\.scores: expected shape \(1,\), met \(2,\)"):
+    with pytest.raises(ValueError, match=r"table\.scores: expected shape \(1,\), got \(2,\)"):
         DetectionTable(as_boxes([[0, 0, 1, 1]]), np.zeros(1, np.int64), np.zeros(1, np.int32), np.zeros(2))
     with pytest.raises(ValueError, match="met NaN"):
         DetectionTable(

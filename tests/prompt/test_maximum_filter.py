@@ -26,7 +26,7 @@ def test_the_filter_wants_an_odd_window(window: int) -> None:
 
 
 def test_the_filter_wants_one_map() -> None:
-    with pytest.raises(ValueError, match=r"\(H, W\), met \(1, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"\(H, W\), got \(1, 3, 3\)"):
         maximum_filter(np.zeros((1, 3, 3), np.float32), 3)
 
 

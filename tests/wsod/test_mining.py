@@ -159,7 +159,7 @@ def test_every_number_of_proposals_and_classes(miner: Miner, n: int, present: li
 
 @pytest.mark.parametrize("miner", MINERS.values(), ids=MINERS.keys())
 def test_image_labels_of_another_length_are_refused(miner: Miner) -> None:
-    with pytest.raises(ValueError, match=r"image_labels: expected shape \(3,\), met \(4,\)"):
+    with pytest.raises(ValueError, match=r"image_labels: expected shape \(3,\), got \(4,\)"):
         miner(torch.rand(5, 3), torch.rand(5, 4), torch.ones(4))
 
 

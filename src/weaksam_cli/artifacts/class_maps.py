@@ -93,7 +93,7 @@ class ClassMaps:
     def __post_init__(self) -> None:
         counts = {len(self.class_index), len(self.kind), len(self.map_index), len(self.scale), len(self.maps)}
         if len(counts) != 1:
-            raise ValueError(f"class maps: expected columns of one length, met {sorted(counts)}")
+            raise ValueError(f"class maps: expected columns of one length, got {sorted(counts)}")
 
     def to_rows(self) -> ImageRows:
         """As rows of an artifact of `cam_schema`."""

@@ -21,11 +21,21 @@ RECEIPT_SUFFIX = ".receipt.json"
 
 
 class InputDigest(BaseModel):
-    """One input of an artifact: where it lay (relative to the run directory where it can be) and what it held."""
+    """One input of an artifact.
+
+    Attributes:
+        path: where it lay, relative to the run directory where it lies inside, else absolute.
+        sha256: digest of what it held.
+        file: False for what is no file (a dataset that was read), which nobody can compare later.
+        size, mtime_ns: of a file without a receipt: while they stay, it is not read again.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
     sha256: str
+    file: bool = True
+    size: int | None = None
+    mtime_ns: int | None = None
 
 
 class Identity(BaseModel):

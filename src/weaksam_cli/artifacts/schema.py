@@ -79,7 +79,7 @@ def _checked(column: Column, values: Array, image_id: str, rows: int | None) -> 
     expected = column.shape if rows is None else (rows, *column.shape)
     array = np.asarray(values)
     if array.shape != expected:
-        raise ValueError(f"{image_id}: column {column.name}: expected shape {expected}, met {array.shape}")
+        raise ValueError(f"{image_id}: column {column.name}: expected shape {expected}, got {array.shape}")
     return array.astype(column.dtype, copy=False)
 
 
@@ -118,7 +118,7 @@ def concatenate(
             for item in rows.blobs[blob.name]
         ]
         if len(values) != offsets[-1]:
-            raise ValueError(f"blob {blob.name}: expected {offsets[-1]} entries, met {len(values)}")
+            raise ValueError(f"blob {blob.name}: expected {offsets[-1]} entries, got {len(values)}")
         lengths[blob.name] = np.asarray([item.size for item in values], dtype=np.int64)
         arrays[blob.name] = _stack(
             [item.reshape(-1) for item in values], Column(blob.name, blob.dtype), joined=True

@@ -155,17 +155,23 @@ def load_batches(ops: FileOps, plan: ShardPlan) -> Iterator[Batch]:
 
 
 @dataclass(frozen=True)
-class MergeCount:
-    """What a merge found in the shards, and how many images of it this command computed itself."""
+class Outcome:
+    """What one run of a step did.
+
+    Attributes:
+        images: how many images the artifact holds.
+        failed: (image, reason) of those that could not be done.
+        computed: images that this command computed itself.
+    """
 
     images: int
-    failed: tuple[tuple[str, str], ...]
+    failed: tuple[tuple[str, str], ...] = ()
     computed: int = 0
 
 
 def merge_to_hdf5(
     ops: FileOps, plan: ShardPlan, attributes: Mapping[str, Any], tables: Mapping[str, Sequence[str]]
-) -> MergeCount:
+) -> Outcome:
     """Merge all shards into the target, one in memory at a time."""
     import h5py
 
@@ -184,10 +190,10 @@ def merge_to_hdf5(
                 failed.extend(batch.failed)
 
     ops.build_atomically(plan.target, fill)
-    return MergeCount(images, tuple(failed))
+    return Outcome(images, tuple(failed))
 
 
-def merge_to_bytes(ops: FileOps, plan: ShardPlan, render: Callable[[Iterator[Batch]], bytes]) -> MergeCount:
+def merge_to_bytes(ops: FileOps, plan: ShardPlan, render: Callable[[Iterator[Batch]], bytes]) -> Outcome:
     """Merge all shards into a target that is not HDF5 (COCO results); `render` sees every batch once."""
     images = 0
     failed: list[tuple[str, str]] = []
@@ -200,7 +206,7 @@ def merge_to_bytes(ops: FileOps, plan: ShardPlan, render: Callable[[Iterator[Bat
             yield batch
 
     ops.write_atomically(plan.target, render(counted()))
-    return MergeCount(images, tuple(failed))
+    return Outcome(images, tuple(failed))
 
 
 def remove_shards(ops: FileOps, target: Path) -> None:

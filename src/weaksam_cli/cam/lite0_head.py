@@ -34,7 +34,7 @@ class LinearHead:
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
             raise ValueError(
                 f"head: expected weight (classes, channels) and bias (classes,), "
-                f"met {self.weight.shape} and {self.bias.shape}"
+                f"got {self.weight.shape} and {self.bias.shape}"
             )
 
     def logits(self, features: FloatArray) -> FloatArray:
@@ -67,7 +67,7 @@ def fit_linear_head(
     """
     if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels) or not len(features):
         raise ValueError(
-            f"features, labels: expected (n, channels), (n, classes), n > 0; met {features.shape}, {labels.shape}"
+            f"features, labels: expected (n, channels), (n, classes), n > 0; got {features.shape}, {labels.shape}"
         )
     import torch
     import torch.nn.functional as F

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, cam_schema
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.cam.clip_es.products import clip_es_products
 from weaksam_cli.cam.lite0_images import class_maps
 from weaksam_cli.cam.recipe import ClipEsRecipe, Lite0Recipe
@@ -22,8 +22,9 @@ from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.legacy import Context, Job, Product, ShardedMaker
 from weaksam_cli.engine.recipes import RecipeModel
-from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
+from weaksam_cli.engine.stages import Stage
 from weaksam_cli.errors import UserError
 
 POOLED = Schema("weaksam/pooled-features", 1, columns=(Column("features", "float32", (1280,)),))
@@ -281,4 +282,5 @@ class CamStage:
         )
 
 
-STAGE = CamStage()
+LEGACY = CamStage()
+STAGE = Stage("cam", 1, "cam", "{split}.h5", cam_schema(0))

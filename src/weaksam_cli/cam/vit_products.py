@@ -8,14 +8,14 @@ from pathlib import Path
 
 from weaksam_cli.artifacts.class_maps import cam_schema, cam_tables
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.cam.vit_recipe import VitRecipe
 from weaksam_cli.cam.vit_training.product import model_product
 from weaksam_cli.cam.vit_views import Views, make_views
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.execution import Overlapped
-from weaksam_cli.engine.steps import WEIGHTS_INPUT, Context, Job, Product, ShardedMaker
+from weaksam_cli.engine.legacy import WEIGHTS_INPUT, Context, Job, Product, ShardedMaker
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from weaksam_cli.console import Console
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.recipes import load_recipe
-from weaksam_cli.engine.registry import load_stage
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,10 +67,11 @@ def rank_clip_templates(
 def _clip_es_recipe(options: CommonOptions, more: list[str]) -> ClipEsRecipe:
     from weaksam_cli.cam.recipe import ClipEsRecipe
 
-    name, types = options.recipe or "clip-es", load_stage("cam").recipe_types
+    name = options.recipe or "clip-es"
     # Without the templates first: recipes of other methods do not know them, and the error would be about that.
     for overrides in (options.overrides, (*options.overrides, *more)):
-        recipe = load_recipe("cam", name, types, overrides).recipe
+        recipe = load_recipe("cam", name, overrides).recipe
         if not isinstance(recipe, ClipEsRecipe):
             raise UserError("not a recipe of CLIP-ES", where=f"--recipe {name}")
+    assert isinstance(recipe, ClipEsRecipe)
     return recipe

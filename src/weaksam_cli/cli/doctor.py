@@ -13,9 +13,9 @@ from pathlib import Path
 
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, size
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.execution import available_cores
 from weaksam_cli.engine.profiles import Profile, profile_names, read_profile
-from weaksam_cli.engine.steps import Context
 from weaksam_cli.errors import UserError
 
 TRAINING_STAGES = ("wsod", "retrain")

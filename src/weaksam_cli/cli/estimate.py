@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from weaksam_cli.artifacts.shards import ShardPlan
 from weaksam_cli.console import Console, duration, size
 from weaksam_cli.engine.devices import release_memory
-from weaksam_cli.engine.execution import AlreadyOpen, OpenedWork, limit_threads
-from weaksam_cli.engine.steps import Job, ShardedMaker
+from weaksam_cli.engine.execution import AlreadyOpen, OpenedPredictor, limit_threads
+from weaksam_cli.engine.legacy import Job, ShardedMaker
 from weaksam_cli.errors import ImageError
 
 _ENOUGH = 3
@@ -77,12 +77,12 @@ def _measured(
     maker: ShardedMaker, load: Workload, sizes: Mapping[str, int], console: Console
 ) -> tuple[ShardedMaker, float | None]:
     start = time.monotonic()
-    opened = maker.work.open()
+    opened = maker.predictor.open()
     limit_threads()
     opening = time.monotonic() - start
     one = _measure(opened, around_median(sizes, load.left, _CANDIDATES), console)
     if load.processes == 1:
-        maker, opening = replace(maker, work=AlreadyOpen(opened)), 0.0
+        maker, opening = replace(maker, predictor=AlreadyOpen(opened)), 0.0
     return maker, None if one is None else opening + one * len(load.left) / load.processes
 
 
@@ -110,7 +110,7 @@ def _say(
     )
 
 
-def _measure(opened: OpenedWork, candidates: Sequence[str], console: Console) -> float | None:
+def _measure(opened: OpenedPredictor, candidates: Sequence[str], console: Console) -> float | None:
     """Seconds that one image takes; None when none of the candidates can be done."""
     for image_id in candidates:
         console.info(f"measuring one image ({image_id}) ...", measured=image_id)
@@ -122,7 +122,7 @@ def _measure(opened: OpenedWork, candidates: Sequence[str], console: Console) ->
     return None
 
 
-def _timed(opened: OpenedWork, image_id: str) -> float:
+def _timed(opened: OpenedPredictor, image_id: str) -> float:
     start = time.monotonic()
     opened(image_id)
     return time.monotonic() - start

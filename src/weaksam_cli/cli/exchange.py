@@ -10,10 +10,10 @@ from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.console import Console, size
 from weaksam_cli.data.labels import Labels, read_labels
-from weaksam_cli.engine.recipes import suggestion
+from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.legacy import make_product
 from weaksam_cli.engine.runs import RunDirectory
-from weaksam_cli.engine.steps import Context, make_product
-from weaksam_cli.errors import UserError
+from weaksam_cli.errors import UserError, suggestion
 from weaksam_cli.exchange.exporting import EXPORT_FORMATS, Exported, export_proposals
 from weaksam_cli.exchange.importing import IMPORT_FORMATS, Imported, ImportStage, import_product
 from weaksam_cli.exchange.portable_pickle import pickle_bytes

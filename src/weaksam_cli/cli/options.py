@@ -17,7 +17,7 @@ from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
     from weaksam_cli.cli.settings import FileSettings
-    from weaksam_cli.engine.steps import Context
+    from weaksam_cli.engine.context import Context
 
 _RUN, _WORK, _SPEAK = "Which run", "How it runs", "How it speaks"
 
@@ -94,6 +94,19 @@ FitOption = Annotated[
         rich_help_panel=_WORK,
     ),
 ]
+CheckpointOption = Annotated[
+    int | None,
+    typer.Option(
+        "--checkpoint-every",
+        min=1,
+        help="Iterations of a training between checkpoints.",
+        rich_help_panel=_WORK,
+    ),
+]
+StaleOption = Annotated[
+    bool,
+    typer.Option("--allow-stale", help="Read artifacts that are stale themselves.", rich_help_panel=_WORK),
+]
 OverwriteOption = Annotated[
     bool,
     typer.Option(
@@ -138,6 +151,8 @@ class CommonOptions:
     quiet: bool = False
     shard: str | None = None
     fit: bool = False
+    checkpoint_every: int | None = None
+    allow_stale: bool = False
 
     def console(self) -> Console:
         """The sink in the mode that was asked for."""
@@ -161,6 +176,8 @@ _ANNOTATIONS: Mapping[str, Any] = {
     "seed": SeedOption,
     "weights_dir": WeightsOption,
     "fit": FitOption,
+    "checkpoint_every": CheckpointOption,
+    "allow_stale": StaleOption,
     "overwrite": OverwriteOption,
     "dry_run": DryRunOption,
     "strict": StrictOption,
@@ -217,9 +234,9 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     from weaksam_cli.artifacts.fsops import FileOps
     from weaksam_cli.cli.settings import resolve_dataset
     from weaksam_cli.engine.agenda import Share
+    from weaksam_cli.engine.context import Context
     from weaksam_cli.engine.execution import available_cores
     from weaksam_cli.engine.runs import RunDirectory
-    from weaksam_cli.engine.steps import Context
     from weaksam_cli.models.weights.finder import WeightsFinder, default_folders
 
     environment = dict(os.environ)
@@ -239,7 +256,9 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         device=_device(options.device or settings.device or "auto"),
         workers=workers or available_cores(),
         seed=seed,
+        checkpoint_every=options.checkpoint_every or Context.checkpoint_every,
         overwrite=options.overwrite,
+        allow_stale=options.allow_stale,
         strict=options.strict,
         share=Share.parse(options.shard) if options.shard is not None else None,
     )
@@ -261,16 +280,16 @@ def _variant_name(name: str) -> str:
 
 
 def _given_inputs(texts: tuple[str, ...]) -> dict[str, Path]:
-    from weaksam_cli.engine.runs import SPLIT_ARTIFACTS
+    from weaksam_cli.engine.stages import STAGE_NAMES
 
     given = {}
     for text in texts:
         stage, equals, path = text.partition("=")
-        if not equals or stage not in SPLIT_ARTIFACTS:
+        if not equals or stage not in STAGE_NAMES[:-1]:
             raise UserError(
-                f"expected stage=FILE, met {text!r}",
+                f"expected stage=FILE, got {text!r}",
                 where="--input",
-                remedy=f"Stages: {', '.join(SPLIT_ARTIFACTS)}",
+                remedy=f"Stages: {', '.join(STAGE_NAMES[:-1])}",
             )
         if not Path(path).is_file():
             raise UserError("there is no such file", where=f"--input {text}")

@@ -11,27 +11,26 @@ from weaksam_cli.artifacts import digest, open_artifact
 from weaksam_cli.artifacts.points import POINTS
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import Receipt, read_receipt, write_receipt
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.cli.estimate import announce
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.cli.run import describe_recipe
 from weaksam_cli.console import Console, duration
 from weaksam_cli.data.paths import first_few
 from weaksam_cli.engine.agenda import UnfinishedError
-from weaksam_cli.engine.profiles import AUTO, read_profile
-from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
-from weaksam_cli.engine.registry import load_stage
-from weaksam_cli.engine.runs import RunDirectory
-from weaksam_cli.engine.steps import (
+from weaksam_cli.engine.legacy import (
     Context,
     Job,
     Product,
     ShardedMaker,
-    Summary,
-    identify,
     make_product,
     preview,
 )
+from weaksam_cli.engine.profiles import AUTO, read_profile
+from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
+from weaksam_cli.engine.runs import RunDirectory
+from weaksam_cli.engine.stages import load_stage
+from weaksam_cli.engine.steps import Summary, identify, make
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose.clues import Clues, match_clues
 from weaksam_cli.propose.folder import (
@@ -80,12 +79,11 @@ def propose_folder(
         seen = look_at_all(listing, _READING_THREADS, progress.advance)
     _check_target(target, listing, seen, context)
     clues = _clues(listing, loaded.recipe, options.dry_run, target, context)
-    _propose(FolderJob(listing, seen, loaded.recipe, clues), loaded, target, context, options.dry_run)
+    recipe: Any = loaded.recipe
+    _propose(FolderJob(listing, seen, recipe, clues), loaded, target, context, options.dry_run)
 
 
-def _propose(
-    job: FolderJob, loaded: LoadedRecipe[Any], target: Path, context: Context, dry_run: bool
-) -> None:
+def _propose(job: FolderJob, loaded: LoadedRecipe, target: Path, context: Context, dry_run: bool) -> None:
     stage = load_stage("propose")
     sizes = {key: file.size for key, file in job.seen.items()}
 
@@ -111,7 +109,7 @@ def _propose(
         f"{target}: {found.state.value}{reasons}", artifact=str(target), state=found.state.value
     )
     if found.receipt is None or found.reasons:
-        announced(Job(context, target, identify(product, stage, context)))
+        announced(Job(context, target, identify(product.step(), stage, context)))
 
 
 def _renew_place(record: Receipt, product: Product, context: Context) -> None:
@@ -162,25 +160,24 @@ def _context(options: CommonOptions, target: Path, console: Console) -> Context:
     return replace(context, dataset=DATASET, run=run)
 
 
-def _recipe(options: CommonOptions, context: Context) -> LoadedRecipe[Any]:
+def _recipe(options: CommonOptions, context: Context) -> LoadedRecipe:
     """The recipe that was named, that of a named profile, or the best whose weights are here; says which and why."""
-    types = load_stage("propose").recipe_types
     profile = chosen_profile(options)
     if options.recipe:
         name, why = options.recipe, ""
     elif profile != AUTO:
         name, why = read_profile(profile).recipes["propose"], f" of profile {profile}"
     else:
-        name, why = _best_recipe(context, types)
-    loaded = load_recipe("propose", name, types, options.overrides)
+        name, why = _best_recipe(context)
+    loaded = load_recipe("propose", name, options.overrides)
     context.console.info(f"propose: recipe {loaded.name}{why}", recipe=loaded.name)
     return loaded
 
 
-def _best_recipe(context: Context, types: Mapping[str, type[Any]]) -> tuple[str, str]:
+def _best_recipe(context: Context) -> tuple[str, str]:
     absent: list[str] = []
     for name in _BEST_FIRST:
-        weights = load_recipe("propose", name, types).recipe.weights
+        weights = load_recipe("propose", name).recipe.weights  # type: ignore[attr-defined]
         found = context.weights.find(weights)
         if found is not None:
             better = f" ({', '.join(absent)} not found)" if absent else ""
@@ -256,15 +253,15 @@ def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -
     path = target.with_name(f"{target.stem}.prompts.h5")
     stage = load_stage("prompt")
     profile = read_profile("embedded").recipes["prompt"]
-    loaded = load_recipe("prompt", profile, stage.recipe_types)
+    loaded = load_recipe("prompt", profile)
     record = read_receipt(maps)
     split = record.identity.split if record else SPLIT
     dataset = record.identity.dataset if record else DATASET
     run = RunDirectory(target.parent, {}, {"cam": maps}, split)
     own = replace(context, dataset=dataset, run=run, recipe_name=loaded.name, share=None)
-    product = replace(next(iter(stage.products(loaded.recipe, own, split))), path=path)
+    step = replace(next(loaded.steps(own, split)), path=path)
     if not dry_run:
-        make_product(product, stage, own)
+        make(step, stage, own)
     elif not path.is_file():
         context.console.result(
             f"{path}: missing; would be made of {maps}", artifact=str(path), state="missing"

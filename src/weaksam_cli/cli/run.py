@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -13,11 +13,12 @@ from weaksam_cli.cli.cam_fit import without_weights
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.console import Console
 from weaksam_cli.data.source import read_source
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import Profile, choose_profile
-from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe, suggestion
-from weaksam_cli.engine.registry import load_stage
-from weaksam_cli.engine.steps import Context, Stage, preview, run_stage
-from weaksam_cli.errors import UserError
+from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
+from weaksam_cli.engine.stages import Stage, load_stage
+from weaksam_cli.engine.steps import preview, run_steps
+from weaksam_cli.errors import UserError, suggestion
 
 PIPELINE = ("cam", "prompt", "propose", "wsod", "pgt", "retrain", "eval")
 
@@ -52,7 +53,7 @@ def _profile_recipe(name: str, options: CommonOptions, context: Context, console
     return profile.recipes[name]
 
 
-def _splits(stage: Stage[Any], options: CommonOptions, context: Context) -> list[str]:
+def _splits(stage: Stage, options: CommonOptions, context: Context) -> list[str]:
     roles = context.source().splits
     if options.split is not None and options.split not in roles:
         raise UserError(
@@ -70,17 +71,17 @@ def _splits(stage: Stage[Any], options: CommonOptions, context: Context) -> list
 
 
 def _run(
-    stage: Stage[Any], recipe_name: str, options: CommonOptions, context: Context, splits: Sequence[str]
+    stage: Stage, recipe_name: str, options: CommonOptions, context: Context, splits: Sequence[str]
 ) -> None:
-    loaded = load_recipe(stage.name, recipe_name, stage.recipe_types, options.overrides)
+    loaded = load_recipe(stage.name, recipe_name, options.overrides)
     context = dataclasses.replace(context, recipe_name=loaded.name)
     if options.dry_run:
         _describe(stage, loaded, context, splits)
     else:
-        run_stage(stage, loaded.recipe, context, splits)
+        run_steps(partial(loaded.steps, context), stage, context, splits)
 
 
-def describe_recipe(stage: Stage[Any], loaded: LoadedRecipe[Any], context: Context) -> None:
+def describe_recipe(stage: Stage, loaded: LoadedRecipe, context: Context) -> None:
     """Print the whole recipe, defaults included."""
     resolved = loaded.resolved()
     text = yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None).rstrip()
@@ -89,19 +90,19 @@ def describe_recipe(stage: Stage[Any], loaded: LoadedRecipe[Any], context: Conte
     )
 
 
-def _describe(stage: Stage[Any], loaded: LoadedRecipe[Any], context: Context, splits: Sequence[str]) -> None:
+def _describe(stage: Stage, loaded: LoadedRecipe, context: Context, splits: Sequence[str]) -> None:
     describe_recipe(stage, loaded, context)
     for split in splits:
         try:
-            for product in stage.products(loaded.recipe, context, split):
-                found = preview(product, stage, context)
+            for step in loaded.steps(context, split):
+                found = preview(step, stage, context)
                 state = found.one_line() if isinstance(found, UserError) else found.state.value
                 reasons = (
                     "" if isinstance(found, UserError) else "".join(f"; {reason}" for reason in found.reasons)
                 )
-                name = context.run.relative(product.path)
+                name = context.run.relative(step.path)
                 context.console.result(
-                    f"{name}: {state}{reasons}", artifact=name, state=state, what=product.what
+                    f"{name}: {state}{reasons}", artifact=name, state=state, what=step.title
                 )
         except UserError as error:
             context.console.result(f"{stage.name} {split}: {error.one_line()}", state="blocked", split=split)
@@ -123,10 +124,10 @@ def run_data(
     place = "demo" if source is None else source
     chosen = choose_layout(place, layout)
     stage = DataStage(place, images)
-    loaded = load_recipe("data", options.recipe or chosen, stage.recipe_types, options.overrides)
+    loaded = load_recipe("data", options.recipe or chosen, options.overrides)
     context = dataclasses.replace(context, recipe_name=loaded.name)
     if options.dry_run:
-        _describe(stage, loaded, context, [])
+        _describe(load_stage("data"), loaded, context, [])
         return
     stage.run(loaded.recipe, context, options.split)
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from weaksam_cli.engine.recipes import suggestion
-from weaksam_cli.errors import UserError
+from weaksam_cli.errors import UserError, suggestion
 
 SETTINGS_FILE = "weaksam.toml"
 DEFAULT_DATASET = "demo"
@@ -55,7 +54,7 @@ def _check(path: Path, known: dict[str, str], key: str, value: Any) -> None:
         )
     wanted = int if known[key].startswith("int") else str
     if not isinstance(value, wanted) or isinstance(value, bool):
-        raise UserError(f"{key}: expected {wanted.__name__}, met {value!r}", where=str(path))
+        raise UserError(f"{key}: expected {wanted.__name__}, got {value!r}", where=str(path))
 
 
 def resolve_dataset(given: str | None, environment: dict[str, str], settings: FileSettings) -> str:

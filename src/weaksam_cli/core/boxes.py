@@ -22,7 +22,7 @@ def as_boxes(values: ArrayLike, *, name: str = "boxes") -> FloatArray:
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name}: expected shape (n, 4), met {boxes.shape}")
+        raise ValueError(f"{name}: expected shape (n, 4), got {boxes.shape}")
     if not np.isfinite(boxes).all():
         raise ValueError(f"{name}: expected finite coordinates, got NaN or infinity")
     return boxes

@@ -17,7 +17,7 @@ def _expect(array: NDArray[np.generic], shape: tuple[int | None, ...], name: str
     )
     if not fits:
         wanted = tuple("n" if want is None else want for want in shape)
-        raise ValueError(f"{name}: expected shape {wanted}, met {array.shape}")
+        raise ValueError(f"{name}: expected shape {wanted}, got {array.shape}")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class PromptedMasks:
         _expect(self.predicted_iou, (n, 3), "predicted_iou")
         _expect(self.stability, (n, 3), "stability")
         if self.counts is not None and len(self.counts) != n:
-            raise ValueError(f"counts: expected {n} prompts, met {len(self.counts)}")
+            raise ValueError(f"counts: expected {n} prompts, got {len(self.counts)}")
 
     def __len__(self) -> int:
         return len(self.boxes)

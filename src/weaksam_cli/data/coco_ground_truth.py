@@ -118,7 +118,7 @@ def _box(value: Any, name: str, image: CocoEntry, remarks: Remarks) -> list[floa
     """The `bbox` (left, top, width, height) as floats, or None after noting why not."""
     key = image.entry.file_name
     if not (isinstance(value, list) and len(value) == 4 and all(_is_number(number) for number in value)):
-        remarks.fail(key, f"{name}: expected a bbox of four finite numbers, met {str(value)[:60]}")
+        remarks.fail(key, f"{name}: expected a bbox of four finite numbers, got {str(value)[:60]}")
         return None
     left, top, width, height = (float(number) for number in value)
     if width <= 0 or height <= 0:

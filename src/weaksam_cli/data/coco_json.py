@@ -208,10 +208,10 @@ class _Reader:
         value = content.get(field)
         if not isinstance(value, list):
             met = _kind(value) if field in content else "nothing"
-            raise self.error(field, f"expected a list, met {met}", "Give a COCO instances file")
+            raise self.error(field, f"expected a list, got {met}", "Give a COCO instances file")
         for index, entry in enumerate(value):
             if not isinstance(entry, dict):
-                raise self.error(f"{field}[{index}]", f"expected an object, met {_kind(entry)}")
+                raise self.error(f"{field}[{index}]", f"expected an object, got {_kind(entry)}")
         return [(f"{field}[{index}]", entry) for index, entry in enumerate(value)]
 
     def integer(self, entry: Mapping[str, Any], field: str, place: str) -> int:
@@ -219,7 +219,7 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_ID:
             met = json.dumps(value)[:40] if field in entry else "nothing"
             raise self.error(
-                f"{place}.{field}", f"expected a whole number, met {met}", "COCO ids are numbers, not strings"
+                f"{place}.{field}", f"expected a whole number, got {met}", "COCO ids are numbers, not strings"
             )
         return value
 
@@ -288,6 +288,6 @@ class _Reader:
                 )
             crowd = entry.get("iscrowd", 0)
             if crowd not in (0, 1):
-                raise self.error(f"{place}.iscrowd", f"expected 0 or 1, met {json.dumps(crowd)[:40]}")
+                raise self.error(f"{place}.iscrowd", f"expected 0 or 1, got {json.dumps(crowd)[:40]}")
             found.setdefault(image_id, []).append(CocoAnnotation(image_id, category_id, bool(crowd), entry))
         return found

@@ -78,7 +78,7 @@ def _read_rows(path: Path) -> list[_Row]:
                     raise _error(
                         path,
                         reader.line_num,
-                        f"expected {len(header)} columns, met {len(cells)}",
+                        f"expected {len(header)} columns, got {len(cells)}",
                         "Separate labels by ';' and put cells with commas into double quotes",
                     )
                 name = WHOLE if split is None else cells[split].strip() or WHOLE
@@ -101,7 +101,7 @@ def _column(path: Path, header: list[str], names: tuple[str, ...]) -> int:
     if len(found) != 1:
         met = "several of them" if found else f"the columns {', '.join(header) or 'nothing'}"
         raise _error(
-            path, 1, f"expected one column {names[0]!r}, met {met}", "Begin the table with: image,label"
+            path, 1, f"expected one column {names[0]!r}, got {met}", "Begin the table with: image,label"
         )
     return found[0]
 

@@ -112,7 +112,7 @@ def _field(item: Any, name: str, place: str) -> Any:
         raise UserError(f"has no {name}", where=place)
     value = item[name]
     if name.endswith("_id") and not isinstance(value, int):
-        raise UserError(f"{name}: expected an integer, met {value!r}", where=place)
+        raise UserError(f"{name}: expected an integer, got {value!r}", where=place)
     return value
 
 
@@ -120,7 +120,7 @@ def _numbers(values: Any, count: int, name: str, place: str) -> list[float]:
     good = isinstance(values, list) and len(values) == count
     good = good and all(isinstance(item, (int, float)) and math.isfinite(item) for item in values)
     if not good:
-        raise UserError(f"{name}: expected {count} finite numbers, met {values!r}", where=place)
+        raise UserError(f"{name}: expected {count} finite numbers, got {values!r}", where=place)
     return [float(item) for item in values]
 
 

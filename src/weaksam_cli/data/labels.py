@@ -137,6 +137,23 @@ class Labels:
         return read_unchanged(path, image.sha256, since=since, remedy="Run `weaksam data` again")
 
 
+@dataclass(frozen=True)
+class Split:
+    """The labels of a split and the folder of its images: small and picklable, what predictors carry.
+
+    Attributes:
+        labels: the labels artifact.
+        image_root: folder of the images on this machine.
+    """
+
+    labels: Path
+    image_root: Path
+
+    def read(self) -> Labels:
+        """Read and validate; raises as `read_labels`."""
+        return read_labels(self.labels, self.image_root)
+
+
 def labels_bytes(file: LabelsFile) -> bytes:
     """The file as bytes: equal contents give equal bytes."""
     return json.dumps(file.model_dump(), indent=1, ensure_ascii=False).encode() + b"\n"

@@ -10,16 +10,18 @@ from typing import Any, ClassVar
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.receipt import InputDigest
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.schema import Schema
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.data.conversion import common_root, labels_file
 from weaksam_cli.data.image_labels import detect_layout, read_labels
 from weaksam_cli.data.labels import LABELS_FORMAT, LABELS_VERSION, LabelsFile, labels_bytes
 from weaksam_cli.data.recipe import CocoRecipe, DataRecipe, DemoRecipe, FolderRecipe, VocRecipe
 from weaksam_cli.data.source import Source, write_source
 from weaksam_cli.data.types import DatasetSplit, Layout, ReadOptions
-from weaksam_cli.engine.recipes import RecipeModel, suggestion
-from weaksam_cli.engine.steps import Context, Job, Product, make_product
-from weaksam_cli.errors import UserError
+from weaksam_cli.engine.legacy import Context, Job, Product, make_product
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.stages import Stage
+from weaksam_cli.errors import UserError, suggestion
 
 LAYOUTS = ("voc", "coco", "folder", "demo")
 DEMO = "demo"
@@ -197,4 +199,5 @@ def _summarise(split: DatasetSplit, context: Context) -> None:
         context.console.warn(f"split {split.name}: {len(split.warnings) - 5} more remarks of this kind")
 
 
-STAGE = DataStage()
+LEGACY = DataStage()
+STAGE = Stage("data", 1, "labels", "{split}.json", Schema(LABELS_FORMAT, LABELS_VERSION, ()))

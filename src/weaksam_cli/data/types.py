@@ -57,13 +57,13 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         if self.difficult not in get_args(DifficultConvention):
-            raise ValueError(f"difficult: expected exclude or include, met {self.difficult!r}")
+            raise ValueError(f"difficult: expected exclude or include, got {self.difficult!r}")
         if self.task not in get_args(VocTask):
-            raise ValueError(f"task: expected Main or Segmentation, met {self.task!r}")
+            raise ValueError(f"task: expected Main or Segmentation, got {self.task!r}")
         if not 0 <= self.test_share < 1:
-            raise ValueError(f"test_share: expected 0 <= share < 1, met {self.test_share}")
+            raise ValueError(f"test_share: expected 0 <= share < 1, got {self.test_share}")
         if self.max_pixels < 1:
-            raise ValueError(f"max_pixels: expected at least 1, met {self.max_pixels}")
+            raise ValueError(f"max_pixels: expected at least 1, got {self.max_pixels}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ImageRecord:
         if not self.key:
             raise ValueError("image record: the key is empty")
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"image {self.key!r}: expected positive sizes, met {self.height} x {self.width}")
+            raise ValueError(f"image {self.key!r}: expected positive sizes, got {self.height} x {self.width}")
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError(f"image {self.key!r}: a label stands twice in {self.labels}")
 
@@ -121,7 +121,7 @@ class DatasetSplit:
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
-            raise ValueError(f"split {self.name!r}: expected the role train or test, met {self.role!r}")
+            raise ValueError(f"split {self.name!r}: expected the role train or test, got {self.role!r}")
         _check_classes(self.class_names, self.category_ids)
         known = set(self.class_names)
         keys = set[str]()
@@ -171,9 +171,9 @@ class AnnotatedImage:
     def __post_init__(self) -> None:
         n = len(self.objects)
         if self.areas.shape != (n,):
-            raise ValueError(f"image {self.key!r}: expected areas of shape ({n},), met {self.areas.shape}")
+            raise ValueError(f"image {self.key!r}: expected areas of shape ({n},), got {self.areas.shape}")
         if self.masks is not None and len(self.masks) != n:
-            raise ValueError(f"image {self.key!r}: expected {n} masks, met {len(self.masks)}")
+            raise ValueError(f"image {self.key!r}: expected {n} masks, got {len(self.masks)}")
 
 
 @dataclass(frozen=True)
@@ -272,6 +272,6 @@ def check_same_classes(splits: Sequence[DatasetSplit]) -> None:
 
 def _check_classes(class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> None:
     if len(set(class_names)) != len(class_names) or not all(class_names):
-        raise ValueError(f"class names must be distinct and not empty, met {class_names}")
+        raise ValueError(f"class names must be distinct and not empty, got {class_names}")
     if len(category_ids) != len(class_names) or len(set(category_ids)) != len(category_ids):
-        raise ValueError(f"expected {len(class_names)} distinct category ids, met {category_ids}")
+        raise ValueError(f"expected {len(class_names)} distinct category ids, got {category_ids}")

@@ -168,7 +168,7 @@ def _mask_values(path: Path, entry: VocImage, remarks: Remarks) -> NDArray[np.ui
                 remarks.fail(
                     entry.key,
                     f"{MASKS}/{path.name}: expected a palette or grey PNG of {entry.width} x {entry.height} pixels, "
-                    f"met {image.mode} of {image.size[0]} x {image.size[1]}",
+                    f"got {image.mode} of {image.size[0]} x {image.size[1]}",
                 )
                 return None
             return np.asarray(image, dtype=np.uint8)

@@ -120,7 +120,7 @@ class Lite0Backbone(Backbone):
         self._out_feature_channels = {name: _OUTPUTS[name][2] for name in out_features}
         self._names = {_OUTPUTS[name][0]: name for name in out_features}
         if not 0 <= freeze_at <= _STAGES + 1:
-            raise ValueError(f"freeze_at: expected 0 to {_STAGES + 1}, met {freeze_at}")
+            raise ValueError(f"freeze_at: expected 0 to {_STAGES + 1}, got {freeze_at}")
         for part in [self.stem, *self.stages][:freeze_at]:
             part.requires_grad_(False)
 

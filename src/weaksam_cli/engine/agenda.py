@@ -45,7 +45,7 @@ class Share:
         part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
         if not 1 <= part <= parts:
             raise UserError(
-                f"expected i/n with i from 1 to n, met {text!r}",
+                f"expected i/n with i from 1 to n, got {text!r}",
                 where="--shard",
                 remedy="Three machines take --shard 1/3, --shard 2/3 and --shard 3/3",
             )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from weaksam_cli.artifacts.schemas import DETECTIONS
 from weaksam_cli.data.detections import render_batches
 from weaksam_cli.data.labels import Labels
-from weaksam_cli.engine.execution import Work
-from weaksam_cli.engine.steps import SHARD_IMAGES, ShardedMaker
+from weaksam_cli.engine.execution import Predictor as Work
+from weaksam_cli.engine.legacy import SHARD_IMAGES, ShardedMaker
 
 
 def detections_maker(

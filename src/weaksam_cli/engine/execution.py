@@ -41,13 +41,13 @@ class Overlapped(Generic[T]):
         return self.compute(image_id, self.load(image_id))
 
 
-OpenedWork = ImageFunction | Overlapped[Any]
+OpenedPredictor = ImageFunction | Overlapped[Any]
 
 
-class Work(Protocol):
-    """What a stage does to each image; small, frozen and picklable: it is sent to the worker processes."""
+class Predictor(Protocol):
+    """What computes one image; small, frozen and picklable: it is sent to the worker processes."""
 
-    def open(self) -> OpenedWork:
+    def open(self) -> OpenedPredictor:
         """Load models and inputs once a process; what is returned computes one image.
 
         It raises `ImageError` for an image that cannot be done; any other exception stops the stage.
@@ -57,11 +57,11 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class AlreadyOpen:
-    """Work that was opened before, in this process."""
+    """A predictor that was opened before, in this process."""
 
-    opened: OpenedWork
+    opened: OpenedPredictor
 
-    def open(self) -> OpenedWork:
+    def open(self) -> OpenedPredictor:
         """Nothing is loaded again."""
         return self.opened
 
@@ -107,7 +107,7 @@ class ImageRunner:
     At most one image that is not being computed is in memory.
     """
 
-    def __init__(self, opened: OpenedWork) -> None:
+    def __init__(self, opened: OpenedPredictor) -> None:
         self._opened = opened
         self._thread = ThreadPoolExecutor(1, "load") if isinstance(opened, Overlapped) else None
         self._next: tuple[str, Future[Any]] | None = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from weaksam_cli.engine.recipes import read_yaml_mapping, recipe_names, stages_folder, suggestion
-from weaksam_cli.engine.runs import FOLDERS
-from weaksam_cli.errors import UserError
+from weaksam_cli.engine.recipes import read_yaml_mapping, recipe_names, stages_folder
+from weaksam_cli.engine.stages import STAGE_NAMES
+from weaksam_cli.errors import UserError, suggestion
 from weaksam_cli.models.weights.finder import WeightsFinder
 
 AUTO = "auto"
@@ -60,8 +60,10 @@ def read_profile(name: str) -> Profile:
     values = read_yaml_mapping(path)
     recipes: Any = values.get("recipes")
     weights: Any = values.get("weights", [])
-    if not isinstance(recipes, dict) or set(recipes) != set(FOLDERS) or not isinstance(weights, list):
-        raise UserError(f"expected `recipes` with a recipe for each of {', '.join(FOLDERS)}", where=str(path))
+    if not isinstance(recipes, dict) or set(recipes) != set(STAGE_NAMES) or not isinstance(weights, list):
+        raise UserError(
+            f"expected `recipes` with a recipe for each of {', '.join(STAGE_NAMES)}", where=str(path)
+        )
     return Profile(
         name, {str(stage): str(recipe) for stage, recipe in recipes.items()}, tuple(map(str, weights))
     )

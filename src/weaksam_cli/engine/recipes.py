@@ -1,45 +1,63 @@
-"""Recipes: YAML files parsed into one frozen, typed object a stage, and refused in words when they do not fit."""
+"""Recipes: YAML files parsed into one frozen, typed object, and refused in words when they do not fit."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from weaksam_cli.errors import UserError
+from weaksam_cli.engine.methods import load_method
+from weaksam_cli.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from weaksam_cli.engine.context import Context
+    from weaksam_cli.engine.steps import Step
+
+P = TypeVar("P", bound="RecipeModel")
 
 
 class RecipeModel(BaseModel):
-    """Base of all recipe types: frozen, and a key that nothing reads is refused."""
+    """Base of all recipe and settings types: frozen, and a key that nothing reads is refused.
+
+    A recipe that feeds several steps inherits from one settings class a step, and each step gets its `part` alone.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-
-R = TypeVar("R", bound=RecipeModel)
+    def part(self, settings: type[P]) -> P:
+        """The fields that `settings`, which this recipe inherits from, declares."""
+        return settings.model_validate({name: getattr(self, name) for name in settings.model_fields})
 
 
 @dataclass(frozen=True)
-class LoadedRecipe(Generic[R]):
-    """A validated recipe and where it came from."""
+class LoadedRecipe:
+    """A validated recipe, and where it came from.
+
+    Attributes:
+        name: of the file, without its suffix.
+        path: the file.
+        method: the module of its method, see `engine.methods`.
+        recipe: an instance of the method's `Recipe`.
+    """
 
     name: str
     path: Path
-    recipe: R
+    method: Any
+    recipe: RecipeModel
 
     def resolved(self) -> dict[str, Any]:
         """Every field with its value, defaults included, as plain JSON values."""
         return self.recipe.model_dump(mode="json")
 
-
-def what_decides(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved recipe of a training without what its result does not depend on: how often checkpoints are written."""
-    schedule = {name: value for name, value in resolved["schedule"].items() if name != "checkpoint_period"}
-    return {**resolved, "schedule": schedule}
+    def steps(self, context: Context, split: str) -> Iterator[Step]:
+        """The steps of the method for a split; each is made before the next is asked for."""
+        found: Iterator[Step] = self.method.steps(self.recipe, context, split)
+        return found
 
 
 def stages_folder() -> Path:
@@ -75,42 +93,29 @@ def find_recipe(stage: str, name: str) -> Path:
     )
 
 
-def suggestion(word: str, allowed: Sequence[str]) -> str:
-    """`, did you mean 'x'?` for the nearest allowed word, or nothing."""
-    near = difflib.get_close_matches(word, allowed, n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
-
-
-def load_recipe(
-    stage: str, name: str, types: Mapping[str, type[R]], overrides: Sequence[str] = ()
-) -> LoadedRecipe[R]:
+def load_recipe(stage: str, name: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """Read, change and validate a recipe.
 
     Args:
         stage: the stage that it is for.
-        name: recipe name, or the path of a YAML file.
-        types: method name -> recipe type; the recipe's `method` chooses.
+        name: recipe name, or the path of a YAML file; its `method` names a module of the stage.
         overrides: `key=value` strings (`--set`), dotted keys for nested values, values in YAML.
 
     Raises:
-        UserError: unknown key, bad value, missing `method`: names the line, what was given and what is allowed.
+        UserError: unknown key, bad value, unknown or missing `method`: names the line, what was given and what is allowed.
     """
     path = find_recipe(stage, name)
     values, lines = _read(path)
     for text in overrides:
         _override(values, lines, text)
-    method = str(values.get("method"))
-    if method not in types:
-        raise UserError(
-            f"method {method!r} is not one of {stage}'s{suggestion(method, list(types))}",
-            where=_place(path, lines, ("method",)),
-            remedy=f"Allowed: {', '.join(sorted(types))}",
-        )
+    method = load_method(stage, str(values.get("method")), where=_place(path, lines, ("method",)))
+    if not isinstance(method, SimpleNamespace):
+        values["method"] = values["method"].replace("-", "_")
     try:
-        recipe = types[method].model_validate(values)
+        recipe = method.Recipe.model_validate(values)
     except ValidationError as error:
-        raise _explain(path, lines, types[method], error) from error
-    return LoadedRecipe(path.stem, path, recipe)
+        raise _explain(path, lines, method.Recipe, error) from error
+    return LoadedRecipe(path.stem, path, method, recipe)
 
 
 _Lines = dict[tuple[str, ...], str]
@@ -152,7 +157,7 @@ def _collect_lines(node: yaml.MappingNode, prefix: tuple[str, ...], lines: _Line
 def _override(values: dict[str, Any], lines: _Lines, text: str) -> None:
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"expected key=value, met {text!r}", where="--set")
+        raise UserError(f"expected key=value, got {text!r}", where="--set")
     names = tuple(key.strip().split("."))
     target = values
     for name in names[:-1]:
@@ -187,7 +192,7 @@ def _explain(path: Path, lines: _Lines, model: type[BaseModel], error: Validatio
         )
     if first["type"] == "missing":
         return UserError(f"key {'.'.join(names)!r} is missing{more}", where=place)
-    return UserError(f"{'.'.join(names)}: {first['msg']}, met {first['input']!r}{more}", where=place)
+    return UserError(f"{'.'.join(names)}: {first['msg']}, got {first['input']!r}{more}", where=place)
 
 
 def _fields(model: type[BaseModel], names: tuple[str, ...]) -> list[str]:

@@ -5,28 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-FOLDERS = {
-    "data": "labels",
-    "cam": "cam",
-    "prompt": "prompts",
-    "propose": "proposals",
-    "wsod": "wsod",
-    "pgt": "pgt",
-    "retrain": "retrain",
-    "eval": "eval",
-}
-"""Stage -> folder under the run directory."""
-
-SPLIT_ARTIFACTS = {
-    "data": "labels/{split}.json",
-    "cam": "cam/{split}.h5",
-    "prompt": "prompts/{split}.h5",
-    "propose": "proposals/{split}.h5",
-    "wsod": "wsod/detections/{split}.json",
-    "pgt": "pgt/{split}.json",
-    "retrain": "retrain/detections/{split}.json",
-}
-"""Stage -> the artifact that it makes for each split, and that later stages read."""
+from weaksam_cli.engine.stages import load_stage
 
 
 @dataclass(frozen=True)
@@ -48,13 +27,12 @@ class RunDirectory:
     def folder(self, stage: str) -> Path:
         """The folder that a stage writes to."""
         variant = self.variants.get(stage)
-        name = FOLDERS[stage]
+        name = load_stage(stage).folder
         return self.root / (f"{name}@{variant}" if variant else name)
 
     def output(self, stage: str, split: str) -> Path:
         """The artifact that a stage writes for a split."""
-        below = SPLIT_ARTIFACTS[stage].format(split=split).partition("/")[2]
-        return self.folder(stage) / below
+        return self.folder(stage) / load_stage(stage).artifact.format(split=split)
 
     def input(self, stage: str, split: str) -> Path:
         """The artifact of an earlier stage that is read: the one given with `--input`, else its place in the run."""
@@ -65,15 +43,17 @@ class RunDirectory:
         return self.given if split == self.given_split else {}
 
     def relative(self, path: Path) -> str:
-        """`path` as it stands in receipts: relative to the run directory where it lies in it."""
-        try:
-            return path.resolve().relative_to(self.root.resolve()).as_posix()
-        except ValueError:
-            return path.name
+        """`path` as it stands in receipts and messages: relative to the run directory where it lies in it, else absolute."""
+        place, root = path.resolve(), self.root.resolve()
+        return (place.relative_to(root) if place.is_relative_to(root) else place).as_posix()
+
+    def resolve(self, recorded: str) -> Path:
+        """The file that a receipt of this run names; the inverse of `relative`."""
+        return self.root / recorded
 
     def variants_of(self, stage: str) -> list[str]:
         """Variants of a stage's output that are on the disk, the plain one ('') first."""
-        name = FOLDERS[stage]
+        name = load_stage(stage).folder
         found = [""] if (self.root / name).is_dir() else []
         return found + sorted(
             path.name.partition("@")[2] for path in self.root.glob(f"{name}@*") if path.is_dir()

@@ -25,7 +25,7 @@ from weaksam_cli.artifacts.shards import ShardPlan
 from weaksam_cli.console import Console
 from weaksam_cli.engine.agenda import Agenda, Share
 from weaksam_cli.engine.devices import Seat
-from weaksam_cli.engine.execution import ImageRunner, Work, limit_threads, make_shard
+from weaksam_cli.engine.execution import ImageRunner, Predictor, limit_threads, make_shard
 from weaksam_cli.errors import UserError
 
 _GRACE_SECONDS = 5.0
@@ -49,7 +49,7 @@ def show_shards(
     title: str,
     ops: FileOps,
     plan: ShardPlan,
-    work: Work,
+    predictor: Predictor,
     seats: Sequence[Seat],
     share: Share | None,
 ) -> int:
@@ -69,13 +69,13 @@ def show_shards(
             progress.advance(images, f"{failures} failed" if failures else "")
 
         watch = Watch(on_images, console.warn)
-        return run_shards(ops, plan, work, seats=seats, share=share, watch=watch)
+        return run_shards(ops, plan, predictor, seats=seats, share=share, watch=watch)
 
 
 def run_shards(
     ops: FileOps,
     plan: ShardPlan,
-    work: Work,
+    predictor: Predictor,
     *,
     seats: Sequence[Seat],
     share: Share | None,
@@ -86,7 +86,7 @@ def run_shards(
     Args:
         ops: the seam for writing.
         plan: which shards there are.
-        work: what is done to each image.
+        predictor: what computes an image.
         seats: a process each; a single one works in this process.
         share: the part of the shards that is to be made here; None for all.
         watch: who is told about progress.
@@ -103,8 +103,8 @@ def run_shards(
     if not processes:
         return 0
     if processes == 1:
-        return _run_here(ops, plan, work, agenda, watch)
-    with _Pool(ops, plan, work, agenda, watch) as pool:
+        return _run_here(ops, plan, predictor, agenda, watch)
+    with _Pool(ops, plan, predictor, agenda, watch) as pool:
         return pool.run(seats[:processes])
 
 
@@ -112,9 +112,9 @@ def _first_image(plan: ShardPlan, index: int | None) -> str | None:
     return None if index is None else plan.images(index)[0]
 
 
-def _run_here(ops: FileOps, plan: ShardPlan, work: Work, agenda: Agenda, watch: Watch) -> int:
+def _run_here(ops: FileOps, plan: ShardPlan, predictor: Predictor, agenda: Agenda, watch: Watch) -> int:
     images = 0
-    with ImageRunner(work.open()) as runner:
+    with ImageRunner(predictor.open()) as runner:
         limit_threads()
         while (index := agenda.take()) is not None:
             collided = make_shard(
@@ -146,8 +146,16 @@ class _Worker:
 class _Pool:
     """Worker processes, and the shards that each of them makes."""
 
-    def __init__(self, ops: FileOps, plan: ShardPlan, work: Work, agenda: Agenda, watch: Watch) -> None:
-        self._ops, self._plan, self._work, self._agenda, self._watch = ops, plan, work, agenda, watch
+    def __init__(
+        self, ops: FileOps, plan: ShardPlan, predictor: Predictor, agenda: Agenda, watch: Watch
+    ) -> None:
+        self._ops, self._plan, self._predictor, self._agenda, self._watch = (
+            ops,
+            plan,
+            predictor,
+            agenda,
+            watch,
+        )
         self._workers: list[_Worker] = []
         self._suspects: set[int] = set()
         self._images = 0
@@ -182,7 +190,7 @@ class _Pool:
     def _start(self, seat: Seat) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (theirs, os.getpid(), self._ops, self._plan, self._work, seat)
+        arguments = (theirs, os.getpid(), self._ops, self._plan, self._predictor, seat)
         process = context.Process(target=_work_through, args=arguments, daemon=True)
         process.start()
         theirs.close()
@@ -244,7 +252,12 @@ class _Pool:
 
 
 def _work_through(
-    connection: Connection[Any, Any], parent: int, ops: FileOps, plan: ShardPlan, work: Work, seat: Seat
+    connection: Connection[Any, Any],
+    parent: int,
+    ops: FileOps,
+    plan: ShardPlan,
+    predictor: Predictor,
+    seat: Seat,
 ) -> None:
     """A worker process: makes the shards that it is told to, until it is told None."""
     # Ctrl-C reaches every process of the terminal; the parent ends this one when it has said so.
@@ -252,7 +265,7 @@ def _work_through(
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     try:
         seat.take()
-        with ImageRunner(work.open()) as runner:
+        with ImageRunner(predictor.open()) as runner:
             limit_threads()
             while (task := connection.recv()) is not None:
                 index, following = task

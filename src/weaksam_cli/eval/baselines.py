@@ -82,7 +82,7 @@ def contrast(boxes: FloatArray, image: ClassMaps, *, ring_factor: float = RING_F
         ValueError: for a factor of 1 or less.
     """
     if ring_factor <= 1:
-        raise ValueError(f"ring_factor: expected more than 1, met {ring_factor}")
+        raise ValueError(f"ring_factor: expected more than 1, got {ring_factor}")
     height, width = image.maps.shape[1:]
     inner = clip(boxes, image.height, image.width)
     centre = (inner[:, :2] + inner[:, 2:]) / 2

@@ -29,9 +29,9 @@ class ClassMaps:
     def __post_init__(self) -> None:
         if self.maps.ndim != 3 or self.class_index.shape != (len(self.maps),):
             raise ValueError(
-                f"maps: expected shape (k, h, w) with k classes, met {self.maps.shape} and {self.class_index.shape}"
+                f"maps: expected shape (k, h, w) with k classes, got {self.maps.shape} and {self.class_index.shape}"
             )
         if min(self.height, self.width, *self.maps.shape[1:]) < 1:
             raise ValueError(
-                f"maps: expected at least one pixel, met {self.maps.shape} of an image {self.height} x {self.width}"
+                f"maps: expected at least one pixel, got {self.maps.shape} of an image {self.height} x {self.width}"
             )

@@ -24,7 +24,7 @@ def cosine_matrix(features: NDArray[np.floating]) -> FloatArray:
         ValueError: for another shape, or values that are not finite.
     """
     if features.ndim != 2:
-        raise ValueError(f"features: expected shape (n, d), met {features.shape}")
+        raise ValueError(f"features: expected shape (n, d), got {features.shape}")
     if not np.isfinite(features).all():
         raise ValueError("features: expected finite values, got NaN or infinity")
     # Dividing by the largest value first keeps the squares of very large and very small vectors in range.
@@ -45,7 +45,7 @@ def mean_off_diagonal(matrix: NDArray[np.floating]) -> float:
     """
     n = len(matrix)
     if matrix.shape != (n, n):
-        raise ValueError(f"matrix: expected shape (n, n), met {matrix.shape}")
+        raise ValueError(f"matrix: expected shape (n, n), got {matrix.shape}")
     if n < 2:
         return float("nan")
     total = matrix.sum(dtype=np.float64) - np.trace(matrix, dtype=np.float64)
@@ -61,7 +61,7 @@ def sample_rows(count: int, most: int, seed: int, key: str) -> IntArray:
         ValueError: for a negative number.
     """
     if count < 0 or most < 0:
-        raise ValueError(f"sample: expected numbers of 0 or more, met {most} of {count}")
+        raise ValueError(f"sample: expected numbers of 0 or more, got {most} of {count}")
     chosen = generator_of(seed, key).choice(count, min(count, most), replace=False)
     rows: IntArray = np.sort(chosen).astype(np.int64)
     return rows

@@ -96,7 +96,7 @@ def check_classes(class_index: IndexArray, n_classes: int, *, name: str) -> None
     """
     if len(class_index) and (class_index.min() < 0 or class_index.max() >= n_classes):
         raise ValueError(
-            f"{name}: expected classes 0 to {n_classes - 1}, met {class_index.min()} to {class_index.max()}"
+            f"{name}: expected classes 0 to {n_classes - 1}, got {class_index.min()} to {class_index.max()}"
         )
 
 

@@ -32,7 +32,7 @@ def draw_recall(curves: Mapping[str, RecallCurve], title: str) -> bytes:
 
     thresholds = {tuple(curve.recall) for curve in curves.values()}
     if len(thresholds) != 1:
-        raise ValueError(f"curves: expected one or more of the same thresholds, met {sorted(thresholds)}")
+        raise ValueError(f"curves: expected one or more of the same thresholds, got {sorted(thresholds)}")
     (panels,) = thresholds
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DOTS, layout="constrained")
     FigureCanvasAgg(figure)

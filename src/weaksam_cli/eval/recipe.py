@@ -39,5 +39,5 @@ class EvalRecipe(RecipeModel):
     @model_validator(mode="after")
     def _budgets_increase(self) -> Self:
         if list(self.recall_budgets) != sorted(set(self.recall_budgets)):
-            raise ValueError(f"recall_budgets: expected increasing numbers, met {list(self.recall_budgets)}")
+            raise ValueError(f"recall_budgets: expected increasing numbers, got {list(self.recall_budgets)}")
         return self

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.schema import Schema
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.data.source import image_root
-from weaksam_cli.engine.freshness import Freshness, State
+from weaksam_cli.engine.freshness import Standing, State
+from weaksam_cli.engine.legacy import Context, Job, Product, preview
 from weaksam_cli.engine.recipes import RecipeModel
-from weaksam_cli.engine.runs import SPLIT_ARTIFACTS
-from weaksam_cli.engine.steps import Context, Job, Product, preview
+from weaksam_cli.engine.stages import STAGE_NAMES, Stage
 from weaksam_cli.eval.ground_truth import FOLDER_LAYOUT, load_ground_truth, truth_digest
 from weaksam_cli.eval.judge import Judge
 from weaksam_cli.eval.recall_curve import RecallCurve
@@ -31,7 +32,7 @@ PLOT_VERSION = 1
 def artifacts_to_judge(context: Context, split: str) -> dict[str, Path]:
     """`stage` or `stage@variant` -> complete artifact of the split, for all that are there."""
     found: dict[str, Path] = {}
-    for stage in SPLIT_ARTIFACTS:
+    for stage in STAGE_NAMES[:-1]:
         given = context.run.given_for(split).get(stage)
         if given is not None:
             found[stage] = given
@@ -92,7 +93,7 @@ class EvalStage:
             yield recall_plot(path, split)
         found = preview(results, self, context)
         # After a dry run there is nothing to show, or what is there is not what would be made.
-        if isinstance(found, Freshness) and found.state is State.FRESH:
+        if isinstance(found, Standing) and found.state is State.FRESH:
             show_results(path, context.console)
 
 
@@ -133,4 +134,5 @@ def recall_plot(results: Path, split: str) -> Product:
     )
 
 
-STAGE = EvalStage()
+LEGACY = EvalStage()
+STAGE = Stage("eval", 1, "eval", "{split}.json", Schema(RESULTS_FORMAT, RESULTS_VERSION, ()))

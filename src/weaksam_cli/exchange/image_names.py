@@ -101,7 +101,7 @@ class ImageNames:
             return self.by_text.get(name) or (None if identifier is None else self.by_digits.get(identifier))
         if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
             return by_id.get(int(name))
-        raise UserError(f"expected image ids as text or integers, met {name!r}", where=where)
+        raise UserError(f"expected image ids as text or integers, got {name!r}", where=where)
 
     def first(self) -> str:
         """The first images with their ids, for messages: `'a.jpg' (id 1), 'b.jpg' (id 2), ...`."""

@@ -14,10 +14,10 @@ from weaksam_cli.artifacts.points import POINTS, points_to_rows
 from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, proposals_to_rows
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import ImageRows, Schema, concatenate
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.labels import Labels
-from weaksam_cli.engine.steps import Job, Product
+from weaksam_cli.engine.legacy import Job, Product
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange import proposal_pickles as pickles
 from weaksam_cli.exchange.fitting import Remarks, fit_boxes, match_images

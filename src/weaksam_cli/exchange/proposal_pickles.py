@@ -168,7 +168,7 @@ def read_mmdet(content: Any, names: Sequence[str], *, where: str, order: str) ->
         UserError: for something else than a list, a list of another length, or arrays of other shapes.
     """
     if not isinstance(content, list):
-        raise UserError(f"expected a list of arrays, met {_kind(content)}", where=where, remedy=_OTHERS)
+        raise UserError(f"expected a list of arrays, got {_kind(content)}", where=where, remedy=_OTHERS)
     if len(content) != len(names):
         raise UserError(
             f"holds boxes of {len(content)} images, and {order} names {len(names)}",
@@ -189,7 +189,7 @@ def _inclusive(raw: Any, name: object, where: str) -> ImageBoxes:
 def _columns(content: Any, id_keys: Sequence[str], where: str) -> tuple[list[Any], list[Any]]:
     if not isinstance(content, dict):
         raise UserError(
-            f"expected a dictionary with ids and boxes, met {_kind(content)}", where=where, remedy=_OTHERS
+            f"expected a dictionary with ids and boxes, got {_kind(content)}", where=where, remedy=_OTHERS
         )
     names = _column(content, id_keys, None, where)
     return names, _column(content, ("boxes",), len(names), where)
@@ -205,7 +205,7 @@ def _column(content: dict[str, Any], keys: Sequence[str], count: int | None, whe
         )
     values = content[key]
     if not isinstance(values, (list, tuple)) and not (isinstance(values, np.ndarray) and values.ndim):
-        raise UserError(f"{key}: expected a list, met {_kind(values)}", where=where)
+        raise UserError(f"{key}: expected a list, got {_kind(values)}", where=where)
     if count is not None and len(values) != count:
         raise UserError(f"{key} has {len(values)} entries for {count} images", where=where)
     return list(values)
@@ -214,7 +214,7 @@ def _column(content: dict[str, Any], keys: Sequence[str], count: int | None, whe
 def _box_array(raw: Any, name: object, where: str) -> FloatArray:
     if not _is_numbers(raw) or not (raw.size == 0 or (raw.ndim == 2 and raw.shape[1] == 4)):
         raise UserError(
-            f"image {name!r}: expected boxes as an array of numbers (n, 4), met {_kind(raw)}", where=where
+            f"image {name!r}: expected boxes as an array of numbers (n, 4), got {_kind(raw)}", where=where
         )
     with np.errstate(over="ignore"):
         array = raw.astype(np.float32)
@@ -225,7 +225,7 @@ def _box_array(raw: Any, name: object, where: str) -> FloatArray:
 
 def _scores_array(raw: Any, count: int, name: object, where: str) -> NDArray[np.float32]:
     if not _is_numbers(raw) or raw.size != count:
-        raise UserError(f"image {name!r}: expected {count} scores, one a box, met {_kind(raw)}", where=where)
+        raise UserError(f"image {name!r}: expected {count} scores, one a box, got {_kind(raw)}", where=where)
     return np.asarray(raw, np.float32).reshape(-1)
 
 

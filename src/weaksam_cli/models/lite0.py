@@ -205,7 +205,7 @@ def preprocess(images: NDArray[np.uint8]) -> Tensor:
     import torch
 
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"images: expected uint8 (n, H, W, 3), met {images.dtype} {images.shape}")
+        raise ValueError(f"images: expected uint8 (n, H, W, 3), got {images.dtype} {images.shape}")
     pixels = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     deviation = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)

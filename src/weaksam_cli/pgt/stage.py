@@ -10,12 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.schema import Schema
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.data.detections import read_results
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.legacy import Context, Job, Product
 from weaksam_cli.engine.recipes import RecipeModel
-from weaksam_cli.engine.steps import Context, Job, Product
+from weaksam_cli.engine.stages import Stage
 from weaksam_cli.pgt.adaptive import adaptive_rows
 from weaksam_cli.pgt.annotations import coco_annotations
 from weaksam_cli.pgt.recipe import AdaptiveRecipe, PgtRecipe, Top1Recipe
@@ -111,4 +113,5 @@ class PgtStage:
         )
 
 
-STAGE = PgtStage()
+LEGACY = PgtStage()
+STAGE = Stage("pgt", 1, "pgt", "{split}.json", Schema(PGT_FORMAT, PGT_VERSION, ()), train_only=True)

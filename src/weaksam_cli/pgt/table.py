@@ -34,7 +34,7 @@ class DetectionTable:
         for name in ("image_index", "class_index", "scores"):
             met = getattr(self, name).shape
             if met != (len(self.boxes),):
-                raise ValueError(f"table.{name}: expected shape ({len(self.boxes)},), met {met}")
+                raise ValueError(f"table.{name}: expected shape ({len(self.boxes)},), got {met}")
         if not np.isfinite(self.scores).all():
             raise ValueError("table.scores: expected finite scores, got NaN or infinity")
 

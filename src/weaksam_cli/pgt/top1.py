@@ -24,7 +24,7 @@ def top_k(table: DetectionTable, labels: NDArray[np.bool_], *, k: int = 1) -> De
         ValueError: for `k` below 1, or when an image or class of the table is not in `labels`.
     """
     if k < 1:
-        raise ValueError(f"k: expected at least 1, met {k}")
+        raise ValueError(f"k: expected at least 1, got {k}")
     labelled = filter_classes(table, labels)
     positive = labelled.take(labelled.scores > 0)
     ordered = positive.take(np.lexsort((-positive.scores, positive.image_index)))

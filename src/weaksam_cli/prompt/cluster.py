@@ -39,7 +39,7 @@ def cluster_points(
         The centres; class index -1 where the class is lost.
     """
     if points_per_cluster < 1:
-        raise ValueError(f"points_per_cluster: expected at least 1, met {points_per_cluster}")
+        raise ValueError(f"points_per_cluster: expected at least 1, got {points_per_cluster}")
     if len(points) == 0:
         return _centres(np.asarray([FALLBACK_XY]), -1, np.ones(1)) if fallback_point else Points.empty()
     if not within_class:

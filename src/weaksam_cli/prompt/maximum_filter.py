@@ -15,7 +15,7 @@ def odd_window(window: int) -> int:
         ValueError: for a side below one pixel.
     """
     if window < 1:
-        raise ValueError(f"window: expected a side of at least 1 pixel, met {window}")
+        raise ValueError(f"window: expected a side of at least 1 pixel, got {window}")
     return window if window % 2 else window + 1
 
 
@@ -38,9 +38,9 @@ def maximum_filter(heat: NDArray[np.float32], window: int) -> NDArray[np.float32
         ValueError: for an even or non-positive window, or a map that is not two-dimensional.
     """
     if window < 1 or window % 2 == 0:
-        raise ValueError(f"window: expected an odd side, met {window}")
+        raise ValueError(f"window: expected an odd side, got {window}")
     if heat.ndim != 2:
-        raise ValueError(f"heat: expected shape (H, W), met {heat.shape}")
+        raise ValueError(f"heat: expected shape (H, W), got {heat.shape}")
     if heat.size == 0:
         return heat.copy()
     # Rows lie side by side in memory, so columns are filtered as the rows of the transposed map.

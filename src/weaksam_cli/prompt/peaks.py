@@ -64,7 +64,7 @@ def find_peaks(
         ValueError: for NaN in the map, a map that is not two-dimensional, or counts below one.
     """
     if max_points < 1:
-        raise ValueError(f"max_points: expected at least 1, met {max_points}")
+        raise ValueError(f"max_points: expected at least 1, got {max_points}")
     heat = np.asarray(heat, dtype=np.float32)
     window = odd_window(window)
     maxima = maximum_filter(heat, window) == heat
@@ -135,10 +135,10 @@ def points_from_maps(
     """
     if maps.ndim not in (3, 4) or len(maps) != len(class_index):
         raise ValueError(
-            f"maps: expected {len(class_index)} maps (H, W) or stacks (m, H, W), met {maps.shape}"
+            f"maps: expected {len(class_index)} maps (H, W) or stacks (m, H, W), got {maps.shape}"
         )
     if threshold <= 0:
-        raise ValueError(f"threshold: expected a positive value, met {threshold}")
+        raise ValueError(f"threshold: expected a positive value, got {threshold}")
     parts: list[Points] = []
     for row in np.argsort(np.asarray(class_index), kind="stable"):
         for map_index, heat in enumerate(maps[row] if maps.ndim == 4 else maps[row : row + 1]):

@@ -12,11 +12,12 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_
 from weaksam_cli.artifacts.points import POINTS, points_to_rows
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.legacy import Context, Job, Product, ShardedMaker
 from weaksam_cli.engine.recipes import RecipeModel
-from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
+from weaksam_cli.engine.stages import Stage
 from weaksam_cli.prompt.cluster import cluster_points
 from weaksam_cli.prompt.peaks import points_from_maps
 from weaksam_cli.prompt.recipe import KindSettings, PeaksRecipe
@@ -113,4 +114,5 @@ class PromptStage:
         )
 
 
-STAGE = PromptStage()
+LEGACY = PromptStage()
+STAGE = Stage("prompt", 1, "prompts", "{split}.h5", POINTS)

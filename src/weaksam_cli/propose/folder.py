@@ -22,7 +22,7 @@ from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.images import read_unchanged
 from weaksam_cli.engine.execution import Overlapped
-from weaksam_cli.engine.steps import SHARD_IMAGES, Context, Maker, Product, ShardedMaker
+from weaksam_cli.engine.legacy import SHARD_IMAGES, Context, Maker, Product, ShardedMaker
 from weaksam_cli.errors import ImageError
 from weaksam_cli.propose.clues import Clues
 from weaksam_cli.propose.listing import Listing

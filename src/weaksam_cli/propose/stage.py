@@ -14,13 +14,14 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Source, proposals_to_rows
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.legacy import Context, Job, Product, ShardedMaker
 from weaksam_cli.engine.recipes import RecipeModel
-from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
+from weaksam_cli.engine.stages import Stage
 from weaksam_cli.propose.methods import build
 from weaksam_cli.propose.recipe import ProposeRecipe, RegionTreeRecipe, SamRecipe, SelectiveSearchRecipe
 
@@ -104,4 +105,5 @@ class ProposeStage:
         )
 
 
-STAGE = ProposeStage()
+LEGACY = ProposeStage()
+STAGE = Stage("propose", 2, "proposals", "{split}.h5", PROPOSALS)

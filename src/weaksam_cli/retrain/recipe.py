@@ -111,7 +111,7 @@ class Detector(RecipeModel):
         if len(self.anchor_sizes) != levels:
             raise ValueError(
                 f"anchor_sizes: expected {levels} values for levels {self.first_level} to 6, "
-                f"met {len(self.anchor_sizes)}"
+                f"got {len(self.anchor_sizes)}"
             )
         return self
 
@@ -172,7 +172,7 @@ class Schedule(RecipeModel):
     @model_validator(mode="after")
     def _milestones_increase(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones: expected increasing iterations, met {list(self.milestones)}")
+            raise ValueError(f"milestones: expected increasing iterations, got {list(self.milestones)}")
         if self.decay == "cosine" and self.milestones:
             raise ValueError("milestones: they belong to decay: steps, got decay: cosine")
         return self

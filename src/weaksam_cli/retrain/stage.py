@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.schema import ImageRows, Schema
 from weaksam_cli.artifacts.schemas import detections_to_rows
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.data.detections import RESULTS_FORMAT, RESULTS_VERSION
 from weaksam_cli.data.labels import LabelledImage, Labels, read_labels
 from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.detecting import detections_maker
 from weaksam_cli.engine.execution import ImageFunction
-from weaksam_cli.engine.recipes import RecipeModel, what_decides
-from weaksam_cli.engine.steps import Context, Job, Product
+from weaksam_cli.engine.legacy import Context, Job, Product, what_decides
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.stages import Stage
 from weaksam_cli.retrain.recipe import FasterRcnnRecipe
 
 MODEL_FORMAT = "weaksam/faster-rcnn"
@@ -159,4 +160,5 @@ class RetrainStage:
         )
 
 
-STAGE = RetrainStage()
+LEGACY = RetrainStage()
+STAGE = Stage("retrain", 1, "retrain", "detections/{split}.json", Schema(RESULTS_FORMAT, RESULTS_VERSION, ()))

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from weaksam_cli.engine.context import Job
 from weaksam_cli.engine.execution import one_thread
-from weaksam_cli.engine.steps import Job
 from weaksam_cli.training.checkpoint import SaveBytes
 
 Progress = Callable[[int, int, dict[str, float]], None]

@@ -60,7 +60,7 @@ def _check(boxes: FloatArray, scores: NDArray[np.float32]) -> None:
     proposals, classes = scores.shape
     if boxes.shape not in ((proposals, 4), (proposals, classes, 4)):
         raise ValueError(
-            f"boxes: expected shape ({proposals}, 4) or ({proposals}, {classes}, 4), met {boxes.shape}"
+            f"boxes: expected shape ({proposals}, 4) or ({proposals}, {classes}, 4), got {boxes.shape}"
         )
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError("boxes and scores: expected finite numbers, got NaN or infinity")

@@ -110,4 +110,4 @@ def box_regression_loss(
 
 def _expect_labels(image_labels: Tensor, classes: int) -> None:
     if image_labels.shape != (classes,):
-        raise ValueError(f"image_labels: expected shape ({classes},), met {tuple(image_labels.shape)}")
+        raise ValueError(f"image_labels: expected shape ({classes},), got {tuple(image_labels.shape)}")

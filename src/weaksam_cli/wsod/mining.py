@@ -178,7 +178,7 @@ def _classes(scores: Tensor, image_labels: Tensor) -> list[int]:
     """Classes of the image in index order; none when there is no proposal to carry them."""
     if image_labels.shape != scores.shape[1:]:
         raise ValueError(
-            f"image_labels: expected shape {tuple(scores.shape[1:])}, met {tuple(image_labels.shape)}"
+            f"image_labels: expected shape {tuple(scores.shape[1:])}, got {tuple(image_labels.shape)}"
         )
     if not len(scores):
         return []

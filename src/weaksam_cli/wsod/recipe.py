@@ -175,5 +175,5 @@ class RegionDetectorRecipe(RecipeModel):
         branches = self.heads.refinements
         if (self.method == "wsddn") != (branches == 0):
             wanted = "0" if self.method == "wsddn" else "1 or more"
-            raise ValueError(f"heads.refinements: method {self.method} needs {wanted}, met {branches}")
+            raise ValueError(f"heads.refinements: method {self.method} needs {wanted}, got {branches}")
         return self

@@ -11,13 +11,15 @@ import numpy as np
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.schema import Schema
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.data.detections import RESULTS_FORMAT, RESULTS_VERSION
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.detecting import detections_maker
-from weaksam_cli.engine.recipes import RecipeModel, what_decides
-from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
+from weaksam_cli.engine.legacy import Context, Job, Product, ShardedMaker, what_decides
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.stages import Stage
 from weaksam_cli.wsod.end_to_end.products import vgg_products
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe
@@ -256,4 +258,5 @@ class WsodStage:
         )
 
 
-STAGE = WsodStage()
+LEGACY = WsodStage()
+STAGE = Stage("wsod", 1, "wsod", "detections/{split}.json", Schema(RESULTS_FORMAT, RESULTS_VERSION, ()))

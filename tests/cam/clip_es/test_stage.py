@@ -18,7 +18,6 @@ from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, read_class_maps
 from weaksam_cli.cam.clip_es.images import chosen_classes
 from weaksam_cli.cam.clip_es.products import Words, load_clip_es
 from weaksam_cli.cam.recipe import ClipEsRecipe
-from weaksam_cli.cam.stage import STAGE
 from weaksam_cli.cli.app import app
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.recipes import load_recipe
@@ -31,12 +30,12 @@ OPTIONS = ("--dataset", "tiny", "--workers", "1", "--set", "affinity.blocks=2")
 
 
 def test_the_recipe_of_voc_is_the_default_of_the_type() -> None:
-    loaded = load_recipe("cam", "clip-es", STAGE.recipe_types)
+    loaded = load_recipe("cam", "clip-es")
     assert loaded.recipe == ClipEsRecipe()
 
 
 def test_the_recipe_of_coco_differs_in_words_and_boxes() -> None:
-    loaded = load_recipe("cam", "clip-es-coco14", STAGE.recipe_types)
+    loaded = load_recipe("cam", "clip-es-coco14")
     voc = ClipEsRecipe().model_dump()
     voc["synonyms"], voc["affinity"]["box_threshold"] = "coco", 0.7
     assert loaded.recipe.model_dump() == voc
@@ -57,7 +56,7 @@ def test_the_recipe_of_coco_differs_in_words_and_boxes() -> None:
 )
 def test_recipes_that_do_not_fit_are_refused(change: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_recipe("cam", "clip-es", STAGE.recipe_types, [change])
+        load_recipe("cam", "clip-es", [change])
 
 
 def test_words_of_a_dataset() -> None:
@@ -135,7 +134,8 @@ def test_the_artifact_holds_what_clip_read(run: Path) -> None:
 
 
 def test_the_prompt_stage_finds_peaks_of_both_kinds_and_none_where_nothing_is(run: Path) -> None:
-    recipe = load_recipe("prompt", "weaksam", {"peaks": PeaksRecipe}).recipe
+    recipe = load_recipe("prompt", "weaksam").recipe
+    assert isinstance(recipe, PeaksRecipe)
     with open_artifact(run / "cam" / "trainval.h5", cam_schema(0)) as artifact:
         for key in artifact.image_ids:
             found = prompts_of_image(read_class_maps(artifact, key), recipe, seed=0)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from weaksam_cli.cam.stage import STAGE
 from weaksam_cli.cam.vit_recipe import VitRecipe
 from weaksam_cli.cam.vit_training.networks import start_network
 from weaksam_cli.engine.recipes import load_recipe
@@ -19,7 +18,7 @@ SMALL = ("weights=null", "fit.initial=null", "fit.network={width: 24, depth: 2, 
 
 
 def recipe(name: str, *overrides: str) -> VitRecipe:
-    loaded = load_recipe("cam", name, STAGE.recipe_types, [*SMALL, *overrides]).recipe
+    loaded = load_recipe("cam", name, [*SMALL, *overrides]).recipe
     assert isinstance(loaded, VitRecipe)
     return loaded
 

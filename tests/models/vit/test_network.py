@@ -36,7 +36,7 @@ def test_the_scale_factor_itself_enters_the_sampling() -> None:
 
 @pytest.mark.parametrize("patches", [0, 2, 195])
 def test_positions_of_no_square_are_refused(patches: int) -> None:
-    with pytest.raises(ValueError, match=f"met {patches}"):
+    with pytest.raises(ValueError, match=f"got {patches}"):
         native_side(patches)
 
 

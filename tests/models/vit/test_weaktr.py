@@ -32,8 +32,8 @@ ROUTES: dict[str, dict[str, Any]] = {
 ALL = [0, 1, 2]
 
 
-def close(met: torch.Tensor, expected: Any) -> None:
-    np.testing.assert_allclose(met.detach().numpy(), np.asarray(expected, np.float32), rtol=1e-4, atol=2e-6)
+def close(got: torch.Tensor, expected: Any) -> None:
+    np.testing.assert_allclose(got.detach().numpy(), np.asarray(expected, np.float32), rtol=1e-4, atol=2e-6)
 
 
 def encode_by(network: WeakTr, pixels: torch.Tensor, **route: Any) -> Encoded:
@@ -108,8 +108,8 @@ def test_parts_of_matrices_make_the_whole(
         monkeypatch.setattr(attention, "ROWS", rows)
         encoded = network.encode_for_maps(pixels, Workspace(), most_bytes=most_bytes)
         parts = network.maps(encoded, ALL, [2])
-    for met, expected in ((parts.fine, whole.fine), (parts.coarse, whole.coarse), (parts.cross, whole.cross)):
-        torch.testing.assert_close(met, expected, rtol=1e-4, atol=1e-6)
+    for got, expected in ((parts.fine, whole.fine), (parts.coarse, whole.coarse), (parts.cross, whole.cross)):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("variant", "pool"), [(None, "max"), ("v1", "avg"), ("v1", "max"), ("v3", "avg")])
@@ -135,8 +135,8 @@ def test_half_precision_of_a_gpu_changes_little() -> None:
             encoded = encode_by(network, pixels, at_once=True)
         half = network.maps(encoded, ALL, [0])
     assert half.fine.dtype == half.cross.dtype == half.coarse.dtype == torch.float32
-    for met, expected in ((half.cross, exact.cross), (half.fine, exact.fine)):
-        assert float((met - expected).abs().max()) < 0.1 * float(expected.abs().max())
+    for got, expected in ((half.cross, exact.cross), (half.fine, exact.fine)):
+        assert float((got - expected).abs().max()) < 0.1 * float(expected.abs().max())
 
 
 def test_a_batch_is_its_images() -> None:
@@ -155,8 +155,8 @@ def test_maps_outlive_the_workspace() -> None:
         first = network.maps(network.encode_for_maps(images(12, 8), workspace), ALL, [0, 1])
         copies = [item.clone() for item in (first.coarse, first.fine, first.cross)]
         network.maps(network.encode_for_maps(images(20, 28, seed=1), workspace), ALL, [0, 1])
-    for met, expected in zip((first.coarse, first.fine, first.cross), copies, strict=True):
-        assert torch.equal(met, expected)
+    for got, expected in zip((first.coarse, first.fine, first.cross), copies, strict=True):
+        assert torch.equal(got, expected)
 
 
 def test_classes_and_layers_are_chosen() -> None:

@@ -7,7 +7,6 @@ import pytest
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe, ScheduleSettings
-from weaksam_cli.wsod.stage import STAGE
 
 PUBLISHED = {
     # recipe: (images, iterations, milestones, learning rate, views of a test image, least side)
@@ -23,7 +22,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_published_settings(name: str) -> None:
     samples, iterations, milestones, rate, views, side = PUBLISHED[name]
-    recipe = load_recipe("wsod", name, STAGE.recipe_types).recipe
+    recipe = load_recipe("wsod", name).recipe
     assert isinstance(recipe, MistRecipe | OicrRecipe)
     schedule = recipe.schedule.resolved(samples)
     assert (schedule.steps, schedule.milestones, schedule.learning_rate) == (iterations, milestones, rate)
@@ -34,8 +33,8 @@ def test_published_settings(name: str) -> None:
 
 
 def test_the_recipes_of_voc07_are_the_defaults_of_their_types() -> None:
-    mist = load_recipe("wsod", "mist-vgg16", STAGE.recipe_types).recipe
-    oicr = load_recipe("wsod", "oicr-vgg16", STAGE.recipe_types).recipe
+    mist = load_recipe("wsod", "mist-vgg16").recipe
+    oicr = load_recipe("wsod", "oicr-vgg16").recipe
     assert isinstance(mist, MistRecipe)
     assert isinstance(oicr, OicrRecipe)
     schedule = {"schedule"}
@@ -68,4 +67,4 @@ def test_the_recipes_of_voc07_are_the_defaults_of_their_types() -> None:
 )
 def test_recipes_that_do_not_fit_are_refused(name: str, change: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_recipe("wsod", name, STAGE.recipe_types, [change])
+        load_recipe("wsod", name, [change])

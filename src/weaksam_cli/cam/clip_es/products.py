@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from weaksam_cli.artifacts.class_maps import KINDS, cam_schema
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.cam.clip_es.prompts import background_words, class_words
 from weaksam_cli.cam.clip_es.vocabulary import BACKGROUND
 from weaksam_cli.cam.recipe import ClipEsRecipe
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.execution import Overlapped
-from weaksam_cli.engine.steps import Context, Job, Product, ShardedMaker
+from weaksam_cli.engine.legacy import Context, Job, Product, ShardedMaker
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:

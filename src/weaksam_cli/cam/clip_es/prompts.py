@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from weaksam_cli.cam.clip_es.vocabulary import SYNONYMS, Synonyms
-from weaksam_cli.engine.recipes import suggestion
-from weaksam_cli.errors import UserError
+from weaksam_cli.errors import UserError, suggestion
 
 
 def class_words(

@@ -38,7 +38,7 @@ def image_sharpness(scores: FloatArray) -> float:
         ValueError: for another shape, or values that are no probabilities.
     """
     if scores.ndim != 1 or not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError(f"scores: expected probabilities of shape (k,), met {scores!r}")
+        raise ValueError(f"scores: expected probabilities of shape (k,), got {scores!r}")
     mean = float(np.mean(scores, dtype=np.float64)) if len(scores) > 1 else 0.0
     return float(np.var(scores, dtype=np.float64)) / mean if mean else 0.0
 

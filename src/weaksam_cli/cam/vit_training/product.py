@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.cam.vit_recipe import VitRecipe
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import image_root
-from weaksam_cli.engine.steps import WEIGHTS_INPUT, Context, Job, Product
+from weaksam_cli.engine.legacy import WEIGHTS_INPUT, Context, Job, Product
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from weaksam_cli.artifacts import digest
 from weaksam_cli.data.demo.voc_writer import write_demo_voc
 from weaksam_cli.data.recipe import DemoRecipe
-from weaksam_cli.engine.steps import Context
+from weaksam_cli.engine.legacy import Context
 
 _MARK = "demo.json"
 

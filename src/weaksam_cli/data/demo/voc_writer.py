@@ -46,7 +46,7 @@ def write_demo_voc(folder: Path, *, seed: int, n_trainval: int = 120, n_test: in
         ValueError: without at least one training image, or for a negative number.
     """
     if n_trainval < 1 or n_test < 0:
-        raise ValueError(f"expected n_trainval >= 1 and n_test >= 0, met {n_trainval} and {n_test}")
+        raise ValueError(f"expected n_trainval >= 1 and n_test >= 0, got {n_trainval} and {n_test}")
     for name in _FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
     keys: dict[Split, list[str]] = {"trainval": [], "test": []}

@@ -89,7 +89,7 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if width % _HEAD_WIDTH or text_width % _HEAD_WIDTH or not layers or not text_layers:
         raise ValueError(
             f"expected widths in multiples of {_HEAD_WIDTH} and at least one block, "
-            f"met {width} and {text_width}, {layers} and {text_layers}"
+            f"got {width} and {text_width}, {layers} and {text_layers}"
         )
     grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     return {

@@ -116,7 +116,7 @@ class _Reader(pickle.Unpickler):
         """The stored numbers that a persistent id means, as a flat tensor."""
         kind, dtype, key, _, count = pid
         if kind != "storage":
-            raise pickle.UnpicklingError(f"expected a storage, met {kind!r}")
+            raise pickle.UnpicklingError(f"expected a storage, got {kind!r}")
         if key not in self._stored:
             data = bytearray(self._record(f"data/{key}"))
             self._stored[key] = (

@@ -82,7 +82,7 @@ def run_trunk(visual: Any, pixels: Tensor, *, attention_blocks: int, half_positi
     """
     blocks = visual.transformer.resblocks
     if not 1 <= attention_blocks <= len(blocks):
-        raise ValueError(f"attention_blocks: expected 1 to {len(blocks)}, met {attention_blocks}")
+        raise ValueError(f"attention_blocks: expected 1 to {len(blocks)}, got {attention_blocks}")
     patches = visual.conv1(pixels)
     height, width = patches.shape[-2:]
     tokens = torch.cat([visual.class_embedding[None, None], patches.flatten(2).permute(0, 2, 1)], dim=1)

@@ -46,5 +46,5 @@ def native_side(patches: int) -> int:
     """
     side = round(patches**0.5)
     if side < 1 or side * side != patches:
-        raise ValueError(f"expected positions of a square of patches, met {patches}")
+        raise ValueError(f"expected positions of a square of patches, got {patches}")
     return side

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from weaksam_cli.engine.recipes import RecipeModel, read_yaml_mapping, stages_folder, suggestion
-from weaksam_cli.errors import UserError
+from weaksam_cli.engine.recipes import RecipeModel, read_yaml_mapping, stages_folder
+from weaksam_cli.errors import UserError, suggestion
 
 CATALOGUE_FILE = "weights.yaml"
 SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
@@ -70,7 +70,7 @@ class Catalogue(RecipeModel):
         names = [item.name for item in self.files]
         for earlier, later in pairwise(names):
             if earlier.casefold() >= later.casefold():
-                raise ValueError(f"expected the files sorted by name, met {later} after {earlier}")
+                raise ValueError(f"expected the files sorted by name, got {later} after {earlier}")
         return self
 
     def find(self, name: str) -> WeightsFile | None:

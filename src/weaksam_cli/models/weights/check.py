@@ -64,7 +64,7 @@ def check_file(
     """
     size = path.stat().st_size
     if entry is not None and entry.size is not None and size != entry.size:
-        what = f"expected {entry.size} bytes, met {size}"
+        what = f"expected {entry.size} bytes, got {size}"
         return _refused(path, entry, FileState.WRONG_SIZE, size, "", what)
     sha256 = digest.of_file(path, on_bytes)
     entry = entry or catalogue.of_digest(sha256)
@@ -72,7 +72,7 @@ def check_file(
         return Verdict(path, None, FileState.UNKNOWN, size, sha256)
     if not entry.has_digest(sha256):
         expected = entry.sha256 or f"{entry.sha256_prefix}..."
-        what = f"expected SHA-256 {expected}, met {sha256}"
+        what = f"expected SHA-256 {expected}, got {sha256}"
         return _refused(path, entry, FileState.WRONG_DIGEST, size, sha256, what)
     return Verdict(path, entry, FileState.OK if entry.pinned else FileState.NOT_PINNED, size, sha256)
 

@@ -9,13 +9,12 @@ from typing import Any, Final
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
-from weaksam_cli.artifacts.shards import MergeCount
+from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.data.detections import RESULTS_FORMAT, RESULTS_VERSION
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.detecting import detections_maker
-from weaksam_cli.engine.recipes import what_decides
-from weaksam_cli.engine.steps import WEIGHTS_INPUT, Context, Job, Product
+from weaksam_cli.engine.legacy import WEIGHTS_INPUT, Context, Job, Product, what_decides
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
 from weaksam_cli.wsod.end_to_end.works import VggDetectWork
 

@@ -18,7 +18,7 @@ def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
-        raise ValueError(f"expected an odd number, met {value}")
+        raise ValueError(f"expected an odd number, got {value}")
     return value
 
 
@@ -163,7 +163,7 @@ class ScheduleSettings(RecipeModel):
         if (self.iterations is None) == (self.epochs is None):
             raise ValueError("expected iterations or epochs, and not both")
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones: expected increasing numbers, met {list(self.milestones)}")
+            raise ValueError(f"milestones: expected increasing numbers, got {list(self.milestones)}")
         return self
 
     def resolved(self, images: int) -> Self:

@@ -1,0 +1,93 @@
+"""Steps that work image by image: in shards, by any number of processes, interrupted and resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from weaksam_cli.artifacts import receipt as receipts
+from weaksam_cli.artifacts.schema import Batch, Schema
+from weaksam_cli.artifacts.shards import Outcome, ShardLostError, ShardPlan, merge_to_bytes, merge_to_hdf5
+from weaksam_cli.engine.agenda import UnfinishedError
+from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.devices import Seat, assign_seats, gpus_for
+from weaksam_cli.engine.execution import Predictor
+from weaksam_cli.engine.workers import show_shards
+
+SHARD_IMAGES = 8
+_SPARE_ATTEMPTS = 10
+"""Every shard may be found damaged once, and this many times they may vanish, before the folder is declared unfit."""
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """Makes an artifact image by image, in shards, with any number of processes: what `Step.run` is for most stages.
+
+    Attributes:
+        schema: of the rows.
+        image_ids: all images, in order.
+        predictor: what computes an image.
+        tables: name -> strings stored in the artifact.
+        render: for artifacts that are not HDF5: all batches -> the bytes of the file.
+        title: shown beside the progress.
+        device: where the work's model lives: each GPU is used by one process; see `assign_seats`.
+    """
+
+    schema: Schema
+    image_ids: Sequence[str]
+    predictor: Predictor
+    title: str
+    tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    render: Callable[[Iterator[Batch]], bytes] | None = None
+    shard_images: int = SHARD_IMAGES
+    device: str = "cpu"
+
+    def __call__(self, job: Job) -> Outcome:
+        """Run what is missing, then merge; work that another process removed from under us is looked at again.
+
+        Raises:
+            UnfinishedError: `--shard` was given, and shards of other parts are missing.
+        """
+        context, plan, before = job.context, self.plan(job), receipts.stamp(job.path)
+        start, computed, lost, seats = time.monotonic(), 0, "", self.seats(context)
+        run = partial(
+            show_shards, context.console, self.title, context.ops, plan, self.predictor, seats, context.share
+        )
+        for _ in range(len(plan) + _SPARE_ATTEMPTS):
+            try:
+                computed += run()
+                missing = plan.missing() if context.share else []
+                if context.share and missing and not self._made_by_others(job, before):
+                    raise UnfinishedError(context.share, computed, time.monotonic() - start, plan, missing)
+                return replace(self._merge(job, plan), computed=computed)
+            except ShardLostError as error:
+                made, lost = self._made_by_others(job, before), str(error)
+                if made is not None:
+                    return replace(made, computed=computed)
+        raise plan.unfit_place(lost)
+
+    def plan(self, job: Job) -> ShardPlan:
+        """The shards of the work."""
+        return ShardPlan(job.path, job.identity.key(), self.schema, tuple(self.image_ids), self.shard_images)
+
+    def seats(self, context: Context) -> tuple[Seat, ...]:
+        """The processes that work."""
+        return assign_seats(self.device, context.workers, gpus_for(self.device))
+
+    def _merge(self, job: Job, plan: ShardPlan) -> Outcome:
+        if self.render is None:
+            return merge_to_hdf5(job.context.ops, plan, job.attributes(), self.tables)
+        return merge_to_bytes(job.context.ops, plan, self.render)
+
+    @staticmethod
+    def _made_by_others(job: Job, before: tuple[int, int] | None) -> Outcome | None:
+        """What another command made of the same work since the receipt had the stamp `before`; None if nothing."""
+        if receipts.stamp(job.path) == before:
+            return None
+        receipt = receipts.read_receipt(job.path)
+        if receipt is None or receipt.key != job.identity.key():
+            return None
+        failed = tuple((item.image, item.reason) for item in receipt.failed)
+        return Outcome(receipt.images, failed)
