@@ -40,8 +40,8 @@ def test_fusion_of_the_published_code(oracle: Any, index: int) -> None:
         views, flipped=[False, True, False, True], entering=entering, height=height, width=width
     )
     for key, expected in case["maps"].items():
-        met = fused[int(key)]
-        np.testing.assert_allclose(met, np.broadcast_to(expected, met.shape), rtol=1e-4, atol=2e-6)
+        got = fused[int(key)]
+        np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ def sample(maps: Any, height: int, width: int) -> ClassMaps:
 
 
 def test_the_whole_image() -> None:
-    met = whole_image_detections({"a": (30, 40), "b": (5, 6)}, {"a": [2, 0], "b": []})
-    assert met["a"].boxes.tolist() == [[0, 0, 40, 30]] * 2
-    assert met["a"].class_index.tolist() == [2, 0]
-    assert len(met["b"]) == 0
+    got = whole_image_detections({"a": (30, 40), "b": (5, 6)}, {"a": [2, 0], "b": []})
+    assert got["a"].boxes.tolist() == [[0, 0, 40, 30]] * 2
+    assert got["a"].class_index.tolist() == [2, 0]
+    assert len(got["b"]) == 0
 
 
 def test_contrast_of_a_bright_square() -> None:
@@ -35,9 +35,9 @@ def test_contrast_of_a_bright_square() -> None:
     heat = np.zeros((1, 8, 8))
     heat[0, 3:5, 3:5] = 1
     boxes = as_boxes([[30, 30, 50, 50], [30, 30, 40, 50], [20, 20, 60, 60], [0, 0, 80, 80], [5, 5, 5, 9]])
-    met = contrast(boxes, sample(heat, 80, 80), ring_factor=2)
+    got = contrast(boxes, sample(heat, 80, 80), ring_factor=2)
     # The half square: its ring holds three quarters of a cell column beyond it, 1 of 4 + 2 cells is bright.
-    assert met[0] == pytest.approx([1, 1 - 1 / 6, 1 / 4, 0, -np.inf], abs=1e-6)
+    assert got[0] == pytest.approx([1, 1 - 1 / 6, 1 / 4, 0, -np.inf], abs=1e-6)
 
 
 def test_the_best_proposal_of_every_class() -> None:
@@ -45,22 +45,22 @@ def test_the_best_proposal_of_every_class() -> None:
     heat[0, :, :4] = 1
     heat[1, :2, 6:] = 1
     boxes = as_boxes([[0, 0, 80, 40], [0, 0, 40, 40], [60, 0, 80, 20]])
-    met = best_contrast_detections({"a": boxes}, {"a": sample(heat, 40, 80), "b": sample(heat, 40, 80)})
-    assert met["a"].boxes.tolist() == [[0, 0, 40, 40], [60, 0, 80, 20]]
-    assert met["a"].class_index.tolist() == [0, 1]
-    assert len(met["b"]) == 0
+    got = best_contrast_detections({"a": boxes}, {"a": sample(heat, 40, 80), "b": sample(heat, 40, 80)})
+    assert got["a"].boxes.tolist() == [[0, 0, 40, 40], [60, 0, 80, 20]]
+    assert got["a"].class_index.tolist() == [0, 1]
+    assert len(got["b"]) == 0
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
 def test_any_number_of_proposals(n: int) -> None:
     boxes = as_boxes([[i, i, i + 5, i + 5] for i in range(n)])
-    met = best_contrast_detections({"a": boxes}, {"a": sample(np.ones((2, 3, 3)), 20, 20)})
-    assert len(met["a"]) == (2 if n else 0)
+    got = best_contrast_detections({"a": boxes}, {"a": sample(np.ones((2, 3, 3)), 20, 20)})
+    assert len(got["a"]) == (2 if n else 0)
 
 
 def test_proposals_without_area_are_no_detections() -> None:
-    met = best_contrast_detections({"a": as_boxes([[5, 5, 5, 5]])}, {"a": sample(np.ones((1, 3, 3)), 20, 20)})
-    assert len(met["a"]) == 0
+    got = best_contrast_detections({"a": as_boxes([[5, 5, 5, 5]])}, {"a": sample(np.ones((1, 3, 3)), 20, 20)})
+    assert len(got["a"]) == 0
 
 
 def test_a_ring_must_be_larger_than_the_box() -> None:

@@ -16,26 +16,26 @@ def test_it_equals_scikit_learn(seed: int, n: int) -> None:
 
     rng = np.random.default_rng(seed)
     labels, scores = rng.random((n, 3)) < 0.4, rng.integers(0, 8, (n, 3)) / 8
-    met = classification_ap(
+    got = classification_ap(
         {str(i): row for i, row in enumerate(labels)},
         {str(i): row for i, row in enumerate(scores)},
         list("abc"),
     )
     for index, name in enumerate("abc"):
         if labels[:, index].any():
-            assert met.values[name] == pytest.approx(
+            assert got.values[name] == pytest.approx(
                 average_precision_score(labels[:, index], scores[:, index])
             )
         else:
-            assert np.isnan(met.values[name])
-        assert met.support[name] == labels[:, index].sum()
+            assert np.isnan(got.values[name])
+        assert got.support[name] == labels[:, index].sum()
 
 
 def test_eleven_points() -> None:
     labels = {"a": np.asarray([True]), "b": np.asarray([False]), "c": np.asarray([True])}
     scores = {"a": np.asarray([0.9]), "b": np.asarray([0.8]), "c": np.asarray([0.7])}
-    met = classification_ap(labels, scores, ["cat"], metric="11point")
-    assert met.mean == pytest.approx((6 + 5 * 2 / 3) / 11)
+    got = classification_ap(labels, scores, ["cat"], metric="11point")
+    assert got.mean == pytest.approx((6 + 5 * 2 / 3) / 11)
 
 
 def test_no_images() -> None:

@@ -63,27 +63,27 @@ def test_perfect_boxes(n: int) -> None:
     boxes = [[40 * i, 0, 40 * i + 10 * (i + 1), 10 * (i + 1)] for i in range(n)]
     truth = {"a": objects(boxes, [0] * n), "b": objects([], [])}
     dataset, numbers = coco_dataset(truth, CLASSES)
-    met = coco_ap(dataset, coco_results({"a": found(boxes, [0] * n, [0.9] * n)}, numbers))
-    assert (met.ap, met.ap50, met.ap75, met.small) == pytest.approx((1, 1, 1, 1))
-    assert np.isnan(met.large)
-    assert met.per_class == pytest.approx({"cat": 1, "dog": np.nan}, nan_ok=True)
+    got = coco_ap(dataset, coco_results({"a": found(boxes, [0] * n, [0.9] * n)}, numbers))
+    assert (got.ap, got.ap50, got.ap75, got.small) == pytest.approx((1, 1, 1, 1))
+    assert np.isnan(got.large)
+    assert got.per_class == pytest.approx({"cat": 1, "dog": np.nan}, nan_ok=True)
 
 
 def test_the_thresholds_of_a_shifted_box(capsys: pytest.CaptureFixture[str]) -> None:
     """IoU .75 exactly counts at .50 to .75, six of ten thresholds."""
     truth = {"a": objects([[0, 0, 100, 100]], [0])}
     dataset, numbers = coco_dataset(truth, CLASSES)
-    met = coco_ap(dataset, coco_results({"a": found([[0, 0, 100, 75]], [0], [0.9])}, numbers))
-    assert (met.ap, met.ap50, met.ap75, met.large) == pytest.approx((0.6, 1, 1, 0.6))
-    assert np.isnan(met.small)
-    assert np.isnan(met.medium)
+    got = coco_ap(dataset, coco_results({"a": found([[0, 0, 100, 75]], [0], [0.9])}, numbers))
+    assert (got.ap, got.ap50, got.ap75, got.large) == pytest.approx((0.6, 1, 1, 0.6))
+    assert np.isnan(got.small)
+    assert np.isnan(got.medium)
     assert capsys.readouterr().out == ""
 
 
 def test_no_detections_give_zeros() -> None:
     dataset, _ = coco_dataset({"a": objects([[0, 0, 50, 50]], [1])}, CLASSES)
-    met = coco_ap(dataset, [])
-    assert (met.ap, met.ap50, met.ap75, met.medium) == (0, 0, 0, 0)
+    got = coco_ap(dataset, [])
+    assert (got.ap, got.ap50, got.ap75, got.medium) == (0, 0, 0, 0)
     assert coco_ap_at(dataset, [], kind="bbox") == {0.25: 0, 0.5: 0, 0.7: 0, 0.75: 0}
 
 
@@ -127,11 +127,11 @@ def test_masks_at_the_papers_thresholds() -> None:
     dataset = mask_dataset([[0, 0, 100, 100], [110, 0, 150, 100]], [1, 2])
     results = mask_results([[0, 0, 100, 60], [110, 0, 150, 30]], [1, 2], [0.9, 0.8])
     assert coco_ap_at(dataset, results) == pytest.approx({0.25: 1, 0.5: 0.5, 0.7: 0, 0.75: 0})
-    met = mask_ap_voc(dataset, results)
-    assert {value: item.mean for value, item in met.items()} == pytest.approx(
+    got = mask_ap_voc(dataset, results)
+    assert {value: item.mean for value, item in got.items()} == pytest.approx(
         {0.25: 1, 0.5: 0.5, 0.7: 0, 0.75: 0}
     )
-    assert met[0.5].support == {"cat": 1, "dog": 1}
+    assert got[0.5].support == {"cat": 1, "dog": 1}
 
 
 def test_the_two_mask_protocols_differ_in_the_sum() -> None:
@@ -150,8 +150,8 @@ def test_crowds_count_neither_way_in_the_voc_form() -> None:
 
 
 def test_no_masks_give_zeros_in_the_voc_form() -> None:
-    met = mask_ap_voc(mask_dataset([[0, 0, 40, 40]], [1]), [])
-    assert {value: item.mean for value, item in met.items()} == {0.25: 0, 0.5: 0, 0.7: 0, 0.75: 0}
+    got = mask_ap_voc(mask_dataset([[0, 0, 40, 40]], [1]), [])
+    assert {value: item.mean for value, item in got.items()} == {0.25: 0, 0.5: 0, 0.7: 0, 0.75: 0}
 
 
 def test_what_the_user_can_mend() -> None:

@@ -14,21 +14,21 @@ from weaksam_cli.eval.feature_similarity import cosine_matrix, mean_off_diagonal
 
 
 def test_cosines_by_hand() -> None:
-    met = cosine_matrix(np.asarray([[1, 0], [3, 3], [-2, 0], [0, 0]], np.float32))
+    got = cosine_matrix(np.asarray([[1, 0], [3, 3], [-2, 0], [0, 0]], np.float32))
     half = np.sqrt(0.5)
     expected = [[1, half, -1, 0], [half, 1, -half, 0], [-1, -half, 1, 0], [0, 0, 0, 0]]
-    assert met.dtype == np.float32
-    assert met == pytest.approx(np.asarray(expected), abs=1e-6)
+    assert got.dtype == np.float32
+    assert got == pytest.approx(np.asarray(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
 def test_any_number_of_vectors_of_any_length(n: int, size: float) -> None:
     features = np.random.default_rng(n).standard_normal((n, 5)) * size
-    met = cosine_matrix(features.astype(np.float32))
+    got = cosine_matrix(features.astype(np.float32))
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    assert met.shape == (n, n)
-    assert met == pytest.approx(unit @ unit.T, abs=1e-5)
+    assert got.shape == (n, n)
+    assert got == pytest.approx(unit @ unit.T, abs=1e-5)
 
 
 @given(
@@ -40,13 +40,13 @@ def test_any_number_of_vectors_of_any_length(n: int, size: float) -> None:
     factor=st.sampled_from([0.125, 2.0, 64.0]),
 )
 def test_cosines_are_symmetric_bounded_and_without_scale(features: Any, factor: float) -> None:
-    met = cosine_matrix(features)
-    assert np.array_equal(met, met.T)
-    assert (np.abs(met) <= 1).all()
+    got = cosine_matrix(features)
+    assert np.array_equal(got, got.T)
+    assert (np.abs(got) <= 1).all()
     filled = features.any(axis=1)
-    assert np.diag(met) == pytest.approx(filled.astype(np.float32), abs=1e-5)
-    assert (met[~filled] == 0).all()
-    assert cosine_matrix(features * np.float32(factor)) == pytest.approx(met, abs=1e-5)
+    assert np.diag(got) == pytest.approx(filled.astype(np.float32), abs=1e-5)
+    assert (got[~filled] == 0).all()
+    assert cosine_matrix(features * np.float32(factor)) == pytest.approx(got, abs=1e-5)
 
 
 def test_features_without_a_negative_value_have_no_negative_cosine() -> None:

@@ -33,25 +33,25 @@ TRUTH = {"a": objects([[10, 10, 20, 20], [30, 30, 40, 40]], [0, 1]), "b": object
 
 def test_the_pointing_game_takes_the_best_point_of_a_class() -> None:
     found = {"a": points([[10, 19], [20, 15], [15, 15]], [0, 0, 1], [1.0, 0.95, 1.0])}
-    met = peaks_inside(TRUTH, found, CLASSES)
-    assert met.values == {"cat": 1, "dog": 0}
-    assert met.support == {"cat": 1, "dog": 1}
+    got = peaks_inside(TRUTH, found, CLASSES)
+    assert got.values == {"cat": 1, "dog": 0}
+    assert got.support == {"cat": 1, "dog": 1}
 
 
 def test_all_points() -> None:
     found = {"a": points([[10, 19], [20, 15], [35, 35], [0, 0]], [0, 0, 1, -1], [1.0, 0.95, 1.0, 1.0])}
-    met = peaks_inside(TRUTH, found, CLASSES, only_best=False)
-    assert met.values == {"cat": 0.5, "dog": 1}
-    assert met.mean == 0.75
+    got = peaks_inside(TRUTH, found, CLASSES, only_best=False)
+    assert got.values == {"cat": 0.5, "dog": 1}
+    assert got.mean == 0.75
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
 @pytest.mark.parametrize("only_best", [False, True])
 def test_any_number_of_points(n: int, only_best: bool) -> None:
     found = {"a": points([[12, 12]] * n, [0] * n, [1.0] * n), "b": points([[1, 1]], [-1], [1.0])}
-    met = peaks_inside(TRUTH, found, CLASSES, only_best=only_best)
-    assert met.support["cat"] == (min(n, 1) if only_best else n)
-    assert met.values["cat"] == pytest.approx(1 if n else np.nan, nan_ok=True)
+    got = peaks_inside(TRUTH, found, CLASSES, only_best=only_best)
+    assert got.support["cat"] == (min(n, 1) if only_best else n)
+    assert got.values["cat"] == pytest.approx(1 if n else np.nan, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -80,24 +80,24 @@ def test_energy_at_low_resolution() -> None:
     heat = np.asarray([[[0, 2, 0], [0, 2, 0]], [[0, 0, 0], [0, 0, -1]]], np.float32)
     truth = {"a": objects([[10, 0, 20, 15], [10, 5, 20, 15], [0, 0, 30, 20]], [0, 0, 1])}
     maps = {"a": ClassMaps(np.asarray([0, 1], np.int32), heat, 20, 30)}
-    met = energy_inside(truth, maps, CLASSES)
-    assert met.values == pytest.approx({"cat": 0.75, "dog": 0})
-    assert met.support == {"cat": 1, "dog": 1}
+    got = energy_inside(truth, maps, CLASSES)
+    assert got.values == pytest.approx({"cat": 0.75, "dog": 0})
+    assert got.support == {"cat": 1, "dog": 1}
 
 
 def test_energy_at_full_resolution_is_a_sum_over_pixels() -> None:
     heat = np.random.default_rng(0).random((1, 20, 30)).astype(np.float32)
     truth = {"a": objects([[5, 3, 17, 11]], [1])}
-    met = energy_inside(truth, {"a": ClassMaps(np.asarray([1], np.int32), heat, 20, 30)}, CLASSES)
-    assert met.values["dog"] == pytest.approx(heat[0, 3:11, 5:17].sum() / heat.sum(), rel=1e-6)
-    assert np.isnan(met.values["cat"])
+    got = energy_inside(truth, {"a": ClassMaps(np.asarray([1], np.int32), heat, 20, 30)}, CLASSES)
+    assert got.values["dog"] == pytest.approx(heat[0, 3:11, 5:17].sum() / heat.sum(), rel=1e-6)
+    assert np.isnan(got.values["cat"])
 
 
 def test_boxes_may_reach_past_the_image() -> None:
     heat = np.ones((1, 2, 2), np.float32)
     truth = {"a": objects([[-5, -5, 10, 5]], [0])}
-    met = energy_inside(truth, {"a": ClassMaps(np.asarray([0], np.int32), heat, 10, 10)}, CLASSES)
-    assert met.values["cat"] == pytest.approx(0.5)
+    got = energy_inside(truth, {"a": ClassMaps(np.asarray([0], np.int32), heat, 10, 10)}, CLASSES)
+    assert got.values["cat"] == pytest.approx(0.5)
 
 
 def test_what_is_refused() -> None:

@@ -26,13 +26,13 @@ def test_true_false_and_difficult() -> None:
             np.asarray([0.9, 0.8, 0.7], np.float32),
         )
     }
-    met = pseudo_box_quality(truth, pseudo, CLASSES)
-    assert met.precision.values == pytest.approx({"cat": 0.5, "dog": np.nan}, nan_ok=True)
-    assert met.recall.values == pytest.approx({"cat": 0.5, "dog": 0})
-    assert met.precision.support == {"cat": 2, "dog": 0}
-    assert met.recall.support == {"cat": 2, "dog": 1}
-    assert met.total_precision == pytest.approx(1 / 2)
-    assert met.total_recall == pytest.approx(1 / 3)
+    got = pseudo_box_quality(truth, pseudo, CLASSES)
+    assert got.precision.values == pytest.approx({"cat": 0.5, "dog": np.nan}, nan_ok=True)
+    assert got.recall.values == pytest.approx({"cat": 0.5, "dog": 0})
+    assert got.precision.support == {"cat": 2, "dog": 0}
+    assert got.recall.support == {"cat": 2, "dog": 1}
+    assert got.total_precision == pytest.approx(1 / 2)
+    assert got.total_recall == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
@@ -40,6 +40,6 @@ def test_any_number_of_pseudo_boxes(n: int) -> None:
     boxes = as_boxes([[20 * i, 0, 20 * i + 10, 10] for i in range(n)])
     classes = np.zeros(n, np.int32)
     truth = {"a": GroundTruth(boxes, classes, np.zeros(n, bool))}
-    met = pseudo_box_quality(truth, {"a": Detections(boxes, classes, np.ones(n, np.float32))}, CLASSES)
-    assert met.total_precision == pytest.approx(1 if n else np.nan, nan_ok=True)
-    assert met.total_recall == pytest.approx(1 if n else np.nan, nan_ok=True)
+    got = pseudo_box_quality(truth, {"a": Detections(boxes, classes, np.ones(n, np.float32))}, CLASSES)
+    assert got.total_precision == pytest.approx(1 if n else np.nan, nan_ok=True)
+    assert got.total_recall == pytest.approx(1 if n else np.nan, nan_ok=True)

@@ -47,8 +47,8 @@ def squares(*starts: int) -> list[list[int]]:
 )
 def test_the_best_come_first(scores: list[float], order: list[int]) -> None:
     boxes = as_boxes(squares(*range(len(scores))))
-    met = best_first(boxes, np.asarray(scores, np.float32))
-    assert met.tolist() == boxes[order].tolist()
+    got = best_first(boxes, np.asarray(scores, np.float32))
+    assert got.tolist() == boxes[order].tolist()
 
 
 def test_a_curve_by_hand() -> None:
@@ -57,21 +57,21 @@ def test_a_curve_by_hand() -> None:
         "a": as_boxes([*squares(50, 0), [20, 0, 30, 8]]),  # nothing, the first, 0.8 of the second
         "b": as_boxes(squares(0)),
     }
-    met = recall_curve(truth, proposals, budgets=(1, 2, 10, None), thresholds=(0.5, 0.9))
-    assert met.budgets == (1, 2, 10, None)
-    assert met.mean_counts == (1, 1.5, 2, 2)
-    assert met.recall[0.5] == pytest.approx((1 / 3, 2 / 3, 1, 1))
-    assert met.recall[0.9] == pytest.approx((1 / 3, 2 / 3, 2 / 3, 2 / 3))
+    got = recall_curve(truth, proposals, budgets=(1, 2, 10, None), thresholds=(0.5, 0.9))
+    assert got.budgets == (1, 2, 10, None)
+    assert got.mean_counts == (1, 1.5, 2, 2)
+    assert got.recall[0.5] == pytest.approx((1 / 3, 2 / 3, 1, 1))
+    assert got.recall[0.9] == pytest.approx((1 / 3, 2 / 3, 2 / 3, 2 / 3))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
 def test_any_number_of_proposals(n: int) -> None:
     boxes = squares(0, 20, 40, 60, 80, 100)
-    met = recall_curve(
+    got = recall_curve(
         {"a": objects(boxes)}, {"a": as_boxes((boxes + boxes)[:n])}, budgets=(1, 5, None), thresholds=(0.5,)
     )
-    assert met.recall[0.5] == pytest.approx([min(n, kept, 6) / 6 for kept in (1, 5, 7)])
-    assert met.mean_counts == (min(n, 1), min(n, 5), n)
+    assert got.recall[0.5] == pytest.approx([min(n, kept, 6) / 6 for kept in (1, 5, 7)])
+    assert got.mean_counts == (min(n, 1), min(n, 5), n)
 
 
 def test_images_without_proposals() -> None:
@@ -86,16 +86,16 @@ def test_images_without_proposals() -> None:
 
 def test_difficult_objects_can_be_left_out() -> None:
     truth = {"a": objects(squares(0, 20), [False, True])}
-    met = recall_curve(
+    got = recall_curve(
         truth, {"a": as_boxes(squares(0))}, budgets=(None,), thresholds=(0.5,), include_difficult=False
     )
-    assert met.recall[0.5] == (1,)
+    assert got.recall[0.5] == (1,)
 
 
 def test_nothing_to_find() -> None:
-    met = recall_curve({}, {}, budgets=(1, None), thresholds=(0.5,))
-    assert np.isnan(met.recall[0.5]).all()
-    assert met.mean_counts == (0, 0)
+    got = recall_curve({}, {}, budgets=(1, None), thresholds=(0.5,))
+    assert np.isnan(got.recall[0.5]).all()
+    assert got.mean_counts == (0, 0)
     with pytest.raises(UserError, match="proposals: 1 images"):
         recall_curve({}, {"a": as_boxes([])}, budgets=(1,), thresholds=(0.5,))
 
@@ -103,14 +103,14 @@ def test_nothing_to_find() -> None:
 def test_the_results_file_gives_the_curve_back() -> None:
     curve = RecallCurve((5, None), (5.0, 7.25), {0.5: (0.25, 0.5), 0.75: (float("nan"), 0.125)})
     text = json.dumps(curve.as_json(), allow_nan=False)
-    met = RecallCurve.from_json(json.loads(text))
-    assert (met.budgets, met.mean_counts, met.recall[0.5]) == (
+    got = RecallCurve.from_json(json.loads(text))
+    assert (got.budgets, got.mean_counts, got.recall[0.5]) == (
         curve.budgets,
         curve.mean_counts,
         curve.recall[0.5],
     )
-    assert np.isnan(met.recall[0.75][0])
-    assert met.recall[0.75][1] == 0.125
+    assert np.isnan(got.recall[0.75][0])
+    assert got.recall[0.75][1] == 0.125
 
 
 @given(
@@ -146,11 +146,11 @@ def test_curves_never_fall_and_end_at_the_recall_of_all(samples: Any, strict: bo
         "strict_denominator": strict,
         "convention": PUBLISHED_RECALL,
     }
-    met = recall_curve(truth, proposals, budgets=(1, 2, 3, 6, None), **how)
+    got = recall_curve(truth, proposals, budgets=(1, 2, 3, 6, None), **how)
     whole = proposal_recall(truth, proposals, **how)
     for threshold in THRESHOLDS:
-        values = np.asarray(met.recall[threshold])
+        values = np.asarray(got.recall[threshold])
         assert np.array_equal(values[-1], whole.recall[threshold], equal_nan=True)
         assert np.isnan(values).all() or (np.diff(values) >= 0).all()
-    assert met.mean_counts[-1] == whole.mean_count
-    assert (np.diff(met.mean_counts) >= 0).all()
+    assert got.mean_counts[-1] == whole.mean_count
+    assert (np.diff(got.mean_counts) >= 0).all()

@@ -58,10 +58,10 @@ def mist_case(case: dict[str, Any]) -> tuple[dict[str, GroundTruth], dict[str, D
 def test_average_precision_of_wetectron(oracle: Any, protocol: str, expected: str) -> None:
     case = oracle("mist_wetectron")["voc_ap_wetectron"]
     chosen = VOC_PROTOCOLS.get(protocol, VocProtocol(VOC_PROTOCOLS["mist"].convention, "area"))
-    met = voc_ap(*mist_case(case), CLASSES, protocol=chosen)
-    assert list(met.values.values()) == pytest.approx(case[expected][1:])
-    assert met.mean == pytest.approx(case[expected.replace("ap_", "map_")])
-    assert met.support == {"cat": 3, "dog": 1}
+    got = voc_ap(*mist_case(case), CLASSES, protocol=chosen)
+    assert list(got.values.values()) == pytest.approx(case[expected][1:])
+    assert got.mean == pytest.approx(case[expected.replace("ap_", "map_")])
+    assert got.support == {"cat": 3, "dog": 1}
 
 
 @pytest.mark.parametrize("metric", ["11point", "area"])
@@ -79,10 +79,10 @@ def test_average_precision_of_mmdetection(oracle: Any, metric: Any) -> None:
         classes = [category for category, rows in enumerate(per_class) for _ in rows]
         detections[str(index)] = found(inclusive_to_edges(rows[:, :4]), classes, rows[:, 4])
     convention = VOC_PROTOCOLS["wsod2"].convention
-    met = voc_ap(truth, detections, CLASSES, protocol=VocProtocol(convention, metric))
+    got = voc_ap(truth, detections, CLASSES, protocol=VocProtocol(convention, metric))
     name = "11point" if metric == "11point" else "area"
-    assert list(met.values.values()) == pytest.approx(case[f"ap_{name}"], abs=1e-6)
-    assert met.mean == pytest.approx(case[f"map_{name}"], abs=1e-6)
+    assert list(got.values.values()) == pytest.approx(case[f"ap_{name}"], abs=1e-6)
+    assert got.mean == pytest.approx(case[f"map_{name}"], abs=1e-6)
 
 
 def xml_objects(case: dict[str, Any]) -> dict[str, GroundTruth]:
@@ -109,8 +109,8 @@ def fork_detections(case: dict[str, Any]) -> dict[str, Detections]:
 @pytest.mark.parametrize("protocol", ["detectron2-2007", "detectron2-2012"])
 def test_average_precision_of_the_detectron2_fork(oracle: Any, protocol: str) -> None:
     case = oracle("mist_wetectron")["corloc_and_ap_detectron2_fork"]
-    met = voc_ap(xml_objects(case), fork_detections(case), CLASSES, protocol=VOC_PROTOCOLS[protocol])
-    assert met.values["cat"] == pytest.approx(case["ap_11point" if protocol.endswith("07") else "ap_area"])
+    got = voc_ap(xml_objects(case), fork_detections(case), CLASSES, protocol=VOC_PROTOCOLS[protocol])
+    assert got.values["cat"] == pytest.approx(case["ap_11point" if protocol.endswith("07") else "ap_area"])
     matches = match_detections(
         xml_objects(case), fork_detections(case), CLASSES, threshold=0.5, convention=DETECTRON2_TEXT
     )
@@ -129,9 +129,9 @@ def test_the_fork_writes_text_lines(oracle: Any) -> None:
 
 def test_corloc_of_the_detectron2_fork(oracle: Any) -> None:
     case = oracle("mist_wetectron")["corloc_and_ap_detectron2_fork"]
-    met = corloc(xml_objects(case), fork_detections(case), CLASSES, protocol=CORLOC_PROTOCOLS["detectron2"])
-    assert met.values["cat"] == pytest.approx(case["corloc_cat"])
-    assert met.support == {"cat": 2, "dog": 2}
+    got = corloc(xml_objects(case), fork_detections(case), CLASSES, protocol=CORLOC_PROTOCOLS["detectron2"])
+    assert got.values["cat"] == pytest.approx(case["corloc_cat"])
+    assert got.support == {"cat": 2, "dog": 2}
 
 
 def test_corloc_of_mist(oracle: Any) -> None:
@@ -140,10 +140,10 @@ def test_corloc_of_mist(oracle: Any) -> None:
         key: found(inclusive_to_edges(as_boxes([box])), [0], [score])
         for key, (score, box) in case["top1_detections_of_cat"].items()
     }
-    met = corloc(xml_objects(case), detections, CLASSES, protocol=CORLOC_PROTOCOLS["mist"])
-    assert met.values["cat"] == pytest.approx(case["corloc_cat"])
-    assert met.support == {"cat": 3, "dog": 2}
-    assert met.values["dog"] == 0
+    got = corloc(xml_objects(case), detections, CLASSES, protocol=CORLOC_PROTOCOLS["mist"])
+    assert got.values["cat"] == pytest.approx(case["corloc_cat"])
+    assert got.support == {"cat": 3, "dog": 2}
+    assert got.values["dog"] == 0
 
 
 def average_precision_one_by_one(
@@ -229,17 +229,17 @@ def test_average_precision_equals_loops(
     seed: int, n_objects: int, n_detections: int, convention: Convention, metric: Any
 ) -> None:
     truth, detections = random_set(seed, n_objects, n_detections)
-    met = voc_ap(truth, detections, CLASSES, protocol=VocProtocol(convention, metric))
+    got = voc_ap(truth, detections, CLASSES, protocol=VocProtocol(convention, metric))
     for category, name in enumerate(CLASSES):
         expected = average_precision_one_by_one(truth, detections, category, convention, metric)
-        assert met.values[name] == pytest.approx(expected, nan_ok=True)
+        assert got.values[name] == pytest.approx(expected, nan_ok=True)
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 100_000), n=st.sampled_from([0, 1, 2, 6, 7]))
 def test_corloc_equals_loops(seed: int, n: int) -> None:
     truth, detections = random_set(seed, n, n)
-    met = corloc(truth, detections, CLASSES)
+    got = corloc(truth, detections, CLASSES)
     for category, name in enumerate(CLASSES):
         hits = []
         for key, item in truth.items():
@@ -248,8 +248,8 @@ def test_corloc_equals_loops(seed: int, n: int) -> None:
                 continue
             mine = detections[key].take(detections[key].class_index == category)
             hits.append(len(mine) > 0 and iou(mine.boxes[[mine.scores.argmax()]], wanted).max() > 0.5)
-        assert met.support[name] == len(hits)
-        assert met.values[name] == pytest.approx(np.mean(hits) if hits else float("nan"), nan_ok=True)
+        assert got.support[name] == len(hits)
+        assert got.values[name] == pytest.approx(np.mean(hits) if hits else float("nan"), nan_ok=True)
 
 
 @pytest.mark.parametrize("n", [1, 2, 6, 7])
@@ -258,10 +258,10 @@ def test_perfect_detections(n: int) -> None:
     truth = {"a": objects(boxes, [0] * n)}
     detections = {"a": found(boxes, [0] * n, np.linspace(1, 0.5, n))}
     for name in ("weaksam", "weaksam-area"):
-        met = voc_ap(truth, detections, CLASSES, protocol=VOC_PROTOCOLS[name])
-        assert met.values["cat"] == pytest.approx(1)
-        assert np.isnan(met.values["dog"])
-        assert met.mean == pytest.approx(1)
+        got = voc_ap(truth, detections, CLASSES, protocol=VOC_PROTOCOLS[name])
+        assert got.values["cat"] == pytest.approx(1)
+        assert np.isnan(got.values["dog"])
+        assert got.mean == pytest.approx(1)
     assert corloc(truth, detections, CLASSES).values["cat"] == 1
 
 

@@ -77,7 +77,7 @@ def test_containment_of_the_published_code(oracle: Any, index: int) -> None:
 def test_adaptive_selection_of_the_published_code(oracle: Any, index: int, sort_first: bool) -> None:
     case = oracle("pgt")["pgt"]["cases"][index]
     sort_first = sort_first and case["name"] != "first_is_not_best"  # which has a test of its own
-    met = adaptive(
+    got = adaptive(
         published_table(case["input"]),
         np.ones((len(case["input"]), CLASSES), bool),
         score_threshold=case["t_keep"],
@@ -85,7 +85,7 @@ def test_adaptive_selection_of_the_published_code(oracle: Any, index: int, sort_
         sort_first=sort_first,
         exempt_classes=() if case["use_diff"] else case["diff_classes"],
     )
-    assert as_published(met, list(case["input"])) == case["output"]
+    assert as_published(got, list(case["input"])) == case["output"]
 
 
 def test_the_detectors_scores_stay_at_hand() -> None:
@@ -100,15 +100,15 @@ def test_the_detectors_scores_stay_at_hand() -> None:
 
 def test_the_best_is_kept_when_it_is_not_first(oracle: Any) -> None:
     case = next(case for case in oracle("pgt")["pgt"]["cases"] if case["name"] == "first_is_not_best")
-    met = adaptive(published_table(case["input"]), np.ones((1, CLASSES), bool), sort_first=True)
-    assert as_published(met, ["1"])["1"] == case["output"]["1"][1:]
+    got = adaptive(published_table(case["input"]), np.ones((1, CLASSES), bool), sort_first=True)
+    assert as_published(got, ["1"])["1"] == case["output"]["1"][1:]
 
 
 @pytest.mark.parametrize("name", ["identical_boxes", "chain"])
 def test_the_best_of_near_duplicates_can_be_kept(oracle: Any, name: str) -> None:
     case = next(case for case in oracle("pgt")["pgt"]["cases"] if case["name"] == name)
-    met = adaptive(published_table(case["input"]), np.ones((1, CLASSES), bool), mutual="keep_best")
-    assert xyxy_to_xywh(met.boxes).tolist() == [case["input"]["1"][0]["bbox"]]
+    got = adaptive(published_table(case["input"]), np.ones((1, CLASSES), bool), mutual="keep_best")
+    assert xyxy_to_xywh(got.boxes).tolist() == [case["input"]["1"][0]["bbox"]]
 
 
 def test_boxes_as_the_released_voc_branch_compares_them(oracle: Any) -> None:
@@ -132,14 +132,14 @@ def test_boxes_as_the_released_voc_branch_compares_them(oracle: Any) -> None:
 @pytest.mark.parametrize("index", range(5))
 def test_top_k_of_the_published_code(oracle: Any, index: int) -> None:
     case = oracle("pgt")["pgt_topk"]["cases"][index]
-    met = top_k(published_table(case["input"]), labels_of(case["class_labels"]), k=case["topk"])
-    assert as_published(met, list(case["input"])) == case["output"]
+    got = top_k(published_table(case["input"]), labels_of(case["class_labels"]), k=case["topk"])
+    assert as_published(got, list(case["input"])) == case["output"]
 
 
 def test_class_filter_of_the_published_code(oracle: Any) -> None:
     case = oracle("pgt")["class_filter"]
-    met = filter_classes(published_table(case["input"]), labels_of(case["labels"]))
-    assert as_published(met, list(case["input"])) == case["output"]
+    got = filter_classes(published_table(case["input"]), labels_of(case["labels"]))
+    assert as_published(got, list(case["input"])) == case["output"]
 
 
 def test_annotations_of_the_published_code(oracle: Any) -> None:
@@ -150,9 +150,9 @@ def test_annotations_of_the_published_code(oracle: Any) -> None:
         np.asarray([1, 0, 0], np.int32),
         np.asarray([0.9, 0.8, 0.7]),
     )
-    met = coco_annotations(table, image_ids=[5, 9], category_ids=[1, 18])
-    assert [{key: item[key] for key in expected[0]} for item in met] == expected
-    assert [(item["area"], item["iscrowd"], item["score"]) for item in met] == [
+    got = coco_annotations(table, image_ids=[5, 9], category_ids=[1, 18])
+    assert [{key: item[key] for key in expected[0]} for item in got] == expected
+    assert [(item["area"], item["iscrowd"], item["score"]) for item in got] == [
         (12.0, 0, 0.9),
         (25.0, 0, 0.8),
         (25.0, 0, 0.7),
@@ -170,7 +170,7 @@ def test_any_number_of_detections(n: int, mutual: Any) -> None:
     assert len(adaptive(table, np.zeros((3, 3), bool), mutual=mutual)) == 0
 
 
-def test_a_image_without_a_label_is_refused() -> None:
+def test_an_image_without_a_label_is_refused() -> None:
     table = random_table(0, 6)
     with pytest.raises(ValueError, match="labels: expected every image"):
         adaptive(table, np.ones((1, 3), bool))
@@ -183,7 +183,7 @@ def test_a_image_without_a_label_is_refused() -> None:
 def test_a_table_checks_its_columns() -> None:
     with pytest.raises(ValueError, match=r"table\.scores: expected shape \(1,\), got \(2,\)"):
         DetectionTable(as_boxes([[0, 0, 1, 1]]), np.zeros(1, np.int64), np.zeros(1, np.int32), np.zeros(2))
-    with pytest.raises(ValueError, match="met NaN"):
+    with pytest.raises(ValueError, match="got NaN"):
         DetectionTable(
             as_boxes([[0, 0, 1, 1]]), np.zeros(1, np.int64), np.zeros(1, np.int32), np.full(1, np.nan)
         )
@@ -242,7 +242,7 @@ def test_all_at_once_equals_one_by_one(
     seed: int, n: int, score_threshold: float, containment_threshold: float, exempt: set[int]
 ) -> None:
     table = random_table(seed, n)
-    met = adaptive(
+    got = adaptive(
         table,
         np.ones((3, 3), bool),
         score_threshold=score_threshold,
@@ -251,15 +251,15 @@ def test_all_at_once_equals_one_by_one(
         exempt_classes=exempt,
     )
     expected = selected_one_by_one(table, score_threshold, containment_threshold, exempt)
-    np.testing.assert_array_equal(met.boxes, table.boxes[expected])
-    np.testing.assert_array_equal(met.image_index, table.image_index[expected])
+    np.testing.assert_array_equal(got.boxes, table.boxes[expected])
+    np.testing.assert_array_equal(got.image_index, table.image_index[expected])
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 40), threshold=st.sampled_from([0.5, 0.85]))
 def test_keeping_the_best_leaves_a_box_in_every_image_and_class(seed: int, n: int, threshold: float) -> None:
     table = random_table(seed, n)
-    met = adaptive(table, np.ones((3, 3), bool), containment_threshold=threshold, mutual="keep_best")
+    got = adaptive(table, np.ones((3, 3), bool), containment_threshold=threshold, mutual="keep_best")
     before = set(zip(table.image_index.tolist(), table.class_index.tolist(), strict=True))
-    assert set(zip(met.image_index.tolist(), met.class_index.tolist(), strict=True)) == before
-    assert not contained(met, threshold=threshold).any()
+    assert set(zip(got.image_index.tolist(), got.class_index.tolist(), strict=True)) == before
+    assert not contained(got, threshold=threshold).any()

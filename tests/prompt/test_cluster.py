@@ -25,8 +25,8 @@ def test_clusters_of_the_published_code(oracle: Any, index: int) -> None:
     case = oracle("kmeans_clustering")["cases"][index]
     points = parse_points("\n".join(case["input_lines"]), where=case["name"])
     assert len(points) == case["n_points"]
-    met = format_points(cluster_points(points), with_map_index=False)
-    assert sorted(met.splitlines()) == sorted(case["output_text"].splitlines())
+    got = format_points(cluster_points(points), with_map_index=False)
+    assert sorted(got.splitlines()) == sorted(case["output_text"].splitlines())
 
 
 def test_the_order_is_the_published_one(oracle: Any) -> None:

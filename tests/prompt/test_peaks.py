@@ -109,7 +109,7 @@ def test_fillers_can_be_left_out(oracle: Any, name: str) -> None:
 
 
 def test_nan_is_refused() -> None:
-    with pytest.raises(ValueError, match="met NaN"):
+    with pytest.raises(ValueError, match="got NaN"):
         find_peaks(np.full((3, 3), np.nan, np.float32), window=3)
 
 
@@ -138,7 +138,7 @@ def test_any_map_gives_a_greedy_outcome(heat: Heat, window: int, count: int) -> 
 
 
 @pytest.mark.parametrize("name", ["single_map_kind", "multi_map_kind"])
-def test_points_of_a_image_as_published(oracle: Any, name: str) -> None:
+def test_points_of_an_image_as_published(oracle: Any, name: str) -> None:
     case = next(case for case in oracle("peak_file_writer")["cases"] if case["name"] == name)
     classes = [int(key) for key in case["cams"]]
     maps = np.asarray([case["cams"][str(key)] for key in classes], dtype=np.float32)
@@ -167,7 +167,7 @@ def test_maps_without_values_above_the_threshold_give_no_points() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "classes", "threshold", "message"),
-    [((2, 4, 4), [0], 0.9, "expected 1 maps"), ((4, 4), [0], 0.9, "met"), ((1, 4, 4), [0], 0.0, "positive")],
+    [((2, 4, 4), [0], 0.9, "expected 1 maps"), ((4, 4), [0], 0.9, "got"), ((1, 4, 4), [0], 0.0, "positive")],
 )
 def test_what_does_not_fit_is_refused(
     shape: tuple[int, ...], classes: list[int], threshold: float, message: str

@@ -13,7 +13,7 @@ from weaksam_cli.core.boxes import FloatArray, as_boxes
 
 def _expect(array: NDArray[np.generic], shape: tuple[int | None, ...], name: str) -> None:
     fits = array.ndim == len(shape) and all(
-        want is None or want == met for want, met in zip(shape, array.shape, strict=True)
+        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
     )
     if not fits:
         wanted = tuple("n" if want is None else want for want in shape)

@@ -37,7 +37,7 @@ class ImageMaps:
     """
 
     maps: dict[Layer, torch.Tensor]
-    pil_image: tuple[int, int]
+    image_size: tuple[int, int]
     view: tuple[int, int]
 
     def pool(self, layer: Layer, boxes: FloatArray) -> NDArray[np.float32]:
@@ -50,7 +50,7 @@ class ImageMaps:
         Returns:
             float32 (n, c * 49).
         """
-        height, width = self.pil_image
+        height, width = self.image_size
         in_view = scale(boxes, self.view[1] / width, self.view[0] / height)
         rois = torch.from_numpy(np.concatenate([np.zeros((len(boxes), 1), np.float32), in_view], axis=1))
         align = DenseRoiAlign(BINS, 1 / STRIDE[layer], _SAMPLES)
