@@ -8,67 +8,58 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Collection
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from numpy.typing import NDArray
 
-from weaksam_cli.pgt.adaptive import adaptive_rows
-from weaksam_cli.pgt.table import DetectionTable
-from weaksam_cli.pgt.top1 import top_k
+from weaksam_cli.core.types import Detections
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.pgt import adaptive, top1
 
 IMAGES, DETECTIONS, CLASSES = 5011, 100, 20
+Images = list[tuple[Detections, Collection[int]]]
 
 
-def detections(rng: np.random.Generator, class_index: NDArray[np.int32]) -> DetectionTable:
+def sample(rng: np.random.Generator, *, one_class: bool) -> Images:
     """Random boxes in images of 500 x 375 pixels; scores with the long low tail of a detector."""
-    n = IMAGES * DETECTIONS
-    corners = np.sort(rng.random((n, 2, 2)), axis=1) * [500, 375]
-    return DetectionTable(
-        corners.reshape(n, 4).astype(np.float32),
-        np.repeat(np.arange(IMAGES), DETECTIONS),
-        class_index,
-        rng.random(n) ** 4,
-    )
+    images: Images = []
+    for _ in range(IMAGES):
+        labels = np.flatnonzero(rng.random(CLASSES) < 1.5 / CLASSES)
+        labels = labels if len(labels) else rng.integers(0, CLASSES, 1)
+        corners = np.sort(rng.random((DETECTIONS, 2, 2)), axis=1) * [500, 375]
+        classes = np.full(DETECTIONS, labels[0]) if one_class else rng.integers(0, CLASSES, DETECTIONS)
+        found = Detections(
+            corners.reshape(DETECTIONS, 4).astype(np.float32),
+            classes.astype(np.int32),
+            (rng.random(DETECTIONS) ** 4).astype(np.float32),
+        )
+        images.append((found, labels.tolist()))
+    return images
 
 
-def select(table: DetectionTable, labels: NDArray[np.bool_], **settings: Any) -> DetectionTable:
-    """The pseudo boxes as the stage takes them."""
-    return table.take(adaptive_rows(table, labels, **settings)[0])
-
-
-def measure(name: str, select: Callable[[], DetectionTable]) -> None:
+def measure(name: str, images: Images, select: Callable[..., Detections], recipe: RecipeModel) -> None:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        selected = select()
+        boxes = sum(len(select(found, labels, recipe)) for found, labels in images)
         times.append(time.perf_counter() - start)
-    sys.stdout.write(f"{name:58s} {np.median(times):6.3f} s {len(selected):9,d} pseudo boxes\n")
+    sys.stdout.write(f"{name:50s} {np.median(times):6.3f} s {boxes:9,d} pseudo boxes\n")
 
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    labels = rng.random((IMAGES, CLASSES)) < 1.5 / CLASSES
-    labels[np.arange(IMAGES), rng.integers(0, CLASSES, IMAGES)] = True
-    mixed = detections(rng, rng.integers(0, CLASSES, IMAGES * DETECTIONS).astype(np.int32))
+    mixed = sample(rng, one_class=False)
     # The costly case: all detections of an image share one labelled class, and every score passes.
-    single = detections(rng, np.repeat(labels.argmax(axis=1), DETECTIONS).astype(np.int32))
-    everything = np.ones_like(labels)
-    measure("20 classes, image-level labels, adaptive", partial(select, mixed, labels))
-    measure("20 classes, every class labelled, adaptive", partial(select, mixed, everything))
-    measure("one class an image, adaptive", partial(select, single, labels))
-    measure(
-        "one class an image, adaptive, all scores pass", partial(select, single, labels, score_threshold=0)
-    )
-    measure(
-        "one class an image, all scores pass, keep_best",
-        partial(select, single, labels, score_threshold=0, mutual="keep_best"),
-    )
-    measure("20 classes, image-level labels, top-1", partial(top_k, mixed, labels))
+    single = sample(rng, one_class=True)
+    everything = adaptive.Recipe(score_threshold=0)
+    best = adaptive.Recipe(score_threshold=0, mutual="keep_best")
+    measure("20 classes, adaptive", mixed, adaptive.select, adaptive.Recipe())
+    measure("one class an image, adaptive", single, adaptive.select, adaptive.Recipe())
+    measure("one class an image, adaptive, all scores pass", single, adaptive.select, everything)
+    measure("one class an image, all scores pass, keep_best", single, adaptive.select, best)
+    measure("20 classes, top-1", mixed, top1.select, top1.Recipe())
 
 
 if __name__ == "__main__":

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.detections import read_annotations, read_results, results_bytes
+from weaksam_cli.data.detections import annotations_bytes, read_detections, results_bytes
 from weaksam_cli.data.labels import (
     Category,
     LabelledImage,
@@ -56,51 +59,135 @@ def test_results_come_back(tmp_path_factory: pytest.TempPathFactory, n: int, see
     path = tmp_path_factory.mktemp("results") / "r.json"
     labels, given_ = make_labels(), detections(n, seed)
     path.write_bytes(results_bytes([("k9", given_)], labels))
-    found = read_results(path, labels)
+    found = read_detections(path, labels)
     assert set(found) == {"k7", "k9"}
     assert len(found["k7"]) == 0
     np.testing.assert_allclose(found["k9"].boxes, given_.boxes)
     np.testing.assert_array_equal(found["k9"].class_index, given_.class_index)
-    np.testing.assert_allclose(found["k9"].scores, given_.scores, atol=1e-6)
+    np.testing.assert_array_equal(found["k9"].scores, given_.scores)
+    path.write_bytes(annotations_bytes({"k9": given_}, labels))
+    document = read_detections(path, labels)
+    np.testing.assert_array_equal(document["k9"].boxes, found["k9"].boxes)
+    np.testing.assert_array_equal(document["k9"].scores, given_.scores)
+
+
+@pytest.mark.parametrize("score", [4e-7, 3e-7, 1.5e-38, 0.1, 1 / 3, 1.0, 3e7])
+def test_scores_keep_their_precision(tmp_path: Path, score: float) -> None:
+    """A score of 4e-7 was written as 0.0, and top-1 pseudo ground truth then dropped its box."""
+    labels, path = make_labels(), tmp_path / "r.json"
+    given_ = Detections(
+        np.asarray([[0, 0, 5, 5]], np.float32), np.zeros(1, np.int32), np.asarray([score], np.float32)
+    )
+    path.write_bytes(results_bytes([("k7", given_)], labels))
+    assert read_detections(path, labels)["k7"].scores.tolist() == given_.scores.tolist()
+    assert len(str(json.loads(path.read_text())[0]["score"])) <= 14, "the shortest decimal, not float64's"
+
+
+def test_pseudo_ground_truth_loads_in_other_tools(tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+
+    path = tmp_path / "pgt.json"
+    path.write_bytes(annotations_bytes({"k7": detections(2), "k9": detections(1, seed=1)}, make_labels()))
+    loaded = COCO(str(path))
+    assert [image["key"] for image in loaded.loadImgs([7, 9])] == ["k7", "k9"]
+    assert [len(loaded.getAnnIds(imgIds=[number])) for number in (7, 9)] == [2, 1]
+    content = json.loads(path.read_text())
+    assert [item["id"] for item in content["annotations"]] == [0, 1, 2]
+    for item in content["annotations"]:
+        assert set(item) == {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "score"}
+        assert item["area"] == pytest.approx(item["bbox"][2] * item["bbox"][3])
+
+
+def test_annotations_of_the_published_code(oracle: Any) -> None:
+    expected = oracle("pgt")["gen_annotations"]["output"]
+    labels = make_labels()
+    images = [
+        image.model_copy(update={"id": number})
+        for image, number in zip(labels.file.images, (5, 9), strict=True)
+    ]
+    categories = [Category(id=1, name="cat"), Category(id=18, name="dog")]
+    file = labels.file.model_copy(update={"images": images, "categories": categories})
+    found = {
+        key: Detections(
+            xywh_to_xyxy(as_boxes([item["bbox"] for item in items])),
+            np.asarray([(1, 18).index(item["category_id"]) for item in items], np.int32),
+            np.full(len(items), 0.9, np.float32),
+        )
+        for key, items in (("k7", expected[:1]), ("k9", expected[1:]))
+    }
+    content = json.loads(annotations_bytes(found, replace(labels, file=file)))
+    assert [{key: item[key] for key in expected[0]} for item in content["annotations"]] == expected
+    assert [(item["area"], item["iscrowd"], item["score"]) for item in content["annotations"]] == [
+        (12.0, 0, 0.9),
+        (25.0, 0, 0.9),
+        (25.0, 0, 0.9),
+    ]
+
+
+def test_a_document_explains_its_own_numbers(tmp_path: Path) -> None:
+    """Images by key and classes by name, whatever their numbers; crowds are no detections."""
+    path = tmp_path / "pgt.json"
+    entry = {**ENTRY, "image_id": 1, "category_id": 1}
+    content = {
+        "images": [{"id": 1, "key": "k9"}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 3, "name": "cow"}],
+        "annotations": [entry, {**entry, "iscrowd": 1}],
+    }
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())
+    found = read_detections(path, make_labels())
+    assert found["k9"].class_index.tolist() == [1]
+    assert len(found["k7"]) == 0
 
 
 ENTRY = {"image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"a": 1}, "expected a list of detections"),
-        ([{**ENTRY, "image_id": 8}], "entry 0: image_id 8 is not in labels.json"),
-        ([ENTRY, {**ENTRY, "category_id": 4}], "entry 1: category_id 4 is not in labels.json"),
-        ([{**ENTRY, "image_id": "7"}], "image_id: expected an integer, got '7'"),
-        ([{**ENTRY, "bbox": [1, 2, 3]}], "bbox: expected 4 finite numbers"),
-        ([{**ENTRY, "bbox": [1, 2, 3, float("nan")]}], "bbox: expected 4 finite numbers"),
-        ([{**ENTRY, "score": "high"}], "score: expected 1 finite numbers"),
-        ([{"image_id": 7}], "has no category_id"),
-        ([3], "has no image_id"),
-    ],
-)
+BAD = [
+    ({"a": 1}, "has no annotations"),
+    (3, "got '3'"),
+    ([{**ENTRY, "image_id": 8}], "entry 0: image_id 8 is not in labels.json"),
+    ([ENTRY, {**ENTRY, "category_id": 4}], "entry 1: category_id 4 is not in labels.json"),
+    ([{**ENTRY, "image_id": "7"}], "entry 0: image_id: expected a valid integer, got '7'"),
+    ([{**ENTRY, "bbox": [1, 2, 3]}], "entry 0: has no bbox.3"),
+    (
+        [ENTRY, {**ENTRY, "bbox": [1, 2, 3, float("nan")]}],
+        "entry 1: bbox.3: expected a finite number, got 'nan'",
+    ),
+    ([{**ENTRY, "bbox": [1, 2, -3, 4]}], "entry 0: bbox.2: expected greater than or equal to 0, got '-3'"),
+    ([{**ENTRY, "bbox": [1, 2, 3, 1e30]}], "entry 0: bbox.3: expected less than or equal to"),
+    ([{**ENTRY, "score": "high"}], "entry 0: score: expected a valid number, got 'high'"),
+    ([{**ENTRY, "score": -1e30}], "entry 0: score: expected greater than or equal to 0, got '-1e"),
+    ([{**ENTRY, "score": True}], "entry 0: score: expected a valid number"),
+    ([{"image_id": 7}], "entry 0: has no category_id"),
+    ([{name: value for name, value in ENTRY.items() if name != "score"}], "entry 0: has no score"),
+    ([3], "entry 0: expected"),
+    ({"annotations": [ENTRY, {**ENTRY, "bbox": None}]}, "entry 1: bbox: expected a valid"),
+    ({"annotations": [ENTRY], "categories": [{"id": 3, "name": "cow"}]}, "entry 0: category_id 3 is not in"),
+    ({"annotations": [ENTRY], "images": [{"id": 7, "key": "other"}]}, "entry 0: image_id 7 is not in"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), BAD)
 def test_bad_results_are_refused(tmp_path: Path, content: object, message: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=message):
-        read_results(path, make_labels())
+        read_detections(path, make_labels())
 
 
 def test_text_that_is_no_json_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
-        read_results(tmp_path / "none.json", make_labels())
+        read_detections(tmp_path / "none.json", make_labels())
     (tmp_path / "r.json").write_text("[{")
     with pytest.raises(UserError, match="not readable as JSON"):
-        read_results(tmp_path / "r.json", make_labels())
+        read_detections(tmp_path / "r.json", make_labels())
 
 
 def test_annotations_without_score_count_as_certain(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     entry = {name: value for name, value in ENTRY.items() if name != "score"}
     path.write_text(json.dumps({"annotations": [entry]}))
-    assert read_annotations(path, make_labels())["k7"].scores.tolist() == [1.0]
+    assert read_detections(path, make_labels())["k7"].scores.tolist() == [1.0]
 
 
 def _written(tmp_path: Path, **changes: object) -> Path:

@@ -15,7 +15,7 @@ from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.core.types import Detections, Points
-from weaksam_cli.data.detections import read_annotations, read_results
+from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.images import SUFFIXES, read_image
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import SOURCE_FILE, image_root, read_source
@@ -72,7 +72,7 @@ def _draw_in_run(path: Path, image_id: str, kinds: Sequence[str]) -> Image.Image
     pixels = labels.read_image(image)
     if path.suffix == ".h5":
         return _draw_hdf5(path, image_id, pixels, kinds)
-    detections = _read_boxes(path, labels).get(image_id, Detections.empty())
+    detections = read_detections(path, labels).get(image_id, Detections.empty())
     return _draw_detections(pixels, detections, labels.class_names)
 
 
@@ -107,11 +107,6 @@ def _labels_of(path: Path) -> Labels:
         where=str(path),
         remedy="Draw files where they lie, runs/<dataset>/<stage>/<split>.*, or name the images' folder with --images",
     )
-
-
-def _read_boxes(path: Path, labels: Labels) -> dict[str, Detections]:
-    starts_list = path.read_bytes()[:64].lstrip()[:1] == b"["
-    return read_results(path, labels) if starts_list else read_annotations(path, labels)
 
 
 def _draw_hdf5(path: Path, image_id: str, pixels: NDArray[np.uint8], kinds: Sequence[str]) -> Image.Image:

@@ -5,18 +5,22 @@ Conversions from other conventions stand here and nowhere else.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float32]
+Boxes = NDArray[Any]
+"""float32 or float64, which the answers keep."""
 IntArray = NDArray[np.int64]
 
 
-def as_boxes(values: ArrayLike, *, name: str = "boxes") -> FloatArray:
+def as_boxes(values: ArrayLike, *, name: str = "boxes", ordered: bool = False) -> FloatArray:
     """Return `values` as a float32 (n, 4) array; an empty sequence becomes (0, 4).
 
     Raises:
-        ValueError: for another shape, or coordinates that are not finite.
+        ValueError: for another shape, coordinates that are not finite, or with `ordered` a box with x2 < x1 or y2 < y1.
     """
     boxes = np.asarray(values, dtype=np.float32)
     if boxes.size == 0:
@@ -25,52 +29,46 @@ def as_boxes(values: ArrayLike, *, name: str = "boxes") -> FloatArray:
         raise ValueError(f"{name}: expected shape (n, 4), got {boxes.shape}")
     if not np.isfinite(boxes).all():
         raise ValueError(f"{name}: expected finite coordinates, got NaN or infinity")
+    if ordered and (boxes[:, 2:] < boxes[:, :2]).any():
+        wrong = boxes[(boxes[:, 2:] < boxes[:, :2]).any(axis=1)][0]
+        raise ValueError(f"{name}: expected x1 <= x2 and y1 <= y2, got {wrong.tolist()}")
     return boxes
 
 
-def area(boxes: FloatArray, *, plus_one: bool = False) -> FloatArray:
-    """Areas in square pixels, shape (n,); `plus_one` counts inclusive pixel indexes as older code does."""
-    extra = np.float32(plus_one)
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2] + extra, 0)
-    product: FloatArray = sides[:, 0] * sides[:, 1]
+def area(boxes: Boxes, *, plus_one: bool = False) -> Boxes:
+    """Areas in square pixels, (...) of boxes (..., 4); `plus_one` counts inclusive pixel indexes as older code does."""
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2] + np.float32(plus_one), 0)
+    product: Boxes = sides[..., 0] * sides[..., 1]
     return product
 
 
-def intersection(a: FloatArray, b: FloatArray, *, plus_one: bool = False) -> FloatArray:
-    """Pairwise intersection areas, shape (len(a), len(b))."""
-    extra = np.float32(plus_one)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = np.maximum(high - low + extra, 0)
-    product: FloatArray = sides[..., 0] * sides[..., 1]
+def intersection(a: Boxes, b: Boxes, *, plus_one: bool = False) -> Boxes:
+    """Intersection areas (...) of boxes (..., 4) that are broadcast against each other."""
+    low = np.maximum(a[..., :2], b[..., :2])
+    sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - low + np.float32(plus_one), 0)
+    product: Boxes = sides[..., 0] * sides[..., 1]
     return product
 
 
-def iou(a: FloatArray, b: FloatArray, *, plus_one: bool = False) -> FloatArray:
-    """Pairwise intersection over union, shape (len(a), len(b)); 0 where both boxes are empty."""
+def paired_iou(a: Boxes, b: Boxes, *, plus_one: bool = False) -> Boxes:
+    """Intersection over union (...) of boxes (..., 4) that are broadcast against each other; 0 where both are empty."""
     overlap = intersection(a, b, plus_one=plus_one)
-    union = area(a, plus_one=plus_one)[:, None] + area(b, plus_one=plus_one)[None, :] - overlap
-    ratio: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    union = area(a, plus_one=plus_one) + area(b, plus_one=plus_one) - overlap
+    ratio: Boxes = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
     return ratio
 
 
-def nms(
-    boxes: FloatArray, scores: NDArray[np.floating], threshold: float, *, plus_one: bool = False
-) -> IntArray:
-    """Greedy non-maximum suppression: indexes of the kept boxes by decreasing score.
-
-    A box is removed when its IoU with a kept one is strictly above `threshold`; equal scores keep their order.
-    """
-    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
-    return order[_suppress(boxes[order], threshold, plus_one=plus_one)]
+def iou(a: Boxes, b: Boxes, *, plus_one: bool = False) -> Boxes:
+    """`paired_iou` of every box of `a` (n, 4) with every one of `b` (m, 4), shape (n, m)."""
+    return paired_iou(a[:, None], b[None], plus_one=plus_one)
 
 
 def score_free_nms(boxes: FloatArray, threshold: float, *, plus_one: bool = True) -> IntArray:
-    """NMS in the order given: an earlier box wins (spec 03 §4; the published code counts areas with +1)."""
-    return _suppress(boxes, threshold, plus_one=plus_one)
+    """Indexes of the boxes (n, 4) that greedy non-maximum suppression keeps, in the order given: an earlier box wins.
 
-
-def _suppress(boxes: FloatArray, threshold: float, *, plus_one: bool) -> IntArray:
+    A box is removed when its IoU with a kept one is strictly above `threshold` (spec 03 §4; the published code counts
+    areas with +1).
+    """
     alive = np.ones(len(boxes), dtype=bool)
     kept: list[int] = []
     for index in range(len(boxes)):
@@ -78,7 +76,7 @@ def _suppress(boxes: FloatArray, threshold: float, *, plus_one: bool) -> IntArra
             continue
         kept.append(index)
         rest = np.flatnonzero(alive[index + 1 :]) + index + 1
-        overlaps = iou(boxes[index : index + 1], boxes[rest], plus_one=plus_one)[0]
+        overlaps = paired_iou(boxes[index], boxes[rest], plus_one=plus_one)
         alive[rest[overlaps > threshold]] = False
     return np.asarray(kept, dtype=np.int64)
 

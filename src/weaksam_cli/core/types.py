@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 
 
-def _expect(array: NDArray[np.generic], shape: tuple[int | None, ...], name: str) -> None:
+def _expect(
+    array: NDArray[np.generic], shape: tuple[int | None, ...], name: str, *, finite: bool = False
+) -> None:
     fits = array.ndim == len(shape) and all(
         want is None or want == got for want, got in zip(shape, array.shape, strict=True)
     )
     if not fits:
         wanted = tuple("n" if want is None else want for want in shape)
         raise ValueError(f"{name}: expected shape {wanted}, got {array.shape}")
+    if finite and not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Points:
         _expect(self.xy, (None, 2), "points.xy")
         n = len(self.xy)
         _expect(self.class_index, (n,), "points.class_index")
-        _expect(self.value, (n,), "points.value")
+        _expect(self.value, (n,), "points.value", finite=True)
         _expect(self.map_index, (n,), "points.map_index")
 
     def __len__(self) -> int:
@@ -100,12 +104,12 @@ class PromptedMasks:
 
 @dataclass(frozen=True)
 class Detections:
-    """Scored boxes of one image.
+    """Scored boxes of one image: detections, or pseudo ground truth.
 
     Attributes:
         boxes: float32 (n, 4), xyxy pixel edges.
         class_index: int32 (n,), index into the dataset's class names.
-        scores: float32 (n,).
+        scores: float32 (n,), finite.
     """
 
     boxes: FloatArray
@@ -113,9 +117,9 @@ class Detections:
     scores: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        as_boxes(self.boxes)
+        as_boxes(self.boxes, name="detections.boxes", ordered=True)
         _expect(self.class_index, (len(self.boxes),), "detections.class_index")
-        _expect(self.scores, (len(self.boxes),), "detections.scores")
+        _expect(self.scores, (len(self.boxes),), "detections.scores", finite=True)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -145,7 +149,7 @@ class GroundTruth:
     difficult: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        as_boxes(self.boxes)
+        as_boxes(self.boxes, name="ground_truth.boxes", ordered=True)
         _expect(self.class_index, (len(self.boxes),), "ground_truth.class_index")
         _expect(self.difficult, (len(self.boxes),), "ground_truth.difficult")
 

@@ -1,134 +1,192 @@
-"""Detections as COCO results JSON: `[{image_id, category_id, bbox, score}, ...]`, loadable by pycocotools as it is."""
+"""Detections and pseudo ground truth as JSON: COCO results and scored COCO annotations, one reader and one writer.
+
+Both load in pycocotools and detectron2 as they are. Here boxes change between COCO's xywh and the program's xyxy, and
+nowhere else on their way from a detector to the detector that is trained on its pseudo ground truth.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Batch
 from weaksam_cli.artifacts.schemas import detections_by_image
-from weaksam_cli.core.boxes import xywh_to_xyxy, xyxy_to_xywh
+from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy, xyxy_to_xywh
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
 
 RESULTS_FORMAT = "coco/results"
 RESULTS_VERSION = 1
-_BOX_DECIMALS, _SCORE_DECIMALS = 2, 6
+PGT_FORMAT = "coco/pseudo-ground-truth"
+PGT_VERSION = 1
+_BOX_DECIMALS = 2
+_LARGEST = 1e9
+
+_Coordinate = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
+_Side = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
+
+
+@with_config({"strict": True})
+class _Entry(TypedDict):
+    image_id: int
+    category_id: int
+    bbox: tuple[_Coordinate, _Coordinate, _Side, _Side]
+    score: NotRequired[Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]]
+    iscrowd: NotRequired[int | bool]
+
+
+@with_config({"strict": True})
+class _Image(TypedDict):
+    id: int
+    key: NotRequired[str]
+
+
+@with_config({"strict": True})
+class _Category(TypedDict):
+    id: int
+    name: str
+
+
+class _Document(TypedDict):
+    annotations: list[_Entry]
+    images: NotRequired[list[_Image]]
+    categories: NotRequired[list[_Category]]
+
+
+_RESULTS, _DOCUMENT = TypeAdapter(list[_Entry]), TypeAdapter(_Document)
+
+
+def read_detections(path: Path, labels: Labels) -> dict[str, Detections]:
+    """COCO results, or the annotations of a COCO-JSON document, by image key; every image of `labels` is a key.
+
+    A document's images are those of its own table where that has keys, its classes those of its own table, by name; in
+    results, both are numbered as in `labels`. An annotation without a score has the score 1; crowds are left out.
+
+    Raises:
+        UserError: a missing or damaged file; an entry with an unknown image or class, with numbers that are not finite, a
+            negative side or a negative score. The entry is named.
+    """
+    record = receipts.read_receipt(path)
+    if record is not None:
+        receipts.verify(path, record)
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except FileNotFoundError as error:
+        raise UserError("there is no such file", where=str(path)) from error
+    try:
+        if data.lstrip()[:1] == b"[":
+            document = _Document(annotations=_RESULTS.validate_json(data))
+            for number, entry in enumerate(document["annotations"]):
+                if "score" not in entry:
+                    raise UserError("has no score", where=f"{path}: entry {number}")
+        else:
+            document = _DOCUMENT.validate_json(data)
+    except ValidationError as error:
+        raise _refusal(error, path) from error
+    return _by_image(document, labels, path)
+
+
+def _refusal(error: ValidationError, path: Path) -> UserError:
+    """The first fault of a file in words."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        return UserError(f"not readable as JSON: {first['ctx']['error']}", where=str(path))
+    place = first["loc"][1:] if first["loc"][:1] == ("annotations",) else first["loc"]
+    where, fields = str(path), [str(part) for part in place]
+    if place and isinstance(place[0], int):
+        where, fields = f"{path}: entry {place[0]}", fields[1:]
+    name = ".".join(fields)
+    if first["type"] == "missing":
+        return UserError(f"has no {name or 'annotations'}", where=where)
+    message = first["msg"].replace("Input should be", "expected")
+    return UserError(f"{name}: {message}, got {str(first['input'])[:60]!r}".removeprefix(": "), where=where)
+
+
+def _by_image(document: _Document, labels: Labels, path: Path) -> dict[str, Detections]:
+    keys = {image.id: image.key for image in labels.file.images}
+    for image in document.get("images", ()):
+        if "key" in image:
+            keys[image["id"]] = image["key"]
+    classes = {category.id: index for index, category in enumerate(labels.file.categories)}
+    if "categories" in document:
+        names = {name: index for index, name in enumerate(labels.class_names)}
+        classes = {
+            item["id"]: names[item["name"]] for item in document["categories"] if item["name"] in names
+        }
+    rows: dict[str, list[tuple[_Entry, int]]] = {key: [] for key in labels.keys}
+    for number, entry in enumerate(document["annotations"]):
+        key, index = keys.get(entry["image_id"], ""), classes.get(entry["category_id"])
+        if key not in rows or index is None:
+            name, value = (
+                ("category_id", entry["category_id"]) if key in rows else ("image_id", entry["image_id"])
+            )
+            raise UserError(
+                f"{name} {value} is not in {labels.path.name}",
+                where=f"{path}: entry {number}",
+                remedy="Give detections of this dataset and split",
+            )
+        if not entry.get("iscrowd"):
+            rows[key].append((entry, index))
+    return {
+        key: Detections(
+            xywh_to_xyxy(as_boxes([entry["bbox"] for entry, _ in found])),
+            np.asarray([index for _, index in found], np.int32),
+            np.asarray([entry.get("score", 1.0) for entry, _ in found], np.float32),
+        )
+        for key, found in rows.items()
+    }
+
+
+def _entries(detections: Iterable[tuple[str, Detections]], labels: Labels) -> Iterator[dict[str, Any]]:
+    """COCO's entry for every box; a score is the shortest decimal that is the same float32, so that none is lost."""
+    images = labels.by_key()
+    category_ids = [category.id for category in labels.file.categories]
+    for key, found in detections:
+        boxes = xyxy_to_xywh(found.boxes).tolist()
+        scores = [float(text) for text in found.scores.astype(str)]
+        for box, index, score in zip(boxes, found.class_index.tolist(), scores, strict=True):
+            yield {
+                "image_id": images[key].id,
+                "category_id": category_ids[index],
+                "bbox": [round(value, _BOX_DECIMALS) for value in box],
+                "score": score,
+            }
 
 
 def results_bytes(detections: Iterable[tuple[str, Detections]], labels: Labels) -> bytes:
     """(image key, detections) pairs as a COCO results file, a line a detection, in the order given."""
-    images = labels.by_key()
-    category_ids = [category.id for category in labels.file.categories]
-    lines = []
-    for key, found in detections:
-        image_id = images[key].id
-        for box, index, score in zip(xyxy_to_xywh(found.boxes), found.class_index, found.scores, strict=True):
-            entry = {
-                "image_id": image_id,
-                "category_id": category_ids[int(index)],
-                "bbox": [round(float(value), _BOX_DECIMALS) for value in box],
-                "score": round(float(score), _SCORE_DECIMALS),
-            }
-            lines.append(json.dumps(entry))
+    lines = (json.dumps(entry) for entry in _entries(detections, labels))
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+
+
+def annotations_bytes(detections: Mapping[str, Detections], labels: Labels) -> bytes:
+    """Pseudo ground truth as a COCO-JSON document of all images of `labels`, numbered from 0 as published (spec 05 §8).
+
+    The published code writes `image_id`, `bbox`, `category_id` and `id`; trainers that read the file with pycocotools or
+    detectron2 need `area` and `iscrowd` as well, and `score` is the box's score.
+    """
+    named = ("id", "file_name", "height", "width", "key")
+    annotations = [
+        {"id": number, **entry, "area": round(entry["bbox"][2] * entry["bbox"][3], 4), "iscrowd": 0}
+        for number, entry in enumerate(_entries(detections.items(), labels))
+    ]
+    content = {
+        "info": {"description": "pseudo ground truth of weaksam", "dataset": labels.file.info.dataset},
+        "categories": [category.model_dump() for category in labels.file.categories],
+        "images": [{name: getattr(image, name) for name in named} for image in labels.file.images],
+        "annotations": annotations,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def render_batches(batches: Iterable[Batch], labels: Labels) -> bytes:
     """The shards of a detecting stage as a COCO results file."""
     return results_bytes((item for batch in batches for item in detections_by_image(batch).items()), labels)
-
-
-def read_results(path: Path, labels: Labels) -> dict[str, Detections]:
-    """A COCO results file as detections by image key; every image of `labels` is a key.
-
-    Raises:
-        UserError: a missing or damaged file, or an entry with an unknown image or category or bad numbers.
-    """
-    raw = _load(path)
-    if not isinstance(raw, list):
-        raise UserError("expected a list of detections (COCO results)", where=str(path))
-    return _collect(raw, labels, path)
-
-
-def read_annotations(path: Path, labels: Labels) -> dict[str, Detections]:
-    """Scored annotations of a COCO-JSON file (pseudo ground truth) by image key; a missing score is 1.
-
-    Raises:
-        UserError: as `read_results`.
-    """
-    raw = _load(path)
-    annotations = raw.get("annotations") if isinstance(raw, dict) else None
-    if not isinstance(annotations, list):
-        raise UserError("expected COCO-JSON with annotations", where=str(path))
-    return _collect(
-        [{"score": 1.0, **item} if isinstance(item, dict) else item for item in annotations], labels, path
-    )
-
-
-def _load(path: Path) -> Any:
-    record = receipts.read_receipt(path)
-    if record is not None:
-        receipts.verify(path, record)
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError("there is no such file", where=str(path)) from error
-    except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=str(path)) from error
-
-
-def _collect(raw: list[Any], labels: Labels, path: Path) -> dict[str, Detections]:
-    keys = {image.id: image.key for image in labels.file.images}
-    classes = {category.id: index for index, category in enumerate(labels.file.categories)}
-    rows: dict[str, list[tuple[list[float], int, float]]] = {key: [] for key in keys.values()}
-    for number, item in enumerate(raw):
-        place = f"{path}: entry {number}"
-        key = keys.get(_field(item, "image_id", place))
-        index = classes.get(_field(item, "category_id", place))
-        if key is None or index is None:
-            name, value = (
-                ("image_id", item["image_id"]) if key is None else ("category_id", item["category_id"])
-            )
-            raise UserError(
-                f"{name} {value!r} is not in {labels.path.name}",
-                where=place,
-                remedy="Give detections of this dataset and split",
-            )
-        box, score = _field(item, "bbox", place), _field(item, "score", place)
-        rows[key].append((_numbers(box, 4, "bbox", place), index, _numbers([score], 1, "score", place)[0]))
-    return {key: _detections(items) for key, items in rows.items()}
-
-
-def _field(item: Any, name: str, place: str) -> Any:
-    if not isinstance(item, Mapping) or name not in item:
-        raise UserError(f"has no {name}", where=place)
-    value = item[name]
-    if name.endswith("_id") and not isinstance(value, int):
-        raise UserError(f"{name}: expected an integer, got {value!r}", where=place)
-    return value
-
-
-def _numbers(values: Any, count: int, name: str, place: str) -> list[float]:
-    good = isinstance(values, list) and len(values) == count
-    good = good and all(isinstance(item, (int, float)) and math.isfinite(item) for item in values)
-    if not good:
-        raise UserError(f"{name}: expected {count} finite numbers, got {values!r}", where=place)
-    return [float(item) for item in values]
-
-
-def _detections(items: list[tuple[list[float], int, float]]) -> Detections:
-    if not items:
-        return Detections.empty()
-    return Detections(
-        xywh_to_xyxy(np.asarray([box for box, _, _ in items], np.float32)),
-        np.asarray([index for _, index, _ in items], np.int32),
-        np.asarray([score for _, _, score in items], np.float32),
-    )

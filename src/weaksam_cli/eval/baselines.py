@@ -58,9 +58,11 @@ def best_contrast_detections(
             answer[key] = Detections.empty()
             continue
         values = contrast(boxes, image, ring_factor=ring_factor)
-        best = values.argmax(axis=1)
-        found = Detections(boxes[best], image.class_index, values.max(axis=1).astype(np.float32))
-        answer[key] = found.take(np.isfinite(found.scores))
+        best, largest = values.argmax(axis=1), values.max(axis=1)
+        found = np.isfinite(largest)
+        answer[key] = Detections(
+            boxes[best[found]], image.class_index[found], largest[found].astype(np.float32)
+        )
     return answer
 
 

@@ -12,7 +12,7 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, fuse_scales, read_class_maps
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.core.types import GroundTruth, Points
-from weaksam_cli.data.detections import read_annotations, read_results
+from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.eval import measures
 from weaksam_cli.eval.class_maps import ClassMaps
@@ -46,7 +46,7 @@ class Judge:
         if stage == "propose":
             return measures.measure_proposals(truth, read_proposals(path), self._recipe, variant)
         if stage == "pgt":
-            boxes = read_annotations(path, self._labels)
+            boxes = read_detections(path, self._labels)
             return measures.measure_pseudo_boxes(truth, boxes, self._labels.class_names, variant)
         return self._detections(truth, stage, variant, path, artifacts)
 
@@ -111,7 +111,7 @@ class Judge:
     def _detections(
         self, truth: Truth, stage: str, variant: str, path: Path, artifacts: Mapping[str, Path]
     ) -> list[Measure]:
-        detections = read_results(path, self._labels)
+        detections = read_detections(path, self._labels)
         names = self._labels.class_names
         found: list[Measure] = []
         if self._labels.is_train:

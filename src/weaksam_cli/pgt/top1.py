@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from functools import partial
+from typing import Literal
+
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
-from weaksam_cli.pgt.table import DetectionTable, Groups, filter_classes
+from weaksam_cli.core.types import Detections
+from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.steps import Step
+from weaksam_cli.pgt.stage import selection
 
 
-def top_k(table: DetectionTable, labels: NDArray[np.bool_], *, k: int = 1) -> DetectionTable:
-    """The `k` best detections with a positive score of every image-level label of every image.
+class Recipe(RecipeModel):
+    """The best boxes of every image-level label.
 
-    Args:
-        table: detections on the training images.
-        labels: bool (n_images, n_classes), image-level labels.
+    Attributes:
         k: boxes a class at most (published: 1).
+    """
+
+    method: Literal["top1"] = "top1"
+    k: int = Field(default=1, ge=1)
+
+
+def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
+    """One COCO-JSON file."""
+    yield selection(recipe, context, split, partial(select, recipe=recipe))
+
+
+def select(found: Detections, classes: Collection[int], recipe: Recipe) -> Detections:
+    """The `k` best detections with a positive score of every image-level label of one image.
 
     Returns:
-        The pseudo boxes by image, and within an image by decreasing score over all classes; equal scores keep
-        their table order. Scores are those of the detector. A label without detections has no pseudo box.
-
-    Raises:
-        ValueError: for `k` below 1, or when an image or class of the table is not in `labels`.
+        The pseudo boxes by decreasing score over all classes; equal scores keep the order of the detections. A label
+        without detections has no pseudo box.
     """
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, got {k}")
-    labelled = filter_classes(table, labels)
-    positive = labelled.take(labelled.scores > 0)
-    ordered = positive.take(np.lexsort((-positive.scores, positive.image_index)))
-    groups = Groups.of(ordered)
-    rank = np.empty(len(ordered), dtype=np.int64)
-    rank[groups.order] = np.arange(len(ordered)) - np.repeat(groups.starts, groups.counts)
-    return ordered.take(rank < k)
+    ordered = found.take(np.argsort(-found.scores, kind="stable"))
+    positive = ordered.scores > 0
+    best = [np.flatnonzero(positive & (ordered.class_index == index))[: recipe.k] for index in set(classes)]
+    return ordered.take(np.sort(np.concatenate([np.zeros(0, np.int64), *best])))
