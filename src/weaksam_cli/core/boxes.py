@@ -63,6 +63,14 @@ def iou(a: Boxes, b: Boxes, *, plus_one: bool = False) -> Boxes:
     return paired_iou(a[:, None], b[None], plus_one=plus_one)
 
 
+def nms(
+    boxes: FloatArray, scores: NDArray[np.floating], threshold: float, *, plus_one: bool = False
+) -> IntArray:
+    """`score_free_nms` by decreasing score; equal scores keep their order."""
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    return order[score_free_nms(boxes[order], threshold, plus_one=plus_one)]
+
+
 def score_free_nms(boxes: FloatArray, threshold: float, *, plus_one: bool = True) -> IntArray:
     """Indexes of the boxes (n, 4) that greedy non-maximum suppression keeps, in the order given: an earlier box wins.
 
