@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 
 from tests.exchange.helpers import image_boxes
 from weaksam_cli.core.boxes import edges_to_inclusive
+from weaksam_cli.data.pickles import pickle_bytes, read_pickle
 from weaksam_cli.errors import UserError
-from weaksam_cli.exchange.portable_pickle import pickle_bytes
 from weaksam_cli.exchange.proposal_pickles import (
     DETECTRON2_GLOBALS,
     ImageBoxes,
@@ -28,7 +28,6 @@ from weaksam_cli.exchange.proposal_pickles import (
     read_wetectron,
     wetectron_content,
 )
-from weaksam_cli.exchange.restricted_pickle import read_pickle
 
 NAN = float("nan")
 
@@ -36,7 +35,7 @@ NAN = float("nan")
 def through_a_file(content: Any, folder: Path) -> Any:
     path = folder / "file.pkl"
     path.write_bytes(pickle_bytes(content))
-    return read_pickle(path, more=DETECTRON2_GLOBALS)
+    return read_pickle(path, calls=DETECTRON2_GLOBALS)
 
 
 def assert_same(
@@ -229,7 +228,7 @@ def test_box_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
     path = tmp_path / "file.pkl"
     content = {"ids": ["a"], "boxes": [BOXES], "objectness_logits": [np.zeros(1)], **more}
     path.write_bytes(pickle.dumps(content))
-    (found,) = read_detectron2(read_pickle(path, more=DETECTRON2_GLOBALS), where="d")
+    (found,) = read_detectron2(read_pickle(path, calls=DETECTRON2_GLOBALS), where="d")
     assert found.boxes.tolist() == [expected]
     assert np.isnan(found.predicted_iou).all()
 
@@ -257,7 +256,7 @@ def test_no_boxes_in_any_shape(boxes: Any) -> None:
 
 WRONG: dict[str, tuple[Any, str]] = {
     "a list": ([BOXES], "expected a dictionary with ids and boxes, got a list"),
-    "nothing": (None, "met nothing"),
+    "nothing": (None, "got None"),
     "no ids": (
         {"boxes": [BOXES], "scores": [np.ones(1)]},
         "has no 'ids' or 'indexes'; its keys are boxes, scores",
@@ -279,7 +278,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "a flat box": ({"ids": [1], "boxes": [np.ones(4)], "scores": [np.ones(1)]}, r"float64 \(4,\)"),
     "text boxes": ({"ids": [1], "boxes": [np.asarray([["1"] * 4])], "scores": [np.ones(1)]}, "<U1"),
-    "a list of boxes": ({"ids": [1], "boxes": [[[1, 2, 3, 4]]], "scores": [np.ones(1)]}, "met a list"),
+    "a list of boxes": ({"ids": [1], "boxes": [[[1, 2, 3, 4]]], "scores": [np.ones(1)]}, "got a list"),
     "NaN": ({"ids": [1], "boxes": [BOXES * NAN], "scores": [np.ones(1)]}, "no finite float32"),
     "too large": (
         {"ids": [1], "boxes": [BOXES * np.float64(1e300)], "scores": [np.ones(1)]},

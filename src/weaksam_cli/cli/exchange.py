@@ -10,13 +10,13 @@ from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.console import Console, size
 from weaksam_cli.data.labels import Labels, read_labels
+from weaksam_cli.data.pickles import pickle_bytes
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.legacy import make_product
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError, suggestion
 from weaksam_cli.exchange.exporting import EXPORT_FORMATS, Exported, export_proposals
 from weaksam_cli.exchange.importing import IMPORT_FORMATS, Imported, ImportStage, import_product
-from weaksam_cli.exchange.portable_pickle import pickle_bytes
 from weaksam_cli.models.weights.finder import WeightsFinder
 
 _CONVENTIONS = {

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from weaksam_cli.data.labels import Labels
+from weaksam_cli.data.pickles import shown
 from weaksam_cli.errors import UserError
 
 _SHOWN: Final = 3
@@ -101,7 +102,7 @@ class ImageNames:
             return self.by_text.get(name) or (None if identifier is None else self.by_digits.get(identifier))
         if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
             return by_id.get(int(name))
-        raise UserError(f"expected image ids as text or integers, got {name!r}", where=where)
+        raise UserError(f"expected image ids as text or integers, got {shown(name)}", where=where)
 
     def first(self) -> str:
         """The first images with their ids, for messages: `'a.jpg' (id 1), 'b.jpg' (id 2), ...`."""
@@ -119,8 +120,8 @@ def _is_running(ids: dict[str, int]) -> bool:
 def first_names(names: Iterable[object]) -> str:
     """The first few names, for messages."""
     iterator: Iterator[object] = iter(names)
-    shown = [repr(name) for name in islice(iterator, _SHOWN)]
-    return ", ".join(shown) + (", ..." if next(iterator, None) is not None else "")
+    listed = [shown(name) for name in islice(iterator, _SHOWN)]
+    return ", ".join(listed) + (", ..." if next(iterator, None) is not None else "")
 
 
 def read_order(path: Path) -> list[str]:

@@ -17,13 +17,13 @@ from weaksam_cli.artifacts.schema import ImageRows, Schema, concatenate
 from weaksam_cli.artifacts.shards import Outcome as MergeCount
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.labels import Labels
+from weaksam_cli.data.pickles import read_pickle
 from weaksam_cli.engine.legacy import Job, Product
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange import proposal_pickles as pickles
 from weaksam_cli.exchange.fitting import Remarks, fit_boxes, match_images
 from weaksam_cli.exchange.image_names import ImageNames, read_order
 from weaksam_cli.exchange.point_files import point_folders, read_point_folder
-from weaksam_cli.exchange.restricted_pickle import read_pickle
 
 IMPORT_FORMATS: Final = ("detectron2", "wetectron", "mmdet", "points")
 _ROWS_AT_ONCE: Final = 64
@@ -97,7 +97,7 @@ def _entries(path: Path, layout: str, order: Path | None) -> list[pickles.ImageB
         return pickles.read_mmdet(read_pickle(path), read_order(order), where=where, order=str(order))
     if order is not None:
         raise UserError(f"a {layout} file has image ids of its own", where="--order", remedy="Leave it away")
-    content = read_pickle(path, more=pickles.DETECTRON2_GLOBALS)
+    content = read_pickle(path, calls=pickles.DETECTRON2_GLOBALS)
     if layout == "detectron2":
         return pickles.read_detectron2(content, where=where)
     return pickles.read_wetectron(content, where=where)

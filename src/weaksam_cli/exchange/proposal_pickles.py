@@ -12,7 +12,7 @@ An inclusive box (x1, y1, x2, y2) holds the pixels x1 to x2: the same box has x2
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,10 +26,11 @@ from weaksam_cli.core.boxes import (
     inclusive_to_edges,
     xywh_to_xyxy,
 )
+from weaksam_cli.data.paths import first_few
+from weaksam_cli.data.pickles import Calls, shown
 from weaksam_cli.errors import UserError
-from weaksam_cli.exchange.restricted_pickle import Global
 
-DETECTRON2_GLOBALS: Final[Mapping[Global, Any]] = {("detectron2.structures.boxes", "BoxMode"): int}
+DETECTRON2_GLOBALS: Final[Calls] = {("detectron2.structures.boxes", "BoxMode"): int}
 """Files often hold detectron2's enumeration itself; its numbers say the same."""
 
 _XYXY, _XYWH = 0, 1
@@ -100,7 +101,7 @@ def mmdet_content(images: Sequence[ImageBoxes]) -> list[FloatArray]:
 def _integer_name(name: object) -> int:
     if not isinstance(name, int):
         raise UserError(
-            f"image {name!r} has no integer id, and wetectron knows images by integers",
+            f"image {shown(name)} has no integer id, and wetectron knows images by integers",
             remedy="Give --labels labels/<split>.json, which has their ids",
         )
     return name
@@ -134,7 +135,7 @@ def read_detectron2(content: Any, *, where: str) -> list[ImageBoxes]:
     mode = content.get("bbox_mode", _XYXY)
     if not isinstance(mode, (int, np.integer)) or mode not in (_XYXY, _XYWH):
         raise UserError(
-            f"bbox_mode {mode!r} is not read",
+            f"bbox_mode {shown(mode)} is not read",
             where=where,
             remedy="Allowed: 0 (xyxy, absolute) and 1 (xywh, absolute)",
         )
@@ -168,7 +169,7 @@ def read_mmdet(content: Any, names: Sequence[str], *, where: str, order: str) ->
         UserError: for something else than a list, a list of another length, or arrays of other shapes.
     """
     if not isinstance(content, list):
-        raise UserError(f"expected a list of arrays, got {_kind(content)}", where=where, remedy=_OTHERS)
+        raise UserError(f"expected a list of arrays, got {shown(content)}", where=where, remedy=_OTHERS)
     if len(content) != len(names):
         raise UserError(
             f"holds boxes of {len(content)} images, and {order} names {len(names)}",
@@ -189,7 +190,7 @@ def _inclusive(raw: Any, name: object, where: str) -> ImageBoxes:
 def _columns(content: Any, id_keys: Sequence[str], where: str) -> tuple[list[Any], list[Any]]:
     if not isinstance(content, dict):
         raise UserError(
-            f"expected a dictionary with ids and boxes, got {_kind(content)}", where=where, remedy=_OTHERS
+            f"expected a dictionary with ids and boxes, got {shown(content)}", where=where, remedy=_OTHERS
         )
     names = _column(content, id_keys, None, where)
     return names, _column(content, ("boxes",), len(names), where)
@@ -199,13 +200,13 @@ def _column(content: dict[str, Any], keys: Sequence[str], count: int | None, whe
     key = next((item for item in keys if item in content), None)
     if key is None:
         raise UserError(
-            f"has no {' or '.join(map(repr, keys))}; its keys are {', '.join(map(str, content))}",
+            f"has no {' or '.join(map(repr, keys))}; its keys are {first_few(map(str, content))}",
             where=where,
             remedy=_OTHERS,
         )
     values = content[key]
     if not isinstance(values, (list, tuple)) and not (isinstance(values, np.ndarray) and values.ndim):
-        raise UserError(f"{key}: expected a list, got {_kind(values)}", where=where)
+        raise UserError(f"{key}: expected a list, got {shown(values)}", where=where)
     if count is not None and len(values) != count:
         raise UserError(f"{key} has {len(values)} entries for {count} images", where=where)
     return list(values)
@@ -214,18 +215,18 @@ def _column(content: dict[str, Any], keys: Sequence[str], count: int | None, whe
 def _box_array(raw: Any, name: object, where: str) -> FloatArray:
     if not _is_numbers(raw) or not (raw.size == 0 or (raw.ndim == 2 and raw.shape[1] == 4)):
         raise UserError(
-            f"image {name!r}: expected boxes as an array of numbers (n, 4), got {_kind(raw)}", where=where
+            f"image {shown(name)}: expected boxes as an array of numbers (n, 4), got {shown(raw)}", where=where
         )
     with np.errstate(over="ignore"):
         array = raw.astype(np.float32)
     if not np.isfinite(array).all():
-        raise UserError(f"image {name!r}: a box has a coordinate that is no finite float32", where=where)
+        raise UserError(f"image {shown(name)}: a box has a coordinate that is no finite float32", where=where)
     return as_boxes(array)
 
 
 def _scores_array(raw: Any, count: int, name: object, where: str) -> NDArray[np.float32]:
     if not _is_numbers(raw) or raw.size != count:
-        raise UserError(f"image {name!r}: expected {count} scores, one a box, got {_kind(raw)}", where=where)
+        raise UserError(f"image {shown(name)}: expected {count} scores, one a box, got {shown(raw)}", where=where)
     return np.asarray(raw, np.float32).reshape(-1)
 
 
@@ -236,9 +237,3 @@ def _is_wetectron(boxes: object, scores: object) -> bool:
 
 def _is_numbers(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "iuf"
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {value.shape}"
-    return f"a {type(value).__name__}" if value is not None else "nothing"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.state_dicts import as_tensors, mismatches, read_saved, shapes_of
+from weaksam_cli.models.checkpoints import mismatches, read_checkpoint, shapes_of
 
 ChannelOrder = Literal["BGR", "RGB"]
 
@@ -128,7 +128,7 @@ def load_vgg16(backbone: DilatedVgg16, neck: VggNeck, path: Path) -> ChannelOrde
         UserError: the file is missing, damaged or foreign, or lacks a tensor or has it in another shape.
     """
     where = str(path)
-    state = as_tensors(read_saved(path, remedy=_REMEDY), where=where, remedy=_REMEDY)
+    state = read_checkpoint(path, remedy=_REMEDY).tensors
     order: ChannelOrder = "RGB" if "classifier.0.weight" in state else "BGR"
     names = _names_in_file(neck, first="classifier.0" if order == "RGB" else "classifier.1")
     neck_shapes = shapes_of(neck)

@@ -12,7 +12,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.state_dicts import as_tensors, mismatches, read_saved, shapes_of
+from weaksam_cli.models.checkpoints import mismatches, read_checkpoint, shapes_of
 
 SamVariant = Literal["vit_h", "vit_l", "vit_b"]
 
@@ -35,21 +35,12 @@ def load_sam(variant: SamVariant, checkpoint: Path, *, device: torch.device | st
         raise UserError(
             f"no SAM variant {variant!r}", remedy=f"Use one of {', '.join(get_args(SamVariant))}."
         )
-    state = read_state_dict(checkpoint)
+    state = read_checkpoint(checkpoint, remedy=_REMEDY).tensors
     # Without memory of its own, the network costs no random initialisation of up to 636 million numbers.
     with torch.device("meta"):
         sam = sam_model_registry[variant]()
     load_weights(sam, state, where=str(checkpoint))
     return sam.to(device=device, dtype=torch.float32)
-
-
-def read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU; nothing in the file is executed.
-
-    Raises:
-        UserError: for a missing, empty, truncated or foreign file.
-    """
-    return as_tensors(read_saved(checkpoint, remedy=_REMEDY), where=str(checkpoint), remedy=_REMEDY)
 
 
 def load_weights(sam: Sam, state: Mapping[str, Tensor], *, where: str) -> None:

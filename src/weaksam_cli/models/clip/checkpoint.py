@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.clip.torchscript import is_torchscript, read_torchscript
-from weaksam_cli.models.state_dicts import as_tensors, mismatches, read_saved, shapes_of
+from weaksam_cli.models.checkpoints import mismatches, read_checkpoint, shapes_of
 
 _HEAD_WIDTH: Final = 64
 """Of every published CLIP transformer; the file does not say how many heads there are."""
@@ -33,20 +32,9 @@ def load_clip(checkpoint: Path, *, device: torch.device | str = "cpu") -> Any:
     Raises:
         UserError: a missing, damaged or foreign file.
     """
-    state = read_state_dict(checkpoint)
+    state = read_checkpoint(checkpoint, remedy=_REMEDY).tensors
     network = build_clip(state, where=str(checkpoint))
     return network.to(device=device)
-
-
-def read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU; nothing that stands in the file is executed.
-
-    Raises:
-        UserError: a missing, damaged or foreign file.
-    """
-    if checkpoint.is_file() and is_torchscript(checkpoint):
-        return read_torchscript(checkpoint)
-    return as_tensors(read_saved(checkpoint, remedy=_REMEDY), where=str(checkpoint), remedy=_REMEDY)
 
 
 def build_clip(state: Mapping[str, Tensor], *, where: str) -> Any:

@@ -6,18 +6,17 @@ that this program trained holds the names of its classes, too.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.state_dicts import as_tensors, mismatches, read_saved, shapes_of
+from weaksam_cli.models import checkpoints
+from weaksam_cli.models.checkpoints import mismatches, shapes_of
 from weaksam_cli.models.vit.aaf import PREFIX, FusionShape, Pool
 from weaksam_cli.models.vit.clues import AttentionType
 from weaksam_cli.models.vit.mctformer import MCTformer, Version
@@ -29,17 +28,6 @@ CLASS_NAMES: Final = "class_names"
 
 _REMEDY: Final = "Use a checkpoint published for the method, or one that `weaksam cam` trained"
 _PLUS_KEY: Final = "pos_embed_cls"
-_SCALAR: Final = np.float64(0).__reduce__()[0]
-_HARMLESS: Final[list[Any]] = [
-    argparse.Namespace,
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype("f4")),
-    type(np.dtype("f8")),
-]
-"""Besides tensors the training scripts save their command line and figures; none of these types runs code."""
-
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -88,21 +76,16 @@ class VitCheckpoint:
 
 
 def read_checkpoint(path: Path) -> VitCheckpoint:
-    """The tensors of a file of `torch.save`: a state dict, or a dictionary that holds one under `model`.
-
-    Nothing in the file is executed.
+    """The tensors of a file: a state dict, or a dictionary that holds one under `model`.
 
     Raises:
-        UserError: a missing, damaged or foreign file.
+        UserError: see `checkpoints.read_checkpoint`.
     """
-    where = str(path)
-    found = read_saved(path, remedy=_REMEDY, harmless=_HARMLESS)
-    names = found.get(CLASS_NAMES) if isinstance(found, dict) else None
-    tensors = found.get("model", found) if isinstance(found, dict) else None
-    if isinstance(tensors, dict):
-        tensors = {key: value for key, value in tensors.items() if key != CLASS_NAMES}
-    tensors = as_tensors(tensors, where=where, remedy=_REMEDY)
-    return VitCheckpoint(where, tensors, None if names is None else tuple(map(str, names)))
+    found = checkpoints.read_checkpoint(path, remedy=_REMEDY)
+    names = found.beside.get(CLASS_NAMES)
+    return VitCheckpoint(
+        found.where, found.tensors, tuple(map(str, names)) if isinstance(names, list) else None
+    )
 
 
 def build_weaktr(

@@ -98,10 +98,10 @@ def shape_differences(path: Path, network: str) -> str:
     import torch
     from segment_anything import sam_model_registry
 
-    from weaksam_cli.models.state_dicts import as_tensors, mismatches, read_saved, shapes_of
+    from weaksam_cli.models.checkpoints import mismatches, read_checkpoint, shapes_of
 
     try:
-        state = as_tensors(read_saved(path, remedy=""), where=str(path), remedy="")
+        state = read_checkpoint(path, remedy="").tensors
     except UserError as error:
         return error.what
     with torch.device("meta"):  # shapes only, no memory

@@ -7,6 +7,8 @@ import os
 import pathlib
 import pickle
 import struct
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from weaksam_cli.data import pickles
+from weaksam_cli.data.pickles import MAX_DEPTH, pickle_bytes, read_pickle, shown
 from weaksam_cli.errors import UserError
-from weaksam_cli.exchange.portable_pickle import pickle_bytes
-from weaksam_cli.exchange.restricted_pickle import MAX_DEPTH, read_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -58,6 +60,7 @@ CONTENTS: dict[str, Any] = {
     "strided": np.arange(12, dtype=np.int32).reshape(3, 4)[:, ::2],
     "big-endian": np.arange(4, dtype=">f4"),
     "texts": np.array(["000005", "2008_000021"]),
+    "ordered": {"a": collections.OrderedDict(b=1, c=np.ones(2))},
     "scalars": [np.float32(0.25), np.int64(-3), np.bool_(True), np.array(5)],
     "bool": np.array([True, False]),
 }
@@ -143,13 +146,15 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "getattr": (b"c__builtin__\ngetattr\n(S'1'\nS'x'\ntR.", r"__builtin__\.getattr"),
     "an instance": (pickle.dumps(decimal.Decimal(1)), r"decimal\.Decimal"),
     "a path": (pickle.dumps(pathlib.PurePosixPath("x")), r"pathlib.*PurePosixPath"),
-    "another dictionary": (pickle.dumps(collections.OrderedDict(a=1)), r"collections\.OrderedDict"),
+    "another dictionary": (pickle.dumps(collections.Counter("a")), r"collections\.Counter"),
+    "a dictionary of no pairs": (b"ccollections\nOrderedDict\n((lI1\natR.", "not made of pairs"),
     "a reconstructor": (b"ccopy_reg\n_reconstructor\n(tR.", r"copy_reg\._reconstructor"),
     "old instance": (b"(ios\nsystem\n.", "instruction INST"),
     "old object": (b"(cnumpy\nndarray\no.", "instruction OBJ"),
     "new object": (b"\x80\x02cnumpy\ndtype\n(S'f4'\nt\x81.", "instruction NEWOBJ"),
     "a set": (pickle.dumps({1}), "instruction EMPTY_SET"),
     "persistent id": (b"Pname\n.", "instruction PERSID"),
+    "binary persistent id": (b"I1\nQ.", "instruction BINPERSID"),
     "an extension": (b"\x80\x02\x82\x01.", "instruction EXT1"),
     "out-of-band buffer": (b"\x80\x05\x97.", "instruction NEXT_BUFFER"),
     "objects": (pickle.dumps(np.array([{}, None], dtype=object)), "dtype 'O8'"),
@@ -272,11 +277,13 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
             read_pickle(path)
 
 
-def test_too_large_a_file_is_not_begun(tmp_path: Path) -> None:
+def test_too_large_a_file_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = pickle.dumps([1, 2, 3])
-    assert read(tmp_path, data, max_bytes=len(data)) == [1, 2, 3]
+    monkeypatch.setattr(pickles, "MAX_BYTES", len(data))
+    assert read(tmp_path, data) == [1, 2, 3]
+    monkeypatch.setattr(pickles, "MAX_BYTES", len(data) - 1)
     with pytest.raises(UserError, match=f"has {len(data)} bytes, more than the limit"):
-        read(tmp_path, data, max_bytes=len(data) - 1)
+        read(tmp_path, data)
 
 
 @pytest.mark.parametrize("code", ["B", "\x8e", "\x96", "T", "X", "\x8d", "\x95", "\x8b"])
@@ -325,16 +332,73 @@ def test_a_list_in_itself_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_used_often_is_made_once(tmp_path: Path) -> None:
-    """Fifteen levels of ten references each stay fifteen lists."""
-    value: Any = [np.arange(4)]
-    for _ in range(MAX_DEPTH - 2):
+    array = np.arange(4)
+    found = read(tmp_path, pickle.dumps([[array]] * 10))
+    assert found[0] is found[9] and found[0][0] is found[1][0]
+
+
+def test_depth_adds_up_where_a_container_is_used_again(tmp_path: Path) -> None:
+    """Each of the lists alone is allowed; in one another they are too deep."""
+    short = nested(MAX_DEPTH - 2)
+    deep = [short]
+    for _ in range(3):
+        deep.append([deep[-1]])
+    with pytest.raises(UserError, match="nested more than"):
+        read(tmp_path, pickle.dumps(deep))
+
+
+def tree(levels: int, end: bytes, begin: bytes = b"") -> bytes:
+    """Lists of ten times the list below: a few hundred bytes that stand for 10 ** levels values."""
+    start = b"\x80\x02" + begin + b"]q\x000"
+    return start + b"".join(
+        b"](" + b"h%c" % level * 10 + b"eq%c0" % (level + 1) for level in range(levels)
+    ) + b"h%c" % levels + end  # fmt: skip
+
+
+ENDLESS = {
+    "a tree": tree(14, b"."),
+    "a dtype that is a tree": tree(14, b"\x85R.", b"cnumpy\ndtype\n"),
+    "a shape that is a tree": tree(
+        14, b"U\x01CtR.", b"cnumpy.core.numeric\n_frombuffer\n(U\x00cnumpy\ndtype\nU\x02u1\x85R"
+    ),
+    "an encoding that is a tree": tree(14, b"tR.", b"c_codecs\nencode\n(U\x01x"),
+    "a called tree": tree(14, b")R."),
+    "bytes made again and again": b"\x80\x02X" + struct.pack("<I", 1 << 18) + b"x" * (1 << 18) + b"q\x00(" +
+        b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R" * 3000 + b"l.",
+    "one array in many places": pickle.dumps([np.zeros(1 << 18, np.uint8)] * 20_000, 2),
+    "an array of no width": pickle.dumps(np.zeros((10**12, 0)), 2),
+    "arrays of no width": pickle.dumps([np.zeros((10**7, 0), np.uint8) for _ in range(9)], 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(ENDLESS))
+def test_what_is_built_is_bounded_by_the_file(tmp_path: Path, name: str) -> None:
+    """F13: 360 bytes never ended, 500 kB became gigabytes."""
+    tracemalloc.start()
+    begin = time.monotonic()
+    try:
+        with pytest.raises(UserError, match="refused: it holds") as caught:
+            read(tmp_path, ENDLESS[name])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - begin < 5
+    assert peak < 100 << 20
+    assert len(caught.value.one_line()) < 1000
+
+
+def test_a_tree_is_not_written_out() -> None:
+    value: Any = []
+    for _ in range(30):
         value = [value] * 10
-    found = read(tmp_path, pickle.dumps(value))
-    assert found[0] is found[9]
+    texts = [
+        shown(item) for item in (value, (value,), {1: value}, 1 << 10**6, "x" * 10**6, b"x" * 10**6, None, 7)
+    ]
+    assert texts == ["a list", "a tuple", "a dict", "a long integer", repr("x" * 60), "a bytes", "None", "7"]
 
 
 def test_more_globals_can_be_named(tmp_path: Path) -> None:
     data = b"cdetectron2.structures.boxes\nBoxMode\n(I1\ntR."
     with pytest.raises(UserError, match=r"detectron2\.structures\.boxes\.BoxMode"):
         read(tmp_path, data)
-    assert read(tmp_path, data, more={("detectron2.structures.boxes", "BoxMode"): int}) == 1
+    assert read(tmp_path, data, calls={("detectron2.structures.boxes", "BoxMode"): int}) == 1

@@ -1,0 +1,302 @@
+"""Checkpoints of any program as tables of named tensors, and how these differ from what a network wants.
+
+Read are safetensors, what `torch.save` writes, TorchScript archives (CLIP's `ViT-B-16.pt`) and pickles of numpy arrays
+(detectron2's `R-50.pkl`). Nothing in a file is run: the pickle of an archive goes through `data.pickles`, like any
+foreign pickle. `torch.load(weights_only=True)` refuses TorchScript archives, writes foreign trees into its messages and
+lets numpy reconstruct scalars; it is left for the old format of `torch.save`, which is no archive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from weaksam_cli.data.paths import first_few
+from weaksam_cli.data.pickles import Calls, Inert, RefusedError, StandIn, load_stream, read_pickle, shown
+from weaksam_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TABLES: Final = ("model", "state_dict", "blobs")
+"""Where a file keeps its tensors that holds other things beside them."""
+
+_OLD_FORMAT: Final = b"l\xfc\x9cF\xf9 j\xa8P\x19"
+"""The number that files of `torch.save` before version 1.6 begin with."""
+
+_STORAGES: Final = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+_NAMED_KEYS: Final = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that was read.
+
+    Attributes:
+        where: the file, for messages.
+        tensors: by their names, on the CPU, in the dtypes of the file; mapped from an archive, not copied.
+        table: the entry of the file that held them, "" where they stand at the top.
+        beside: all other entries at the top.
+    """
+
+    where: str
+    tensors: dict[str, Tensor]
+    table: str
+    beside: Mapping[str, Any]
+
+
+def read_checkpoint(path: Path, *, remedy: str) -> Checkpoint:
+    """The tensors of a file, told by its suffix where that is `.safetensors` and else by its first bytes.
+
+    Args:
+        path: the file.
+        remedy: what the user can do about a file that is of no use.
+
+    Raises:
+        UserError: a missing, damaged or foreign file, or one without tensors: what was expected, and what is there.
+    """
+    where = str(path)
+    if not path.is_file():
+        raise UserError(
+            "no such checkpoint",
+            where=where,
+            remedy="Run `weaksam doctor` to see where weights are looked for",
+        )
+    try:
+        found = _content(path, remedy)
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise UserError("not a file of weights alone", where=where, remedy=remedy) from error
+    except Exception as error:  # foreign bytes raise errors of any type
+        raise UserError("cannot be read: truncated or damaged", where=where, remedy=remedy) from error
+    table = next((name for name in _TABLES if isinstance(_entries(found).get(name), dict)), "")
+    tensors = _tensors(found[table] if table else found, where, remedy)
+    beside = {
+        str(name): value for name, value in found.items() if name != table and (table or name not in tensors)
+    }
+    return Checkpoint(where, tensors, table, beside)
+
+
+def _entries(found: Any) -> dict[Any, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _content(path: Path, remedy: str) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with path.open("rb") as handle:
+        begin = handle.read(64)
+    if begin.startswith(b"PK"):
+        return _read_archive(path, remedy)
+    if path.suffix == ".pkl" or (begin.startswith(b"\x80") and _OLD_FORMAT not in begin):
+        return read_pickle(path, remedy=remedy)
+    if _OLD_FORMAT not in begin:
+        got = "other bytes" if begin else "an empty file"
+        raise UserError(
+            f"expected a checkpoint of torch or a pickle of arrays, got {got}",
+            where=str(path),
+            remedy=remedy,
+        )
+    import torch
+
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _tensors(table: Any, where: str, remedy: str) -> dict[str, Tensor]:
+    import torch
+
+    found = {
+        name: _native(value) if isinstance(value, np.ndarray) else value
+        for name, value in _entries(table).items()
+        if isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
+    }
+    wrong = [name for name in found if not isinstance(name, str)]
+    if found and not wrong:
+        return found
+    if not isinstance(table, dict):
+        got = shown(table)
+    elif wrong:
+        got = f"one whose tensors are called {first_few(map(shown, wrong), _NAMED_KEYS)}"
+    else:
+        got = f"a dictionary of {len(table)} other things" if table else "an empty dictionary"
+    raise UserError(f"expected a table of named tensors, got {got}", where=where, remedy=remedy)
+
+
+def _native(array: np.ndarray[Any, Any]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+
+
+# ---------------------------------------------------------------- archives
+def _read_archive(path: Path, remedy: str) -> Any:
+    """What the pickle of an archive of torch stands for; of TorchScript, the tensors of its tree of modules."""
+    with zipfile.ZipFile(path) as archive:
+        records = {info.filename: info for info in archive.infolist()}
+        root = next((name[:-8] for name in records if re.fullmatch(r"[^/]+/data\.pkl", name)), None)
+        if root is None:
+            raise UserError(
+                "expected an archive of torch, got another zip file", where=str(path), remedy=remedy
+            )
+        data_names = [name for name in records if name.startswith(f"{root}data")]
+        if any(records[name].compress_type != zipfile.ZIP_STORED for name in data_names):
+            # torch stores these as they are; a compressed one could be of any size.
+            raise UserError("cannot be read: its records are compressed", where=str(path), remedy=remedy)
+        data = archive.read(f"{root}data.pkl")
+    storages = _Storages(path, records, root)
+    import torch
+
+    found = load_stream(
+        BytesIO(data),
+        len(data),
+        where=str(path),
+        remedy=remedy,
+        calls=_torch_calls(),
+        stored=storages.stored,
+        leaves=(torch.Tensor,),
+    )
+    # Every TorchScript archive has a record of this name, a file of `torch.save` has none.
+    return dict(_flat(found, "", set())) if storages.has("constants.pkl") else found
+
+
+@dataclass(frozen=True)
+class _Storages:
+    """The numbers in an archive, mapped: in memory once, however many processes work on a CPU.
+
+    Attributes:
+        path: the archive.
+        records: name -> record.
+        root: folder of all records.
+    """
+
+    path: Path
+    records: Mapping[str, zipfile.ZipInfo]
+    root: str
+
+    def has(self, name: str) -> bool:
+        """Is there a record of this name?"""
+        return f"{self.root}{name}" in self.records
+
+    def stored(self, pid: Any) -> Tensor:
+        """The numbers that a persistent id means, as a flat tensor."""
+        import torch
+
+        if not isinstance(pid, tuple) or len(pid) != 5 or not isinstance(pid[1], StandIn):
+            raise RefusedError("an object that is stored elsewhere")
+        dtype = getattr(torch, _STORAGES.get(pid[1].name.removeprefix("torch."), ""), None)
+        info = self.records.get(f"{self.root}data/{pid[2]}") if isinstance(pid[2], str) else None
+        count = pid[4]
+        if dtype is None or info is None or type(count) is not int:
+            raise RefusedError("tensors whose numbers are not in the archive")
+        if not 0 <= count * dtype.itemsize <= info.file_size:
+            raise RefusedError(f"{count} numbers in {info.file_size} bytes")
+        if count == 0:
+            return torch.empty(0, dtype=dtype)
+        start = self._start(info)
+        if start % dtype.itemsize:
+            whole = np.fromfile(self.path, np.uint8, info.file_size, offset=start)
+            return torch.frombuffer(whole, dtype=dtype, count=count)
+        mapped = np.memmap(self.path, np.uint8, "c", start, (info.file_size,))
+        return torch.frombuffer(mapped, dtype=dtype, count=count)
+
+    def _start(self, info: zipfile.ZipInfo) -> int:
+        """Where the bytes of a record begin: behind its local header, whose length stands in it."""
+        with self.path.open("rb") as handle:
+            handle.seek(info.header_offset)
+            name, extra = struct.unpack("<26xHH", handle.read(30))
+        return info.header_offset + 30 + int(name) + int(extra)
+
+
+def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Tensor:
+    import torch
+
+    if not isinstance(storage, torch.Tensor) or not isinstance(size, tuple):
+        raise RefusedError("a tensor without numbers")
+    if not all(type(side) is int for side in size) or prod(size) > storage.numel():
+        raise RefusedError(f"a tensor that is larger than its {storage.numel()} numbers")
+    return torch.as_strided(storage, size, stride, offset)
+
+
+def _first(value: object, *_: object) -> object:
+    return value
+
+
+def _torch_calls() -> Calls:
+    return {
+        ("torch._utils", "_rebuild_tensor"): _rebuild,
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+        ("torch._utils", "_rebuild_parameter"): _first,
+        ("torch", "Size"): _first,
+        ("torch", "device"): Inert,
+        ("argparse", "Namespace"): Inert,
+        **{("torch", name): None for name in _STORAGES},
+        **{
+            ("torch.jit._pickle", name): _first
+            for name in (
+                "restore_type_tag", "build_intlist", "build_doublelist", "build_boollist", "build_tensorlist",
+            )
+        },
+    }  # fmt: skip
+
+
+def _flat(node: dict[str, Any], prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a tree of modules by their dotted names; those that are no parameters have names, too."""
+    import torch
+
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    for name, value in node.items():
+        if isinstance(value, torch.Tensor):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.", seen)
+
+
+# ---------------------------------------------------------------- what a network wants
+def shapes_of(network: Any) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of a network."""
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+
+
+def mismatches(
+    wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], *, more_allowed: bool = False
+) -> list[str]:
+    """What `state` lacks, has too much (unless `more_allowed`), or has in another shape; empty when it fits."""
+    missing = [key for key in wanted if key not in state]
+    unexpected = [] if more_allowed else [key for key in state if key not in wanted]
+    differing = [
+        f"{key} {tuple(state[key].shape)} instead of {shape}"
+        for key, shape in wanted.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
+    return [
+        f"{len(found)} tensors {kind}: {first_few(found, _NAMED_KEYS)}" for kind, found in groups if found
+    ]
