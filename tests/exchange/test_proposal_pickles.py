@@ -271,7 +271,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         {"ids": [1], "boxes": [BOXES], "scores": [np.ones(1)] * 2},
         "scores has 2 entries for 1 images",
     ),
-    "ids are a number": ({"ids": 7, "boxes": [BOXES], "scores": []}, "ids: expected a list, got a int"),
+    "ids are a number": ({"ids": 7, "boxes": [BOXES], "scores": []}, "ids: expected a list, got 7"),
     "boxes of five": (
         {"ids": [1], "boxes": [np.ones((2, 5))], "scores": [np.ones(2)]},
         r"image 1.*float64 \(2, 5\)",

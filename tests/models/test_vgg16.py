@@ -209,7 +209,9 @@ def test_misfits_are_named(
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     torch.save({"model": nn.Linear(2, 2)}, tmp_path / "whole.pth")
-    with pytest.raises(UserError, match=r"whole\.pth: refused: it holds torch\.nn\.modules\.linear\.Linear.*VGG16"):
+    with pytest.raises(
+        UserError, match=r"whole\.pth: refused: it holds torch\.nn\.modules\.linear\.Linear.*VGG16"
+    ):
         load_vgg16(backbone(), VggNeck(NARROW, 0.5), tmp_path / "whole.pth")
     with pytest.raises(UserError, match="no such checkpoint"):
         load_vgg16(backbone(), VggNeck(NARROW, 0.5), tmp_path / "absent.pth")

@@ -215,7 +215,8 @@ def _column(content: dict[str, Any], keys: Sequence[str], count: int | None, whe
 def _box_array(raw: Any, name: object, where: str) -> FloatArray:
     if not _is_numbers(raw) or not (raw.size == 0 or (raw.ndim == 2 and raw.shape[1] == 4)):
         raise UserError(
-            f"image {shown(name)}: expected boxes as an array of numbers (n, 4), got {shown(raw)}", where=where
+            f"image {shown(name)}: expected boxes as an array of numbers (n, 4), got {shown(raw)}",
+            where=where,
         )
     with np.errstate(over="ignore"):
         array = raw.astype(np.float32)
@@ -226,7 +227,9 @@ def _box_array(raw: Any, name: object, where: str) -> FloatArray:
 
 def _scores_array(raw: Any, count: int, name: object, where: str) -> NDArray[np.float32]:
     if not _is_numbers(raw) or raw.size != count:
-        raise UserError(f"image {shown(name)}: expected {count} scores, one a box, got {shown(raw)}", where=where)
+        raise UserError(
+            f"image {shown(name)}: expected {count} scores, one a box, got {shown(raw)}", where=where
+        )
     return np.asarray(raw, np.float32).reshape(-1)
 
 

@@ -144,7 +144,7 @@ def _tensors(table: Any, where: str, remedy: str) -> dict[str, Tensor]:
     elif wrong:
         got = f"one whose tensors are called {first_few(map(shown, wrong), _NAMED_KEYS)}"
     else:
-        got = f"a dictionary of {len(table)} other things" if table else "an empty dictionary"
+        got = "a dictionary without tensors" if table else "an empty dictionary"
     raise UserError(f"expected a table of named tensors, got {got}", where=where, remedy=remedy)
 
 

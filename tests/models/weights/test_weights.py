@@ -126,14 +126,14 @@ def _entry(**values: Any) -> dict[str, Any]:
 
 
 CATALOGUE_FAULTS = {
-    "not sorted": ([_entry(name="b.pth"), _entry()], "met a.pth after b.pth"),
-    "twice": ([_entry(), _entry(name="A.pth")], "met A.pth after a.pth"),
+    "not sorted": ([_entry(name="b.pth"), _entry()], "got a.pth after b.pth"),
+    "twice": ([_entry(), _entry(name="A.pth")], "got A.pth after a.pth"),
     "empty": ([], "at least 1 item"),
     "unknown key": ([_entry(license="MIT")], "files.0.license"),
     "no origin": ([{"name": "a.pth", "what": "a network"}], "files.0.origin"),
     "short digest": ([_entry(sha256="abc")], "files.0.sha256"),
     "capital digits": ([_entry(sha256="A" * 64)], "files.0.sha256"),
-    "both checksums": ([_entry(sha256="a" * 64, sha256_prefix="a" * 8)], "met both"),
+    "both checksums": ([_entry(sha256="a" * 64, sha256_prefix="a" * 8)], "got both"),
     "size of nothing": ([_entry(size=0)], "files.0.size"),
     "a local address": ([_entry(url="file:///etc/passwd")], "files.0.url"),
     "a path for a name": ([_entry(name="../a.pth")], "files.0.name"),
