@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,28 +83,12 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
     return checkpoint
 
 
-def load_tensors(path: Path) -> Any:
-    """The contents of a file of `torch.save`, on the CPU, refusing everything but tensors and plain containers.
-
-    Raises:
-        UserError: the file is missing, damaged or holds other objects.
-    """
-    if not path.is_file():
-        raise UserError("no such file", where=str(path))
-    return _load(path, path)
-
-
-def _load(source: Path | io.BytesIO, path: Path) -> Any:
+def _load(source: io.BytesIO, path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle protocol of a file that is refused anyway
-            return torch.load(source, map_location="cpu", weights_only=True)
+        return torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"cannot be loaded safely ({reason})",
-            where=str(path),
-            remedy="The file is damaged or holds pickled objects; get it again or save its tensors as safetensors",
+            f"cannot be loaded safely ({type(error).__name__})", where=str(path), remedy=_AGAIN
         ) from error
 
 
