@@ -95,7 +95,6 @@ lint: setup ## ruff
 types: setup ## mypy --strict
 	$(BIN)/mypy
 bench: setup ## the benchmarks that need no dataset
-	$(BIN)/python benchmarks/maximum_filter.py
 	$(BIN)/python benchmarks/pgt.py
 kill: setup ## kill a running stage 1,000 times at random moments and resume it (an hour)
 	WEAKSAM_TEST_KILLS=1000 $(BIN)/python -m pytest -q tests/cli/test_kill.py -k random --timeout 0

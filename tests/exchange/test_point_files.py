@@ -3,14 +3,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.exchange.helpers import labels
+from tests.prompt.published import format_points
 from weaksam_cli.artifacts.class_maps import KINDS
+from weaksam_cli.core.types import Points
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.fitting import Remarks
 from weaksam_cli.exchange.importing import read_points
-from weaksam_cli.exchange.point_files import point_folders, read_point_folder
+from weaksam_cli.exchange.point_files import (
+    parse_points,
+    point_folders,
+    read_point_file,
+    read_point_folder,
+)
 
 IMAGES = {"000005": 5, "000007": 7, "2008_000021": 2008000021}
 
@@ -65,6 +73,14 @@ def test_three_kinds_become_the_rows_of_one_artifact(tmp_path: Path) -> None:
     assert found.tables["kind_names"] == KINDS
 
 
+def test_names_as_published(oracle: Any, tmp_path: Path) -> None:
+    """The release puts `COCO_train2014_` before an id when the path of its image list holds the split's name."""
+    case = next(case for case in oracle("peak_file_writer")["cases"] if case["name"] == "coco_prefix")
+    root = folder_of(tmp_path, dict.fromkeys(case["files"], "1 2 0 1.000\n"))
+    images = labels({"000005": 5, "train2014/COCO_train2014_000000000009.jpg": 9})
+    assert list(read_points(root, "fine", images).rows) == list(images.keys)
+
+
 def test_one_kind_in_a_flat_folder(tmp_path: Path) -> None:
     root = folder_of(tmp_path, {"COCO_val2014_000000000042.txt": "1 2 0 1.000\n"})
     found = read_points(root, "fine", labels({"000000000042.jpg": 42}))
@@ -96,3 +112,44 @@ def test_what_does_not_fit_is_refused(
 def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a folder of point files"):
         point_folders(tmp_path / "none", "fine")
+
+
+@pytest.mark.parametrize("name", ["single_map_kind", "multi_map_kind"])
+def test_published_files_survive_reading_and_writing(oracle: Any, name: str) -> None:
+    case = next(case for case in oracle("peak_file_writer")["cases"] if case["name"] == name)
+    text = case["file_text"]
+    points = parse_points(text, where=name)
+    assert format_points(points, with_map_index=name == "multi_map_kind") == text
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
+@pytest.mark.parametrize("with_map_index", [False, True])
+def test_a_file_comes_back(tmp_path: Path, n: int, with_map_index: bool) -> None:
+    points = Points(
+        np.arange(2 * n, dtype=np.int32).reshape(n, 2),
+        np.arange(n, dtype=np.int32),
+        np.full(n, 0.95, np.float32),
+        np.arange(n, dtype=np.int16) if with_map_index else np.zeros(n, np.int16),
+    )
+    path = tmp_path / "000005.txt"
+    path.write_text(format_points(points, with_map_index=with_map_index))
+    back = read_point_file(path)
+    np.testing.assert_array_equal(back.xy, points.xy)
+    np.testing.assert_array_equal(back.class_index, points.class_index)
+    np.testing.assert_array_equal(back.value, points.value)
+    np.testing.assert_array_equal(back.map_index, points.map_index)
+
+
+@pytest.mark.parametrize("line", ["1 2 3", "1 2 3 0.9 4 5", "a 2 3 0.9", "1 2.5 3 0.9", "1 2 3 x"])
+def test_a_bad_line_is_named(line: str) -> None:
+    with pytest.raises(UserError, match=r"^a\.txt: line 2 is not `column row class value`"):
+        parse_points(f"1 2 3 0.9\n{line}\n", where="a.txt")
+
+
+def test_empty_lines_do_not_matter() -> None:
+    assert len(parse_points("\n1 2 3 0.9\n\n", where="a.txt")) == 1
+
+
+def test_a_missing_file_is_the_users_matter(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_point_file(tmp_path / "none.txt")

@@ -4,10 +4,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from tests.prompt.published import format_points
 from weaksam_cli.core.types import Points
-from weaksam_cli.prompt.cluster import cluster_points
-from weaksam_cli.prompt.point_file import format_points, parse_points
+from weaksam_cli.exchange.point_files import parse_points
+from weaksam_cli.prompt import cluster
+from weaksam_cli.prompt.cluster import ClusterSettings
+
+
+def cluster_points(points: Points, **settings: Any) -> Points:
+    """As published, but for `settings`."""
+    return cluster.cluster_points(points, ClusterSettings(**{"fallback_point": True, **settings}), seed=0)
 
 
 def points_at(xy: list[tuple[int, int]], classes: list[int] | None = None) -> Points:
@@ -72,5 +80,5 @@ def test_no_points(within_class: bool) -> None:
 
 
 def test_a_cluster_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        cluster_points(Points.empty(), points_per_cluster=0)
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        ClusterSettings(points_per_cluster=0)

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from weaksam_cli.core.types import Points
-from weaksam_cli.prompt.maximum_filter import maximum_filter, odd_window
-from weaksam_cli.prompt.peaks import Peaks, above_threshold, find_peaks, points_from_maps
-from weaksam_cli.prompt.point_file import format_points
+from tests.prompt.published import format_points
+from weaksam_cli.prompt import peaks as peaks_module
+from weaksam_cli.prompt.peaks import KindSettings, Peaks, points_from_maps, window_maximum
 
 Heat = NDArray[np.float32]
 
@@ -23,14 +23,18 @@ def as_heat(case: dict[str, Any]) -> Heat:
     return np.asarray(case["heat"], dtype=np.float32)
 
 
+def find_peaks(heat: Heat, **settings: Any) -> Peaks:
+    return peaks_module.find_peaks(heat, KindSettings(**settings))
+
+
 def row_columns(peaks: Peaks) -> list[list[int]]:
     return np.stack([peaks.rows, peaks.columns], axis=1).tolist()
 
 
 def assert_greedy_outcome(heat: Heat, window: int, count: int, found: list[list[int]]) -> None:
     """`found` is what Algorithm 1 gives for some order of equal values."""
-    radius = (odd_window(window) - 1) // 2
-    score = np.where(maximum_filter(heat, odd_window(window)) == heat, heat, 0)
+    radius = KindSettings(window=window).radius
+    score = np.where(window_maximum(heat, radius) == heat, heat, 0)
     points = np.asarray(found)
     values = score[points[:, 0], points[:, 1]]
     assert (np.diff(values) <= 0).all()
@@ -62,7 +66,7 @@ def test_peaks_of_the_published_code(oracle: Any, index: int) -> None:
         true_maxima = sum(score > 0 for score in expected["topk_scores"])
         assert found[:true_maxima] == expected["kept_rowcol"][:true_maxima]
         return
-    emitted = above_threshold(peaks, 0.9)
+    emitted = peaks.above(0.9)
     if not expected["tie_sensitive_after_threshold"]:
         assert row_columns(emitted) == expected["after_threshold_0.9_rowcol"], case["name"]
     fillers = np.asarray(row_columns(emitted)).reshape(-1, 2)[~emitted.is_maximum]
@@ -81,7 +85,7 @@ def test_order_of_equal_values_is_row_major() -> None:
 
 def test_a_map_smaller_than_the_list_enters_whole() -> None:
     heat = np.eye(4, dtype=np.float32)
-    peaks = above_threshold(find_peaks(heat, window=3), 0.9)
+    peaks = find_peaks(heat, window=3).above(0.9)
     assert row_columns(peaks) == [[0, 0], [1, 1], [2, 2], [3, 3]]
 
 
@@ -105,7 +109,7 @@ def test_an_even_window_acts_as_the_next_odd_one(oracle: Any) -> None:
 def test_fillers_can_be_left_out(oracle: Any, name: str) -> None:
     case = next(case for case in oracle("peak_extract")["cases"] if case["name"] == name)
     peaks = find_peaks(as_heat(case), window=case["kernel"], emit_fillers=False)
-    assert row_columns(above_threshold(peaks, 0.9)) == [[7, 7]]
+    assert row_columns(peaks.above(0.9)) == [[7, 7]]
 
 
 def test_nan_is_refused() -> None:
@@ -113,9 +117,32 @@ def test_nan_is_refused() -> None:
         find_peaks(np.full((3, 3), np.nan, np.float32), window=3)
 
 
-def test_an_empty_list_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        find_peaks(np.zeros((3, 3), np.float32), window=3, max_points=0)
+@pytest.mark.parametrize("wrong", [{"max_points": 0}, {"window": 0}, {"threshold": 0.0}])
+def test_settings_without_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="greater than"):
+        KindSettings(**{"window": 3, **wrong})
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0)])
+def test_an_empty_map_stays_empty(shape: tuple[int, int]) -> None:
+    assert window_maximum(np.zeros(shape, np.float32), 1).shape == shape
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    heat=hnp.arrays(
+        np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(-2, 2, width=16)
+    ),
+    radius=st.integers(0, 15),
+)
+def test_the_window_maximum_equals_max_pooling(heat: Heat, radius: int) -> None:
+    window = 2 * radius + 1
+    height, width = heat.shape
+    padded = np.pad(heat, radius, constant_values=-np.inf)
+    expected = np.array(
+        [[padded[y : y + window, x : x + window].max() for x in range(width)] for y in range(height)]
+    )
+    np.testing.assert_array_equal(window_maximum(heat, radius), expected)
 
 
 @settings(max_examples=100, deadline=None)
@@ -142,14 +169,14 @@ def test_points_of_an_image_as_published(oracle: Any, name: str) -> None:
     case = next(case for case in oracle("peak_file_writer")["cases"] if case["name"] == name)
     classes = [int(key) for key in case["cams"]]
     maps = np.asarray([case["cams"][str(key)] for key in classes], dtype=np.float32)
-    points = points_from_maps(maps, classes, window=case["kernel"], threshold=case["threshold"])
+    points = points_from_maps(maps, classes, KindSettings(window=case["kernel"], threshold=case["threshold"]))
     assert format_points(points, with_map_index=maps.ndim == 4) == case["file_text"]
 
 
 def test_points_come_in_class_order() -> None:
     maps = np.zeros((2, 5, 5), np.float32)
     maps[0, 1, 3] = maps[1, 4, 0] = 1
-    points = points_from_maps(maps, [7, 2], window=3, threshold=0.9)
+    points = points_from_maps(maps, [7, 2], KindSettings(window=3, threshold=0.9))
     assert points.class_index.tolist() == [2, 7]
     assert points.xy.tolist() == [[0, 4], [3, 1]]
 
@@ -158,23 +185,24 @@ def test_points_come_in_class_order() -> None:
 def test_any_number_of_maps(count: int) -> None:
     maps = np.zeros((count, 8, 9), np.float32)
     maps[:, 4, 4] = 1
-    assert len(points_from_maps(maps, range(count), window=17, threshold=0.9)) == count
+    assert len(points_from_maps(maps, range(count), KindSettings(window=17, threshold=0.9))) == count
 
 
 def test_maps_without_values_above_the_threshold_give_no_points() -> None:
-    assert len(points_from_maps(np.zeros((3, 8, 8), np.float32), [0, 1, 2], window=3, threshold=0.9)) == 0
+    assert (
+        len(
+            points_from_maps(
+                np.zeros((3, 8, 8), np.float32), [0, 1, 2], KindSettings(window=3, threshold=0.9)
+            )
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
-    ("shape", "classes", "threshold", "message"),
-    [((2, 4, 4), [0], 0.9, "expected 1 maps"), ((4, 4), [0], 0.9, "got"), ((1, 4, 4), [0], 0.0, "positive")],
+    ("shape", "classes", "message"),
+    [((2, 4, 4), [0], "expected 1 maps"), ((4, 4), [0], "got")],
 )
-def test_what_does_not_fit_is_refused(
-    shape: tuple[int, ...], classes: list[int], threshold: float, message: str
-) -> None:
+def test_what_does_not_fit_is_refused(shape: tuple[int, ...], classes: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        points_from_maps(np.zeros(shape, np.float32), classes, window=3, threshold=threshold)
-
-
-def test_points_are_the_shared_type() -> None:
-    assert isinstance(points_from_maps(np.ones((1, 2, 2), np.float32), [3], window=3, threshold=0.9), Points)
+        points_from_maps(np.zeros(shape, np.float32), classes, KindSettings(window=3))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.labels import LabelledImage, Labels
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.fitting import Remarks, match_images
 from weaksam_cli.exchange.image_names import ImageNames
-from weaksam_cli.prompt.point_file import read_point_file
+
+_FIELDS = ("column", "row", "class", "value", "map index")
 
 
 @dataclass(frozen=True)
@@ -99,3 +102,55 @@ def _check(points: Points, image: LabelledImage, n_classes: int, path: Path) -> 
             where=str(path),
             remedy="Give the labels of the dataset that the points were made for",
         )
+
+
+def read_point_file(path: Path) -> Points:
+    """Read a file of the published format.
+
+    Raises:
+        UserError: for a file that cannot be read or a line that does not fit the format.
+    """
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path), remedy="Check the path") from error
+    return parse_points(text, where=str(path))
+
+
+def parse_points(text: str, *, where: str) -> Points:
+    """Points of the text of a file; lines of four and five fields may stand side by side.
+
+    Args:
+        text: content of the file; an empty one has no points.
+        where: name of the file, for messages.
+
+    Raises:
+        UserError: for a line that does not fit the format.
+    """
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            column, row, class_index, value = int(fields[0]), int(fields[1]), int(fields[2]), float(fields[3])
+            map_index = int(fields[4]) if len(fields) > 4 else 0
+            too_many = len(fields) > len(_FIELDS)
+        except (ValueError, IndexError):
+            too_many = True
+        if too_many:
+            raise UserError(
+                f"line {number} is not `{' '.join(_FIELDS[:4])}` with an optional {_FIELDS[4]}: {line.strip()!r}",
+                where=where,
+                remedy="Write four or five numbers a line, separated by spaces",
+            )
+        rows.append((column, row, class_index, value, map_index))
+    if not rows:
+        return Points.empty()
+    table = np.asarray(rows, dtype=np.float64)
+    return Points(
+        table[:, :2].astype(np.int32),
+        table[:, 2].astype(np.int32),
+        table[:, 3].astype(np.float32),
+        table[:, 4].astype(np.int16),
+    )

@@ -6,21 +6,33 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from weaksam_cli.core.types import Points
+from weaksam_cli.engine.recipes import RecipeModel
 
 FALLBACK_XY = (100, 100)
 """The pixel that the published code prompts with when an image has no cross-attention peak."""
 
 
-def cluster_points(
-    points: Points,
-    *,
-    within_class: bool = False,
-    fallback_point: bool = True,
-    points_per_cluster: int = 5,
-    seed: int = 0,
-) -> Points:
+class ClusterSettings(RecipeModel):
+    """k-means over the points of the cross-attention maps.
+
+    Attributes:
+        enabled: cluster at all.
+        within_class: cluster each class by itself, in class order: centres keep the class and take the largest value of
+            their members (published: False).
+        fallback_point: prompt at pixel (100, 100) where an image has no point, as the published code does.
+        points_per_cluster: points that share a centre on average.
+    """
+
+    enabled: bool = True
+    within_class: bool = False
+    fallback_point: bool = False
+    points_per_cluster: int = Field(default=5, ge=1)
+
+
+def cluster_points(points: Points, settings: ClusterSettings, seed: int) -> Points:
     """Replace the points of one image by the centres of max(1, n // points_per_cluster) clusters.
 
     The published code clusters all points of all classes and heads together: the class is lost, every centre has
@@ -29,26 +41,22 @@ def cluster_points(
 
     Args:
         points: peaks of one image; their map index is not used.
-        within_class: cluster each class by itself, in class order: centres keep the class and take the largest
-            value of their members (published: False).
-        fallback_point: give the fixed pixel for an image without points (published: True).
-        points_per_cluster: points that share a centre on average.
+        settings: see there.
         seed: seed of k-means++.
 
     Returns:
         The centres; class index -1 where the class is lost.
     """
-    if points_per_cluster < 1:
-        raise ValueError(f"points_per_cluster: expected at least 1, got {points_per_cluster}")
     if len(points) == 0:
-        return _centres(np.asarray([FALLBACK_XY]), -1, np.ones(1)) if fallback_point else Points.empty()
-    if not within_class:
-        centres, _ = _kmeans(points.xy, max(1, len(points) // points_per_cluster), seed)
+        none = np.asarray([FALLBACK_XY] if settings.fallback_point else [], np.int32).reshape(-1, 2)
+        return _centres(none, -1, np.ones(len(none)))
+    if not settings.within_class:
+        centres, _ = _kmeans(points.xy, max(1, len(points) // settings.points_per_cluster), seed)
         return _centres(centres, -1, np.ones(len(centres)))
     parts = []
     for class_index in np.unique(points.class_index):
         members = points.class_index == class_index
-        count = max(1, int(members.sum()) // points_per_cluster)
+        count = max(1, int(members.sum()) // settings.points_per_cluster)
         centres, assignment = _kmeans(points.xy[members], count, seed)
         best = np.zeros(len(centres))
         np.maximum.at(best, assignment, points.value[members])

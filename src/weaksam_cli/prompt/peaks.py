@@ -7,16 +7,118 @@ values to its sorting routine, the order here is row-major: the upper row first,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.points import POINTS, points_to_rows
+from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.types import Points
-from weaksam_cli.prompt.maximum_filter import maximum_filter, odd_window
+from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.sharded import PerImage
+from weaksam_cli.engine.steps import Step
+from weaksam_cli.prompt.cluster import ClusterSettings, cluster_points
+from weaksam_cli.prompt.stage import open_cam
 
 IndexArray = NDArray[np.int64]
+
+
+class KindSettings(RecipeModel):
+    """Peaks of one kind of maps.
+
+    Attributes:
+        window: side of the window in pixels of the image; an even side grows by one (supplement §7 states 128, with which
+            the published code fails; its scripts use 129).
+        threshold: least value of the normalised map.
+        max_points: length of the list before thinning (K of Algorithm 1).
+        emit_fillers: let pixels that are no maxima fill a short list, as the published code does.
+    """
+
+    window: int = Field(ge=1)
+    threshold: float = Field(default=0.9, gt=0, le=1)
+    max_points: int = Field(default=25, ge=1)
+    emit_fillers: bool = True
+
+    @property
+    def radius(self) -> int:
+        """Pixels from the centre of the window to its edge."""
+        return self.window // 2
+
+
+class Recipe(RecipeModel):
+    """Algorithm 1 on each kind of maps; null skips a kind."""
+
+    method: Literal["peaks"] = "peaks"
+    coarse: KindSettings | None
+    fine: KindSettings | None
+    cross: KindSettings | None
+    cluster: ClusterSettings
+
+
+def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
+    """One artifact a split."""
+    cam = context.run.input("cam", split)
+
+    def run(job: Job) -> Outcome:
+        with open_cam(cam) as artifact:
+            ids = artifact.image_ids
+            tables = {"class_names": artifact.table("class_names"), "kind_names": list(KINDS)}
+        predictor = PeaksPredictor(cam, recipe, context.seed)
+        return PerImage(POINTS, ids, predictor, "points", tables, shard_images=16)(job)
+
+    yield Step(
+        path=context.run.output("prompt", split),
+        schema=POINTS,
+        split=split,
+        settings=recipe,
+        inputs={"cam": cam},
+        run=run,
+        title="peak points",
+    )
+
+
+@dataclass(frozen=True)
+class PeaksPredictor:
+    """Points of one image from its maps."""
+
+    cam: Path
+    recipe: Recipe
+    seed: int
+
+    def open(self) -> ImageFunction:
+        """Open the maps once a process."""
+        artifact = open_cam(self.cam, verify=False)
+
+        def function(image_id: str) -> ImageRows:
+            maps = read_class_maps(artifact, image_id)
+            return points_to_rows(prompts_of_image(maps, self.recipe, self.seed), maps.image_size)
+
+        return function
+
+
+def prompts_of_image(maps: ClassMaps, recipe: Recipe, seed: int) -> list[tuple[int, Points]]:
+    """(kind, points) of one image in the order of the published concatenation: coarse, fine, cross."""
+    parts = []
+    for kind, (name, settings) in enumerate(
+        zip(KINDS, (recipe.coarse, recipe.fine, recipe.cross), strict=True)
+    ):
+        if settings is None:
+            continue
+        fused = fuse_scales(maps, kind, *maps.image_size)
+        points = Points.empty() if fused is None else points_from_maps(fused, maps.classes(), settings)
+        if name == "cross" and recipe.cluster.enabled and fused is not None:
+            points = cluster_points(points, recipe.cluster, seed)
+        parts.append((kind, points))
+    return parts
 
 
 @dataclass(frozen=True)
@@ -38,64 +140,59 @@ class Peaks:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def first(self, count: int) -> Peaks:
-        """The first `count` peaks."""
-        return Peaks(self.rows[:count], self.columns[:count], self.values[:count], self.is_maximum[:count])
+    def above(self, threshold: float) -> Peaks:
+        """The peaks before the first one whose map value is below `threshold` (compared in float32)."""
+        below = np.flatnonzero(self.values < np.float32(threshold))
+        end = int(below[0]) if len(below) else len(self)
+        return Peaks(self.rows[:end], self.columns[:end], self.values[:end], self.is_maximum[:end])
 
 
-def find_peaks(
-    heat: NDArray[np.float32], *, window: int, max_points: int = 25, emit_fillers: bool = True
-) -> Peaks:
-    """Local maxima of one map by decreasing value, thinned by their L1 distance.
+def find_peaks(heat: NDArray[np.float32], settings: KindSettings) -> Peaks:
+    """Local maxima of one map (H, W) at image size by decreasing value, thinned by their L1 distance.
 
     1. A pixel is a maximum when it equals the maximum of its window; all pixels of a plateau are.
     2. The `max_points` best enter the list. With `emit_fillers` the list is filled with non-maxima when there
        are fewer, as in the published code, where a non-maximum has the score 0 and so ranks above a negative
        maximum. A map with fewer pixels than `max_points`, on which the published code fails, enters whole.
-    3. In list order a candidate is rejected when an accepted one is nearer than (window - 1) // 2 pixels in L1.
-
-    Args:
-        heat: float32 (H, W) at image size.
-        window: side of the window in image pixels; an even side grows by one (128 acts as 129).
-        max_points: length of the list before thinning.
-        emit_fillers: whether non-maxima fill a short list (published: True).
+    3. In list order a candidate is rejected when an accepted one is nearer than the window's radius in L1.
 
     Raises:
-        ValueError: for NaN in the map, a map that is not two-dimensional, or counts below one.
+        ValueError: for NaN in the map.
     """
-    if max_points < 1:
-        raise ValueError(f"max_points: expected at least 1, got {max_points}")
-    heat = np.asarray(heat, dtype=np.float32)
-    window = odd_window(window)
-    maxima = maximum_filter(heat, window) == heat
     if np.isnan(heat).any():
         raise ValueError("heat: expected numbers, got NaN")
-    flat, is_maximum = heat.ravel(), maxima.ravel()
-    if emit_fillers:
-        listed = _best_with_fillers(np.where(is_maximum, flat, np.float32(0)), max_points)
+    flat, is_maximum = heat.ravel(), (window_maximum(heat, settings.radius) == heat).ravel()
+    if settings.emit_fillers:
+        listed = _best_with_fillers(np.where(is_maximum, flat, np.float32(0)), settings.max_points)
     else:
         candidates = np.flatnonzero(is_maximum)
-        listed = candidates[np.argsort(-flat[candidates], kind="stable")][:max_points]
+        listed = candidates[np.argsort(-flat[candidates], kind="stable")][: settings.max_points]
     rows, columns = np.divmod(listed, max(heat.shape[1], 1))
-    kept = _thin(rows, columns, radius=(window - 1) // 2)
+    kept = _thin(rows, columns, settings.radius)
     return Peaks(rows[kept], columns[kept], flat[listed[kept]], is_maximum[listed[kept]])
+
+
+def window_maximum(heat: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
+    """Largest value of the square around every pixel of a map (H, W); outside the map lies minus infinity."""
+    import cv2
+
+    if heat.size == 0:
+        return heat
+    square = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    found = cv2.dilate(heat, square, borderType=cv2.BORDER_CONSTANT, borderValue=-np.inf)
+    return np.asarray(found, np.float32).reshape(heat.shape)
 
 
 def _best_with_fillers(score: NDArray[np.float32], count: int) -> IndexArray:
     """The `count` largest scores, equal ones in index order, without sorting the many zeros."""
-    positive = np.flatnonzero(score > 0)
+    positive, negative = np.flatnonzero(score > 0), np.flatnonzero(score < 0)
     chosen = positive[np.argsort(-score[positive], kind="stable")][:count]
-    if len(chosen) == count:
-        return chosen
     chosen = np.concatenate([chosen, np.flatnonzero(score == 0)[: count - len(chosen)]])
-    if len(chosen) == count:
-        return chosen
-    negative = np.flatnonzero(score < 0)
     ordered = negative[np.argsort(-score[negative], kind="stable")]
     return np.concatenate([chosen, ordered[: count - len(chosen)]])
 
 
-def _thin(rows: IndexArray, columns: IndexArray, *, radius: int) -> IndexArray:
+def _thin(rows: IndexArray, columns: IndexArray, radius: int) -> IndexArray:
     """Indexes of a maximal subset, greedy in list order, whose L1 distances are all at least `radius`."""
     kept: list[int] = []
     for index in range(len(rows)):
@@ -105,55 +202,34 @@ def _thin(rows: IndexArray, columns: IndexArray, *, radius: int) -> IndexArray:
     return np.asarray(kept, dtype=np.int64)
 
 
-def above_threshold(peaks: Peaks, threshold: float) -> Peaks:
-    """The peaks before the first one whose map value is below `threshold` (compared in float32)."""
-    below = np.flatnonzero(peaks.values < np.float32(threshold))
-    return peaks.first(int(below[0])) if len(below) else peaks
-
-
-def points_from_maps(
-    maps: NDArray[np.float32],
-    class_index: Sequence[int],
-    *,
-    window: int,
-    threshold: float,
-    max_points: int = 25,
-    emit_fillers: bool = True,
-) -> Points:
+def points_from_maps(maps: NDArray[np.float32], class_index: Sequence[int], settings: KindSettings) -> Points:
     """Point prompts of one image: the peaks of every class map, in class order and map order.
 
     Args:
         maps: float32 (k, H, W), or (k, m, H, W) with m maps a class (cross-attention); normalised to [0, 1].
         class_index: the k classes of the maps, indexes into the dataset's class names.
-        window: side of the window in image pixels (published: 17 for fine and coarse maps, 129 for cross).
-        threshold: least map value of a point (published: 0.9).
-        max_points: see `find_peaks`.
-        emit_fillers: see `find_peaks`.
+        settings: see there (published: window 17 for fine and coarse maps, 129 for cross; threshold 0.9).
 
     Raises:
-        ValueError: when `maps` and `class_index` do not fit, or the threshold is not positive.
+        ValueError: when `maps` and `class_index` do not fit.
     """
     if maps.ndim not in (3, 4) or len(maps) != len(class_index):
         raise ValueError(
             f"maps: expected {len(class_index)} maps (H, W) or stacks (m, H, W), got {maps.shape}"
         )
-    if threshold <= 0:
-        raise ValueError(f"threshold: expected a positive value, got {threshold}")
     parts: list[Points] = []
     for row in np.argsort(np.asarray(class_index), kind="stable"):
         for map_index, heat in enumerate(maps[row] if maps.ndim == 4 else maps[row : row + 1]):
             # Nothing is emitted below the threshold, so the maps of absent classes need no search.
-            if heat.size == 0 or heat.max() < np.float32(threshold):
+            if heat.size == 0 or heat.max() < np.float32(settings.threshold):
                 continue
-            found = find_peaks(heat, window=window, max_points=max_points, emit_fillers=emit_fillers)
-            parts.append(_as_points(above_threshold(found, threshold), class_index[row], map_index))
+            found = find_peaks(heat, settings).above(settings.threshold)
+            parts.append(
+                Points(
+                    np.stack([found.columns, found.rows], axis=1).astype(np.int32),
+                    np.full(len(found), class_index[row], dtype=np.int32),
+                    found.values,
+                    np.full(len(found), map_index, dtype=np.int16),
+                )
+            )
     return Points.concatenate(parts)
-
-
-def _as_points(peaks: Peaks, class_index: int, map_index: int) -> Points:
-    return Points(
-        np.stack([peaks.columns, peaks.rows], axis=1).astype(np.int32),
-        np.full(len(peaks), class_index, dtype=np.int32),
-        peaks.values,
-        np.full(len(peaks), map_index, dtype=np.int16),
-    )
