@@ -121,7 +121,7 @@ class DataStage:
             split=split.name,
             recipe=recipe.model_dump(mode="json"),
             inputs={},
-            digests={"source": InputDigest(path=self.source, sha256=digest.of_bytes(data))},
+            digests={"source": InputDigest(path=self.source, sha256=digest.of_bytes(data), file=False)},
             make=make,
             what="images and image-level labels",
         )

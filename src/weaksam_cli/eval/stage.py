@@ -84,7 +84,9 @@ class EvalStage:
             split=split,
             recipe=recipe.model_dump(mode="json"),
             inputs=inputs,
-            digests={"source": receipts.InputDigest(path=source.path, sha256=truth_digest(truth))},
+            digests={
+                "source": receipts.InputDigest(path=source.path, sha256=truth_digest(truth), file=False)
+            },
             make=make,
             what="figures",
         )
