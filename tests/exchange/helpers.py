@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import inclusive_to_edges
 from weaksam_cli.data.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
-from weaksam_cli.exchange.proposal_pickles import ImageBoxes
+from weaksam_cli.exchange.formats import ImageBoxes
 
 SIZE = (48, 64)
 """Height and width of every image."""

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tests.prompt.published import format_points
 from weaksam_cli.core.types import Points
-from weaksam_cli.exchange.point_files import parse_points
+from weaksam_cli.exchange.points import format_points, parse_points
 from weaksam_cli.prompt import cluster
 from weaksam_cli.prompt.cluster import ClusterSettings
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from tests.prompt.published import format_points
+from weaksam_cli.exchange.points import format_points
 from weaksam_cli.prompt import peaks as peaks_module
 from weaksam_cli.prompt.peaks import KindSettings, Peaks, points_from_maps, window_maximum
 

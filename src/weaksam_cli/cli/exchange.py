@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.proposals import PROPOSALS
+from weaksam_cli.artifacts.fsops import FileOps, refuse_foreign
 from weaksam_cli.console import Console, size
+from weaksam_cli.data.image_names import first_names
 from weaksam_cli.data.labels import Labels, read_labels
-from weaksam_cli.data.pickles import pickle_bytes
 from weaksam_cli.engine.context import Context
-from weaksam_cli.engine.legacy import make_product
 from weaksam_cli.engine.runs import RunDirectory
-from weaksam_cli.errors import UserError, suggestion
-from weaksam_cli.exchange.exporting import EXPORT_FORMATS, Exported, export_proposals
-from weaksam_cli.exchange.importing import IMPORT_FORMATS, Imported, ImportStage, import_product
+from weaksam_cli.engine.steps import make
+from weaksam_cli.errors import UserError
+from weaksam_cli.exchange import formats
 from weaksam_cli.models.weights.finder import WeightsFinder
-
-_CONVENTIONS = {
-    "detectron2": "pixel edges, float32",
-    "wetectron-voc": "inclusive pixel indexes, uint16",
-    "wetectron-coco": "inclusive pixel indexes, whole numbers as float32",
-    "mmdet": "inclusive pixel indexes, float32",
-}
 
 
 def export_file(
@@ -37,40 +27,41 @@ def export_file(
     overwrite: bool,
     console: Console,
 ) -> None:
-    """Write the proposals of an artifact as a pickle of another program.
+    """Write an artifact as the files of another program.
 
     Raises:
-        UserError: an unknown format, a file that is no proposals, another file at `out`, what `export_proposals` raises.
+        UserError: an unknown format, an artifact that does not fit it, another file at `out`.
     """
-    _check_format(layout, EXPORT_FORMATS)
-    with open_artifact(file, PROPOSALS) as artifact:
-        found = export_proposals(artifact, layout, _labels(labels), order)
-    data = pickle_bytes(found.content)
-    if out.exists() and not overwrite:
-        if out.is_file() and out.stat().st_size == len(data) and out.read_bytes() == data:
-            console.info(f"{out}: fresh, nothing to do", artifact=str(out), state="fresh")
-            return
-        raise UserError("there is another file", where=str(out), remedy="Give --overwrite to replace it")
-    FileOps().write_atomically(out, data)
-    _tell_export(out, layout, found, len(data), console)
-
-
-def _tell_export(out: Path, layout: str, found: Exported, n_bytes: int, console: Console) -> None:
-    if found.empty:
+    module = formats.chosen(layout, formats.writers())
+    known = None if labels is None else read_labels(labels, Path())
+    with open_artifact(file, module.SCHEMA) as artifact:
+        outgoing = formats.Outgoing.of(artifact, known, order)
+        written = module.write(outgoing, layout)
+    left_out = len({*artifact.image_ids, *artifact.failed} - {*outgoing.keys})
+    targets = {out / name if name else out: data for name, data in written.files.items()}
+    if all(path.is_file() and path.read_bytes() == data for path, data in targets.items()):
+        console.info(f"{out}: fresh, nothing to do", artifact=str(out), state="fresh")
+        return
+    for path, data in targets.items():
+        if not path.is_file() or path.read_bytes() != data:
+            refuse_foreign(path, overwrite=overwrite)
+    for path, data in targets.items():
+        FileOps().write_atomically(path, data)
+    if outgoing.empty:
         console.warn(
-            f"{len(found.empty)} images failed in propose and stand in the file without boxes: "
-            f"{', '.join(found.empty[:5])}",
-            images=list(found.empty),
+            f"{len(outgoing.empty)} images failed and stand in the file without rows: {first_names(outgoing.empty)}",
+            images=outgoing.empty,
         )
-    if found.left_out:
-        console.warn(f"{len(found.left_out)} images are not in the list and are left out")
-    if found.fractions:
-        console.warn(f"{found.fractions} boxes had fractions of pixels and were cut to whole ones")
+    if left_out:
+        console.warn(f"{left_out} images are not in the list and are left out")
+    for remark in written.remarks:
+        console.warn(remark)
     console.info(
-        f"{out}: {found.images} images, {found.boxes} boxes ({_CONVENTIONS[layout]}), {size(n_bytes)}",
+        f"{out}: {len(outgoing.keys)} images, {written.rows} {_rows(module)} ({module.WRITES[layout]}), "
+        f"{size(sum(map(len, targets.values())))}",
         file=str(out),
-        images=found.images,
-        boxes=found.boxes,
+        images=len(outgoing.keys),
+        rows=written.rows,
     )
 
 
@@ -88,58 +79,43 @@ def import_file(
     """Read a foreign file into an artifact that stages accept with `--input`.
 
     Raises:
-        UserError: an unknown format, a file that does not fit, another artifact at `out`.
+        UserError: an unknown format, a file that does not fit, another file at `out`.
     """
-    _check_format(layout, IMPORT_FORMATS)
-    if kind is not None and layout != "points":
-        raise UserError("only points have a kind", where="--kind", remedy="Leave it away")
-    if order is not None and layout == "points":
-        raise UserError("point files are named by their images", where="--order", remedy="Leave it away")
+    module = formats.chosen(layout, formats.readers())
+    for option, value in (("order", order), ("kind", kind)):
+        if value is not None and option not in module.TAKES:
+            raise UserError(
+                f"the format {layout} has no use for it", where=f"--{option}", remedy="Leave it away"
+            )
     if out.suffix != ".h5":
         raise UserError("an artifact is an .h5 file", where=str(out), remedy="Give -o NAME.h5")
     for path in (file, order):
         if path is not None and not path.exists():
             raise UserError("there is no such file", where=str(path))
+    refuse_foreign(out, overwrite=overwrite)
     known = read_labels(labels, Path())
-    told: list[Imported] = []
-    product = import_product(file, out, layout, known, order=order, kind=kind, told=told.append)
-    make_product(product, ImportStage(), _context(known, layout, overwrite, console))
-    for imported in told:
-        _tell_import(imported, known, console)
+    told: list[formats.Incoming] = []
+    step = formats.import_step(layout, formats.Source(file, order, kind), out, known, told.append)
+    make(step, formats.IMPORT, _context(known, layout, overwrite, console))
+    for incoming in told:
+        for line in incoming.remarks.lines(labels.name):
+            console.warn(line)
+        first = module.SCHEMA.columns[0].name
+        rows = sum(len(item.columns[first]) for item in incoming.rows.values())
+        images = len(incoming.rows)
+        console.info(f"{rows} {_rows(module)} of {images} images", images=images, rows=rows)
 
 
-def _tell_import(imported: Imported, labels: Labels, console: Console) -> None:
-    for line in imported.remarks.lines(labels.path.name):
-        console.warn(line)
-    what = "points" if imported.schema.name.endswith("points") else "boxes"
-    console.info(
-        f"{imported.count} {what} of {len(imported.rows)} images",
-        images=len(imported.rows),
-        rows=imported.count,
-    )
-
-
-def _check_format(layout: str, allowed: Sequence[str]) -> None:
-    if layout not in allowed:
-        raise UserError(
-            f"there is no format {layout!r}{suggestion(layout, allowed)}",
-            where="--format",
-            remedy=f"Allowed: {', '.join(allowed)}",
-        )
-
-
-def _labels(path: Path | None) -> Labels | None:
-    return None if path is None else read_labels(path, Path())
+def _rows(module: formats.Format) -> str:
+    return "points" if module.SCHEMA.name.endswith("points") else "boxes"
 
 
 def _context(labels: Labels, layout: str, overwrite: bool, console: Console) -> Context:
     """Paths in the receipt are relative to the run that the labels are of."""
-    info = labels.file.info
+    info, root = labels.file.info, labels.path.absolute().parent.parent
     return Context(
         dataset=info.dataset,
-        run=RunDirectory(
-            labels.path.absolute().parent.parent, given={"data": labels.path}, given_split=info.split
-        ),
+        run=RunDirectory(root, given={"data": labels.path}, given_split=info.split),
         console=console,
         ops=FileOps(),
         weights=WeightsFinder(()),

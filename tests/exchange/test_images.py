@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 
 from tests.exchange.helpers import SIZE, image_boxes, labels
 from weaksam_cli.core.boxes import edges_to_inclusive
+from weaksam_cli.data.image_names import ImageNames, first_names, read_order
 from weaksam_cli.errors import UserError
-from weaksam_cli.exchange.fitting import Remarks, fit_boxes, match_images
-from weaksam_cli.exchange.image_names import ImageNames, first_names, read_order
+from weaksam_cli.exchange.formats import Outgoing, Remarks, fit_boxes, match_images
 
 VOC = {"000005": 5, "2008_000021": 2008000021, "000012": 12}
 COCO = {"COCO_val2014_000000000042.jpg": 42, "COCO_val2014_000000000073.jpg": 73}
@@ -95,7 +96,7 @@ def test_images_are_matched_in_the_order_of_the_split_and_counted() -> None:
     assert list(found.items()) == [("2008_000021", 2), ("000012", 1)]
     assert remarks.missing == ["000005"]
     assert remarks.strangers == [99, 98, 97, 96]
-    assert remarks.lines("trainval.json") == [
+    assert list(remarks.lines("trainval.json")) == [
         "4 images of the file are not in trainval.json and are left out: 99, 98, 97, ..."
     ]
 
@@ -136,7 +137,7 @@ def test_boxes_are_cut_and_counted(name: str) -> None:
     assert len(found.predicted_iou) == len(expected)
     assert remarks.cut == ({"a.jpg": cut} if cut else {})
     assert remarks.empty == ({"a.jpg": empty} if empty else {})
-    assert len(remarks.lines("x")) == bool(cut) + bool(empty)
+    assert len(list(remarks.lines("x"))) == bool(cut) + bool(empty)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +153,13 @@ def test_boxes_of_other_images_are_refused(inclusive: list[list[float]], message
     image = labels({"a.jpg": 1}).file.images[0]
     with pytest.raises(UserError, match=message):
         fit_boxes(image_boxes("a", inclusive), image, Remarks(), where="file")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [(["a/b.jpg"], r"'a/b\.jpg' has no integer id.*--labels"), (["0_1", "01"], "the same digits")],
+)
+def test_formats_that_know_images_by_integers(keys: list[str], message: str) -> None:
+    artifact: Any = SimpleNamespace(path=Path("p.h5"), image_ids=keys, failed={})
+    with pytest.raises(UserError, match=message):
+        Outgoing.of(artifact, None, None).boxes(by="id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -87,13 +87,13 @@ class ImageNames:
             key = self._find(name, by_id, where)
             if key is not None and key in seen:
                 raise UserError(
-                    f"{seen[key]!r} and {name!r} are both image {key!r} of {self.source}",
+                    f"{shown(seen[key])} and {shown(name)} are both image {key!r} of {self.source}",
                     where=where,
                     remedy="Every image stands once in a file",
                 )
+            found.append(key)
             if key is not None:
                 seen[key] = name
-            found.append(key)
         return found
 
     def _find(self, name: object, by_id: dict[int, str], where: str) -> str | None:
@@ -106,10 +106,10 @@ class ImageNames:
 
     def first(self) -> str:
         """The first images with their ids, for messages: `'a.jpg' (id 1), 'b.jpg' (id 2), ...`."""
-        shown = [
+        listed = [
             f"{key!r} (id {self.ids[key]})" if key in self.ids else repr(key) for key in self.keys[:_SHOWN]
         ]
-        return ", ".join(shown) + (", ..." if len(self.keys) > _SHOWN else "")
+        return ", ".join(listed) + (", ..." if len(self.keys) > _SHOWN else "")
 
 
 def _is_running(ids: dict[str, int]) -> bool:
@@ -119,9 +119,8 @@ def _is_running(ids: dict[str, int]) -> bool:
 
 def first_names(names: Iterable[object]) -> str:
     """The first few names, for messages."""
-    iterator: Iterator[object] = iter(names)
-    listed = [shown(name) for name in islice(iterator, _SHOWN)]
-    return ", ".join(listed) + (", ..." if next(iterator, None) is not None else "")
+    listed = [shown(name) for name in islice(names, _SHOWN + 1)]
+    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
 
 
 def read_order(path: Path) -> list[str]:

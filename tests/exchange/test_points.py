@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from tests.exchange.helpers import labels
-from tests.prompt.published import format_points
 from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.core.types import Points
 from weaksam_cli.errors import UserError
-from weaksam_cli.exchange.fitting import Remarks
-from weaksam_cli.exchange.importing import read_points
-from weaksam_cli.exchange.point_files import (
+from weaksam_cli.exchange.formats import Source
+from weaksam_cli.exchange.points import (
+    files,
+    format_points,
     parse_points,
-    point_folders,
+    point_file_name,
+    read,
     read_point_file,
-    read_point_folder,
 )
 
 IMAGES = {"000005": 5, "000007": 7, "2008_000021": 2008000021}
@@ -38,12 +38,11 @@ def test_the_published_reader(oracle: Any, tmp_path: Path, case: int) -> None:
     root = folder_of(tmp_path, {"000005.txt": item["text"]})
     split = labels({"000005": 5})
     split.file.images[0] = split.file.images[0].model_copy(update={"height": 100, "width": 100})
-    (place,) = point_folders(root, "coarse")
-    points = read_point_folder(place, split, Remarks())["000005"]
+    points = read(Source(root, kind="coarse"), split).rows["000005"].columns
     expected = item["result"]
-    assert points.xy.tolist() == (expected["all_points"] or [])
+    assert points["xy"].tolist() == (expected["all_points"] or [])
     by_class: dict[str, list[list[int]]] = {}
-    for index, xy in zip(points.class_index.tolist(), points.xy.tolist(), strict=True):
+    for index, xy in zip(points["class_index"].tolist(), points["xy"].tolist(), strict=True):
         by_class.setdefault(str(index), []).append(xy)
     assert by_class == (expected["by_class"] or {})
     assert list(by_class) == list(expected["by_class"] or {})
@@ -60,11 +59,11 @@ def test_three_kinds_become_the_rows_of_one_artifact(tmp_path: Path) -> None:
             "fine/000099.txt": "1 1 0 1.0\n",
         },
     )
-    found = read_points(root, None, labels(IMAGES))
+    found = read(Source(root), labels(IMAGES))
     assert list(found.rows) == ["000005", "2008_000021"]
     assert found.remarks.missing == ["000007"]
     assert found.remarks.strangers == ["fine/000099"]
-    assert found.count == 4
+    assert len(files(Source(root))) == 5
     columns = found.rows["000005"].columns
     assert [KINDS[kind] for kind in columns["kind"].tolist()] == ["coarse", "coarse", "cross"]
     assert columns["xy"].tolist() == [[1, 2], [3, 4], [9, 9]]
@@ -73,17 +72,9 @@ def test_three_kinds_become_the_rows_of_one_artifact(tmp_path: Path) -> None:
     assert found.tables["kind_names"] == KINDS
 
 
-def test_names_as_published(oracle: Any, tmp_path: Path) -> None:
-    """The release puts `COCO_train2014_` before an id when the path of its image list holds the split's name."""
-    case = next(case for case in oracle("peak_file_writer")["cases"] if case["name"] == "coco_prefix")
-    root = folder_of(tmp_path, dict.fromkeys(case["files"], "1 2 0 1.000\n"))
-    images = labels({"000005": 5, "train2014/COCO_train2014_000000000009.jpg": 9})
-    assert list(read_points(root, "fine", images).rows) == list(images.keys)
-
-
 def test_one_kind_in_a_flat_folder(tmp_path: Path) -> None:
     root = folder_of(tmp_path, {"COCO_val2014_000000000042.txt": "1 2 0 1.000\n"})
-    found = read_points(root, "fine", labels({"000000000042.jpg": 42}))
+    found = read(Source(root, kind="fine"), labels({"000000000042.jpg": 42}))
     assert found.rows["000000000042.jpg"].columns["kind"].tolist() == [KINDS.index("fine")]
 
 
@@ -106,12 +97,12 @@ def test_what_does_not_fit_is_refused(
     tmp_path: Path, files: dict[str, str], kind: str | None, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        read_points(folder_of(tmp_path, files), kind, labels(IMAGES))
+        read(Source(folder_of(tmp_path, files), kind=kind), labels(IMAGES))
 
 
 def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a folder of point files"):
-        point_folders(tmp_path / "none", "fine")
+        files(Source(tmp_path / "none", kind="fine"))
 
 
 @pytest.mark.parametrize("name", ["single_map_kind", "multi_map_kind"])
@@ -120,6 +111,16 @@ def test_published_files_survive_reading_and_writing(oracle: Any, name: str) -> 
     text = case["file_text"]
     points = parse_points(text, where=name)
     assert format_points(points, with_map_index=name == "multi_map_kind") == text
+
+
+def test_names_as_published(oracle: Any) -> None:
+    case = next(case for case in oracle("peak_file_writer")["cases"] if case["name"] == "coco_prefix")
+    assert [
+        point_file_name("000005", "voc07/trainval_id.txt"),
+        point_file_name("000000000009", "coco/train2014/train_id.txt"),
+    ] == case["files"]
+    assert point_file_name("000000000009", "coco/train_id.txt") == "000000000009.txt"
+    assert point_file_name("7", "lists/val2014.txt") == "COCO_val2014_7.txt"
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
@@ -140,7 +141,20 @@ def test_a_file_comes_back(tmp_path: Path, n: int, with_map_index: bool) -> None
     np.testing.assert_array_equal(back.map_index, points.map_index)
 
 
-@pytest.mark.parametrize("line", ["1 2 3", "1 2 3 0.9 4 5", "a 2 3 0.9", "1 2.5 3 0.9", "1 2 3 x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1 2 3",
+        "1 2 3 0.9 4 5",
+        "a 2 3 0.9",
+        "1 2.5 3 0.9",
+        "1 2 3 x",
+        "1 2 3 nan",
+        f"1 {2**31} 3 0.9",
+        "1 2 3 0.9 40000",
+        f"{10**400} 2 3 0.9",
+    ],
+)
 def test_a_bad_line_is_named(line: str) -> None:
     with pytest.raises(UserError, match=r"^a\.txt: line 2 is not `column row class value`"):
         parse_points(f"1 2 3 0.9\n{line}\n", where="a.txt")

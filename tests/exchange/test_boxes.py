@@ -18,16 +18,8 @@ from tests.exchange.helpers import image_boxes
 from weaksam_cli.core.boxes import edges_to_inclusive
 from weaksam_cli.data.pickles import pickle_bytes, read_pickle
 from weaksam_cli.errors import UserError
-from weaksam_cli.exchange.proposal_pickles import (
-    DETECTRON2_GLOBALS,
-    ImageBoxes,
-    detectron2_content,
-    mmdet_content,
-    read_detectron2,
-    read_mmdet,
-    read_wetectron,
-    wetectron_content,
-)
+from weaksam_cli.exchange import detectron2, mmdet, wetectron
+from weaksam_cli.exchange.formats import ImageBoxes, readers, writers
 
 NAN = float("nan")
 
@@ -35,7 +27,7 @@ NAN = float("nan")
 def through_a_file(content: Any, folder: Path) -> Any:
     path = folder / "file.pkl"
     path.write_bytes(pickle_bytes(content))
-    return read_pickle(path, calls=DETECTRON2_GLOBALS)
+    return read_pickle(path, calls=detectron2.CALLS)
 
 
 def assert_same(
@@ -58,7 +50,7 @@ def published(oracle: Any) -> tuple[dict[str, Any], list[ImageBoxes]]:
 @pytest.mark.parametrize("image", [0, 2])
 def test_wetectron_voc_as_published(oracle: Any, image: int) -> None:
     case, entries = published(oracle)
-    content = wetectron_content([entries[image]], coco=False)
+    content = wetectron.contents([entries[image]], coco=False)
     assert sorted(content) == sorted(case["keys"])
     assert content["boxes"][0].dtype == case["boxes_dtype"][image] == "uint16"
     assert content["boxes"][0].tolist() == case["boxes"][image]
@@ -73,7 +65,7 @@ def test_what_the_published_converter_wraps_is_refused_with_the_image(oracle: An
     case, entries = published(oracle)
     assert case["boxes"][1][1][2] == 70000 % 65536
     with pytest.raises(UserError, match=r"image 2008000021: box 1 \(3 4 70000 9\).* would wrap"):
-        wetectron_content(entries, coco=coco)
+        wetectron.contents(entries, coco=coco)
 
 
 @pytest.mark.parametrize(
@@ -90,15 +82,15 @@ def test_the_range_of_16_bits(inclusive: list[float], expected: list[int] | None
     entry = [image_boxes(3, [inclusive])]
     if expected is None:
         with pytest.raises(UserError, match="image 3: box 0"):
-            wetectron_content(entry, coco=False)
+            wetectron.contents(entry, coco=False)
     else:
-        assert wetectron_content(entry, coco=False)["boxes"][0].tolist() == [expected]
+        assert wetectron.contents(entry, coco=False)["boxes"][0].tolist() == [expected]
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
 def test_wetectron_coco_is_sorted_float32_with_columns_of_scores(n: int) -> None:
     rows = [[1.75, 2, 30 + index, 40] for index in range(n)]
-    content = wetectron_content([image_boxes(9, rows), image_boxes(4, [[0, 0, 1, 1]])], coco=True)
+    content = wetectron.contents([image_boxes(9, rows), image_boxes(4, [[0, 0, 1, 1]])], coco=True)
     assert content["indexes"] == [4, 9]
     first, second = content["boxes"]
     assert first.tolist() == [[0, 0, 1, 1]]
@@ -108,13 +100,13 @@ def test_wetectron_coco_is_sorted_float32_with_columns_of_scores(n: int) -> None
     assert all(item.dtype == np.float32 for item in content["scores"])
 
 
-def test_wetectron_wants_integers() -> None:
-    with pytest.raises(UserError, match=r"'a/b\.jpg' has no integer id.*--labels"):
-        wetectron_content([image_boxes("a/b.jpg", [])], coco=False)
+def test_formats_are_found_by_listing() -> None:
+    assert sorted(writers()) == ["detectron2", "mmdet", "points", "wetectron-coco", "wetectron-voc"]
+    assert sorted(readers()) == ["detectron2", "mmdet", "points", "wetectron"]
 
 
 def test_mmdet_is_inclusive_float32() -> None:
-    content = mmdet_content([image_boxes("a", [[1, 2, 3.5, 4]]), image_boxes("b", [])])
+    content = mmdet.contents([image_boxes("a", [[1, 2, 3.5, 4]]), image_boxes("b", [])])
     assert [item.tolist() for item in content] == [[[1, 2, 3.5, 4]], []]
     assert all(item.dtype == np.float32 and item.shape[1:] == (4,) for item in content)
 
@@ -131,12 +123,12 @@ def test_whole_pixels_survive_every_format(
     ordered = [np.sort(array.reshape(-1, 2, 2), axis=1).reshape(-1, 4) for array in arrays]
     entries = [image_boxes(number * 3 + 1, boxes) for number, boxes in enumerate(ordered)]
     for coco in (False, True):
-        content = through_a_file(wetectron_content(entries, coco=coco), folder)
-        assert_same(read_wetectron(content, where="w"), entries)
-    found = read_detectron2(through_a_file(detectron2_content(entries), folder), where="d")
+        content = through_a_file(wetectron.contents(entries, coco=coco), folder)
+        assert_same(wetectron.entries(content, where="w"), entries)
+    found = detectron2.entries(through_a_file(detectron2.contents(entries), folder), where="d")
     assert_same(found, entries)
     names = [str(number) for number in range(len(entries))]
-    bare = read_mmdet(through_a_file(mmdet_content(entries), folder), names, where="m", order="list")
+    bare = mmdet.entries(through_a_file(mmdet.contents(entries), folder), names, where="m", order="list")
     assert_same(bare, entries, list(names))
 
 
@@ -154,15 +146,15 @@ def test_detectron2_keeps_any_boxes_and_predicted_iou(
     iou = table[:, 4].copy() if known else np.full(len(table), np.nan, np.float32)
     entries = [ImageBoxes("a", table[:, :4].copy(), iou), image_boxes("b", [], [])]
     folder = tmp_path_factory.mktemp("detectron2")
-    assert_same(read_detectron2(through_a_file(detectron2_content(entries), folder), where="d"), entries)
+    assert_same(detectron2.entries(through_a_file(detectron2.contents(entries), folder), where="d"), entries)
 
 
 def test_one_unknown_estimate_makes_logits_an_order() -> None:
-    content = detectron2_content(
+    content = detectron2.contents(
         [image_boxes("a", [[0, 0, 1, 1]] * 2, [0.25, 0.75]), image_boxes("b", [[0, 0, 1, 1]])]
     )
     assert [item.tolist() for item in content["objectness_logits"]] == [[0, -1], [0]]
-    content = detectron2_content([image_boxes("a", [[0, 0, 1, 1]] * 2, [0.25, 0.75]), image_boxes("b", [])])
+    content = detectron2.contents([image_boxes("a", [[0, 0, 1, 1]] * 2, [0.25, 0.75]), image_boxes("b", [])])
     assert [item.tolist() for item in content["objectness_logits"]] == [[0.25, 0.75], []]
 
 
@@ -185,7 +177,7 @@ def test_detectron2_reads_our_file(tmp_path: Path, known: bool) -> None:
     from_edges = np.asarray([[0, 0, 9.5, 7], [1, 2, 3, 4], [5, 5, 6, 6]], np.float32)
     iou = np.asarray([0.5, 0.9, 0.1] if known else [NAN] * 3, np.float32)
     path = tmp_path / "ours.pkl"
-    content = detectron2_content([ImageBoxes("000005", from_edges, iou), image_boxes(7, [], [])])
+    content = detectron2.contents([ImageBoxes("000005", from_edges, iou), image_boxes(7, [], [])])
     path.write_bytes(pickle_bytes(content))
     first, second = load_through_detectron2(path, ["000005", 7])
     order = [1, 0, 2] if known else [0, 1, 2]
@@ -228,7 +220,7 @@ def test_box_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
     path = tmp_path / "file.pkl"
     content = {"ids": ["a"], "boxes": [BOXES], "objectness_logits": [np.zeros(1)], **more}
     path.write_bytes(pickle.dumps(content))
-    (found,) = read_detectron2(read_pickle(path, calls=DETECTRON2_GLOBALS), where="d")
+    (found,) = detectron2.entries(read_pickle(path, calls=detectron2.CALLS), where="d")
     assert found.boxes.tolist() == [expected]
     assert np.isnan(found.predicted_iou).all()
 
@@ -242,7 +234,7 @@ def test_box_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
     ],
 )
 def test_both_spellings_and_any_sequence(content: dict[str, Any]) -> None:
-    (found,) = read_detectron2(content, where="d")
+    (found,) = detectron2.entries(content, where="d")
     assert found.name == 5
     assert found.boxes.dtype == np.float32
     assert found.boxes.tolist() == BOXES.tolist()
@@ -250,7 +242,7 @@ def test_both_spellings_and_any_sequence(content: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("boxes", [np.array([]), np.zeros((0, 4), np.int64), np.zeros((0, 5))])
 def test_no_boxes_in_any_shape(boxes: Any) -> None:
-    (found,) = read_wetectron({"indexes": [1], "boxes": [boxes]}, where="w")
+    (found,) = wetectron.entries({"indexes": [1], "boxes": [boxes]}, where="w")
     assert found.boxes.shape == (0, 4)
 
 
@@ -259,7 +251,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "nothing": (None, "got None"),
     "no ids": (
         {"boxes": [BOXES], "scores": [np.ones(1)]},
-        "has no 'ids' or 'indexes'; its keys are boxes, scores",
+        "has no 'ids' or 'indexes'; its keys are 'boxes', 'scores'",
     ),
     "no boxes": ({"ids": [1], "scores": [np.ones(1)]}, "has no 'boxes'"),
     "no scores": ({"ids": [1], "boxes": [BOXES]}, "has no 'objectness_logits' or 'scores'"),
@@ -301,7 +293,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_what_is_no_detectron2_file_is_refused_in_words(name: str) -> None:
     content, message = WRONG[name]
     with pytest.raises(UserError, match=message) as caught:
-        read_detectron2(content, where="theirs.pkl")
+        detectron2.entries(content, where="theirs.pkl")
     assert caught.value.where == "theirs.pkl"
 
 
@@ -309,21 +301,23 @@ def test_what_is_no_detectron2_file_is_refused_in_words(name: str) -> None:
 def test_a_file_of_the_other_convention_is_not_taken_for_one_of_this(coco: bool) -> None:
     entries = [image_boxes(5, [[1, 2, 3, 4]]), image_boxes(6, [])]
     with pytest.raises(UserError, match="is a wetectron file"):
-        read_detectron2(wetectron_content(entries, coco=coco), where="w")
+        detectron2.entries(wetectron.contents(entries, coco=coco), where="w")
     with pytest.raises(UserError, match="is a detectron2 file"):
-        read_wetectron(detectron2_content(entries), where="d")
+        wetectron.entries(detectron2.contents(entries), where="d")
     with pytest.raises(UserError, match="is a detectron2 file"):
-        read_wetectron({"indexes": [5], "boxes": [BOXES], "scores": [np.ones(1)], "bbox_mode": 0}, where="d")
+        wetectron.entries(
+            {"indexes": [5], "boxes": [BOXES], "scores": [np.ones(1)], "bbox_mode": 0}, where="d"
+        )
 
 
 def test_mmdet_of_another_list() -> None:
     with pytest.raises(UserError, match=re.escape("holds boxes of 1 images, and train.txt names 2")):
-        read_mmdet([BOXES], ["a", "b"], where="m", order="train.txt")
+        mmdet.entries([BOXES], ["a", "b"], where="m", order="train.txt")
     with pytest.raises(UserError, match="expected a list of arrays, got a dict"):
-        read_mmdet({"boxes": [BOXES]}, ["a"], where="m", order="train.txt")
+        mmdet.entries({"boxes": [BOXES]}, ["a"], where="m", order="train.txt")
 
 
 def test_inclusive_indexes_of_one_pixel() -> None:
-    (found,) = read_mmdet([np.asarray([[3, 4, 3, 4]])], ["a"], where="m", order="list")
+    (found,) = mmdet.entries([np.asarray([[3, 4, 3, 4]])], ["a"], where="m", order="list")
     assert found.boxes.tolist() == [[3, 4, 4, 5]]
     assert edges_to_inclusive(found.boxes).tolist() == [[3, 4, 3, 4]]
