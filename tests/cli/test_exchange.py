@@ -163,6 +163,41 @@ def test_existing_files_are_kept(place: Path) -> None:
     done(*other, "--overwrite")
 
 
+def _foreign(path: Path, kind: str) -> None:
+    if kind == "hdf5":
+        with h5py.File(path, "w") as handle:
+            handle["mine"] = 1
+    elif kind == "link":
+        path.symlink_to("elsewhere.h5")
+    elif kind == "changed":  # an artifact of ours stood here, with its receipt
+        path.write_bytes(b"mine")
+    else:
+        path.write_text("mine")
+
+
+@pytest.mark.parametrize("kind", ["text", "hdf5", "link", "changed"])
+def test_import_does_not_replace_what_is_not_ours(place: Path, kind: str) -> None:
+    """F4: it was overwritten without a word."""
+    done("export", PROPOSALS_FILE, "--format", "detectron2", "-o", "d2.pkl")
+    back = ("import", "d2.pkl", "--format", "detectron2", "--labels", LABELS, "-o", "back.h5")
+    target = place / "back.h5"
+    if kind == "changed":
+        done(*back)
+        Path("d2.pkl").write_bytes(
+            pickle.dumps({"ids": ["000001"], "boxes": [np.ones((0, 4))], "scores": [np.ones(0)]})
+        )
+    _foreign(target, kind)
+    before = target.lstat()
+    result = run(*back)
+    assert (
+        result.exit_code == 2
+        and "back.h5: there is another file, which weaksam did not write" in result.output
+    )
+    assert target.lstat() == before
+    done(*back, "--overwrite")
+    assert open_artifact(target, PROPOSALS).path == target
+
+
 def test_boxes_over_the_edge_and_without_area_are_told(place: Path) -> None:
     box = np.asarray([[1, 1, 65, 49], [5, 5, 5, 9], [0, 0, 3.5, 4]], np.float32)
     content = {"ids": ["000001", "4711"], "boxes": [box, box], "scores": [np.ones(3)] * 2}
@@ -208,6 +243,13 @@ def test_points_become_prompts(place: Path) -> None:
         found = read_points(artifact, "000003")
     assert found["coarse"].xy.tolist() == [[5, 6]] and found["cross"].map_index.tolist() == [3]
     assert len(found["fine"]) == 0
+    assert "7 images, 14 points" in done("export", "points.h5", "--format", "points", "-o", "back")
+    for kind, lines in (("coarse", "5 6 0 1.000\n"), ("fine", ""), ("cross", "7 8 2 0.500 3\n")):
+        assert [path.read_text() for path in sorted((place / "back" / kind).iterdir())] == [lines] * 7
+    assert "fresh, nothing to do" in done("export", "points.h5", "--format", "points", "-o", "back")
+    (place / "back/fine/000003.txt").write_text("mine")
+    result = run("export", "points.h5", "--format", "points", "-o", "back")
+    assert result.exit_code == 2 and "back/fine/000003.txt: there is another file" in result.output
     text = done(
         "propose", "--dataset", "tiny", "--recipe", "region-tree", "--split", "trainval", "--set", "grid_boxes=5",
         "--input", "prompt=points.h5", "--variant", "points", "--workers", "1",

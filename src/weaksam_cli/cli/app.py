@@ -207,11 +207,13 @@ def clip_templates(
 @opt.taking("overwrite", *_SPEAK)
 def export(
     common: opt.CommonOptions,
-    file: Annotated[Path, typer.Argument(help="Proposals (proposals/<split>.h5).")],
-    layout: Annotated[
-        str, typer.Option("--format", help="detectron2, wetectron-voc, wetectron-coco or mmdet.")
+    file: Annotated[
+        Path, typer.Argument(help="Proposals or points (proposals/<split>.h5, prompts/<split>.h5).")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The pickle to write.")],
+    layout: Annotated[
+        str, typer.Option("--format", help="detectron2, wetectron-voc, wetectron-coco, mmdet; points.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The pickle (points: the folder) to write.")],
     labels: Annotated[
         Path | None, typer.Option("--labels", help="labels/<split>.json: name images by its integer ids.")
     ] = None,
@@ -219,7 +221,7 @@ def export(
         Path | None, typer.Option("--order", help="List of images, one a line: write these, in this order.")
     ] = None,
 ) -> None:
-    """Write proposals as a pickle of detectron2, wetectron or mmdetection 2."""
+    """Write proposals as a pickle of detectron2, wetectron or mmdetection 2, points as text files."""
     console = common.console()
     with guarded(console):
         from weaksam_cli.cli.exchange import export_file
@@ -230,7 +232,7 @@ def export(
 
 
 @app.command("import")
-@opt.taking("overwrite", *_SPEAK)
+@opt.taking("overwrite", "allow_stale", *_SPEAK)
 def import_(
     common: opt.CommonOptions,
     file: Annotated[Path, typer.Argument(help="A proposal pickle, or a folder of point text files.")],
@@ -257,6 +259,7 @@ def import_(
             order=order,
             kind=kind,
             overwrite=common.overwrite,
+            allow_stale=common.allow_stale,
             console=console,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from weaksam_cli.artifacts import open_artifact
@@ -74,6 +75,7 @@ def import_file(
     order: Path | None,
     kind: str | None,
     overwrite: bool,
+    allow_stale: bool,
     console: Console,
 ) -> None:
     """Read a foreign file into an artifact that stages accept with `--input`.
@@ -96,7 +98,8 @@ def import_file(
     known = read_labels(labels, Path())
     told: list[formats.Incoming] = []
     step = formats.import_step(layout, formats.Source(file, order, kind), out, known, told.append)
-    make(step, formats.IMPORT, _context(known, layout, overwrite, console))
+    context = replace(_context(known, layout, console), overwrite=overwrite, allow_stale=allow_stale)
+    make(step, formats.IMPORT, context)
     for incoming in told:
         for line in incoming.remarks.lines(labels.name):
             console.warn(line)
@@ -110,7 +113,7 @@ def _rows(module: formats.Format) -> str:
     return "points" if module.SCHEMA.name.endswith("points") else "boxes"
 
 
-def _context(labels: Labels, layout: str, overwrite: bool, console: Console) -> Context:
+def _context(labels: Labels, layout: str, console: Console) -> Context:
     """Paths in the receipt are relative to the run that the labels are of."""
     info, root = labels.file.info, labels.path.absolute().parent.parent
     return Context(
@@ -120,5 +123,4 @@ def _context(labels: Labels, layout: str, overwrite: bool, console: Console) -> 
         ops=FileOps(),
         weights=WeightsFinder(()),
         recipe_name=f"import-{layout}",
-        overwrite=overwrite,
     )
