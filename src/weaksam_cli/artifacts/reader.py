@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.schema import Array, Schema
+from weaksam_cli.artifacts.schema import Array, Column, Schema
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class Artifact:
         if len(self._position) != len(self.image_ids):
             raise self._damaged("an image occurs twice")
         for column in self.schema.columns if self.schema else ():
+            if column.since > self.format_version:
+                continue
             if column.name not in self._handle or len(self._handle[column.name]) != ends[-1]:
                 raise self._damaged(f"column {column.name} does not have {ends[-1]} rows")
 
@@ -103,8 +105,16 @@ class Artifact:
 
     def column(self, name: str) -> Array:
         """A whole column, rows of all images."""
+        younger = self._younger(name)
+        if younger is not None:
+            return _filled(younger, int(self.offsets[-1]))
         values: Array = self._handle[name][...]
         return values
+
+    def _younger(self, name: str) -> Column | None:
+        """The column of that name when the schema got it after this file was written."""
+        column = self.schema.column(name) if self.schema else None
+        return column if column is not None and column.since > self.format_version else None
 
     def span(self, image_id: str) -> slice:
         """The rows of one image.
@@ -130,18 +140,26 @@ class Artifact:
 
     def rows(self, image_id: str, name: str) -> Array:
         """Rows of one image in a column."""
-        values: Array = self._handle[name][self.span(image_id)]
+        span, younger = self.span(image_id), self._younger(name)
+        if younger is not None:
+            return _filled(younger, span.stop - span.start)
+        values: Array = self._handle[name][span]
         return values
 
     def image_value(self, image_id: str, name: str) -> Array:
         """The entry of one image in an image column."""
         self.span(image_id)
+        younger = self._younger(name)
+        if younger is not None:
+            return np.asarray(_filled(younger, 1)[0])
         values: Array = np.asarray(self._handle[name][self._position[image_id]])
         return values
 
     def blobs(self, image_id: str, name: str) -> list[Array]:
         """The blob values of the rows of one image."""
-        span = self.span(image_id)
+        span, younger = self.span(image_id), self._younger(name)
+        if younger is not None:
+            return [_filled(younger, 0)] * (span.stop - span.start)
         ends = self._handle[f"{name}_offsets"][span.start : span.stop + 1]
         if len(ends) == 0:
             return []
@@ -159,6 +177,10 @@ class Artifact:
     def datasets(self) -> list[tuple[str, tuple[int, ...], str]]:
         """Name, shape and dtype of every dataset, for `inspect`."""
         return [(name, tuple(item.shape), str(item.dtype)) for name, item in sorted(self._handle.items())]
+
+
+def _filled(column: Column, count: int) -> Array:
+    return np.full((count, *column.shape), column.fill, column.dtype)
 
 
 def open_artifact(path: Path | str, schema: Schema | None = None, *, verify: bool = True) -> Artifact:

@@ -45,7 +45,7 @@ def workload(job: Job, maker: ShardedMaker) -> Workload:
         index for index in range(len(plan)) if index not in done and (share is None or share.owns(index))
     ]
     left = [image_id for index in shards for image_id in plan.images(index)]
-    return Workload(plan, left, max(1, min(len(maker.seats(job.context)), len(shards))), bool(done))
+    return Workload(plan, left, max(1, min(len(maker.gpus(job.context)), len(shards))), bool(done))
 
 
 def announce(job: Job, maker: ShardedMaker, sizes: Mapping[str, int], recipe: str) -> ShardedMaker:
@@ -66,7 +66,7 @@ def announce(job: Job, maker: ShardedMaker, sizes: Mapping[str, int], recipe: st
     pace = load.plan.pace() if load.resumed else None
     if pace is not None:
         seconds = len(load.left) / pace
-    elif len(load.left) >= _ENOUGH * load.processes and (share is None or share.part == 1):
+    elif len(load.left) >= _ENOUGH * load.processes and (share is None or share.number == 1):
         maker, seconds = _measured(maker, load, sizes, console)
         release_memory()
     _say(load, sizes, recipe, seconds, str(share) if share else None, console)

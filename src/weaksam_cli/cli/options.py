@@ -233,9 +233,9 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     """
     from weaksam_cli.artifacts.fsops import FileOps
     from weaksam_cli.cli.settings import resolve_dataset
-    from weaksam_cli.engine.agenda import Share
     from weaksam_cli.engine.context import Context
     from weaksam_cli.engine.execution import available_cores
+    from weaksam_cli.engine.queue import Part
     from weaksam_cli.engine.runs import RunDirectory
     from weaksam_cli.models.weights.finder import WeightsFinder, default_folders
 
@@ -260,7 +260,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         overwrite=options.overwrite,
         allow_stale=options.allow_stale,
         strict=options.strict,
-        share=Share.parse(options.shard) if options.shard is not None else None,
+        share=Part.parse(options.shard) if options.shard is not None else None,
     )
 
 

@@ -17,7 +17,6 @@ from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.cli.run import describe_recipe
 from weaksam_cli.console import Console, duration
 from weaksam_cli.data.paths import first_few
-from weaksam_cli.engine.agenda import UnfinishedError
 from weaksam_cli.engine.legacy import (
     Context,
     Job,
@@ -27,6 +26,7 @@ from weaksam_cli.engine.legacy import (
     preview,
 )
 from weaksam_cli.engine.profiles import AUTO, read_profile
+from weaksam_cli.engine.queue import UnfinishedError
 from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.stages import load_stage

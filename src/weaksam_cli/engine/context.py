@@ -14,7 +14,7 @@ from weaksam_cli.artifacts.shards import shards_root
 from weaksam_cli.console import Console
 from weaksam_cli.data.labels import Split
 from weaksam_cli.data.source import Source, image_root, read_source
-from weaksam_cli.engine.agenda import Share
+from weaksam_cli.engine.queue import Part
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.weights.finder import WeightsFinder
@@ -54,7 +54,7 @@ class Context:
     overwrite: bool = False
     strict: bool = False
     allow_stale: bool = False
-    share: Share | None = None
+    share: Part | None = None
 
     def source(self) -> Source:
         """Where the dataset's images and annotations lie, as `weaksam data` noted it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.schema import ImageRows, concatenate
-from weaksam_cli.artifacts.shards import ShardPlan, write_shard
+from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.shards import ShardPlan, shard_bytes, write_shard
 from weaksam_cli.errors import ImageError, UserError
 
 T = TypeVar("T")
-ImageFunction = Callable[[str], ImageRows]
+ImageResult = ImageRows | Sequence[str]
+"""What is computed for an image: rows of an HDF5 artifact, or the JSON texts of its entries."""
+ImageFunction = Callable[[str], ImageResult]
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class Overlapped(Generic[T]):
     """
 
     load: Callable[[str], T]
-    compute: Callable[[str, T], ImageRows]
+    compute: Callable[[str, T], ImageResult]
 
-    def __call__(self, image_id: str) -> ImageRows:
+    def __call__(self, image_id: str) -> ImageResult:
         """Both steps, one after the other."""
         return self.compute(image_id, self.load(image_id))
 
@@ -121,7 +123,7 @@ class ImageRunner:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def run(self, image_id: str, following: str | None) -> ImageRows:
+    def run(self, image_id: str, following: str | None) -> ImageResult:
         """The rows of an image; `following` is loaded meanwhile.
 
         Raises:
@@ -170,7 +172,7 @@ def make_shard(
         UserError: a fault that stops the stage.
         ShardLostError: see `write_shard`.
     """
-    done: list[tuple[str, ImageRows]] = []
+    done: list[tuple[str, ImageResult]] = []
     failed: list[tuple[str, str]] = []
     images = plan.images(index)
     for position, image_id in enumerate(images):
@@ -188,4 +190,4 @@ def make_shard(
         else:
             done.append((image_id, rows))
             on_image(False)
-    return write_shard(ops, plan, index, concatenate(plan.schema, done, failed))
+    return write_shard(ops, plan, index, shard_bytes(plan.schema, done, failed))

@@ -13,11 +13,11 @@ from weaksam_cli import __version__
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Schema
-from weaksam_cli.artifacts.shards import Outcome, remove_shards
+from weaksam_cli.artifacts.shards import Outcome, check_place, remove_shards
 from weaksam_cli.console import duration
-from weaksam_cli.engine.agenda import UnfinishedError
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Freshness, Standing, State, file_digest
+from weaksam_cli.engine.queue import UnfinishedError
 from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.errors import IncompleteError, UserError
@@ -129,6 +129,7 @@ def make(step: Step, stage: Stage, context: Context) -> receipts.Receipt:
     if fresh is not None:
         _check_failures(step, fresh, context)
         return fresh
+    check_place(step.path)
     context.ops.remove_stale_temporaries(step.path.parent)
     start = time.monotonic()
     outcome = step.run(Job(context, step.path, identity))

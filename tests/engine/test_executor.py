@@ -22,13 +22,13 @@ from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
 from weaksam_cli.artifacts.schema import ImageRows, concatenate
 from weaksam_cli.artifacts.shards import ShardPlan, shards_root, write_shard
 from weaksam_cli.console import Console, Mode
-from weaksam_cli.engine import agenda as agenda_module
-from weaksam_cli.engine.agenda import Agenda, Share, UnfinishedError
-from weaksam_cli.engine.devices import VISIBLE, Seat, assign_seats, visible_gpus
+from weaksam_cli.engine import queue as queue_module
+from weaksam_cli.engine.devices import VISIBLE, use_gpu, visible_gpus, worker_gpus
 from weaksam_cli.engine.execution import AlreadyOpen, ImageRunner, Overlapped, Predictor, one_thread
+from weaksam_cli.engine.executor import Work, run_shards
+from weaksam_cli.engine.queue import Part, ShardQueue, UnfinishedError
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step, make
-from weaksam_cli.engine.workers import Watch, run_shards
 from weaksam_cli.errors import ImageError, UserError
 
 
@@ -123,12 +123,12 @@ def test_an_image_that_was_expected_and_does_not_come_is_dropped() -> None:
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "x", "1", "1/2/3", "-1/3", "1.0/3", "", "1/x", "²/3"])
 def test_a_share_that_cannot_be_is_refused_in_words(text: str) -> None:
     with pytest.raises(UserError, match=r"--shard: expected i/n with i from 1 to n, got .*--shard 1/3"):
-        Share.parse(text)
+        Part.parse(text)
 
 
 @given(st.integers(1, 9), st.integers(0, 40))
 def test_shares_are_a_partition(parts: int, shards: int) -> None:
-    shares = [Share.parse(f"{part + 1}/{parts}") for part in range(parts)]
+    shares = [Part.parse(f"{part + 1}/{parts}") for part in range(parts)]
     for index in range(shards):
         assert sum(share.owns(index) for share in shares) == 1
 
@@ -142,11 +142,11 @@ def test_shares_in_any_order_give_the_same_bytes(tmp_path: Path, order: tuple[in
             make(
                 step(path, 26, ("i7",)),
                 STAGE,
-                context(tmp_path, share=Share(part, 3)),
+                context(tmp_path, share=Part(part, 3)),
             )
         assert not path.exists()
         assert read_receipt(path) is None
-    make(step(path, 26, ("i7",)), STAGE, context(tmp_path, share=Share(order[2], 3)))
+    make(step(path, 26, ("i7",)), STAGE, context(tmp_path, share=Part(order[2], 3)))
     assert path.read_bytes() == whole.read_bytes()
     assert not shards_root(path).exists()
 
@@ -155,7 +155,7 @@ def test_a_part_says_what_is_missing_and_the_plain_command_does_the_rest(tmp_pat
     whole, path = tmp_path / "whole.h5", tmp_path / "a.h5"
     make(step(whole, 26), STAGE, context(tmp_path))
     with pytest.raises(UnfinishedError) as caught:
-        make(step(path, 26), STAGE, context(tmp_path, share=Share(2, 3)))
+        make(step(path, 26), STAGE, context(tmp_path, share=Part(2, 3)))
     err = io.StringIO()
     caught.value.report("a.h5", Console(Mode.HUMAN, io.StringIO(), err))
     assert re.fullmatch(
@@ -179,8 +179,8 @@ def test_overwriting_in_parts_does_not_end_with_the_old_artifact(tmp_path: Path)
     other = step(path, 26, knob=2)
     for part in (1, 2):
         with pytest.raises(UnfinishedError):
-            make(other, STAGE, context(tmp_path, overwrite=True, share=Share(part, 3)))
-    last = make(other, STAGE, context(tmp_path, overwrite=True, share=Share(3, 3)))
+            make(other, STAGE, context(tmp_path, overwrite=True, share=Part(part, 3)))
+    last = make(other, STAGE, context(tmp_path, overwrite=True, share=Part(3, 3)))
     assert last.identity.recipe != first.identity.recipe
     assert read_receipt(path) == last
     assert not shards_root(path).exists()
@@ -198,18 +198,18 @@ def test_two_commands_that_start_at_once_share_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Neither chance nor how slow this machine lists a folder is judged here.
-    monkeypatch.setattr(agenda_module, "_LISTING_SHARE", 0)
+    monkeypatch.setattr(queue_module, "_LISTING_FACTOR", 0)
     monkeypatch.setattr(secrets, "randbelow", random.Random(0).randrange)
     plan = plan_of(tmp_path / "a.h5", 400)
-    agendas = [Agenda(plan, None, lambda images: None) for _ in range(2)]
+    queues = [ShardQueue(plan, None, lambda images: None) for _ in range(2)]
     made = 0
     for _ in range(len(plan)):
-        taken = [agenda.take() for agenda in agendas]
-        for agenda, index in zip(agendas, taken, strict=True):
+        taken = [queue.take() for queue in queues]
+        for queue, index in zip(queues, taken, strict=True):
             if index is not None:
                 made += 1
                 if _fake_shard(plan, index):
-                    agenda.jump()
+                    queue.jump()
     assert plan.missing() == []
     assert len(plan) <= made <= 1.3 * len(plan), "in step they would make every shard twice"
 
@@ -217,24 +217,24 @@ def test_two_commands_that_start_at_once_share_the_work(
 def test_shards_that_appear_are_skipped_and_counted(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "a.h5", 14)
     skipped: list[int] = []
-    agenda = Agenda(plan, None, skipped.append)
-    assert agenda.take() == 0
+    queue = ShardQueue(plan, None, skipped.append)
+    assert queue.take() == 0
     _fake_shard(plan, 1)
     _fake_shard(plan, 3)
-    agenda._trusted_until = 0
-    assert agenda.take() == 2
-    assert agenda.take() is None
+    queue._trusted_until = 0
+    assert queue.take() == 2
+    assert queue.take() is None
     assert skipped == [4, 2]
 
 
 def test_nothing_is_left_when_another_command_has_merged(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "a.h5", 40)
     _fake_shard(plan, 0)
-    agenda = Agenda(plan, None, lambda images: None)
-    assert agenda.take() == 1
+    queue = ShardQueue(plan, None, lambda images: None)
+    assert queue.take() == 1
     FileOps().remove_tree(shards_root(plan.target))
-    agenda._trusted_until = 0
-    assert agenda.take() is None
+    queue._trusted_until = 0
+    assert queue.take() is None
 
 
 class SweptOps(FileOps):
@@ -306,7 +306,9 @@ def test_a_shard_that_was_there_is_noticed(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ several processes
 
 
-def _run(plan: ShardPlan, work: Predictor, seats: tuple[Seat, ...]) -> tuple[int, list[int], list[str]]:
+def _run(
+    plan: ShardPlan, predictor: Predictor, gpus: tuple[str | None, ...]
+) -> tuple[int, list[int], list[str]]:
     counted = [0, 0]
     warnings: list[str] = []
 
@@ -314,8 +316,7 @@ def _run(plan: ShardPlan, work: Predictor, seats: tuple[Seat, ...]) -> tuple[int
         counted[0] += images
         counted[1] += failed
 
-    watch = Watch(on_images, warnings.append)
-    images = run_shards(FileOps(), plan, work, seats=seats, share=None, watch=watch)
+    images = run_shards(Work(FileOps(), plan, predictor, None, on_images, warnings.append), gpus)
     return images, counted, warnings
 
 
@@ -352,21 +353,17 @@ def test_the_shard_of_a_killed_worker_is_done_by_the_others(
 ) -> None:
     monkeypatch.setenv(VISIBLE, "7")
     plan = plan_of(tmp_path / "a.h5", 20)
-    images, counted, warnings = _run(plan, Deadly(tmp_path), (Seat("3"), Seat("5")))
+    images, counted, warnings = _run(plan, Deadly(tmp_path), ("3", "5"))
     assert plan.missing() == []
     assert (images, counted) == (20, [20, 0])
-    assert warnings == [
-        "a worker process died (signal 9), most likely for lack of memory; its work goes to the 1 left"
-    ]
+    assert warnings == ["a worker process died, most likely for lack of memory; its work goes to the 1 left"]
     assert {path.name for path in tmp_path.glob("gpu *")} == {"gpu 3", "gpu 5"}
 
 
 def test_a_shard_that_kills_two_workers_stops_the_stage(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "a.h5", 20)
-    with pytest.raises(
-        UserError, match=r"images i4 i5 \.\.\.: a worker process died \(signal 9\).*fewer --workers"
-    ):
-        _run(plan, Deadly(tmp_path, always=True), (Seat(), Seat()))
+    with pytest.raises(UserError, match=r"images i4 i5 \.\.\.: a worker process died.*fewer --workers"):
+        _run(plan, Deadly(tmp_path, always=True), (None, None))
     assert 1 in plan.missing()
 
 
@@ -388,7 +385,7 @@ class Faulty:
 
 def test_a_bug_in_a_worker_names_the_image_and_the_line(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as caught:
-        _run(plan_of(tmp_path / "a.h5", 20), Faulty(), (Seat(), Seat()))
+        _run(plan_of(tmp_path / "a.h5", 20), Faulty(), (None, None))
     assert "while working on image 'i4'" in str(caught.value)
     assert 'raise LocalError("odd")' in str(caught.value)
 
@@ -410,7 +407,7 @@ def test_a_bug_in_a_worker_names_the_image_and_the_line(tmp_path: Path) -> None:
 def test_each_gpu_has_one_process(
     device: str, workers: int, gpus: list[str], expected: list[str | None]
 ) -> None:
-    assert [seat.gpu for seat in assign_seats(device, workers, gpus)] == expected
+    assert list(worker_gpus(device, workers, gpus)) == expected
 
 
 @pytest.mark.parametrize(
@@ -428,16 +425,16 @@ def test_visible_gpus(variable: str | None, count: int, expected: list[str]) -> 
     assert visible_gpus(variable, count) == expected
 
 
-def test_a_seat_without_a_gpu_leaves_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_a_gpu_leaves_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VISIBLE, "7")
-    Seat().take()
+    use_gpu(None)
     assert os.environ[VISIBLE] == "7"
-    Seat("1").take()
+    use_gpu("1")
     assert os.environ[VISIBLE] == "1"
 
 
 def test_a_failed_image_is_counted_once(tmp_path: Path) -> None:
-    images, counted, _ = _run(plan_of(tmp_path / "a.h5", 11), RowsPredictor(("i0", "i5")), (Seat(),))
+    images, counted, _ = _run(plan_of(tmp_path / "a.h5", 11), RowsPredictor(("i0", "i5")), (None,))
     assert (images, counted) == (11, [11, 2])
     assert not receipt_path(tmp_path / "a.h5").exists()
 

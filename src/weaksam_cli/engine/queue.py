@@ -18,54 +18,54 @@ from weaksam_cli.artifacts.shards import ShardPlan
 from weaksam_cli.console import Console, duration
 from weaksam_cli.errors import UserError
 
-_LISTING_SHARE = 20
+_LISTING_FACTOR = 20
 """A listing of the folder is trusted for this many times as long as it took: listings cost 5 % of the time at most."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of a plan that one command makes: shards with index % parts == part - 1.
+class Part:
+    """What one command makes of a plan: shards with index % count == number - 1.
 
     Attributes:
-        part: counted from 1.
-        parts: how many there are.
+        number: counted from 1.
+        count: how many parts there are.
     """
 
-    part: int
-    parts: int
+    number: int
+    count: int
 
     @classmethod
-    def parse(cls, text: str) -> Share:
+    def parse(cls, text: str) -> Part:
         """`2/3` as the second of three parts.
 
         Raises:
             UserError: for anything but i/n with 1 <= i <= n.
         """
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
-        part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
-        if not 1 <= part <= parts:
+        number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= number <= count:
             raise UserError(
                 f"expected i/n with i from 1 to n, got {text!r}",
                 where="--shard",
                 remedy="Three machines take --shard 1/3, --shard 2/3 and --shard 3/3",
             )
-        return cls(part, parts)
+        return cls(number, count)
 
     def owns(self, index: int) -> bool:
         """Does shard `index` belong to this part?"""
-        return index % self.parts == self.part - 1
+        return index % self.count == self.number - 1
 
     def __str__(self) -> str:
-        return f"{self.part}/{self.parts}"
+        return f"{self.number}/{self.count}"
 
 
 class UnfinishedError(Exception):
     """With `--shard` this command did its part, and parts of others are missing: no artifact and no receipt are written.
 
-    It is an outcome and no fault: `run_stage` says how far the whole is and goes on.
+    It is an outcome and no fault: `run_steps` says how far the whole is and goes on.
 
     Attributes:
-        share: the part that is done.
+        part: that is done.
         images: images that this command computed.
         seconds: how long that took.
         shards: number of shards of the whole.
@@ -73,25 +73,25 @@ class UnfinishedError(Exception):
     """
 
     def __init__(
-        self, share: Share, images: int, seconds: float, plan: ShardPlan, missing: Sequence[int]
+        self, part: Part, images: int, seconds: float, plan: ShardPlan, missing: Sequence[int]
     ) -> None:
-        self.share, self.images, self.seconds = share, images, seconds
+        self.part, self.images, self.seconds = part, images, seconds
         self.shards = len(plan)
-        self.missing = Counter(index % share.parts + 1 for index in missing)
-        super().__init__(f"part {share} of {plan.target} is done, {len(missing)} shards are missing")
+        self.missing = Counter(index % part.count + 1 for index in missing)
+        super().__init__(f"part {part} of {plan.target} is done, {len(missing)} shards are missing")
 
     def report(self, name: str, console: Console) -> None:
         """Say what is done and what is missing."""
         done = self.shards - self.missing.total()
-        parts = {f"{part}/{self.share.parts}": count for part, count in sorted(self.missing.items())}
+        parts = {f"{number}/{self.part.count}": count for number, count in sorted(self.missing.items())}
         listed = ", ".join(f"{part} ({count} shards)" for part, count in list(parts.items())[:8])
         more = f" and {len(parts) - 8} more" if len(parts) > 8 else ""
         console.info(
-            f"{name}: part {self.share} is done ({self.images} images, {duration(self.seconds)}); {done} of {self.shards} "
+            f"{name}: part {self.part} is done ({self.images} images, {duration(self.seconds)}); {done} of {self.shards} "
             f"shards of the whole are, still missing: {listed}{more}. The same command without --shard does the rest",
             artifact=name,
             state="partial",
-            shard=str(self.share),
+            shard=str(self.part),
             images=self.images,
             shards_done=done,
             shards=self.shards,
@@ -99,16 +99,16 @@ class UnfinishedError(Exception):
         )
 
 
-class Agenda:
+class ShardQueue:
     """Shards that are still to be made here, in the order in which they will be.
 
     Args:
         plan: all shards.
-        share: the part of them that is to be made here; None for all.
+        part: those that are to be made here; None for all.
         on_skipped: called with the number of images of a shard that turned out to be done by another process.
     """
 
-    def __init__(self, plan: ShardPlan, share: Share | None, on_skipped: Callable[[int], None]) -> None:
+    def __init__(self, plan: ShardPlan, part: Part | None, on_skipped: Callable[[int], None]) -> None:
         self._plan = plan
         self._on_skipped = on_skipped
         self._pending: dict[int, None] = {}
@@ -117,7 +117,7 @@ class Agenda:
         self._pending = dict.fromkeys(
             index
             for index in range(len(plan))
-            if index not in self._known and (share is None or share.owns(index))
+            if index not in self._known and (part is None or part.owns(index))
         )
 
     def __len__(self) -> int:
@@ -157,4 +157,4 @@ class Agenda:
             self._on_skipped(len(self._plan.images(index)))
         self._known = found
         now = time.monotonic()
-        self._trusted_until = now + _LISTING_SHARE * (now - start)
+        self._trusted_until = now + _LISTING_FACTOR * (now - start)
