@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from tests.artifacts.helpers import SCHEMA, STAGE, RowsPredictor, context, rows_of, step
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
-from weaksam_cli.artifacts.schema import ImageRows, concatenate
-from weaksam_cli.artifacts.shards import ShardPlan, shards_root, write_shard
+from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.shards import ShardPlan, shard_bytes, shards_root, write_shard
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.engine import queue as queue_module
 from weaksam_cli.engine.devices import VISIBLE, use_gpu, visible_gpus, worker_gpus
@@ -298,9 +298,9 @@ def test_the_pace_of_the_last_run_leaves_out_pauses(
 
 def test_a_shard_that_was_there_is_noticed(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "a.h5", 4)
-    batch = concatenate(SCHEMA, [(key, rows_of(key)) for key in plan.image_ids])
-    assert not write_shard(FileOps(), plan, 0, batch)
-    assert write_shard(FileOps(), plan, 0, batch)
+    data = shard_bytes(SCHEMA, [(key, rows_of(key)) for key in plan.image_ids], [])
+    assert not write_shard(FileOps(), plan, 0, data)
+    assert write_shard(FileOps(), plan, 0, data)
 
 
 # ------------------------------------------------------------------------------------------------ several processes

@@ -153,9 +153,7 @@ def check_place(target: Path) -> None:
         )
 
 
-def shard_bytes(
-    schema: Schema, done: Sequence[tuple[str, Any]], failed: Sequence[tuple[str, str]]
-) -> bytes:
+def shard_bytes(schema: Schema, done: Sequence[tuple[str, Any]], failed: Sequence[tuple[str, str]]) -> bytes:
     """A shard as a complete small file: equal contents give equal bytes.
 
     Args:

@@ -16,17 +16,22 @@ from pydantic import Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.schema import Batch
-from weaksam_cli.artifacts.schemas import detections_by_image
+from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy, xyxy_to_xywh
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
 
-RESULTS_FORMAT = "coco/results"
-RESULTS_VERSION = 1
-PGT_FORMAT = "coco/pseudo-ground-truth"
-PGT_VERSION = 1
+RESULTS = Schema("coco/results", 1, (), json=True)
+"""Detections of a split: COCO's list of results."""
+PGT = Schema("coco/pseudo-ground-truth", 1, ())
+"""Pseudo ground truth: a COCO-JSON document with scores."""
+RESULTS_FORMAT, RESULTS_VERSION, PGT_FORMAT, PGT_VERSION = (
+    RESULTS.name,
+    RESULTS.version,
+    PGT.name,
+    PGT.version,
+)
 _BOX_DECIMALS = 2
 _LARGEST = 1e9
 
@@ -161,10 +166,9 @@ def _entries(detections: Iterable[tuple[str, Detections]], labels: Labels) -> It
             }
 
 
-def results_bytes(detections: Iterable[tuple[str, Detections]], labels: Labels) -> bytes:
-    """(image key, detections) pairs as a COCO results file, a line a detection, in the order given."""
-    lines = (json.dumps(entry) for entry in _entries(detections, labels))
-    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+def result_texts(key: str, detections: Detections, labels: Labels) -> list[str]:
+    """The entries of one image in a COCO results file, each as JSON text, in the order given."""
+    return [json.dumps(entry) for entry in _entries([(key, detections)], labels)]
 
 
 def annotations_bytes(detections: Mapping[str, Detections], labels: Labels) -> bytes:
@@ -185,8 +189,3 @@ def annotations_bytes(detections: Mapping[str, Detections], labels: Labels) -> b
         "annotations": annotations,
     }
     return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
-
-
-def render_batches(batches: Iterable[Batch], labels: Labels) -> bytes:
-    """The shards of a detecting stage as a COCO results file."""
-    return results_bytes((item for batch in batches for item in detections_by_image(batch).items()), labels)

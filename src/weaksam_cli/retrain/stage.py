@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from weaksam_cli.artifacts.schema import ImageRows, Schema
-from weaksam_cli.artifacts.schemas import detections_to_rows
+from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome as MergeCount
+from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS_FORMAT, RESULTS_VERSION
 from weaksam_cli.data.labels import LabelledImage, Labels, read_labels
 from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.detecting import detections_maker
-from weaksam_cli.engine.execution import ImageFunction
 from weaksam_cli.engine.legacy import Context, Job, Product, what_decides
 from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.stages import Stage
@@ -86,7 +85,7 @@ class DetectWork:
     image_root: Path
     device: str
 
-    def open(self) -> ImageFunction:
+    def open(self) -> Callable[[str], Detections]:
         """Load the model once a process."""
         from weaksam_cli.retrain.faster_rcnn import build_detector
         from weaksam_cli.retrain.predict import make_detector
@@ -101,8 +100,8 @@ class DetectWork:
         load_model(model, self.model)
         detect = make_detector(model, config, self.recipe.inference)
 
-        def function(image_id: str) -> ImageRows:
-            return detections_to_rows(detect(labels.read_image(images[image_id])))
+        def function(image_id: str) -> Detections:
+            return detect(labels.read_image(images[image_id]))
 
         return function
 
