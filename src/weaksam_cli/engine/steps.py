@@ -72,7 +72,7 @@ def identify(step: Step, stage: Stage, context: Context) -> receipts.Identity:
         recipe=step.settings.model_dump(mode="json"),
         seed=context.seed,
         inputs={
-            **step.given,
+            **{name: item.model_copy(update={"file": False}) for name, item in step.given.items()},
             **{
                 name: _input_digest(name, path, context, recorded.get(name))
                 for name, path in step.inputs.items()
