@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Array, Column, Schema
-from weaksam_cli.errors import UserError
+from weaksam_cli.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import h5py
@@ -124,19 +124,15 @@ class Artifact:
         """
         index = self._position.get(image_id)
         if index is None:
-            raise UserError(self._absence(image_id), where=str(self.path), remedy=self._nearest(image_id))
+            raise UserError(
+                self._absence(image_id), where=str(self.path), remedy=nearest(image_id, self.image_ids)
+            )
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
     def _absence(self, image_id: str) -> str:
         if image_id in self.failed:
             return f"image {image_id!r} failed in this stage: {self.failed[image_id]}"
         return f"there is no image {image_id!r}"
-
-    def _nearest(self, image_id: str) -> str | None:
-        import difflib
-
-        near = difflib.get_close_matches(image_id, self.image_ids, n=3)
-        return f"Nearest: {', '.join(near)}" if near else None
 
     def rows(self, image_id: str, name: str) -> Array:
         """Rows of one image in a column."""
