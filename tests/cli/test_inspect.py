@@ -17,7 +17,7 @@ from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt, write_receipt
 from weaksam_cli.cli.app import app
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.detections import annotations_bytes, results_bytes
+from weaksam_cli.data.detections import annotations_bytes, result_texts
 from weaksam_cli.data.labels import Labels, read_labels
 
 RESULTS, PGT, LABELS = "wsod/detections/trainval.json", "pgt/trainval.json", "labels/trainval.json"
@@ -63,8 +63,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _write(run_folder: Path, labels: Labels) -> None:
     boxes = {key: found(index + 1) for index, key in enumerate(labels.keys)}
+    texts = [text for key, item in boxes.items() for text in result_texts(key, item, labels)]
+    results = f"[{','.join(texts)}]".encode()
     for name, data in (
-        (RESULTS, results_bytes(boxes.items(), labels)),
+        (RESULTS, results),
         (PGT, annotations_bytes(boxes, labels)),
     ):
         path = run_folder / name
