@@ -23,7 +23,7 @@ FAST = {
     "pgt": (),
     "retrain": (
         "schedule.epochs=1", "schedule.batch_size=2", "schedule.warmup_iterations=0", "roi_drop.start_share=0.5",
-        "schedule.checkpoint_period=2", "train_images.short_sides=[64]", "inference.short_side=64",
+        "train_images.short_sides=[64]", "inference.short_side=64",
         "inference.augment_short_sides=[64]", "inference.score_threshold=0.0",
     ),
     "eval": (),

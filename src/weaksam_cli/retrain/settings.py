@@ -1,15 +1,15 @@
-"""The typed recipe of a retrained Faster R-CNN; parsing it imports neither torch nor detectron2."""
+"""What can be said about a detector of detectron2 that is trained on pseudo ground truth, shared by all such methods."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from functools import cache, reduce
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.recipes import RecipeModel, read_yaml_mapping, stages_folder
 
-Network = Literal["faster-rcnn-lite0-fpn", "faster-rcnn-r50-fpn"]
 Semantics = Literal["intersection", "separate", "union_fg"]
 Normalisation = Literal["over_R", "released_sum"]
 MatcherName = Literal["standard", "top3"]
@@ -19,6 +19,16 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Sizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+_PIXELS: Final = {
+    "imagenet_rgb": ("RGB", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+    "msra_bgr": ("BGR", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0]),
+}
+
+
+@cache
+def read_network(name: str) -> dict[str, Any]:
+    """`stages/retrain/networks/NAME.yaml`: `base` and `detectron2`, and what a recipe may choose (`allows`)."""
+    return read_yaml_mapping(stages_folder() / "retrain" / "networks" / f"{name}.yaml")
 
 
 class RoiDrop(RecipeModel):
@@ -134,7 +144,6 @@ class Schedule(RecipeModel):
         momentum, weight_decay: of the optimiser; adamw has its usual moments (0.9, 0.999) instead of the momentum.
         gradient_clip: largest norm of the gradient; 0 does not clip.
         mixed_precision: float16, on CUDA only; refused on a CPU.
-        checkpoint_period: iterations between checkpoints.
     """
 
     iterations: PositiveInt | None = None
@@ -152,7 +161,6 @@ class Schedule(RecipeModel):
     weight_decay: NonNegativeFloat = 1e-4
     gradient_clip: NonNegativeFloat = 0.0
     mixed_precision: bool = False
-    checkpoint_period: PositiveInt = 100
 
     @property
     def steps(self) -> int:
@@ -216,21 +224,43 @@ class Inference(RecipeModel):
     augment_max_size: PositiveInt = 2000
     augment_flip: bool = True
 
+    def detectron_keys(self) -> dict[str, Any]:
+        """The same in detectron2's configuration."""
+        return {
+            "INPUT.MIN_SIZE_TEST": self.short_side,
+            "INPUT.MAX_SIZE_TEST": self.max_size,
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST": self.score_threshold,
+            "MODEL.ROI_HEADS.NMS_THRESH_TEST": self.nms,
+            "TEST.DETECTIONS_PER_IMAGE": self.detections,
+            "TEST.AUG.ENABLED": self.augment,
+            "TEST.AUG.MIN_SIZES": list(self.augment_short_sides),
+            "TEST.AUG.MAX_SIZE": self.augment_max_size,
+            "TEST.AUG.FLIP": self.augment_flip,
+        }
 
-class FasterRcnnRecipe(RecipeModel):
-    """Everything that decides how a Faster R-CNN is trained on pseudo ground truth (published configurations: table A.5)."""
 
-    method: Literal["faster-rcnn"] = "faster-rcnn"
-    network: Network
+class InferenceSettings(RecipeModel):
+    """All that decides the detections of a trained model, which knows its own network."""
+
+    inference: Inference
+
+
+class DetectorSettings(RecipeModel):
+    """All that decides how a detector is trained on pseudo ground truth (published configurations: table A.5).
+
+    Attributes:
+        network: a file of `stages/retrain/networks`.
+    """
+
+    network: str
     backbone: Backbone = Backbone()
     detector: Detector = Detector()
     schedule: Schedule
     train_images: TrainImages
-    inference: Inference
     roi_drop: RoiDrop = RoiDrop()
 
     def resolved(self, images: int) -> Self:
-        """The recipe for so many training images: epochs and shares as iterations."""
+        """The settings for so many training images: epochs and shares as iterations."""
         schedule, drop = self.schedule, self.roi_drop
         if schedule.epochs is not None:
             steps = max(1, math.ceil(schedule.epochs * images / schedule.batch_size))
@@ -240,12 +270,56 @@ class FasterRcnnRecipe(RecipeModel):
             drop = drop.model_copy(update={"start_iteration": start, "start_share": None})
         return self.model_copy(update={"schedule": schedule, "roi_drop": drop})
 
+    def detectron_keys(self) -> dict[str, Any]:
+        """The same in detectron2's configuration, the schedule apart; features count from the finest level there is."""
+        backbone, detector, images = self.backbone, self.detector, self.train_images
+        order, mean, deviation = _PIXELS[backbone.pixels]
+        keys = {
+            "INPUT.FORMAT": order,
+            "INPUT.MIN_SIZE_TRAIN": images.short_sides,
+            "INPUT.MAX_SIZE_TRAIN": images.max_size,
+            "INPUT.RANDOM_FLIP": "horizontal" if images.flip else "none",
+            "MODEL.PIXEL_MEAN": mean,
+            "MODEL.PIXEL_STD": deviation,
+            "MODEL.BACKBONE.WEIGHTS": backbone.weights,
+            "MODEL.BACKBONE.PIXELS": backbone.pixels,
+            "MODEL.BACKBONE.FREEZE_AT": backbone.freeze_at,
+            "MODEL.RESNETS.NORM": "FrozenBN" if backbone.norm == "frozen" else "BN",
+            # MSRA's ResNet strides in the 1x1 convolution of a block, torchvision's in the 3x3.
+            "MODEL.RESNETS.STRIDE_IN_1X1": backbone.pixels == "msra_bgr",
+            "MODEL.FPN.OUT_CHANNELS": detector.channels,
+            "MODEL.ANCHOR_GENERATOR.SIZES": [[size] for size in detector.anchor_sizes],
+            "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(detector.aspect_ratios)],
+            "MODEL.RPN.BATCH_SIZE_PER_IMAGE": detector.rpn_batch,
+            "MODEL.RPN.PRE_NMS_TOPK_TRAIN": detector.rpn_before_nms_train,
+            "MODEL.RPN.PRE_NMS_TOPK_TEST": detector.rpn_before_nms_test,
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN": detector.rpn_after_nms_train,
+            "MODEL.RPN.POST_NMS_TOPK_TEST": detector.rpn_after_nms_test,
+            "MODEL.ROI_HEADS.NAME": "WeakSamRoiHeads",
+            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": detector.roi_batch,
+            "MODEL.ROI_HEADS.POSITIVE_FRACTION": detector.roi_foreground,
+            "MODEL.ROI_HEADS.MATCHER": detector.matcher,
+            "MODEL.ROI_HEADS.DROP": self.roi_drop.model_dump(),
+            "MODEL.ROI_BOX_HEAD.FC_DIM": detector.box_head_channels,
+            "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": detector.sampling_ratio,
+            "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": detector.box_loss_weight,
+        }
+        return keys if detector.context else keys | {"MODEL.BACKBONE.CONTEXT": ""}
+
+    @field_validator("network")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        name = name.removeprefix("faster-rcnn-")  # as it was called before Mask R-CNN had the same networks
+        names = sorted(path.stem for path in (stages_folder() / "retrain" / "networks").glob("*.yaml"))
+        if name not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return name
+
     @model_validator(mode="after")
-    def _what_belongs_to_lite0(self) -> Self:
-        if self.network == "faster-rcnn-lite0-fpn" and self.backbone.norm != "frozen":
-            raise ValueError("backbone.norm: faster-rcnn-lite0-fpn has frozen normalisation only")
-        if self.network == "faster-rcnn-lite0-fpn" and self.backbone.pixels != "imagenet_rgb":
-            raise ValueError("backbone.pixels: the weights of lite0 expect imagenet_rgb")
-        if self.network != "faster-rcnn-lite0-fpn" and self.detector.context:
-            raise ValueError("detector.context: faster-rcnn-lite0-fpn only")
+    def _fits_the_network(self) -> Self:
+        for key, allowed in read_network(self.network).get("allows", {}).items():
+            value = reduce(getattr, key.split("."), self)
+            if value not in allowed:
+                choice = ", ".join(str(item).lower() for item in allowed)
+                raise ValueError(f"{key}: {self.network} takes {choice} only, got {str(value).lower()}")
         return self

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from weaksam_cli.detectron.lite0_fpn import Lite0Backbone, add_lite0_config, load_network
+from weaksam_cli.detectron.backbones import Lite0Backbone, add_backbone_config, load_network
 
 NAMES = ("c2", "c3", "c4", "c5", "head")
 
@@ -85,23 +85,23 @@ def test_freeze_at_out_of_range(network: nn.Module) -> None:
         Lite0Backbone(network, NAMES, 9)
 
 
-@pytest.mark.parametrize(("first", "head"), [(2, []), (3, ["head"])])
-def test_registered_with_detectron2(first: int, head: list[str]) -> None:
+@pytest.mark.parametrize(("first", "context"), [(2, ""), (3, "head")])
+def test_registered_with_detectron2(first: int, context: str) -> None:
     from detectron2.config import get_cfg
     from detectron2.modeling import build_backbone
 
     cfg = get_cfg()
-    add_lite0_config(cfg)
+    add_backbone_config(cfg)
     features = [f"c{level}" for level in range(first, 6)]
     cfg.MODEL.BACKBONE.NAME = "build_weaksam_lite0_fpn_backbone"
     cfg.MODEL.BACKBONE.FREEZE_AT = 2
-    cfg.MODEL.LITE0.WEIGHTS, cfg.MODEL.LITE0.OUT_FEATURES = "random", features + head
+    cfg.MODEL.BACKBONE.CONTEXT = context
     cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS = features, 16
     backbone = build_backbone(cfg)
     assert backbone.size_divisibility == 32
     maps = backbone(torch.randn(1, 3, 64, 96))
     wanted = {f"p{level}": (16, 64 // 2**level, -(-96 // 2**level)) for level in range(first, 7)}
-    wanted |= dict.fromkeys(head, (1280, 2, 3))
+    wanted |= {context: (1280, 2, 3)} if context else {}
     assert {name: tuple(value.shape[1:]) for name, value in maps.items()} == wanted
     assert {name: shape.channels for name, shape in backbone.output_shape().items()} == {
         name: shape[0] for name, shape in wanted.items()

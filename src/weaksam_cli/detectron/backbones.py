@@ -1,17 +1,19 @@
-"""EfficientNet-Lite0 as a detectron2 backbone, alone and below a feature pyramid.
+"""Backbones of detectron2 with weights of ours: EfficientNet-Lite0 and ResNet-50, each below a feature pyramid.
 
-Batch normalisation is frozen: its statistics and affine terms are constants that scale the convolution's weights at
+Importing this module registers `build_weaksam_lite0_fpn_backbone` and `build_weaksam_resnet_fpn_backbone`. Both read
+`MODEL.FPN.*` and `MODEL.BACKBONE.{WEIGHTS,PIXELS,FREEZE_AT,CONTEXT}`.
+
+Batch normalisation of Lite0 is frozen: its statistics and affine terms are constants that scale the convolution's weights at
 each call. That equals a frozen normalisation after the convolution and saves one pass over every feature map, which
 on a processor is a good part of the time.
-
-Importing this module registers `build_weaksam_lite0_backbone` and `build_weaksam_lite0_fpn_backbone`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +26,21 @@ import_detectron2()
 from detectron2.config import CfgNode  # noqa: E402
 from detectron2.layers import ShapeSpec  # noqa: E402
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone  # noqa: E402
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool  # noqa: E402
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, build_resnet_fpn_backbone  # noqa: E402
+
+from weaksam_cli.errors import UserError  # noqa: E402
+from weaksam_cli.models.checkpoints import (  # noqa: E402
+    Checkpoint,
+    mismatches,
+    read_checkpoint,
+    shapes_of,
+)
 
 # Output name -> (index of the last timm stage below it, stride, channels).
 _OUTPUTS = {"c2": (1, 4, 24), "c3": (2, 8, 40), "c4": (4, 16, 112), "c5": (6, 32, 320), "head": (7, 32, 1280)}
 _STAGES = 7
+_PREFIX: Final = "bottom_up."
+_REMEDY: Final = "Use detectron2's R-50.pkl or a torchvision ResNet-50"
 
 
 class FrozenNormConv2d(nn.Module):
@@ -150,13 +162,6 @@ def load_network(weights: str) -> nn.Module:
     return load_lite0(None if weights == "imagenet" else Path(weights)).network
 
 
-@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
-def build_weaksam_lite0_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Lite0Backbone:
-    """The bare network; reads `MODEL.LITE0.{WEIGHTS,OUT_FEATURES}` and `MODEL.BACKBONE.FREEZE_AT`."""
-    node: Any = cfg.MODEL.LITE0
-    return Lite0Backbone(load_network(node.WEIGHTS), tuple(node.OUT_FEATURES), cfg.MODEL.BACKBONE.FREEZE_AT)
-
-
 class _Maps(Backbone):
     """Stands where detectron2's pyramid expects its network, and hands on maps that are computed already."""
 
@@ -201,14 +206,97 @@ class Lite0Pyramid(Backbone):
         return outputs | {"head": maps["head"]} if "head" in maps else outputs
 
 
+def load_resnet50(backbone: nn.Module, weights: str, pixels: str) -> None:
+    """Load ImageNet weights into a ResNet-50: detectron2's `R-50.pkl` (MSRA, BGR), torchvision's, or detectron2's own names.
+
+    Args:
+        backbone: detectron2's ResNet-50, without a feature pyramid.
+        weights: path of the file.
+        pixels: the recipe's `backbone.pixels`; it has to fit the file's layout.
+
+    Raises:
+        UserError: the file is missing, damaged or not a ResNet-50, or `pixels` does not fit it.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise UserError(
+            "no such weights file",
+            where=str(path),
+            remedy="Set backbone.weights to detectron2's R-50.pkl or a torchvision ResNet-50, or to `random` "
+            "with backbone.norm batch and backbone.freeze_at 0",
+        )
+    checkpoint = read_checkpoint(path, remedy=_REMEDY)
+    values = checkpoint.tensors
+    if "layer1.0.conv1.weight" in values:
+        _expect_pixels(path, pixels, "imagenet_rgb", "torchvision")
+        values = {torchvision_key(name): value for name, value in values.items()}
+    elif path.suffix == ".pkl":
+        _expect_pixels(path, pixels, "msra_bgr", "detectron2's R-50.pkl")
+        values = _align(backbone, checkpoint)
+    # Files of torch before 0.4.1 do not count batches.
+    shapes = shapes_of(backbone)
+    wanted = {name: shape for name, shape in shapes.items() if "num_batches" not in name}
+    unfit = mismatches(wanted, values, more_allowed=True)
+    if unfit:
+        raise UserError(f"does not fit ResNet-50: {'; '.join(unfit)}", where=str(path), remedy=_REMEDY)
+    backbone.load_state_dict({name: value for name, value in values.items() if name in shapes}, strict=False)
+
+
+def torchvision_key(name: str) -> str:
+    """torchvision's name of a ResNet tensor as detectron2 spells it: `layer1.0.bn2.bias` is `res2.0.conv2.norm.bias`."""
+    name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
+    name = re.sub(r"^(conv1|bn1)\.", r"stem.\1.", name)
+    name = re.sub(r"bn(\d)\.", r"conv\1.norm.", name)
+    return name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+
+
+def _align(backbone: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """detectron2's own matching of names by their endings, which R-50.pkl asks for."""
+    from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+
+    caffe2 = checkpoint.table != "model" or checkpoint.beside.get("__author__") == "Caffe2"
+    found = {name: value for name, value in checkpoint.tensors.items() if not name.endswith("_momentum")}
+    wanted = {f"{_PREFIX}{name}": value for name, value in backbone.state_dict().items()}
+    aligned = align_and_update_state_dicts(wanted, found, c2_conversion=caffe2)
+    matched = {name.removeprefix(_PREFIX): value for name, value in aligned.items()}
+    # A frozen normalisation of Caffe2 comes as weight and bias alone; its statistics stay those of the identity.
+    for name, value in backbone.state_dict().items():
+        if "running_" in name:
+            matched.setdefault(name, value)
+    return matched
+
+
+def _expect_pixels(path: Path, got: str, wanted: str, layout: str) -> None:
+    if got != wanted:
+        raise UserError(
+            f"the file has the layout of {layout}, whose pixels are {wanted}",
+            where=f"backbone.pixels = {got} with {path}",
+            remedy=f"Use --set backbone.pixels={wanted}",
+        )
+
+
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_weaksam_lite0_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Lite0Pyramid:
-    """The network below a feature pyramid; reads `MODEL.FPN.*` besides."""
-    bottom_up = build_weaksam_lite0_backbone(cfg, input_shape)
-    fpn: Any = cfg.MODEL.FPN
+    """EfficientNet-Lite0; with a map beside the pyramid where `CONTEXT` names one."""
+    fpn, context = cfg.MODEL.FPN, cfg.MODEL.BACKBONE.CONTEXT
+    features = (*fpn.IN_FEATURES, *([context] if context else []))
+    bottom_up = Lite0Backbone(
+        load_network(cfg.MODEL.BACKBONE.WEIGHTS), features, cfg.MODEL.BACKBONE.FREEZE_AT
+    )
     return Lite0Pyramid(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, fpn.FUSE_TYPE)
 
 
-def add_lite0_config(cfg: CfgNode) -> None:
-    """Add the configuration node `MODEL.LITE0` with its defaults to a detectron2 configuration."""
-    cfg.MODEL.LITE0 = CfgNode({"WEIGHTS": "imagenet", "OUT_FEATURES": ["c2", "c3", "c4", "c5"]})
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_weaksam_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """detectron2's ResNet with the weights of `load_resnet50`, unless they are to be random."""
+    backbone: Backbone = build_resnet_fpn_backbone(cfg, input_shape)
+    if cfg.MODEL.BACKBONE.WEIGHTS != "random":
+        load_resnet50(backbone.bottom_up, cfg.MODEL.BACKBONE.WEIGHTS, cfg.MODEL.BACKBONE.PIXELS)
+    return backbone
+
+
+def add_backbone_config(cfg: CfgNode) -> None:
+    """Add what these backbones read to a detectron2 configuration."""
+    cfg.MODEL.BACKBONE.WEIGHTS = "random"
+    cfg.MODEL.BACKBONE.PIXELS = "imagenet_rgb"
+    cfg.MODEL.BACKBONE.CONTEXT = ""
