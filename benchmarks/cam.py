@@ -28,10 +28,9 @@ from weaksam_cli.cam.vit_images import ClueNetwork, class_maps
 from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
 from weaksam_cli.cam.vit_views import Views, make_views
 from weaksam_cli.data.images import read_image
-from weaksam_cli.models.vit.aaf import FusionShape
 from weaksam_cli.models.vit.mctformer import MCTformer
 from weaksam_cli.models.vit.network import VitShape
-from weaksam_cli.models.vit.weaktr import WeakTr
+from weaksam_cli.models.vit.weaktr import FusionShape, WeakTr
 
 METHODS = ("weaktr-v3", "weaktr-v1-max", "weaktr-v1-avg", "weaktr-none", "mctformer-v1", "mctformer-v2")
 

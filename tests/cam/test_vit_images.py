@@ -29,7 +29,7 @@ from weaksam_cli.cam.vit_recipe import MCTformerRecipe, WeakTrRecipe
 from weaksam_cli.cam.vit_views import Views, make_views
 from weaksam_cli.data.labels import Category
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.vit.clues import ClueMaps, cross_maps, spread
+from weaksam_cli.models.vit.network import ClueMaps, cross_maps, spread
 
 THREE = [Category(id=index + 1, name=name) for index, name in enumerate("abc")]
 

@@ -37,7 +37,7 @@ def class_maps(
         given: classes that get maps; None predicts them.
         recipe: sizes and settings.
     """
-    from weaksam_cli.models.views import view_features
+    from weaksam_cli.models.lite0 import view_features
 
     sides = dict.fromkeys([recipe.head.short_side, *recipe.short_sides])
     views = {side: view_features(backbone, image, side) for side in sides}

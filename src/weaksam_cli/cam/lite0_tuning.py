@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from weaksam_cli.cam.recipe import FineTuneSettings
-from weaksam_cli.models.lite0 import HEAD_CHANNELS, Lite0, preprocess
-from weaksam_cli.models.views import resize_to_short_side
+from weaksam_cli.models.lite0 import HEAD_CHANNELS, Lite0, preprocess, resize_to_short_side
 
 ReadImage = Callable[[int], NDArray[np.uint8]]
 

@@ -50,8 +50,7 @@ class PoolWork:
     def open(self) -> ImageFunction:
         """Load the backbone once a process."""
         from weaksam_cli.cam.lite0_network import load_backbone
-        from weaksam_cli.models.lite0 import load_lite0
-        from weaksam_cli.models.views import pooled_views
+        from weaksam_cli.models.lite0 import load_lite0, pooled_views
 
         labels = read_labels(self.labels, self.image_root)
         images = labels.by_key()

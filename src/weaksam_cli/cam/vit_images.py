@@ -20,15 +20,10 @@ from weaksam_cli.core.maps import classes_of_views
 from weaksam_cli.data.labels import Category
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.attention import Workspace
-from weaksam_cli.models.vit.checkpoint import (
-    VitCheckpoint,
-    build_mctformer,
-    build_weaktr,
-    read_checkpoint,
-)
-from weaksam_cli.models.vit.clues import ClueMaps
-from weaksam_cli.models.vit.mctformer import MCTformer
-from weaksam_cli.models.vit.weaktr import WeakTr
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint, read_checkpoint
+from weaksam_cli.models.vit.mctformer import MCTformer, load_mctformer
+from weaksam_cli.models.vit.network import ClueMaps
+from weaksam_cli.models.vit.weaktr import WeakTr, load_weaktr
 
 FloatArray = NDArray[np.float32]
 
@@ -95,7 +90,7 @@ def open_network(
 
 def _build(recipe: VitRecipe, checkpoint: VitCheckpoint) -> WeakTr | MCTformer:
     if isinstance(recipe, WeakTrRecipe):
-        return build_weaktr(
+        return load_weaktr(
             checkpoint,
             fusion=recipe.fusion,
             pool=recipe.pool,
@@ -103,7 +98,7 @@ def _build(recipe: VitRecipe, checkpoint: VitCheckpoint) -> WeakTr | MCTformer:
             heads=recipe.heads,
         )
     if isinstance(recipe, MCTformerRecipe):
-        return build_mctformer(
+        return load_mctformer(
             checkpoint,
             recipe.version,
             class_layers=recipe.class_layers,

@@ -12,7 +12,7 @@ from weaksam_cli.cam.clip_es.affinity import refine, transition
 from weaksam_cli.cam.clip_es.boxes import box_mask, scoremap_boxes
 from weaksam_cli.cam.clip_es.images import ClipEs, chosen_classes, class_maps, fine_maps
 from weaksam_cli.cam.recipe import AffinitySettings, ClipEsRecipe
-from weaksam_cli.models.clip.vision import LastBlock, Trunk
+from weaksam_cli.models.clip.encoders import LastBlock, Trunk
 
 RECIPE = ClipEsRecipe(affinity=AffinitySettings(blocks=2))
 
@@ -73,7 +73,7 @@ def test_maps_of_a_class_depend_on_the_other_classes_that_are_present(clip: Clip
 
 def test_scores_are_a_softmax_of_the_class_token_over_all_classes_and_backgrounds(clip: ClipEs) -> None:
     from weaksam_cli.cam.clip_es.preprocessing import preprocess
-    from weaksam_cli.models.clip.vision import run_last_block, run_trunk
+    from weaksam_cli.models.clip.encoders import run_last_block, run_trunk
 
     image = _image(32, 32)
     maps = class_maps(clip, image, None, RECIPE)

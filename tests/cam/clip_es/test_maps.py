@@ -17,7 +17,7 @@ from weaksam_cli.cam.clip_es.affinity import refine, transition
 from weaksam_cli.cam.clip_es.boxes import box_mask, scoremap_boxes
 from weaksam_cli.cam.clip_es.grad_cam import class_probabilities, grad_cam, min_max
 from weaksam_cli.core.maps import resize_bilinear
-from weaksam_cli.models.clip.vision import run_last_block, run_trunk
+from weaksam_cli.models.clip.encoders import run_last_block, run_trunk
 
 
 def _tensor(values: Any) -> Tensor:

@@ -12,7 +12,8 @@ from tests.cam.vit_training.helpers import FAST, Killed, split, tiny_network, tr
 from weaksam_cli.cam.vit_training.fit import TrainingDivergedError
 from weaksam_cli.cam.vit_training.product import model_bytes
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.vit.checkpoint import build_mctformer, read_checkpoint
+from weaksam_cli.models.vit.checkpoint import read_checkpoint
+from weaksam_cli.models.vit.mctformer import load_mctformer
 
 
 @pytest.mark.parametrize(("n_images", "n_classes"), [(1, 1), (2, 1), (2, 2), (7, 3)])
@@ -53,7 +54,7 @@ def test_the_model_is_a_file_that_the_loader_of_published_files_reads(tmp_path: 
     (tmp_path / "model.pth").write_bytes(model_bytes(best, labels.class_names))
     checkpoint = read_checkpoint(tmp_path / "model.pth")
     assert checkpoint.class_names == ("class 0", "class 1")
-    loaded = build_mctformer(checkpoint, "v2", heads=2)
+    loaded = load_mctformer(checkpoint, "v2", heads=2)
     images = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     expected = tiny_network(2).eval()
     expected.load_state_dict(dict(best.state))

@@ -7,9 +7,8 @@ import torch
 
 from weaksam_cli.cam.vit_training.initialise import initialise
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.vit.aaf import FusionShape
 from weaksam_cli.models.vit.network import VitShape
-from weaksam_cli.models.vit.weaktr import WeakTr
+from weaksam_cli.models.vit.weaktr import FusionShape, WeakTr
 
 WIDTH, SIDE = 12, 3
 

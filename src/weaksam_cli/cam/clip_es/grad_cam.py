@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from weaksam_cli.models.clip.vision import LastBlock
+from weaksam_cli.models.clip.encoders import LastBlock
 
 EPSILON: Final = 1e-7
 

@@ -17,7 +17,7 @@ from weaksam_cli.cam.clip_es.boxes import box_mask, scoremap_boxes
 from weaksam_cli.cam.clip_es.grad_cam import class_probabilities, grad_cam
 from weaksam_cli.cam.clip_es.preprocessing import input_size, preprocess
 from weaksam_cli.cam.recipe import AffinitySettings, ClipEsRecipe
-from weaksam_cli.models.clip.vision import LastBlock, Trunk, run_last_block, run_trunk
+from weaksam_cli.models.clip.encoders import LastBlock, Trunk, run_last_block, run_trunk
 
 _COARSE, _FINE = KINDS.index("coarse"), KINDS.index("fine")
 

@@ -65,7 +65,7 @@ def load_clip_es(recipe: ClipEsRecipe, words: Words, weights: Path, device: str)
 def clip_of(network: Any, words: Words, templates: Sequence[str]) -> ClipEs:
     """The image half of a network of `load_clip`, with the words' embeddings, each the mean over the templates."""
     from weaksam_cli.cam.clip_es.images import ClipEs
-    from weaksam_cli.models.clip.text import embed_words
+    from weaksam_cli.models.clip.encoders import embed_words
 
     embedded = embed_words(network, [*words.classes, *words.background], templates)
     classes, background = embedded.split([len(words.classes), len(words.background)])

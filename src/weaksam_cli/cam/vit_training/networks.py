@@ -11,12 +11,10 @@ from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
 from weaksam_cli.cam.vit_training.initialise import initialise
 from weaksam_cli.cam.vit_training.random_start import start_from_random
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.vit.aaf import FusionShape
 from weaksam_cli.models.vit.checkpoint import read_checkpoint
-from weaksam_cli.models.vit.embedding import STEM_PATCH
 from weaksam_cli.models.vit.mctformer import MCTformer
-from weaksam_cli.models.vit.network import DEIT_HEAD_WIDTH, VitShape
-from weaksam_cli.models.vit.weaktr import WeakTr
+from weaksam_cli.models.vit.network import DEIT_HEAD_WIDTH, STEM_PATCH, VitShape
+from weaksam_cli.models.vit.weaktr import FusionShape, WeakTr
 
 
 def start_network(

@@ -11,8 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from weaksam_cli.models.vit.embedding import Lite0Embedding
-from weaksam_cli.models.vit.network import Attention, ClassTokenVit
+from weaksam_cli.models.vit.network import Attention, ClassTokenVit, Lite0Embedding
 
 _LIKENESS: Final = 0.7
 """The paper's strength of both noise and identity in the product of query and key weights."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from weaksam_cli.cam.class_tokens.start import start_from_random
 
-from weaksam_cli.cam.vit_training.random_start import start_from_random
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.lite0 import load_lite0
-from weaksam_cli.models.vit.checkpoint import build_mctformer, read_checkpoint
-from weaksam_cli.models.vit.embedding import Lite0Embedding, make_embedding
-from weaksam_cli.models.vit.mctformer import MCTformer
+from weaksam_cli.models.vit.checkpoint import read_checkpoint
+from weaksam_cli.models.vit.mctformer import MCTformer, load_mctformer
 from weaksam_cli.models.vit.network import VitShape
 
 HYBRID = VitShape(2, width=8, depth=1, heads=2, hidden=16, patch=16, side=2, embedding="lite0")
@@ -39,6 +39,7 @@ def test_a_token_is_a_linear_function_of_a_cell_of_lite0(network: MCTformer, hei
         cells = load_lite0().pyramid(seen[:, :, : 16 * rows, : 16 * columns])["stride16"]
         found = network.patch_embed(seen)
     projection = network.patch_embed.proj
+    assert isinstance(projection, torch.nn.Conv2d)
     expected = torch.einsum("bchw,dc->bdhw", cells, projection.weight[:, :, 0, 0])
     assert projection.bias is not None
     assert found.shape == (1, 8, rows, columns)
@@ -52,8 +53,7 @@ def test_all_but_the_pretrained_convolutions_learn(network: MCTformer) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     logits = network(samples(32, 32, 2))
-    assert logits.patch is not None
-    (logits.class_token.sum() + logits.patch.sum()).backward()
+    (logits["class_token"].sum() + logits["patch"].sum()).backward()
     optimizer.step()
     after = network.state_dict()
     assert {name for name, value in before.items() if torch.equal(after[name], value)} >= {
@@ -68,21 +68,20 @@ def test_the_state_dict_tells_the_embedding(network: MCTformer, tmp_path: Path) 
     torch.save({"model": network.state_dict()}, tmp_path / "model.pth")
     checkpoint = read_checkpoint(tmp_path / "model.pth")
     assert checkpoint.shape(heads=2) == HYBRID
-    loaded = build_mctformer(checkpoint, "v2", heads=2)
+    loaded = load_mctformer(checkpoint, "v2", heads=2)
     seen = samples(32, 48)
     network.eval()
     with torch.inference_mode():
-        assert torch.equal(loaded(seen).class_token, network(seen).class_token)
+        assert torch.equal(loaded(seen)["class_token"], network(seen)["class_token"])
 
 
 def test_a_file_without_the_convolutions_is_refused(network: MCTformer, tmp_path: Path) -> None:
     state = {name: value for name, value in network.state_dict().items() if ".stem." not in name}
     torch.save({"model": state}, tmp_path / "model.pth")
     with pytest.raises(UserError, match=r"patch_embed\.stem"):
-        build_mctformer(read_checkpoint(tmp_path / "model.pth"), "v2", heads=2)
+        load_mctformer(read_checkpoint(tmp_path / "model.pth"), "v2", heads=2)
 
 
 def test_other_patches_are_refused() -> None:
     with pytest.raises(ValueError, match="patches of 16 pixels, not 8"):
-        make_embedding("lite0", 8, 8)
-    assert isinstance(make_embedding("lite0", 8, 16), Lite0Embedding)
+        replace(HYBRID, patch=8)

@@ -1,17 +1,74 @@
-"""CLIP's vision transformer block by block: patch tokens, head-averaged attention, and the last block with gradients.
+"""What CLIP makes of texts and of images: unit vectors of words; patch tokens, attention, and the last block with gradients.
 
 The blocks are `open_clip`'s; walking over them takes the place of its `forward`, which gives no attention and has the class
-token alone pooled. Numbers and order: spec 01 §c.2.
+token alone pooled. Numbers and order: spec 01 §c.1, §c.2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
+
+from weaksam_cli.errors import UserError
+
+_TEXTS_AT_ONCE: Final = 64
+
+
+@torch.no_grad()
+def embed_words(network: Any, words: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """One embedding for each of n words (spec 01 §c.1).
+
+    Args:
+        network: CLIP, see `load_clip`.
+        words: n texts: class or background names.
+        templates: at least one, each with one `{}`.
+
+    Returns:
+        float32 (n, embed), unit vectors: the embedding of each filled template is normalised, their mean as well.
+
+    Raises:
+        UserError: a text is longer than the network reads, or the network has another vocabulary.
+    """
+    texts = [template.replace("{}", word) for word in words for template in templates]
+    tokens = tokenise(texts, context_length=network.context_length, vocabulary=network.vocab_size)
+    tokens = tokens.to(network.positional_embedding.device)
+    encoded = torch.cat(
+        [F.normalize(network.encode_text(batch), dim=-1) for batch in tokens.split(_TEXTS_AT_ONCE)]
+    )
+    return F.normalize(encoded.reshape(len(words), len(templates), -1).mean(dim=1), dim=-1)
+
+
+def tokenise(texts: Sequence[str], *, context_length: int, vocabulary: int) -> Tensor:
+    """int64 (n, context_length): start, byte pairs, end, zeros.
+
+    Raises:
+        UserError: a text is longer than the network reads (the library would cut it), or the vocabulary is another.
+    """
+    from open_clip import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer(context_length=context_length)
+    if vocabulary != tokenizer.vocab_size:
+        raise UserError(
+            f"the network has {vocabulary} tokens, CLIP's vocabulary {tokenizer.vocab_size}",
+            where="weights",
+            remedy="Use a checkpoint that was trained with CLIP's own vocabulary",
+        )
+    for text in texts:
+        length = len(tokenizer.encode(text)) + 2
+        if length > context_length:
+            raise UserError(
+                f"{text!r} has {length} tokens, the network reads {context_length}",
+                where="class names and templates",
+                remedy="Say it shorter: --set 'class_prompts={NAME: WORDS}'",
+            )
+    tokens: Tensor = tokenizer(list(texts))
+    return tokens
 
 
 @dataclass(frozen=True)
@@ -59,16 +116,14 @@ def interpolate_positions(positions: Tensor, height: int, width: int, *, half: b
     Returns:
         float32 (1 + height * width, d); the patch part is resized bilinearly, half-pixel centres.
     """
-    side = round((len(positions) - 1) ** 0.5)
-    grid = positions[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(grid, size=(height, width), mode="bilinear", align_corners=False)
-    patches = resized[0].flatten(1).T
-    joined = torch.cat([positions[:1], patches])
-    return joined.to(torch.float16).to(positions.dtype) if half else joined
+    resized: Tensor = resample_abs_pos_embed(
+        positions[None], [height, width], num_prefix_tokens=1, interpolation="bilinear", antialias=False
+    )[0]
+    return resized.to(torch.float16).to(positions.dtype) if half else resized
 
 
 @torch.no_grad()
-def run_trunk(visual: Any, pixels: Tensor, *, attention_blocks: int, half_positions: bool = True) -> Trunk:
+def run_trunk(visual: Any, pixels: Tensor, *, attention_blocks: int, half_positions: bool) -> Trunk:
     """All blocks but the last.
 
     Args:
