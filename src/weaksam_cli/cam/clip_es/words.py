@@ -1,16 +1,61 @@
-"""From the names of classes to the words that CLIP reads, for VOC, COCO and a user's own classes."""
+"""The words that CLIP reads for classes and backgrounds, published ones and a user's own (spec 01 §c.1, `clip_text.py`).
+
+Data, re-typed. `sknowboard` is the published misspelling; `class_prompts` of the recipe mends it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
-from weaksam_cli.cam.clip_es.vocabulary import SYNONYMS, Synonyms
 from weaksam_cli.errors import UserError, suggestion
 
+Synonyms = Literal["voc", "coco", "none"]
 
-def class_words(
-    names: Sequence[str], *, synonyms: Synonyms = "voc", overrides: Mapping[str, str] | None = None
-) -> list[str]:
+BACKGROUND: Final = (
+    *("ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea"),
+    *("railway", "railroad", "keyboard", "helmet", "cloud", "house", "mountain", "ocean", "road"),
+    *("rock", "street", "valley", "bridge", "sign"),
+)
+"""VOC's 25. COCO's 23 lack `keyboard` and `sign`: the words that occur in names of its classes."""
+
+_VOC: Final[Mapping[str, str]] = {
+    "bird": "bird avian",
+    "chair": "chair seat",
+    "person": "person with clothes,people,human",
+    "tvmonitor": "tvmonitor screen",
+}
+_COCO: Final[Mapping[str, str]] = {
+    **_VOC,
+    "backpack": "backpack,bag",
+    "umbrella": "umbrella,parasol",
+    "handbag": "handbag,purse",
+    "tie": "necktie",
+    "snowboard": "sknowboard",
+    "baseball glove": "glove",
+    "spoon": "dessertspoon",
+    "remote": "remote control",
+    "hair drier": "hairdrier,blowdrier",
+}
+_COCO_SPELLINGS: Final[Mapping[str, str]] = {
+    "motorcycle": "motorbike",
+    "airplane": "aeroplane",
+    "couch": "sofa",
+    "potted plant": "pottedplant",
+    "dining table": "diningtable",
+    "tv": "tvmonitor screen",
+}
+"""The published code calls six classes of COCO by their names in VOC; here are COCO's own."""
+
+SYNONYMS: Final[Mapping[Synonyms, Mapping[str, str]]] = {
+    "voc": _VOC,
+    "coco": {**_COCO, **_COCO_SPELLINGS},
+    "none": {},
+}
+"""Class name -> what CLIP reads in its place; classes that are not here are read by their own names."""
+
+
+def class_words(names: Sequence[str], *, synonyms: Synonyms, overrides: Mapping[str, str]) -> list[str]:
     """What CLIP reads for each class.
 
     A name in `overrides` is read as it says, a name in the table of synonyms as that says (in any case), and all others
@@ -24,7 +69,6 @@ def class_words(
     Raises:
         UserError: an override is of no class.
     """
-    overrides = overrides or {}
     for name in overrides:
         if name not in names:
             raise UserError(
