@@ -227,10 +227,10 @@ def _check_format(handle: h5py.File, path: Path, schema: Schema | None) -> None:
             where=str(path),
             remedy="give the artifact of the right stage",
         )
-    version, newest = int(handle.attrs["format_version"]), max(schema.version, schema.newest)
-    if version > newest:
+    version = int(handle.attrs["format_version"])
+    if version > schema.version:
         raise UserError(
-            f"has format version {version}, this program reads up to {newest}",
+            f"has format version {version}, this program reads up to {schema.version}",
             where=str(path),
             remedy="install a newer weaksam-cli",
         )

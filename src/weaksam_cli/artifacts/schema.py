@@ -36,11 +36,10 @@ class Schema:
 
     Attributes:
         name: format name, the root attribute `format`.
-        version: format version that is written.
+        version: format version that is written; older ones are read, too.
         columns: one entry per row; rows of all images are concatenated, image i owns rows offsets[i]:offsets[i+1].
         image_columns: one entry per image.
         blobs: flat one-dimensional values of varying length per row; `<name>_offsets` (n_rows + 1) delimits them.
-        newest: the newest version that can be read, where it is newer than `version`; a reader refuses a newer one.
         json: the artifact is no HDF5 but a JSON list, to which each image contributes entries.
     """
 
@@ -49,7 +48,6 @@ class Schema:
     columns: tuple[Column, ...]
     image_columns: tuple[Column, ...] = ()
     blobs: tuple[Column, ...] = ()
-    newest: int = 0
     json: bool = False
 
     def column(self, name: str) -> Column | None:

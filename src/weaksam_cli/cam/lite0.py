@@ -319,7 +319,8 @@ def class_maps(
     pooled = views[recipe.head.short_side].last.mean(axis=(2, 3))
     scores = head.probabilities(pooled).mean(axis=0)
     classes = chosen_classes(scores, given, recipe.predicted_threshold)
-    coarse = [coarse_maps(*views[side].last, head, classes) for side in recipe.short_sides]
+    seen = [views[side].last for side in recipe.short_sides]
+    coarse = [coarse_maps(both[0], both[1], head, classes) for both in seen]
     scales = [side / min(image.shape[:2]) for side in recipe.short_sides]
     fine = fine_maps(coarse, views[recipe.short_sides[-1]].middle[0], recipe.fine)
     maps = [item for stack in (*coarse, fine) for item in stack]

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import yaml
 
-from weaksam_cli.cli.cam_fit import without_weights
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.console import Console
 from weaksam_cli.data.source import read_source
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import Profile, choose_profile
-from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
+from weaksam_cli.engine.recipes import (
+    LoadedRecipe,
+    find_recipe,
+    load_recipe,
+    read_yaml_mapping,
+    recipe_names,
+)
 from weaksam_cli.engine.stages import Stage, load_stage
 from weaksam_cli.engine.steps import preview, run_steps
 from weaksam_cli.errors import UserError, suggestion
@@ -28,10 +33,35 @@ def run_one_stage(name: str, options: CommonOptions, console: Console) -> None:
     context = build_context(options, name, console)
     recipe_name = options.recipe or _profile_recipe(name, options, context, console)
     if options.fit:
-        options = without_weights(options, recipe_name)
+        options = _without_weights(name, options, recipe_name)
     stage = load_stage(name)
     splits = _splits(stage, options, context)
     _run(stage, recipe_name, options, _for_given_split(context, splits), splits)
+
+
+def _without_weights(stage: str, options: CommonOptions, recipe_name: str) -> CommonOptions:
+    """`--fit` is `--set weights=null`, for recipes that say how a network is trained in place of loading weights.
+
+    Raises:
+        UserError: the recipe does not say so, or weights are given all the same.
+    """
+    fields = type(load_recipe(stage, recipe_name).recipe).model_fields
+    if not {"weights", "fit"} <= set(fields):
+        trained = [
+            name for name in recipe_names(stage) if "fit" in read_yaml_mapping(find_recipe(stage, name))
+        ]
+        raise UserError(
+            f"recipe {recipe_name!r} has no `fit`: it trains what it needs in any case, or nothing",
+            where="--fit",
+            remedy=f"Leave --fit out, or give one of the recipes {', '.join(trained)}",
+        )
+    if any(text.partition("=")[0].strip() == "weights" for text in options.overrides):
+        raise UserError(
+            "weights are given with --set, and --fit trains them",
+            where="--fit",
+            remedy="Leave one of them out; the training starts from --set fit.initial=FILE",
+        )
+    return dataclasses.replace(options, overrides=(*options.overrides, "weights=null"))
 
 
 def _for_given_split(context: Context, splits: Sequence[str]) -> Context:

@@ -1,4 +1,4 @@
-"""From an image to its class activation maps by a class-token transformer: one forward a view for all kinds (spec 01 §a.5)."""
+"""From an image to its class activation maps by a class-token transformer: one forward a view (spec 01 §a.5)."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def class_maps(clues: ClueNetwork, views: Views, given: list[int] | None) -> Cla
             entering, found = _ask(clues, batch, given, seen)
             if found is not None:
                 classes = np.flatnonzero(entering.any(axis=0))
-                _add(sums, scale, found, entering.any(axis=1), mirrored)
+                _add(sums, scale, found, entering, mirrored)
     keys = [(key, row, index) for key, maps in sums.items() for row, index in np.ndindex(maps.shape[:2])]
     scores = 1 / (1 + np.exp(-np.stack(seen).astype(np.float64)))
     return ClassMaps(
@@ -201,7 +201,7 @@ def _add(
     sums: dict[tuple[float, str], FloatArray],
     scale: float,
     found: ClueMaps,
-    counts: NDArray[np.bool_],
+    entering: NDArray[np.bool_],
     mirrored: Sequence[bool],
 ) -> None:
     """Add the maps of the views of one batch, each (classes, maps of a class, h, w), to the sums of their scale.
@@ -210,13 +210,13 @@ def _add(
         sums: (scale, kind) -> the sum so far.
         scale: of the views.
         found: their maps.
-        counts: bool (B,), whether any class enters in the view; views with any class have the same ones.
+        entering: bool (B, classes), see `classes_of_views`; a view without any class does not count.
         mirrored: per view, whether it shows the mirror image.
     """
     kinds = {"coarse": found.coarse[:, :, None], "fine": found.fine[:, :, None], "cross": found.cross}
     for kind, maps in kinds.items():
-        for view, counted, mirror in zip(maps, counts, mirrored, strict=True):
-            if counted:
+        for view, classes, mirror in zip(maps, entering, mirrored, strict=True):
+            if classes.any():
                 array: FloatArray = (view.flip(-1) if mirror else view).cpu().numpy()
                 before = sums.get((scale, kind))
                 sums[scale, kind] = array if before is None else before + array

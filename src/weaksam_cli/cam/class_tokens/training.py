@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]
 from torch import Tensor
 
 from weaksam_cli.artifacts.shards import Outcome
@@ -52,7 +52,9 @@ def fit_and_write(
     say(line)
     images = TrainingImages(labels, keys, fit_settings, context.seed)
     iterations = Plan.of(images).steps * fit_settings.total_epochs
-    with training_run(job, iterations, most_workers=_MOST_LOADERS) as run:
+    with training_run(
+        job, iterations, checkpoint_every=context.checkpoint_every, most_workers=_MOST_LOADERS
+    ) as run:
         best = fit(network, images, run)
     context.console.info(
         f"kept the network of epoch {best.epochs} of {fit_settings.total_epochs}: training mAP {best.value:.3f} "
@@ -149,7 +151,7 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
 
 
 def schedule_of(settings: FitSettings, plan: Plan) -> LearningRateSchedule:
-    """A linear rise, then half a cosine over all epochs, then the least rate: a constant rate for each epoch, as timm has it.
+    """A linear rise, half a cosine over all epochs, then the least rate: a constant rate for each epoch, as timm has it.
 
     A peak below the fixed rates, as of a tiny batch, lowers them to itself; the rise takes at most half of the epochs.
     """
@@ -173,7 +175,7 @@ def peak_rate(settings: FitSettings, plan: Plan) -> float:
 
 def make_optimizer(network: ClassTokenVit, weight_decay: float, rate: float) -> torch.optim.AdamW:
     """AdamW over all parameters that learn; positions, class tokens, biases and norms do not decay."""
-    groups = param_groups_weight_decay(network, weight_decay, _WITHOUT_DECAY)
+    groups = param_groups_weight_decay(network, weight_decay, no_weight_decay_list=_WITHOUT_DECAY)
     return torch.optim.AdamW(groups, lr=rate)
 
 

@@ -1,4 +1,4 @@
-"""From one image to its class activation maps by CLIP-ES: Grad-CAM, spread along attention from inside boxes (spec 01 §c.2, §c.3)."""
+"""Class activation maps by CLIP-ES: Grad-CAM, spread along attention from inside boxes (spec 01 §c.2, §c.3)."""
 
 from __future__ import annotations
 
