@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-
 from weaksam_cli.cam.vit_images import ClueNetwork, class_maps
 from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
 from weaksam_cli.cam.vit_views import Views, make_views
+
 from weaksam_cli.data.images import read_image
 from weaksam_cli.models.vit.mctformer import MCTformer
 from weaksam_cli.models.vit.network import VitShape

@@ -221,13 +221,3 @@ def test_inspect_shows_and_draws(finished: Path, tmp_path: Path) -> None:
     )
     model = weaksam("inspect", "runs/tiny/wsod/model.safetensors", folder=finished)
     assert "refinements.0.weight" in model.stdout
-
-
-def test_the_backbone_can_be_fine_tuned(finished: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished, tmp_path / "work")
-    folder = tmp_path / "work"
-    changes = ("--set", "fine_tune.epochs=1", "--set", "fine_tune.batch_size=4", "--variant", "tuned")
-    run_stage(folder, "cam", *changes, "--split", "test")
-    run = folder / "runs" / "tiny"
-    assert (run / "cam@tuned" / "backbone.safetensors").is_file()
-    assert (run / "cam@tuned" / "test.h5").read_bytes() != (run / "cam" / "test.h5").read_bytes()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from weaksam_cli.cam.class_tokens.start import start_from_random
 
+from weaksam_cli.cam.class_tokens.start import start_from_random
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.lite0 import load_lite0
 from weaksam_cli.models.vit.checkpoint import read_checkpoint

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cam.vit_training.helpers import FAST, split
-from weaksam_cli.cam.vit_training.augment import seeded
-from weaksam_cli.cam.vit_training.criterion import image_wise_map
-from weaksam_cli.cam.vit_training.settings import AugmentSettings
-from weaksam_cli.cam.vit_training.training_images import WHOLE, Plan, TrainingImages, batches
+from tests.cam.class_tokens.helpers import FAST, split
+from weaksam_cli.cam.class_tokens.images import WHOLE, Plan, TrainingImages, seeded
+from weaksam_cli.cam.class_tokens.method import AugmentSettings
+from weaksam_cli.cam.class_tokens.training import image_wise_map
 
 
 @pytest.mark.parametrize(
@@ -24,7 +23,10 @@ def test_an_epoch_is_whole_batches_in_its_own_order(
     n_images: int, batch_size: int, steps: int, whole: int
 ) -> None:
     plan = Plan(n_images, batch_size, seed=3)
-    shown = [[ticket for batch in plan.training_batches(epoch) for ticket in batch] for epoch in range(2)]
+    shown = [
+        [ticket for step in range(steps) for ticket in plan.training_batch(epoch * steps + step)]
+        for epoch in range(2)
+    ]
     assert (plan.steps, plan.whole_batches) == (steps, whole)
     for epoch, tickets in enumerate(shown):
         assert len(tickets) == steps * batch_size
@@ -74,7 +76,7 @@ def test_a_damaged_image_is_left_out_and_told(tmp_path: Path) -> None:
     labels = split(tmp_path, 3, 2)
     (tmp_path / "1.png").write_bytes(b"nothing")
     samples = TrainingImages(labels, labels.keys, FAST, seed=0)
-    found = list(batches(samples, Plan(3, 3, 0), range(1), workers=0))
+    found = list(samples.load(Plan(3, 3, 0).tickets(FAST, 0, 1), workers=0))
     assert len(found) == 2  # one step, one look at everything
     for batch in found:
         assert sorted(batch.indexes) == [0, 2]

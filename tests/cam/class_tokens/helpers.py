@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.cam.vit_training.fit import Best, Course, fit
-from weaksam_cli.cam.vit_training.settings import AugmentSettings, FitSettings
-from weaksam_cli.cam.vit_training.training_images import TrainingImages
+from weaksam_cli.cam.class_tokens.images import TrainingImages
+from weaksam_cli.cam.class_tokens.method import AugmentSettings, FitSettings
+from weaksam_cli.cam.class_tokens.training import Best, fit
 from weaksam_cli.data.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
 from weaksam_cli.models.vit.mctformer import MCTformer
 from weaksam_cli.models.vit.network import VitShape
+from weaksam_cli.training.run import TrainingRun
 
 PLAIN = AugmentSettings(rand_augment=None, erasing=0.0, colour_jitter=0.0, smallest_area=0.5)
 FAST = FitSettings(
@@ -75,12 +76,14 @@ class Killed(BaseException):
 def train(
     labels: Labels, settings: FitSettings, checkpoint: Path, *, seed: int = 0, die_after: int | None = None
 ) -> Best:
-    """Train the tiny network on all images; `die_after` epochs the process dies, its checkpoint written."""
+    """Train the tiny network on all images; `die_after` iterations the process dies, its checkpoint written."""
 
-    def on_epoch(epochs: int, _: str) -> None:
-        if epochs == die_after:
+    def progress(done: int, _: int, losses: dict[str, float]) -> None:
+        if losses and done == die_after:
             raise Killed
 
-    course = Course("cpu", seed, 0, checkpoint, "fingerprint", FileOps().write_atomically, on_epoch, 0)
+    run = TrainingRun(
+        "cpu", seed, checkpoint, "fingerprint", FileOps().write_atomically, progress, checkpoint_every=1
+    )
     samples = TrainingImages(labels, labels.keys, settings, seed)
-    return fit(tiny_network(len(labels.class_names)), samples, settings, course)
+    return fit(tiny_network(len(labels.class_names)), samples, run)

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from weaksam_cli.cam.clip_es.prompts import background_words, class_words
-from weaksam_cli.cam.clip_es.vocabulary import BACKGROUND, SYNONYMS
+from weaksam_cli.cam.clip_es.words import BACKGROUND, SYNONYMS, background_words, class_words
 from weaksam_cli.data.voc_layout import VOC_CLASSES as VOC
 from weaksam_cli.errors import UserError
 
@@ -38,21 +37,23 @@ def _changed(names: tuple[str, ...], words: list[str]) -> dict[str, str]:
 
 
 def test_vocs_words_are_those_of_the_published_code(lists: Any) -> None:
-    words = class_words(VOC, synonyms="voc")
+    words = class_words(VOC, synonyms="voc", overrides={})
     assert (len(VOC), len(words)) == (lists["voc_classes"], lists["voc_prompt_names"])
     assert _changed(VOC, words) == lists["voc_changed"]
 
 
 def test_cocos_words_are_those_of_the_published_code(lists: Any) -> None:
     published = tuple(PUBLISHED_SPELLING.get(name, name) for name in COCO)
-    words = class_words(published, synonyms="coco")
+    words = class_words(published, synonyms="coco", overrides={})
     assert (len(COCO), len(words)) == (lists["coco_classes"], lists["coco_prompt_names"])
     assert _changed(published, words) == lists["coco_changed"]
 
 
 def test_cocos_own_spellings_give_the_same_words() -> None:
     published = tuple(PUBLISHED_SPELLING.get(name, name) for name in COCO)
-    assert class_words(COCO, synonyms="coco") == class_words(published, synonyms="coco")
+    assert class_words(COCO, synonyms="coco", overrides={}) == class_words(
+        published, synonyms="coco", overrides={}
+    )
 
 
 def test_background_names_are_as_many_as_published(lists: Any) -> None:
@@ -82,12 +83,12 @@ def test_synonyms_are_of_classes_that_exist() -> None:
     ],
 )
 def test_a_users_own_class(name: str, synonyms: Any, word: str) -> None:
-    assert class_words([name], synonyms=synonyms) == [word]
+    assert class_words([name], synonyms=synonyms, overrides={}) == [word]
 
 
 def test_the_recipes_words_come_before_any_table() -> None:
     overrides = {"person": "a human", "bow_tie": "necktie"}
-    assert class_words(["bow_tie", "person", "chair"], overrides=overrides) == [
+    assert class_words(["bow_tie", "person", "chair"], overrides=overrides, synonyms="voc") == [
         "necktie",
         "a human",
         "chair seat",
@@ -96,7 +97,7 @@ def test_the_recipes_words_come_before_any_table() -> None:
 
 def test_words_for_a_class_that_is_not_there_are_refused() -> None:
     with pytest.raises(UserError, match=r"no class 'persn', did you mean 'person'\?.* Allowed: person, cat"):
-        class_words(["person", "cat"], overrides={"persn": "human"})
+        class_words(["person", "cat"], overrides={"persn": "human"}, synonyms="voc")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from weaksam_cli.cam.clip_es.sharpness import image_sharpness, rank_templates
+from weaksam_cli.cam.clip_es.templates import image_sharpness, rank_templates
 
 
 @pytest.mark.parametrize(
