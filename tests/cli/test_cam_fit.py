@@ -146,9 +146,8 @@ def test_without_any_label_there_is_nothing_to_learn_from(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(folder, tmp_path / "work")
-    path = tmp_path / "work" / "runs" / "tiny" / "labels" / "trainval.json"
-    path.with_name("trainval.json.receipt.json").unlink()
-    values = json.loads(path.read_text())
+    path = tmp_path / "labels.json"
+    values = json.loads((folder / "runs" / "tiny" / "labels" / "trainval.json").read_text())
     for image in values["images"]:
         image["labels"] = None
     path.write_text(json.dumps(values))
