@@ -58,7 +58,7 @@ def test_weaktr_then_prompt(labelled: Path) -> None:
     run = labelled / "runs" / "tiny"
     images = json.loads((run / "labels" / "trainval.json").read_text())["images"]
     with open_artifact(run / "cam" / "trainval.h5", cam_schema(3)) as artifact:
-        assert np.ptp(artifact.column("span")) > 0
+        assert len(set(artifact.column("span").tolist())) > 1
         for image in images:
             maps = read_class_maps(artifact, image["key"])
             assert [CLASSES[index] for index in maps.classes()] == sorted(image["labels"])

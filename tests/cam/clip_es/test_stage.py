@@ -22,7 +22,8 @@ from weaksam_cli.cli.app import app
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
-from weaksam_cli.prompt.peaks import Recipe, prompts_of_image
+from weaksam_cli.prompt.peaks import Recipe as PeaksRecipe
+from weaksam_cli.prompt.peaks import prompts_of_image
 
 UNLABELLED, TWO_LABELS = "000002", "000001"
 OPTIONS = ("--dataset", "tiny", "--workers", "1", "--set", "affinity.blocks=2")
@@ -136,7 +137,7 @@ def test_the_artifact_holds_what_clip_read(run: Path) -> None:
 
 def test_the_prompt_stage_finds_peaks_of_both_kinds_and_none_where_nothing_is(run: Path) -> None:
     recipe = load_recipe("prompt", "weaksam").recipe
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, PeaksRecipe)
     with open_artifact(run / "cam" / "trainval.h5", cam_schema(0)) as artifact:
         for key in artifact.image_ids:
             found = prompts_of_image(read_class_maps(artifact, key), recipe, seed=0)
