@@ -133,8 +133,9 @@ class Labels:
         from weaksam_cli.data.images import read_unchanged
 
         path = self.image_root / image.file_name
-        since = "`weaksam data` saw it"
-        return read_unchanged(path, image.sha256, since=since, remedy="Run `weaksam data` again")
+        since = "`weaksam data` saw it" if self.file.categories else "the work began"
+        remedy = "Run `weaksam data` again" if self.file.categories else "Run the same command again"
+        return read_unchanged(path, image.sha256 or None, since=since, remedy=remedy)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Context:
         strict: images that failed are fatal.
         allow_stale: read artifacts that are stale themselves.
         share: the part of the shards that this command makes; None for all.
+        unlabelled: the images of a command that is about no dataset; they are its only split.
     """
 
     dataset: str
@@ -55,6 +56,7 @@ class Context:
     strict: bool = False
     allow_stale: bool = False
     share: Part | None = None
+    unlabelled: Split | None = None
 
     def source(self) -> Source:
         """Where the dataset's images and annotations lie, as `weaksam data` noted it."""
@@ -66,6 +68,8 @@ class Context:
         Raises:
             UserError: that folder is gone.
         """
+        if self.unlabelled is not None:
+            return self.unlabelled
         return Split(self.run.input("data", name), image_root(self.run.root, self.source()))
 
     def train_split(self) -> str:

@@ -24,6 +24,7 @@ from weaksam_cli.errors import IncompleteError, UserError
 
 Summary = Callable[[receipts.Receipt, Outcome], tuple[str, dict[str, Any]]]
 _SHOWN_FAILURES = 5
+_WEIGHTS_INPUT = "weights"
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def _input_digest(
     place = context.run.relative(path)
     record = receipts.read_receipt(path)
     if record is None:
-        # Weights and files of the user have no receipt; what lies in the run without one is half of an artifact.
-        if path.is_file() and Path(place).is_absolute():
+        # Weights and files of the user have no receipt; what else lies in the run without one is half of an artifact.
+        if path.is_file() and (name == _WEIGHTS_INPUT or Path(place).is_absolute()):
             return file_digest(path, place, recorded)
         state = "is not complete" if path.is_file() else "is missing"
         raise UserError(

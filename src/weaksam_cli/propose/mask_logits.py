@@ -171,15 +171,13 @@ class MaskMeasures(NamedTuple):
     stability: Tensor
 
 
-def measure_logits(
-    logits: Tensor, *, threshold: float = 0.0, offset: float = STABILITY_OFFSET
-) -> MaskMeasures:
+def measure_logits(logits: Tensor, *, threshold: float = 0.0) -> MaskMeasures:
     """Measure masks `logits > threshold` (m, H, W).
 
     Stability is |logits > threshold + offset| / |logits > threshold - offset|: the IoU of the masks at a raised and a
     lowered threshold, one of which contains the other.
     """
-    counts = count_above(logits, (threshold, threshold + offset, threshold - offset))
+    counts = count_above(logits, _cuts(threshold))
     return _measures(logits.amax(dim=1) > threshold, logits.amax(dim=2) > threshold, counts)
 
 
@@ -190,7 +188,7 @@ def measure_low_resolution(
 
     The measures are those of the upsampled logits; no more than `pixels` of them exist at once.
     """
-    cuts = (threshold, threshold + STABILITY_OFFSET, threshold - STABILITY_OFFSET)
+    cuts = _cuts(threshold)
     height, width = upsampling.size
     columns = torch.zeros(len(low), width, dtype=torch.bool, device=low.device)
     rows = torch.zeros(len(low), height, dtype=torch.bool, device=low.device)
@@ -204,6 +202,10 @@ def measure_low_resolution(
             rows[some, band] = logits.amax(dim=2) > threshold
             counts[some] += count_above(logits, cuts)
     return _measures(columns, rows, counts)
+
+
+def _cuts(threshold: float) -> tuple[float, float, float]:
+    return threshold, threshold + STABILITY_OFFSET, threshold - STABILITY_OFFSET
 
 
 def count_above(logits: Tensor, cuts: tuple[float, ...]) -> Tensor:

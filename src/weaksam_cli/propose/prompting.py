@@ -55,7 +55,10 @@ class PromptingSettings(RecipeModel):
 
 
 def assemble(
-    segmenter: Segmenter, settings: PromptingSettings, image: NDArray[np.uint8], points: Mapping[Source, Points]
+    segmenter: Segmenter,
+    settings: PromptingSettings,
+    image: NDArray[np.uint8],
+    points: Mapping[Source, Points],
 ) -> Proposals:
     """The proposals of one image, which is encoded once.
 
@@ -96,9 +99,7 @@ def grid_points(points_per_side: int, height: int, width: int) -> NDArray[np.flo
     return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
 
 
-def grid_proposals(
-    segmenter: Segmenter, height: int, width: int, settings: PromptingSettings
-) -> Proposals:
+def grid_proposals(segmenter: Segmenter, height: int, width: int, settings: PromptingSettings) -> Proposals:
     """Proposals of the grid of spatial prompts, by decreasing predicted IoU; all three masks are candidates."""
     xy = grid_points(settings.points_per_side, height, width)
     if not len(xy):

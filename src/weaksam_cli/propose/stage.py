@@ -33,9 +33,12 @@ STAGE = Stage("propose", 3, "proposals", "{split}.h5", PROPOSALS)
 ClueSource = Literal["coarse", "fine", "cross"]
 Propose = Callable[[NDArray[np.uint8], Mapping[Source, Points]], Proposals]
 """The proposals of one image, uint8 RGB (H, W, 3), from its points by source; a source without points may be missing."""
+Build = Callable[[Any, Any, str], Propose]
+"""A function of a method's module: from its recipe, the file of its weights (or None) and a torch device to what computes an
+image. Worker processes import it, and call it once each, so it is where networks and heavy libraries are loaded."""
 
 _LEAST_SHARDS = 32
-"""Few images are cut finer than many, so that many processes have something to do; a shard costs 60 ms of disk."""
+"""A small folder is cut finer than a dataset, so that many processes have something to do; a shard costs 60 ms of disk."""
 
 
 class ClueSettings(RecipeModel):
@@ -56,7 +59,7 @@ def proposal_steps(
     recipe: RecipeModel,
     context: Context,
     split: str,
-    build: Callable[[Any, Path | None, str], Propose],
+    build: Build,
     *,
     prompted_by: Sequence[ClueSource] = (),
     weights: Path | None = None,
@@ -68,8 +71,7 @@ def proposal_steps(
         recipe: the method's recipe, all of which decides the result.
         context: what the command was told.
         split: of the dataset.
-        build: a function of the method's module, which worker processes import: from the recipe, the weights and a torch
-            device to what computes an image. It loads networks once a process.
+        build: see `Build`.
         prompted_by: kinds of points that prompt; without any, the artifact of `prompt` is not read.
         weights: the file of the network, where it has one.
         uses_torch: the method runs on the device of `--device`; the others run on the CPU.
@@ -88,7 +90,9 @@ def proposal_steps(
         predictor = ProposalPredictor(
             images, prompts, ids, tuple(prompted_by), build, recipe, weights, device
         )
-        shard_images = min(max(len(keys) // _LEAST_SHARDS, 1), SHARD_IMAGES)
+        shard_images = SHARD_IMAGES
+        if context.unlabelled is not None:
+            shard_images = min(max(len(keys) // _LEAST_SHARDS, 1), SHARD_IMAGES)
         tables = {"source_names": SOURCES}
         return PerImage(
             PROPOSALS, keys, predictor, "proposals", tables, shard_images=shard_images, device=device
@@ -113,7 +117,7 @@ class ProposalPredictor:
     prompts: Path | None
     ids: Mapping[str, str]
     sources: tuple[ClueSource, ...]
-    build: Callable[[Any, Path | None, str], Propose]
+    build: Build
     recipe: RecipeModel
     weights: Path | None
     device: str
@@ -175,7 +179,7 @@ def match_prompts(path: Path, keys: Sequence[str], console: Console) -> dict[str
     if by_key < len(keys):
         console.info(
             f"points of {path}: {count} of {len(keys)} images have some ({by_key} by key, {count - by_key} by file name)"
-            + ("" if count == len(keys) else "; the others get no prompts from clues"),
+            + ("" if count == len(keys) else "; the others get no clue prompts"),
             prompted=count,
             by_key=by_key,
             by_name=count - by_key,

@@ -1,4 +1,4 @@
-"""What segmenters have in common that answer prompts with mask logits of a torch network: batches, bounded memory, measures."""
+"""What segmenters over a torch network have in common: batches, bounded memory, and measures of mask logits."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class SamSegmenter(TorchSegmenter):
         self._decoder = SharedDecoder(sam)
         self._encoder: Callable[..., Tensor] = torch.compile(encode) if compiled else encode
         self._transform = ResizeLongestSide(sam.image_encoder.img_size)
-        self._image: PreparedImage | None = None
-        self._size = (0, 0)
+        self._image: PreparedImage
+        self._size: tuple[int, int]
 
     def _encode(self, image: NDArray[np.uint8]) -> MaskUpsampling:
         resized = self._transform.apply_image(image)
@@ -72,6 +72,5 @@ class SamSegmenter(TorchSegmenter):
         return torch.as_tensor(scaled, dtype=torch.float32, device=self._sam.device)
 
     def _decode(self, masks: range, **prompts: Any) -> tuple[Tensor, Tensor]:
-        assert self._image is not None, "prompted before an image was encoded"
         tokens = self._sam.prompt_encoder(masks=None, **prompts)[0]
         return self._decoder.decode(self._image, tokens, slice(masks.start, masks.stop))

@@ -4,14 +4,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torchvision.ops import nms as torchvision_nms
 
-from weaksam_cli.artifacts.proposals import SOURCES
+from weaksam_cli.artifacts.proposals import SOURCES, Proposals
 from weaksam_cli.core.boxes import FloatArray, edges_to_inclusive, inclusive_to_edges
 from weaksam_cli.core.types import Points, PromptedMasks
-from weaksam_cli.propose.assembly import AssemblySettings, assemble, finish, group_by_class, pad_prompts
-from weaksam_cli.propose.grid import GridFilter
+from weaksam_cli.propose.prompting import (
+    PromptingSettings,
+    assemble,
+    filter_grid,
+    grid_points,
+    group_by_class,
+    pad_prompts,
+)
 from weaksam_cli.propose.segmenter import PADDING, check_image, check_points
+from weaksam_cli.propose.stage import ClueSettings
 
 
 class SquareSegmenter:
@@ -57,7 +68,7 @@ def make_points(xy: list[tuple[int, int]], classes: list[int]) -> Points:
 
 IMAGE = np.zeros((64, 96, 3), np.uint8)
 POINTS = make_points([(50, 60), (70, 20), (52, 61)], [3, 5, 3])
-NO_GRID = AssemblySettings(points_per_side=0)
+NO_GRID = PromptingSettings(points_per_side=0)
 
 
 def test_groups_follow_the_published_reader(oracle: Any) -> None:
@@ -71,7 +82,7 @@ def test_groups_follow_the_published_reader(oracle: Any) -> None:
 
 def test_points_alone_then_classes_in_order_of_appearance() -> None:
     segmenter = SquareSegmenter()
-    found = assemble(segmenter, IMAGE, {"fine": POINTS}, NO_GRID)
+    found = assemble(segmenter, NO_GRID, IMAGE, {"fine": POINTS})
     a, b, c = [50.0, 60.0], [70.0, 20.0], [52.0, 61.0]
     assert segmenter.asked == [[[a], [b], [c], [a, c], [b]]]
     assert found.prompt.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
@@ -81,11 +92,11 @@ def test_points_alone_then_classes_in_order_of_appearance() -> None:
 def test_cross_points_make_no_groups_and_are_thinned() -> None:
     segmenter = SquareSegmenter()
     twice = make_points([(50, 30), (50, 30), (20, 30)], [3, 3, -1])
-    found = assemble(segmenter, IMAGE, {"cross": twice}, NO_GRID)
+    found = assemble(segmenter, NO_GRID, IMAGE, {"cross": twice})
     assert len(segmenter.asked[0]) == 3
     assert found.prompt.tolist() == [0, 0, 2, 2]
-    unthinned = AssemblySettings(points_per_side=0, score_free_nms={})
-    assert len(assemble(SquareSegmenter(), IMAGE, {"cross": twice}, unthinned)) == 6
+    unthinned = PromptingSettings(points_per_side=0, cross_nms=1.0)
+    assert len(assemble(SquareSegmenter(), unthinned, IMAGE, {"cross": twice})) == 6
 
 
 class GivenBoxes(SquareSegmenter):
@@ -108,8 +119,8 @@ class GivenBoxes(SquareSegmenter):
 def test_cross_proposals_are_thinned_as_published(oracle: Any, case: int) -> None:
     data = oracle("proposals")["score_free_nms"]["cases"][case]
     points = make_points([(i, i) for i in range(len(data["boxes"]))], [-1] * len(data["boxes"]))
-    settings = AssemblySettings(points_per_side=0, score_free_nms={"cross": data["threshold"]})
-    found = assemble(GivenBoxes(data["boxes"]), IMAGE, {"cross": points}, settings)
+    settings = PromptingSettings(points_per_side=0, cross_nms=data["threshold"])
+    found = assemble(GivenBoxes(data["boxes"]), settings, IMAGE, {"cross": points})
     expected = np.asarray(data["kept"], np.float32).reshape(-1, 4)
     np.testing.assert_array_equal(edges_to_inclusive(found.boxes), expected)
 
@@ -121,8 +132,8 @@ def test_groups_by_first_appearance_leave_out_points_without_class() -> None:
 
 
 def test_first_mask_switch() -> None:
-    settings = AssemblySettings(points_per_side=0, first_mask=True)
-    found = assemble(SquareSegmenter(), IMAGE, {"coarse": make_points([(9, 9)], [0])}, settings)
+    settings = PromptingSettings(points_per_side=0, clues=ClueSettings(first_mask=True))
+    found = assemble(SquareSegmenter(), settings, IMAGE, {"coarse": make_points([(9, 9)], [0])})
     assert found.mask_token.tolist() == [0, 1, 2] * 2
 
 
@@ -130,8 +141,8 @@ def test_sources_in_order_with_one_encoding() -> None:
     segmenter = SquareSegmenter()
     # The order of the table does not matter.
     sources = {"cross": POINTS, "fine": POINTS, "coarse": POINTS}
-    settings = AssemblySettings(points_per_side=4)
-    found = assemble(segmenter, IMAGE, sources, settings, masks=True)  # type: ignore[arg-type]
+    settings = PromptingSettings(points_per_side=4, masks=True)
+    found = assemble(segmenter, settings, IMAGE, sources)  # type: ignore[arg-type]
     assert segmenter.encodings == 1
     assert (np.diff(found.source) >= 0).all() and set(found.source.tolist()) == {0, 1, 2, 3}
     assert found.counts is not None and len(found.counts) == len(found)
@@ -145,37 +156,46 @@ def test_sources_in_order_with_one_encoding() -> None:
 def test_every_number_of_points(n: int, masks: bool) -> None:
     points = make_points([(7 * i, 5 * i) for i in range(n)], [i % 2 for i in range(n)])
     sources = {"coarse": points, "fine": points, "cross": points}
-    found = assemble(SquareSegmenter(), IMAGE, sources, NO_GRID, masks=masks)  # type: ignore[arg-type]
+    settings = PromptingSettings(points_per_side=0, masks=masks)
+    found = assemble(SquareSegmenter(), settings, IMAGE, sources)  # type: ignore[arg-type]
     assert [int((found.source == s).sum()) for s in (1, 2)] == [2 * (n + min(n, 2))] * 2
     assert (found.counts is not None) == masks
 
 
 def test_nothing_passes_the_grid_filter() -> None:
-    settings = AssemblySettings(points_per_side=3, grid_filter=GridFilter(predicted_iou=0.95))
-    found = assemble(SquareSegmenter(), IMAGE, {"coarse": make_points([(9, 9)], [0])}, settings)
+    settings = PromptingSettings(points_per_side=3, predicted_iou=0.95)
+    found = assemble(SquareSegmenter(), settings, IMAGE, {"coarse": make_points([(9, 9)], [0])})
     assert found.source.tolist() == [1] * 4
 
 
 @pytest.mark.parametrize("source", ["grid", "deep"])
 def test_unknown_source(source: Any) -> None:
     with pytest.raises(ValueError, match="expected the sources"):
-        assemble(SquareSegmenter(), IMAGE, {source: POINTS}, NO_GRID)
+        assemble(SquareSegmenter(), NO_GRID, IMAGE, {source: POINTS})
 
 
-def test_last_steps_keep_the_order() -> None:
-    settings = AssemblySettings(points_per_side=0, first_mask=True)
-    every = assemble(SquareSegmenter(), IMAGE, {"coarse": POINTS, "fine": POINTS}, settings)
-    assert finish(every, settings) is every
-    unique = finish(every, AssemblySettings(deduplicate=True))
-    assert len(unique) == 12 and set(unique.source.tolist()) == {1}
-    assert unique.prompt.tolist() == sorted(unique.prompt.tolist())
-    best = finish(every, AssemblySettings(max_proposals=7))
-    assert set(best.predicted_iou.tolist()) == {np.float32(0.9)}
-    assert list(zip(best.source, best.prompt, strict=True)) == sorted(
-        zip(best.source, best.prompt, strict=True)
-    )
-    for limit in (0, 1, 100):
-        assert len(finish(every, AssemblySettings(max_proposals=limit))) == min(limit, 30)
+def last_steps(**settings: Any) -> Proposals:
+    chosen = PromptingSettings(points_per_side=3, nms=1.0, clues=ClueSettings(first_mask=True), **settings)
+    return assemble(SquareSegmenter(), chosen, IMAGE, {"coarse": POINTS, "fine": POINTS})
+
+
+def test_of_equal_boxes_the_first_stays() -> None:
+    every, unique = last_steps(), last_steps(deduplicate=True)
+    assert len(every) == 27 + 30
+    assert len(unique) == 27 + 12 and set(unique.source.tolist()) == {0, 1}
+    assert unique.prompt[27:].tolist() == sorted(unique.prompt[27:].tolist())
+
+
+@pytest.mark.parametrize("most", [1, 7, 30, 31, 57, 100])
+def test_the_boxes_of_clues_are_the_last_to_go(most: int) -> None:
+    every, best = last_steps(), last_steps(max_proposals=most)
+    assert len(best) == min(most, 57)
+    assert (best.source > 0).sum() == min(most, 30)
+    positions = [
+        int(np.flatnonzero((every.source == one) & (every.prompt == two) & (every.mask_token == three))[0])
+        for one, two, three in zip(best.source, best.prompt, best.mask_token, strict=True)
+    ]
+    assert positions == sorted(positions), "the order stays"
 
 
 def test_padding() -> None:
@@ -186,3 +206,72 @@ def test_padding() -> None:
     assert xy[0, 0].tolist() == [3, 4] and xy[1].tolist() == [[1, 2], [5, 6]]
     empty, none = pad_prompts(np.zeros((0, 2), np.float32), [])
     assert empty.shape == (0, 0, 2) and none.shape == (0, 0)
+
+
+def of_quality(boxes: Any, quality: Any, stability: Any | None = None) -> Proposals:
+    n = len(boxes)
+    return Proposals(
+        np.asarray(boxes, np.float32).reshape(-1, 4),
+        np.zeros(n, np.int8),
+        np.arange(n, dtype=np.int32),
+        np.zeros(n, np.int8),
+        np.asarray(quality, np.float32),
+        np.ones(n, np.float32) if stability is None else np.asarray(stability, np.float32),
+    )
+
+
+def test_published_points(oracle: Any) -> None:
+    case = oracle("proposals")["point_grid"]
+    np.testing.assert_array_equal(grid_points(2, 1, 1), case["n2"])
+    points = grid_points(32, 1, 1)
+    assert len(points) == case["n32_count"]
+    np.testing.assert_array_equal(points[:3], case["n32_first3"])
+    np.testing.assert_array_equal(points[-1], case["n32_last"])
+
+
+def test_points_scale_with_width_and_height() -> None:
+    np.testing.assert_array_equal(grid_points(2, 100, 40), [[10, 25], [30, 25], [10, 75], [30, 75]])
+    assert grid_points(0, 10, 10).shape == (0, 2)
+    assert grid_points(1, 9, 5).tolist() == [[2.5, 4.5]]
+
+
+def test_thresholds_are_strict_for_quality_and_not_for_stability() -> None:
+    apart = [[20 * i, 0, 20 * i + 10, 10] for i in range(6)]
+    quality = [0.3, 0.31, 0.9, 0.9, 0.9, -1.0]
+    stability = [0.9, 0.3, 0.29, np.nan, 0.5, 0.9]
+    kept = filter_grid(of_quality(apart, quality, stability), PromptingSettings())
+    assert kept.prompt.tolist() == [4, 1]
+
+
+def test_iou_of_exactly_the_threshold_is_suppressed_as_by_torchvision() -> None:
+    """Inclusive boxes (0,0,10,10) and (0,0,10,3): 30/100, which in float32 is above 0.3."""
+    boxes = [[0, 0, 11, 11], [0, 0, 11, 4]]
+    assert len(filter_grid(of_quality(boxes, [0.9, 0.8]), PromptingSettings(nms=0.3))) == 1
+    assert len(filter_grid(of_quality(boxes, [0.9, 0.8]), PromptingSettings(nms=0.31))) == 2
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
+def test_every_number_of_proposals(n: int) -> None:
+    boxes = [[i, i, i + 30, i + 30] for i in range(n)]
+    assert len(filter_grid(of_quality(boxes, np.linspace(0.4, 0.9, n)), PromptingSettings())) == min(n, 1)
+
+
+BOXES = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 10), st.integers(1, 10)),
+    min_size=0,
+    max_size=40,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(BOXES, st.sampled_from([0.3, 0.5, 0.7, 0.25]), st.integers(0, 2**31))
+def test_agrees_with_torchvision(
+    corners: list[tuple[int, int, int, int]], threshold: float, seed: int
+) -> None:
+    boxes = np.asarray([(x, y, x + w, y + h) for x, y, w, h in corners], np.float32).reshape(-1, 4)
+    quality = np.random.default_rng(seed).permutation(len(boxes)).astype(np.float32) + 1
+    kept = filter_grid(of_quality(boxes, quality), PromptingSettings(nms=threshold))
+    expected = torchvision_nms(
+        torch.from_numpy(edges_to_inclusive(boxes)), torch.from_numpy(quality), threshold
+    )
+    assert kept.prompt.tolist() == expected.tolist()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.propose.batching import Batches, by_length
+from weaksam_cli.propose import torch_segmenter
+from weaksam_cli.propose.torch_segmenter import Batches, by_length, choose_dtype
 
 
 class Device:
@@ -51,14 +54,8 @@ def test_other_errors_pass() -> None:
         list(Batches(4).run(3, broken))
 
 
-@pytest.mark.parametrize("size", [0, -1])
-def test_a_batch_has_a_prompt(size: int) -> None:
-    with pytest.raises(ValueError, match="points_per_batch"):
-        Batches(size)
-
-
 def test_prompts_of_equal_length_come_together() -> None:
-    xy = np.arange(24, dtype=np.float64).reshape(4, 3, 2)
+    xy = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
     labels = np.asarray([[1, -1, -1], [1, -1, 0], [-1, 1, -1], [1, 1, 1]], np.int8)
     found = [
         (rows.tolist(), points.tolist(), kinds.tolist()) for rows, points, kinds in by_length(xy, labels)
@@ -69,3 +66,33 @@ def test_prompts_of_equal_length_come_together() -> None:
         ([3], [[[18, 19], [20, 21], [22, 23]]], [[1, 1, 1]]),
     ]
     assert list(by_length(xy[:0], labels[:0])) == []
+
+
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "native", "chosen"),
+    [
+        ("float32", "cpu", False, F32),
+        ("auto", "cpu", True, F32),
+        ("bfloat16", "cpu", True, BF16),
+        ("bfloat16", "cpu", False, None),
+        ("float16", "cpu", True, None),
+        ("float32", "cuda", False, F32),
+        ("auto", "cuda:1", True, BF16),
+        ("auto", "cuda", False, F16),
+        ("bfloat16", "cuda", False, BF16),
+        ("float16", "cuda", True, F16),
+    ],
+)
+def test_the_format_fits_the_device(
+    monkeypatch: pytest.MonkeyPatch, asked: Any, device: str, native: bool, chosen: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(torch_segmenter, "cpu_has_bfloat16", lambda: native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+    if chosen is None:
+        with pytest.raises(UserError, match="emulate"):
+            choose_dtype(asked, device)
+    else:
+        assert choose_dtype(asked, device) is chosen

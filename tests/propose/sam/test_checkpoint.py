@@ -11,12 +11,8 @@ from segment_anything import sam_model_registry
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.checkpoints import mismatches, read_checkpoint
-from weaksam_cli.propose.sam import SamSegmenter
-from weaksam_cli.propose.sam_checkpoint import (
-    ENCODER_WIDTHS,
-    load_sam,
-    load_weights,
-)
+from weaksam_cli.propose.sam.checkpoint import ENCODER_WIDTHS, load_sam, load_weights
+from weaksam_cli.propose.sam.segmenter import SamSegmenter
 
 Factory = Callable[[int], Any]
 

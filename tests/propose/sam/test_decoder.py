@@ -7,7 +7,7 @@ import torch
 from segment_anything import sam_model_registry
 from torch.utils.flop_counter import FlopCounterMode
 
-from weaksam_cli.propose.sam_decoder import SharedDecoder
+from weaksam_cli.propose.sam.decoder import SharedDecoder
 
 
 def prompts_of(sam: Any, count: int, points: int) -> Any:

@@ -1,14 +1,32 @@
-"""Which images there are: in a folder, in a text list of paths, or one by itself. No dataset is needed."""
+"""Images without a dataset: in a folder, in a text list of paths, or one by itself. They make a split without labels."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from weaksam_cli.data.images import SUFFIXES, find_images
-from weaksam_cli.errors import UserError
+from weaksam_cli.artifacts import digest
+from weaksam_cli.data.images import SUFFIXES, find_images, image_size
+from weaksam_cli.data.labels import (
+    LABELS_FORMAT,
+    LABELS_VERSION,
+    LabelledImage,
+    Labels,
+    LabelsFile,
+    LabelsInfo,
+    Split,
+)
+from weaksam_cli.errors import ImageError, UserError
 
+DATASET, SPLIT = "images", "all"
+"""What stands in artifacts in place of a dataset and its split."""
 _COMMENT = "#"
+_READING_THREADS = 8
+"""Files are read at once: more than there are cores, because a disk or a network answers late."""
+_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -26,10 +44,6 @@ class Listing:
     keys: tuple[str, ...]
     duplicates: tuple[str, ...] = ()
     name: str = ""
-
-    def path(self, key: str) -> Path:
-        """The file of an image."""
-        return self.root / key
 
 
 def list_images(place: Path) -> Listing:
@@ -98,3 +112,68 @@ def listing_of(place: Path, keys: list[str]) -> Listing:
     seen: set[str] = set()
     duplicates = [key for key in keys if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
     return Listing(place.parent, tuple(dict.fromkeys(keys)), tuple(duplicates), place.stem)
+
+
+@dataclass(frozen=True)
+class UnlabelledSplit(Split):
+    """A split that no file holds: predictors carry it whole.
+
+    Attributes:
+        file: what a labels artifact would hold. A file that cannot be read has no digest, and one that is no image no size:
+            each is a failure of its own image, later.
+        sizes: bytes of all files.
+    """
+
+    file: LabelsFile
+    sizes: int
+
+    def read(self) -> Labels:
+        """As if it had been read."""
+        return Labels(self.labels, self.file, self.image_root)
+
+    def sha256(self) -> str:
+        """Digest over keys and contents, in order; places play no part in it."""
+        value = hashlib.sha256()
+        for image in self.file.images:
+            value.update(image.model_dump_json().encode() + b"\n")
+        return value.hexdigest()
+
+
+def look_at(listing: Listing, on_files: Callable[[int], None]) -> UnlabelledSplit:
+    """The split of a listing as its files are now; `on_files` is called with a number of files, now and then."""
+
+    def chunk(start: int) -> list[tuple[LabelledImage, int]]:
+        keys = listing.keys[start : start + _CHUNK]
+        return [_look_at_file(listing.root, start + index, key) for index, key in enumerate(keys)]
+
+    seen: list[tuple[LabelledImage, int]] = []
+    pool = ThreadPoolExecutor(_READING_THREADS)
+    try:
+        for found in pool.map(chunk, range(0, len(listing.keys), _CHUNK)):
+            seen += found
+            on_files(len(found))
+    finally:
+        # Whoever interrupts a million files does not want to wait for the rest of them.
+        pool.shutdown(cancel_futures=True)
+    info = LabelsInfo(
+        format=LABELS_FORMAT, format_version=LABELS_VERSION, dataset=DATASET, split=SPLIT, role="test"
+    )
+    images = [image for image, _ in seen]
+    file = LabelsFile(info=info, categories=[], images=images, annotations=[], failed=[])
+    return UnlabelledSplit(listing.root, listing.root, file, sum(size for _, size in seen))
+
+
+def _look_at_file(root: Path, index: int, key: str) -> tuple[LabelledImage, int]:
+    """One image and the bytes of its file; never fails or blocks."""
+    path, sha256, size, height, width = root / key, "", 0, 0, 0
+    try:
+        # A named pipe would block for ever.
+        if path.is_file():
+            sha256, size = digest.of_file(path), path.stat().st_size
+            height, width = image_size(path)
+    except (OSError, ImageError):
+        pass
+    image = LabelledImage(
+        id=index + 1, key=key, file_name=key, height=height, width=width, sha256=sha256, labels=None
+    )
+    return image, size

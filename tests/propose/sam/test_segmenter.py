@@ -13,14 +13,13 @@ from weaksam_cli.core import masks as rle
 from weaksam_cli.core.boxes import edges_to_inclusive
 from weaksam_cli.core.types import Points, PromptedMasks
 from weaksam_cli.errors import UserError
-from weaksam_cli.propose import sam as sam_module
-from weaksam_cli.propose import sam_encoder
-from weaksam_cli.propose.assembly import AssemblySettings, assemble, grid_proposals, pad_prompts
-from weaksam_cli.propose.grid import GridFilter
-from weaksam_cli.propose.precision import set_precision
-from weaksam_cli.propose.sam import SamSegmenter
+from weaksam_cli.propose import torch_segmenter
+from weaksam_cli.propose.mask_logits import MaskUpsampling
+from weaksam_cli.propose.prompting import PromptingSettings, assemble, grid_proposals, pad_prompts
+from weaksam_cli.propose.sam import encoder
+from weaksam_cli.propose.sam import segmenter as sam_segmenter
+from weaksam_cli.propose.sam.segmenter import SamSegmenter, set_precision
 from weaksam_cli.propose.segmenter import Segmenter
-from weaksam_cli.propose.upsampling import MaskUpsampling
 
 Image = Callable[[int, int], NDArray[np.uint8]]
 SHAPES: list[dict[str, Any]] = [
@@ -119,14 +118,16 @@ def test_boxes_agree_with_sam_predictor(tiny_sam: Any, sample: Image, size: tupl
 @pytest.mark.parametrize("size", [(90, 140), (140, 90), (40, 40)])
 @pytest.mark.parametrize("threshold", [0.0, 6.0])
 @pytest.mark.parametrize(
-    "settings", [GridFilter(0.3, 0.3, 0.3), GridFilter(-np.inf, 0.01, 0.95), GridFilter(-np.inf, 0.2, 0.7)]
+    ("predicted_iou", "stability", "nms"), [(0.3, 0.3, 0.3), (-np.inf, 0.01, 0.95), (-np.inf, 0.2, 0.7)]
 )
 def test_grid_agrees_with_automatic_mask_generation(
     tiny_sam_factory: Callable[[int], Any],
     sample: Image,
     size: tuple[int, int],
     threshold: float,
-    settings: GridFilter,
+    predicted_iou: float,
+    stability: float,
+    nms: float,
 ) -> None:
     from segment_anything import SamAutomaticMaskGenerator
 
@@ -139,16 +140,17 @@ def test_grid_agrees_with_automatic_mask_generation(
         points_per_side=6,
         points_per_batch=5,
         # The generator leaves out a filter whose threshold is not above 0.
-        pred_iou_thresh=max(settings.predicted_iou, 0.0),
-        stability_score_thresh=settings.stability,
-        box_nms_thresh=settings.nms,
+        pred_iou_thresh=max(predicted_iou, 0.0),
+        stability_score_thresh=stability,
+        box_nms_thresh=nms,
     )
     expected = reference.generate(image)
     segmenter = SamSegmenter(sam, points_per_batch=5)
     segmenter.set_image(image)
-    found = grid_proposals(
-        segmenter, height, width, AssemblySettings(points_per_side=6, grid_filter=settings), masks=True
+    settings = PromptingSettings.model_construct(
+        points_per_side=6, predicted_iou=predicted_iou, stability=stability, nms=nms, masks=True
     )
+    found = grid_proposals(segmenter, height, width, settings)
     assert found.counts is not None
     filled = [item for item in expected if item["area"] > 0]
     assert len(found) == len(filled)
@@ -186,7 +188,7 @@ def test_batches_change_nothing(
     whole = SamSegmenter(tiny_sam)
     whole.set_image(sample(50, 70))
     expected = whole.prompt_points(xy, labels)
-    monkeypatch.setitem(sam_module.FULL_SIZE_PIXELS, "cpu", budget)
+    monkeypatch.setitem(torch_segmenter.FULL_SIZE_PIXELS, "cpu", budget)
     segmenter = SamSegmenter(tiny_sam, points_per_batch=batch)
     segmenter.set_image(sample(50, 70))
     found = segmenter.prompt_points(xy, labels)
@@ -208,7 +210,7 @@ def test_full_size_masks_stay_within_the_budget(
             yield rows, logits
 
     monkeypatch.setattr(MaskUpsampling, "bands", watched)
-    monkeypatch.setitem(sam_module.FULL_SIZE_PIXELS, "cpu", 20_000)
+    monkeypatch.setitem(torch_segmenter.FULL_SIZE_PIXELS, "cpu", 20_000)
     segmenter = SamSegmenter(tiny_sam)
     segmenter.set_image(sample(200, 300))
     xy, labels = random_prompts(200, 300, [1] * 20)
@@ -251,8 +253,8 @@ def test_the_gpu_s_way_gives_the_same(tiny_sam: Any, sample: Image, monkeypatch:
     xy, labels = random_prompts(50, 70, [1, 2, 1, 1, 2])
     expected = SamSegmenter(tiny_sam)
     expected.set_image(sample(50, 70))
-    monkeypatch.setattr(sam_encoder, "chunked_attention", sam_encoder.fused_attention)
-    monkeypatch.setattr(sam_module, "CPU_POINTS_PER_BATCH", 64)
+    monkeypatch.setattr(encoder, "chunked_attention", encoder.fused_attention)
+    monkeypatch.setattr(torch_segmenter, "CPU_POINTS_PER_BATCH", 64)
     found = SamSegmenter(tiny_sam)
     found.set_image(sample(50, 70))
     one, other = expected.prompt_points(xy, labels), found.prompt_points(xy, labels)
@@ -280,7 +282,7 @@ def test_too_little_memory_for_the_encoder_is_said(
     def exhausted(*_: Any) -> Any:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(sam_module, "encode", exhausted)
+    monkeypatch.setattr(sam_segmenter, "encode", exhausted)
     segmenter = SamSegmenter(tiny_sam)
     with pytest.raises(UserError, match="not enough memory for the image encoder"):
         segmenter.set_image(sample(20, 30))
@@ -290,7 +292,7 @@ def test_too_little_memory_for_the_encoder_is_said(
 def test_the_encoder_compiles_to_one_graph(tiny_sam: Any) -> None:
     torch.compiler.reset()
     pixels = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    compiled = torch.compile(sam_encoder.encode, backend="eager", fullgraph=True)
+    compiled = torch.compile(encoder.encode, backend="eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(
             compiled(tiny_sam.image_encoder, pixels), tiny_sam.image_encoder(pixels), rtol=1e-4, atol=1e-4
@@ -310,7 +312,7 @@ def test_one_image_encoding_a_image(tiny_sam_factory: Callable[[int], Any], samp
     )
     sources = {"coarse": points, "fine": points, "cross": points}
     for number in (1, 2):
-        assemble(segmenter, sample(40, 60), sources, AssemblySettings(points_per_side=4))  # type: ignore[arg-type]
+        assemble(segmenter, PromptingSettings(points_per_side=4), sample(40, 60), sources)  # type: ignore[arg-type]
         segmenter.prompt_boxes(np.asarray([[1, 1, 20, 20]], np.float32))
         assert len(calls) == segmenter.encodings == number
 

@@ -1,19 +1,19 @@
-"""Which images there are: folders, lists, names of every kind; what is seen of the files; whose points are whose."""
+"""Which images there are: folders, lists, names of every kind; what is seen of the files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from weaksam_cli.errors import UserError
-from weaksam_cli.propose.clues import match_clues, match_keys, stem
-from weaksam_cli.propose.folder import SeenFile, digest_of_all, look_at, look_at_all, place_of
-from weaksam_cli.propose.listing import Listing, list_images
+from weaksam_cli.data.unlabelled import Listing, list_images, look_at
+from weaksam_cli.errors import ImageError, UserError
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -29,7 +29,7 @@ def test_a_folder_is_walked_and_keys_keep_their_suffix(tmp_path: Path) -> None:
     touch(tmp_path / "pics", *names, ".hidden.jpg", ".git/a.jpg", "notes.txt", "b/readme.md")
     listing = list_images(tmp_path / "pics")
     assert listing == Listing(tmp_path / "pics", tuple(sorted(names)), (), "pics")
-    assert all(listing.path(key).is_file() for key in listing.keys)
+    assert all((listing.root / key).is_file() for key in listing.keys)
 
 
 @pytest.mark.parametrize("names", [(), ("a.txt",), (".a.jpg",)])
@@ -92,7 +92,7 @@ def test_paths_of_a_list_are_relative_to_it_and_duplicates_are_named(tmp_path: P
     listing = list_images(tmp_path / "lists" / "l.txt")
     assert listing.keys == ("a.jpg", " spaced.jpg", "b.jpg")
     assert listing.duplicates == ("a.jpg", "a.jpg")
-    assert listing.path(" spaced.jpg").is_file()
+    assert (listing.root / " spaced.jpg").is_file()
 
 
 @pytest.mark.parametrize(
@@ -136,82 +136,61 @@ def pipe(tmp_path: Path) -> Iterator[Path]:
     path.unlink()
 
 
+def split_of(root: Path, *keys: str) -> Any:
+    return look_at(Listing(root, keys), lambda count: None)
+
+
+def save(path: Path, number: int, width: int = 9) -> None:
+    Image.new("RGB", (width, 6), (number, 2, 3)).save(path)
+
+
 def test_looking_at_files_never_fails_or_blocks(tmp_path: Path, pipe: Path) -> None:
-    touch(tmp_path, "a.jpg")
+    touch(tmp_path, "text.jpg")
     (tmp_path / "folder.jpg").mkdir()
-    assert look_at(tmp_path / "a.jpg").size == 5
-    for path in (pipe, tmp_path / "folder.jpg", tmp_path / "none.jpg"):
-        assert look_at(path) == SeenFile(None, 0)
+    save(tmp_path / "a.png", 1)
+    split = split_of(tmp_path, "text.jpg", pipe.name, "folder.jpg", "none.jpg", "a.png")
+    images = split.file.images
+    assert [bool(image.sha256) for image in images] == [True, False, False, False, True]
+    assert [(image.height, image.width) for image in images] == [(0, 0)] * 4 + [(6, 9)]
+    assert split.sizes == len("text.jpg") + (tmp_path / "a.png").stat().st_size
+    labels = split.read()
+    assert labels.keys == ("text.jpg", "pipe.jpg", "folder.jpg", "none.jpg", "a.png")
+    assert labels.read_image(images[4]).shape == (6, 9, 3)
+    reasons = ("not an image of a known kind", "not a regular file", "not a regular file", "no such file")
+    for image, reason in zip(images, reasons, strict=False):
+        with pytest.raises(ImageError, match=reason):
+            labels.read_image(image)
+    save(tmp_path / "a.png", 2)
+    with pytest.raises(ImageError, match=r"changed after the work began.*Run the same command again"):
+        labels.read_image(images[4])
 
 
 def test_many_files_are_seen_in_order(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(70)]
     touch(tmp_path, *names)
     counted: list[int] = []
-    seen = look_at_all(Listing(tmp_path, tuple(names)), 3, counted.append)
-    assert list(seen) == names
-    assert sum(counted) == 70
-    assert len({file.sha256 for file in seen.values()}) == 70
-
-
-def test_the_digest_is_of_keys_contents_and_order() -> None:
-    one, two = SeenFile("aa", 1), SeenFile("bb", 1)
-    same = {"a": one, "b": two}
-    others = [
-        {"b": two, "a": one},
-        {"a": two, "b": one},
-        {"a": one},
-        {"a": one, "c": two},
-        {"a": SeenFile(None, 1), "b": two},
+    images = look_at(Listing(tmp_path, tuple(names)), counted.append).file.images
+    assert [(image.id, image.key, image.labels) for image in images] == [
+        (number + 1, name, None) for number, name in enumerate(names)
     ]
-    assert digest_of_all(same) == digest_of_all({"a": SeenFile("aa", 9), "b": two})
-    assert len({digest_of_all(item) for item in (same, *others)}) == 6
+    assert sum(counted) == 70
+    assert len({image.sha256 for image in images}) == 70
 
 
-@pytest.mark.parametrize(
-    ("path", "folder", "place"),
-    [
-        ("/a/b", "/a", "b"),
-        ("/a/b/../c", "/a", "c"),
-        ("/x/y", "/a", "/x/y"),
-        ("/a", "/a", "."),
-        ("/ab", "/a", "/ab"),
-    ],
-)
-def test_places_are_relative_where_they_can_be(path: str, folder: str, place: str) -> None:
-    assert place_of(Path(path), Path(folder)) == place
-
-
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [("a.jpg", "a"), ("x/a.b.PNG", "a.b"), ("000001", "000001"), ("v1.2", "v1.2"), ("x/.jpg", ".jpg")],
-)
-def test_stem(key: str, name: str) -> None:
-    assert stem(key) == name
-
-
-@pytest.mark.parametrize(
-    ("keys", "ids", "matched"),
-    [
-        (["a.jpg", "b.jpg"], ["a.jpg", "b"], {"a.jpg": "a.jpg", "b.jpg": "b"}),
-        (["x/a.jpg"], ["y/a.png"], {"x/a.jpg": "y/a.png"}),
-        (["x/a.jpg", "y/a.jpg"], ["a"], {}),
-        (["a.jpg"], ["x/a.jpg", "y/a.jpg"], {}),
-        (["a.jpg", "a.png"], ["a"], {}),
-        (["a.jpg", "x/a.jpg"], ["a.jpg"], {"a.jpg": "a.jpg"}),
-        (["a.jpg"], [], {}),
-    ],
-)
-def test_only_a_key_or_a_name_that_nobody_else_has_makes_a_match(
-    keys: list[str], ids: list[str], matched: dict[str, str]
-) -> None:
-    assert match_keys(keys, ids) == matched
-
-
-def test_no_match_names_both_sides() -> None:
-    with pytest.raises(
-        UserError, match=r"p\.h5: holds points of none.*called like '000001', the images like 'a\.jpg'"
-    ):
-        match_clues(Path("p.h5"), "", ["a.jpg"], ["000001"])
-    clues = match_clues(Path("p.h5"), "", ["a.jpg", "b.jpg"], ["a", "b.jpg"])
-    assert (clues.ids, clues.by_key) == ({"a.jpg": "a", "b.jpg": "b.jpg"}, 1)
+def test_the_digest_is_of_keys_contents_and_order_and_not_of_the_place(tmp_path: Path) -> None:
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        for number, name in enumerate(("a.png", "b.png", "same as a.png")):
+            save(tmp_path / folder / name, number % 2)
+    here, there = tmp_path / "here", tmp_path / "there"
+    lists = [
+        ("a.png", "b.png"),
+        ("b.png", "a.png"),
+        ("a.png",),
+        ("same as a.png", "b.png"),
+        ("a.png", "none.png"),
+    ]
+    digests = [split_of(here, *keys).sha256() for keys in lists]
+    assert digests == [split_of(there, *keys).sha256() for keys in lists]
+    save(here / "a.png", 7)
+    assert len({*digests, split_of(here, "a.png", "b.png").sha256()}) == 6
