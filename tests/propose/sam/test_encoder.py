@@ -7,7 +7,7 @@ import torch
 from tests.propose.conftest import build_tiny_sam
 from torch import Tensor
 
-from weaksam_cli.propose.sam import encoder
+from weaksam_cli.propose.sam import encoder as sam_encoder
 from weaksam_cli.propose.sam.encoder import chunked_attention, encode, fused_attention
 
 SHAPES: list[dict[str, Any]] = [
@@ -33,7 +33,7 @@ def test_features_are_those_of_the_package(
 ) -> None:
     encoder = build_tiny_sam(3, **shape).image_encoder
     pixels = noise(2, 3, 128, 128)
-    monkeypatch.setattr(encoder, "chunked_attention", attention)
+    monkeypatch.setattr(sam_encoder, "chunked_attention", attention)
     with torch.inference_mode():
         expected = encoder(pixels)
         torch.testing.assert_close(
@@ -49,7 +49,7 @@ def test_blocks_of_any_size_give_the_same(
 ) -> None:
     query, key, value = (noise(2, 3, count * 2, 5, seed=seed) for seed in range(3))
     bias = (noise(2, 3, count * 2, count, seed=4), noise(2, 3, count * 2, 2, seed=5)) if biased else None
-    monkeypatch.setattr(encoder, "SCORES_AT_ONCE", budget)
+    monkeypatch.setattr(sam_encoder, "SCORES_AT_ONCE", budget)
     found = chunked_attention(query, key, value, bias)
     torch.testing.assert_close(found, fused_attention(query, key, value, bias))
 
@@ -66,6 +66,6 @@ def test_no_block_of_scores_is_larger_than_said(monkeypatch: pytest.MonkeyPatch)
         return product
 
     monkeypatch.setattr(torch, "bmm", watched)
-    monkeypatch.setattr(encoder, "SCORES_AT_ONCE", 100)
+    monkeypatch.setattr(sam_encoder, "SCORES_AT_ONCE", 100)
     chunked_attention(noise(1, 4, 24, 5), noise(1, 4, 24, 5), noise(1, 4, 24, 5), None)
     assert 0 < largest <= 100
