@@ -25,7 +25,7 @@ from weaksam_cli.console import Console, Mode
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.steps import make
-from weaksam_cli.models.weights.finder import WeightsFinder
+from weaksam_cli.models.weights.catalogue import WeightsFinder
 from weaksam_cli.prompt.stage import STAGE as PROMPT
 
 KEYS = [f"{number:06d}" for number in range(1, 8)]

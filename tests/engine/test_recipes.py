@@ -10,7 +10,7 @@ from weaksam_cli.engine.profiles import choose_profile, profile_names, read_prof
 from weaksam_cli.engine.recipes import load_recipe, recipe_names, stages_folder
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.weights.finder import WeightsFinder, default_folders
+from weaksam_cli.models.weights.catalogue import WeightsFinder, default_folders
 
 SHIPPED = [(stage, name) for stage in STAGE_NAMES for name in recipe_names(stage)]
 

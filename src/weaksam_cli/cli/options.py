@@ -237,7 +237,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     from weaksam_cli.engine.execution import available_cores
     from weaksam_cli.engine.queue import Part
     from weaksam_cli.engine.runs import RunDirectory
-    from weaksam_cli.models.weights.finder import WeightsFinder, default_folders
+    from weaksam_cli.models.weights.catalogue import WeightsFinder, default_folders
 
     environment = dict(os.environ)
     settings = read_file_settings()

@@ -17,7 +17,7 @@ from weaksam_cli.data.source import Source, image_root, read_source
 from weaksam_cli.engine.queue import Part
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.weights.finder import WeightsFinder
+from weaksam_cli.models.weights.catalogue import WeightsFinder
 
 
 @dataclass(frozen=True)
