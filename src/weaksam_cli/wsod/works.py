@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.core.types import Detections
+from weaksam_cli.artifacts.schemas import detections_to_rows
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.execution import ImageFunction
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe
@@ -126,7 +125,7 @@ class DetectWork:
     recipe: RegionDetectorRecipe
     n_classes: int
 
-    def open(self) -> Callable[[str], Detections]:
+    def open(self) -> ImageFunction:
         """Load the heads once a process."""
         from weaksam_cli.wsod.detect import select_detections
         from weaksam_cli.wsod.fit import image_item, load_detector
@@ -135,19 +134,21 @@ class DetectWork:
         detector = load_detector(self.model, self.recipe)
         inference = self.recipe.inference
 
-        def function(image_id: str) -> Detections:
+        def function(image_id: str) -> ImageRows:
             import torch
 
             item = image_item(regions, image_id, torch.zeros(self.n_classes))
             with torch.inference_mode():
                 scores = detector([item])[0].numpy().astype(np.float32)
             boxes = item["proposals"].proposal_boxes.tensor.numpy()
-            return select_detections(
-                boxes,
-                scores,
-                score_threshold=inference.score_threshold,
-                nms_threshold=inference.nms,
-                most=inference.detections,
+            return detections_to_rows(
+                select_detections(
+                    boxes,
+                    scores,
+                    score_threshold=inference.score_threshold,
+                    nms_threshold=inference.nms,
+                    most=inference.detections,
+                )
             )
 
         return function

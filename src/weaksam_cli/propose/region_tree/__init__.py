@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from weaksam_cli.propose.region_tree.method import Recipe, steps
+from weaksam_cli.propose.region_tree.segmenter import RegionProposals, RegionTreeSegmenter
+from weaksam_cli.propose.region_tree.settings import Criterion, Oversegmentation, RegionTreeSettings
 
-__all__ = ["Recipe", "steps"]
+__all__ = ["Criterion", "Oversegmentation", "RegionProposals", "RegionTreeSegmenter", "RegionTreeSettings"]

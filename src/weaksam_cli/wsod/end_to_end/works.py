@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
+from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.schemas import detections_to_rows
 from weaksam_cli.core.boxes import FloatArray
-from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.execution import Overlapped
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
@@ -39,7 +40,7 @@ class VggDetectWork:
     model: Path
     device: str
 
-    def open(self) -> Overlapped[Loaded, Detections]:
+    def open(self) -> Overlapped[Loaded]:
         """Load the network once a process; images and proposals are read while the one before is computed."""
         from weaksam_cli.wsod.end_to_end.fit import load_detector
         from weaksam_cli.wsod.end_to_end.predict import detect
@@ -55,7 +56,7 @@ class VggDetectWork:
             raw = proposals.rows(image_id, "boxes").astype(np.float32)
             return pixels, usable_proposals(raw, pixels.shape[0], pixels.shape[1], self.recipe.proposals)
 
-        def compute(image_id: str, loaded: Loaded) -> Detections:
-            return detect(network, *loaded, self.recipe)
+        def compute(image_id: str, loaded: Loaded) -> ImageRows:
+            return detections_to_rows(detect(network, *loaded, self.recipe))
 
         return Overlapped(load, compute)
