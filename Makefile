@@ -22,7 +22,7 @@ BIN     := $(VENV)/bin
 RUN     := runs/$(DATASET)
 OPTIONS := --dataset $(DATASET) --run-dir $(RUN) --profile $(PROFILE) --seed $(SEED) $(ARGS)
 WEAKSAM := $(BIN)/weaksam
-.PHONY: help setup all data cam prompt propose wsod pgt retrain eval report status doctor test lint types bench kill clean distclean
+.PHONY: help setup all data cam prompt propose wsod pgt retrain eval report status doctor test lint types bench size clean distclean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -96,8 +96,8 @@ types: setup ## mypy --strict
 	$(BIN)/mypy
 bench: setup ## the benchmarks that need no dataset
 	$(BIN)/python benchmarks/pgt.py
-kill: setup ## kill a running stage 1,000 times at random moments and resume it (an hour)
-	WEAKSAM_TEST_KILLS=1000 $(BIN)/python -m pytest -q tests/cli/test_kill.py -k random --timeout 0
+size: setup ## count code lines by package
+	$(BIN)/python benchmarks/size.py
 clean: ## remove the run of DATASET
 	rm -rf $(RUN)
 distclean: clean ## remove the environment, too

@@ -24,14 +24,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from weaksam_cli.cam.vit_images import ClueNetwork, class_maps
-from weaksam_cli.cam.vit_recipe import MCTformerRecipe, VitRecipe, WeakTrRecipe
-from weaksam_cli.cam.vit_views import Views, make_views
+from weaksam_cli.cam.class_tokens.maps import ClueNetwork, Views, class_maps, make_views
+from weaksam_cli.cam.class_tokens.method import MapSettings
+from weaksam_cli.cam.mctformer import MCTformerMaps
+from weaksam_cli.cam.weaktr import WeakTrMaps
 from weaksam_cli.data.images import read_image
-from weaksam_cli.models.vit.aaf import FusionShape
 from weaksam_cli.models.vit.mctformer import MCTformer
 from weaksam_cli.models.vit.network import VitShape
-from weaksam_cli.models.vit.weaktr import WeakTr
+from weaksam_cli.models.vit.weaktr import FusionShape, WeakTr
 
 METHODS = ("weaktr-v3", "weaktr-v1-max", "weaktr-v1-avg", "weaktr-none", "mctformer-v1", "mctformer-v2")
 
@@ -40,27 +40,23 @@ def random_network(method: str, classes: int, device: str, precision: str) -> Cl
     torch.manual_seed(0)
     shape = VitShape(classes)
     name, variant, *rest = method.split("-")
-    recipe: VitRecipe
+    settings: MapSettings
     network: WeakTr | MCTformer
     if name == "weaktr":
         pool = "avg" if rest == ["avg"] else "max"
-        recipe = WeakTrRecipe(weights="", precision=precision, pool=pool)
+        settings = WeakTrMaps.model_validate({"precision": precision, "pool": pool})
         fusion = None
         if variant in ("v1", "v3"):
             fusion = FusionShape.published("v1" if variant == "v1" else "v3", shape, 8)
-        network = WeakTr(shape, fusion, pool=recipe.pool)
+        network = WeakTr(shape, fusion, pool=settings.pool)
     else:
         kind = "attention" if variant == "v1" else "fused"
-        recipe = MCTformerRecipe(
-            weights="",
-            precision=precision,
-            version=variant,
-            attention_type=kind,
-            scales=(1.0, 0.8, 1.2),
+        settings = MCTformerMaps.model_validate(
+            {"precision": precision, "version": variant, "attention_type": kind, "scales": (1.0, 0.8, 1.2)}
         )
-        network = MCTformer(shape, recipe.version, attention_type=recipe.attention_type)
+        network = MCTformer(shape, settings.version, attention_type=settings.attention_type)
     network.requires_grad_(False).eval().to(device)
-    return ClueNetwork(network, tuple(range(classes)), recipe, device)
+    return ClueNetwork(network, tuple(range(classes)), settings, device)
 
 
 @torch.inference_mode()
@@ -83,15 +79,15 @@ def seconds_of(work: Callable[[], object], device: str) -> float:
 
 
 def measure(clues: ClueNetwork, image: NDArray[np.uint8], given: list[int]) -> dict[str, float]:
-    recipe, patch = clues.recipe, clues.network.shape.patch
+    settings, patch = clues.settings, clues.network.shape.patch
 
     def views() -> Views:
-        return make_views(image, recipe.scales, max_side=recipe.max_side, patch=patch)
+        return make_views(image, settings.scales, max_side=settings.max_side, patch=patch)
 
     ready = views()
     ways: dict[str, Callable[[], object]] = {
         "bare, one at a time": lambda: bare(clues, ready, False),
-        "whole": lambda: class_maps(clues, views(), given).to_packed_rows(),
+        "whole": lambda: class_maps(clues, views(), given).to_rows(scaled=True),
         "bare, in pairs": lambda: bare(clues, ready, True),
     }
     repeats = [{name: seconds_of(work, clues.device) for name, work in ways.items()} for _ in range(2)]
@@ -135,7 +131,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    all_images = [prepared(path, options.long_side) for path in options.all_images[: options.limit]]
+    all_images = [prepared(path, options.long_side) for path in options.images[: options.limit]]
     for method in options.methods:
         clues = random_network(method, options.classes, options.device, options.precision)
         measure(clues, all_images[0], [0, 1])

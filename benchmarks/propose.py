@@ -30,10 +30,9 @@ from weaksam_cli.artifacts.proposals import SOURCES, Proposals, Source
 from weaksam_cli.core.boxes import FloatArray, edges_to_inclusive
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.images import read_image
-from weaksam_cli.propose.assembly import AssemblySettings, assemble
-from weaksam_cli.propose.grid import grid_points
-from weaksam_cli.propose.precision import choose_dtype, set_precision
-from weaksam_cli.propose.sam import SamSegmenter
+from weaksam_cli.propose.prompting import PromptingSettings, assemble, grid_points
+from weaksam_cli.propose.sam.segmenter import SamSegmenter, set_precision
+from weaksam_cli.propose.torch_segmenter import choose_dtype
 
 T = TypeVar("T")
 Image = NDArray[np.uint8]
@@ -166,18 +165,18 @@ def compare(options: argparse.Namespace) -> list[str]:
     fast = random_sam(options.model, options.device)
     set_precision(fast, choose_dtype(options.precision, options.device))
     segmenter = SamSegmenter(fast, points_per_batch=options.batch, compiled=options.compile)
-    no_grid = AssemblySettings(points_per_side=0, score_free_nms={})
-    with_grid = AssemblySettings(score_free_nms={})
+    no_grid = PromptingSettings(points_per_side=0, cross_nms=1.0)
+    with_grid = PromptingSettings(cross_nms=1.0)
     found, memory = Compared({}), 0.0
     on_gpu = options.device != "cpu"
     all_images = [read_image(path) for path in options.all_images]
     if on_gpu:
-        assemble(segmenter, all_images[0], {}, with_grid)
+        assemble(segmenter, with_grid, all_images[0], {})
     for image in all_images:
         points = peaks(image, options.points, options.classes)
-        ours, seconds = timed(lambda: assemble(segmenter, image, points, no_grid), options.device)  # noqa: B023
+        ours, seconds = timed(lambda: assemble(segmenter, no_grid, image, points), options.device)  # noqa: B023
         found.add("ours, peaks", seconds)
-        whole, seconds = timed(lambda: assemble(segmenter, image, points, with_grid), options.device)  # noqa: B023
+        whole, seconds = timed(lambda: assemble(segmenter, with_grid, image, points), options.device)  # noqa: B023
         found.add("ours, grid and peaks", seconds)
         memory = max(memory, peak_memory())
         prompts = len(grid_points(32, 1, 1)) + options.points + 2 * options.classes

@@ -18,7 +18,8 @@ from defusedxml import ElementTree
 from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import edges_to_inclusive, iou
-from weaksam_cli.propose.region_tree import RegionTreeSegmenter
+from weaksam_cli.propose.region_tree.method import TreeSettings
+from weaksam_cli.propose.region_tree.segmenter import RegionTreeSegmenter
 
 FloatArray = NDArray[np.float32]
 Found = Sequence[tuple[FloatArray, FloatArray]]
@@ -81,7 +82,7 @@ def timed(method: Callable[[], FloatArray]) -> tuple[FloatArray, float]:
 
 
 def compare(root: Path, count: int | None, budgets: Sequence[int]) -> list[str]:
-    segmenter = RegionTreeSegmenter()
+    segmenter = RegionTreeSegmenter(TreeSettings())
     found: dict[str, list[tuple[FloatArray, FloatArray]]] = {}
     seconds: dict[str, list[float]] = {}
 

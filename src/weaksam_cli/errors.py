@@ -60,3 +60,9 @@ def suggestion(word: str, allowed: Sequence[str]) -> str:
     """`, did you mean 'x'?` for the nearest allowed word, or nothing."""
     near = difflib.get_close_matches(word, allowed, n=1)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """`Nearest: a, b, c` of the known names that are like `name`; None where none is."""
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"Nearest: {', '.join(near)}" if near else None

@@ -20,7 +20,7 @@ from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import ImageError
-from weaksam_cli.models.weights.finder import WeightsFinder
+from weaksam_cli.models.weights.catalogue import WeightsFinder
 
 SCHEMA = Schema(
     "weaksam/test",

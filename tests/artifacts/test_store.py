@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,8 +15,8 @@ from tests.artifacts.helpers import SCHEMA, STAGE, FaultyOps, context, rows_of, 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
-from weaksam_cli.artifacts.schema import ImageRows, Schema, concatenate
-from weaksam_cli.artifacts.shards import shards_root
+from weaksam_cli.artifacts.schema import Column, ImageRows, Schema, concatenate
+from weaksam_cli.artifacts.shards import remove_shards, shards_root
 from weaksam_cli.engine.steps import make
 from weaksam_cli.errors import IncompleteError, UserError
 
@@ -258,3 +259,59 @@ def test_temporary_files_of_dead_processes_go_and_those_of_other_machines_stay_a
     os.utime(gone[2], (0, 0))
     assert sorted(ops.remove_stale_temporaries(tmp_path)) == sorted(gone)
     assert all(path.exists() for path in kept)
+
+
+def test_a_link_in_the_place_of_the_shards_is_refused_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    """A link named OUT.h5.shards made `propose` empty the folder that it points to (F2)."""
+    precious = tmp_path / "photographs"
+    precious.mkdir()
+    (precious / "child.jpg").write_bytes(b"x")
+    path = tmp_path / "run" / "a.h5"
+    path.parent.mkdir()
+    shards_root(path).symlink_to(precious)
+    with pytest.raises(UserError, match="is a link"):
+        make(step(path), STAGE, context(tmp_path))
+    remove_shards(FileOps(), path)
+    assert (precious / "child.jpg").exists()
+
+
+@pytest.mark.parametrize("name", ["child.jpg", "0123456789abcdef/child.jpg", "00000-0123456789abcdef.h5.bak"])
+def test_a_folder_of_somebody_else_is_not_emptied(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.h5"
+    foreign = shards_root(path) / name
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"x")
+    if "/" not in name:
+        with pytest.raises(UserError, match="which weaksam did not write"):
+            make(step(path), STAGE, context(tmp_path))
+    else:
+        make(step(path), STAGE, context(tmp_path))
+    remove_shards(FileOps(), path)
+    assert foreign.exists()
+
+
+def test_a_schema_may_get_columns_and_old_files_are_read(tmp_path: Path) -> None:
+    """A version-1 file under a reader with one more column was called damaged."""
+    path = tmp_path / "cam" / "a.h5"
+    make(step(path), STAGE, context(tmp_path))
+    younger = replace(
+        SCHEMA,
+        version=2,
+        columns=(*SCHEMA.columns, Column("score", "float32", since=2, fill=np.nan)),
+        image_columns=(*SCHEMA.image_columns, Column("weight", "int8", (2,), since=2, fill=1)),
+        blobs=(*SCHEMA.blobs, Column("more", "uint8", since=2)),
+    )
+    younger = replace(
+        younger, columns=tuple(replace(c, name="gain") if c.name == "score" else c for c in younger.columns)
+    )
+    with open_artifact(path, younger) as artifact:
+        assert artifact.format_version == 1
+        assert np.isnan(artifact.column("gain")).all() and len(artifact.column("gain")) == len(
+            artifact.column("kind")
+        )
+        assert artifact.rows("i4", "gain").shape == (7,)
+        assert artifact.image_value("i4", "weight").tolist() == [1, 1]
+        assert [len(blob) for blob in artifact.blobs("i4", "more")] == [0] * 7
+        np.testing.assert_array_equal(artifact.rows("i4", "boxes"), rows_of("i4").columns["boxes"])
+    with pytest.raises(UserError, match="damaged"):
+        open_artifact(path, replace(younger, columns=tuple(replace(c, since=1) for c in younger.columns)))

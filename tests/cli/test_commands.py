@@ -105,7 +105,7 @@ MISTAKES = {
     "unknown layout": (("data", "voc", "--layout", "vok", "--dataset", "new"), "did you mean 'voc'?"),
     "not an artifact": (
         ("inspect", "voc/ImageSets/Main/test.txt"),
-        "expected an .h5, .json, .safetensors or .pth",
+        "expected an .h5 or .json artifact or a model",
     ),
     "nothing to inspect": (("inspect", "none.h5"), "there is no such file"),
 }

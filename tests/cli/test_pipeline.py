@@ -23,7 +23,7 @@ FAST = {
     "pgt": (),
     "retrain": (
         "schedule.epochs=1", "schedule.batch_size=2", "schedule.warmup_iterations=0", "roi_drop.start_share=0.5",
-        "schedule.checkpoint_period=2", "train_images.short_sides=[64]", "inference.short_side=64",
+        "train_images.short_sides=[64]", "inference.short_side=64",
         "inference.augment_short_sides=[64]", "inference.score_threshold=0.0",
     ),
     "eval": (),
@@ -206,8 +206,7 @@ def test_inspect_shows_and_draws(finished: Path, tmp_path: Path) -> None:
         "wsod/detections/trainval.json",
     ):
         output = tmp_path / (name.replace("/", "-") + ".png")
-        image = "1" if name.endswith(".json") else "000001"
-        shown = weaksam("inspect", f"runs/tiny/{name}", "--image", image, folder=finished)
+        shown = weaksam("inspect", f"runs/tiny/{name}", "--image", "000001", folder=finished)
         assert shown.returncode == 0, shown.stderr
         drawn = weaksam(
             "inspect", f"runs/tiny/{name}", "--image", "000001", "--draw", output, folder=finished
@@ -217,16 +216,8 @@ def test_inspect_shows_and_draws(finished: Path, tmp_path: Path) -> None:
     spoilt = finished / "spoilt.safetensors"
     spoilt.write_bytes((finished / "runs" / "tiny" / "wsod" / "model.safetensors").read_bytes()[:100])
     result = weaksam("inspect", "spoilt.safetensors", folder=finished)
-    assert (result.returncode, "not a safetensors file" in result.stderr) == (2, True), result.stderr
+    assert (result.returncode, "cannot be read: truncated or damaged" in result.stderr) == (2, True), (
+        result.stderr
+    )
     model = weaksam("inspect", "runs/tiny/wsod/model.safetensors", folder=finished)
     assert "refinements.0.weight" in model.stdout
-
-
-def test_the_backbone_can_be_fine_tuned(finished: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished, tmp_path / "work")
-    folder = tmp_path / "work"
-    changes = ("--set", "fine_tune.epochs=1", "--set", "fine_tune.batch_size=4", "--variant", "tuned")
-    run_stage(folder, "cam", *changes, "--split", "test")
-    run = folder / "runs" / "tiny"
-    assert (run / "cam@tuned" / "backbone.safetensors").is_file()
-    assert (run / "cam@tuned" / "test.h5").read_bytes() != (run / "cam" / "test.h5").read_bytes()

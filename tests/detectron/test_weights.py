@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from weaksam_cli.detectron.backbones import load_resnet50, torchvision_key
 from weaksam_cli.detectron.compat import import_detectron2
-from weaksam_cli.detectron.weights import load_resnet50, torchvision_key
 from weaksam_cli.errors import UserError
 
 
 def resnet(*, stride_in_1x1: bool) -> Any:
-    """A detector's stump with a ResNet of 50 layers, as narrow as detectron2 builds it."""
+    """A ResNet of 50 layers, as narrow as detectron2 builds it."""
     import_detectron2()
     from detectron2.config import get_cfg
     from detectron2.layers import ShapeSpec
@@ -32,9 +31,7 @@ def resnet(*, stride_in_1x1: bool) -> Any:
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 2
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 2
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
-    return SimpleNamespace(
-        backbone=SimpleNamespace(bottom_up=build_resnet_backbone(cfg, ShapeSpec(channels=3)).eval())
-    )
+    return build_resnet_backbone(cfg, ShapeSpec(channels=3)).eval()
 
 
 def torchvision_resnet() -> nn.Module:
@@ -80,9 +77,7 @@ def test_torchvision_layout(tmp_path: Path, suffix: str) -> None:
     load_resnet50(model, str(path), "imagenet_rgb")
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.allclose(
-            model.backbone.bottom_up(x)["res5"], torchvision_res5(source, x), rtol=1e-3, atol=1e-4
-        )
+        assert torch.allclose(model(x)["res5"], torchvision_res5(source, x), rtol=1e-3, atol=1e-4)
 
 
 def caffe2_name(name: str) -> str:
@@ -101,13 +96,13 @@ def caffe2_name(name: str) -> str:
 def test_caffe2_pickle(tmp_path: Path, protocol: int, wrapped: bool) -> None:
     torch.manual_seed(1)
     source, target = resnet(stride_in_1x1=True), resnet(stride_in_1x1=True)
-    state = source.backbone.bottom_up.state_dict()
+    state = source.state_dict()
     blobs = {caffe2_name(k): torch.randn_like(v).numpy() for k, v in state.items() if "running" not in k}
     blobs |= {"pred_w": np.zeros((10, 64), np.float32), "conv1_w_momentum": np.zeros(1, np.float32)}
     path = tmp_path / "R-50.pkl"
     path.write_bytes(pickle.dumps({"blobs": blobs} if wrapped else blobs, protocol=protocol))
     load_resnet50(target, str(path), "msra_bgr")
-    for name, value in target.backbone.bottom_up.state_dict().items():
+    for name, value in target.state_dict().items():
         if "running" in name:
             assert torch.equal(value, state[name])
         else:
@@ -118,11 +113,9 @@ def test_detectron2_names(tmp_path: Path) -> None:
     torch.manual_seed(2)
     source, target = resnet(stride_in_1x1=False), resnet(stride_in_1x1=False)
     path = tmp_path / "r50.safetensors"
-    save_file(source.backbone.bottom_up.state_dict(), path)
+    save_file(source.state_dict(), path)
     load_resnet50(target, str(path), "imagenet_rgb")
-    for a, b in zip(
-        source.backbone.bottom_up.parameters(), target.backbone.bottom_up.parameters(), strict=True
-    ):
+    for a, b in zip(source.parameters(), target.parameters(), strict=True):
         assert torch.equal(a, b)
 
 

@@ -10,7 +10,7 @@ from weaksam_cli.engine.profiles import choose_profile, profile_names, read_prof
 from weaksam_cli.engine.recipes import load_recipe, recipe_names, stages_folder
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.weights.finder import WeightsFinder, default_folders
+from weaksam_cli.models.weights.catalogue import WeightsFinder, default_folders
 
 SHIPPED = [(stage, name) for stage in STAGE_NAMES for name in recipe_names(stage)]
 
@@ -58,6 +58,31 @@ def test_a_yaml_tag_that_runs_code_is_refused(tmp_path: Path) -> None:
     path.write_text("method: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(UserError, match="not readable as YAML"):
         load_recipe("prompt", str(path))
+
+
+LAUGHS = "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{LAUGHS}method: *a11\n", "expected a value, got the alias .a0: write the value out.*line 2"),
+        ("fine: &f {window: 9}\nmethod: weaksam\ncoarse: *f\n", "got the alias .f"),
+        ("method: !!float x\n", "not readable as YAML"),
+        ("method: " + "9" * 5000 + "\n", "not readable as YAML"),
+        ("method: " + "[" * 2000 + "\n", "not readable as YAML"),
+    ],
+)
+def test_what_a_few_lines_stand_for_is_bounded(tmp_path: Path, text: str, message: str) -> None:
+    """F13: 405 bytes never ended."""
+    path = tmp_path / "laugh.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_recipe("prompt", str(path))
+    value = text.partition("method: ")[2].partition("\n")[0]
+    if not value.startswith(("*", "weaksam")):
+        with pytest.raises(UserError, match="the value of 'method' is not readable as YAML"):
+            load_recipe("prompt", "weaksam", [f"method={value}"])
 
 
 @pytest.mark.parametrize(

@@ -1,52 +1,57 @@
-"""The recipe is frozen, typed and refuses what does not fit."""
+"""The recipe: what it refuses, and how it maps onto detectron2's configuration."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from weaksam_cli.retrain.recipe import FasterRcnnRecipe, RoiDrop
+from weaksam_cli.engine.recipes import load_recipe, recipe_names
+from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
+from weaksam_cli.retrain.settings import InferenceSettings, RoiDrop
 
 
 def values(**changes: Any) -> dict[str, Any]:
     return {
-        "method": "faster-rcnn",
-        "network": "faster-rcnn-lite0-fpn",
+        "method": "faster_rcnn",
+        "network": "lite0-fpn",
         "schedule": {"iterations": 10, "batch_size": 2, "learning_rate": 0.01},
         "train_images": {"short_sides": [64], "max_size": 128},
         "inference": {"short_side": 64, "max_size": 128},
     } | changes
 
 
-def test_round_trip() -> None:
-    recipe = FasterRcnnRecipe.model_validate(values())
-    assert FasterRcnnRecipe.model_validate(recipe.model_dump(mode="json")) == recipe
-    with pytest.raises(ValidationError, match="frozen"):
-        recipe.network = "faster-rcnn-r50-fpn"  # type: ignore[misc]
+def test_parts_are_all_of_the_recipe_once() -> None:
+    recipe = Recipe.model_validate(values())
+    model, inference = recipe.part(ModelSettings).model_dump(), recipe.part(InferenceSettings).model_dump()
+    assert not set(model) & set(inference)
+    assert model | inference == recipe.model_dump()
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"colour": 1}, "Extra inputs"),
-        ({"network": "yolo"}, "faster-rcnn-lite0-fpn"),
+        ({"network": "yolo"}, "expected one of lite0-fpn, r50-fpn"),
+        ({"network": "../networks/lite0-fpn"}, "expected one of"),
         ({"roi_drop": {"semantics": "all"}}, "intersection"),
         ({"roi_drop": {"tau_cls": -1}}, "greater than or equal to 0"),
         ({"detector": {"first_level": 2}}, "expected 5 values"),
         ({"detector": {"anchor_sizes": [32]}}, "expected 4 values"),
-        ({"network": "faster-rcnn-r50-fpn", "detector": {"context": True}}, "lite0-fpn only"),
-        ({"backbone": {"norm": "batch"}}, "frozen normalisation only"),
-        ({"backbone": {"pixels": "msra_bgr"}}, "expect imagenet_rgb"),
+        ({"network": "r50-fpn", "detector": {"context": True}}, "r50-fpn takes false only, got true"),
+        ({"backbone": {"norm": "batch"}}, "backbone.norm: lite0-fpn takes frozen only, got batch"),
+        ({"backbone": {"pixels": "msra_bgr"}}, "takes imagenet_rgb only"),
         ({"train_images": {"short_sides": [], "max_size": 1}}, "at least 1 item"),
     ],
 )
 def test_refusals(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        FasterRcnnRecipe.model_validate(values(**changes))
+        Recipe.model_validate(values(**changes))
 
 
 @pytest.mark.parametrize(
@@ -56,12 +61,22 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
         ({"milestones": [6, 6]}, "increasing"),
         ({"decay": "cosine", "milestones": [6]}, "belong to decay: steps"),
         ({"iterations": 0}, "greater than 0"),
+        ({"epochs": 1}, "iterations or epochs, and not both"),
     ],
 )
 def test_schedules(schedule: dict[str, Any], message: str) -> None:
     base = {"iterations": 10, "batch_size": 2, "learning_rate": 0.01}
     with pytest.raises(ValidationError, match=message):
-        FasterRcnnRecipe.model_validate(values(schedule=base | schedule))
+        Recipe.model_validate(values(schedule=base | schedule))
+
+
+def test_networks_have_the_names_that_they_had() -> None:
+    assert Recipe.model_validate(values(network="faster-rcnn-lite0-fpn")).network == "lite0-fpn"
+
+
+@pytest.mark.parametrize("name", recipe_names("retrain"))
+def test_recipes_that_come_along_fit(name: str) -> None:
+    assert load_recipe("retrain", name).recipe.model_dump()["method"] == "faster_rcnn"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +89,36 @@ def test_when_the_drop_is_on(enabled: bool, iteration: int, active: bool) -> Non
 
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
-        "import sys, weaksam_cli.retrain.recipe; "
-        "sys.exit(bool({'torch', 'detectron2', 'timm', 'cv2'} & set(sys.modules)))"
+        "import sys; from weaksam_cli.engine.recipes import load_recipe; load_recipe('retrain', 'faster-rcnn-lite0-fpn');"
+        "sys.exit(bool({'torch', 'detectron2', 'timm', 'cv2', 'h5py'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("pixels", "order", "stride_in_1x1"), [("msra_bgr", "BGR", True), ("imagenet_rgb", "RGB", False)]
+)
+def test_r50_in_detectron2s_words(pixels: str, order: str, stride_in_1x1: bool) -> None:
+    from weaksam_cli.retrain.detector import detectron_config
+
+    recipe = load_recipe("retrain", "faster-rcnn-r50-fpn", (f"backbone.pixels={pixels}",)).recipe
+    cfg = detectron_config(recipe.part(ModelSettings), 20, "cpu", Path("/somewhere/R-50.pkl"))
+    assert (order, stride_in_1x1) == (cfg.INPUT.FORMAT, cfg.MODEL.RESNETS.STRIDE_IN_1X1)
+    assert cfg.MODEL.BACKBONE.WEIGHTS == "/somewhere/R-50.pkl"
+    assert cfg.MODEL.FPN.IN_FEATURES == cfg.MODEL.RESNETS.OUT_FEATURES == ["res2", "res3", "res4", "res5"]
+    assert cfg.MODEL.RPN.IN_FEATURES == ["p2", "p3", "p4", "p5", "p6"]
+    assert cfg.MODEL.ROI_HEADS.IN_FEATURES == ["p2", "p3", "p4", "p5"]
+    assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE) == (20, 512)
+    assert cfg.MODEL.ROI_HEADS.DROP.start_iteration == 2000
+
+
+def test_lite0_in_detectron2s_words() -> None:
+    from weaksam_cli.retrain.detector import detectron_config
+
+    recipe = load_recipe("retrain", "faster-rcnn-lite0-fpn").recipe
+    cfg = detectron_config(recipe.part(ModelSettings), 3, "cpu")
+    assert cfg.MODEL.FPN.IN_FEATURES == ["c3", "c4", "c5"]
+    assert cfg.MODEL.RPN.IN_FEATURES == ["p3", "p4", "p5", "p6"]
+    assert cfg.MODEL.ROI_HEADS.IN_FEATURES == ["p3", "p4", "p5"]
+    assert cfg.MODEL.BACKBONE.CONTEXT == "head"
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[32], [64], [128], [256]]

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from weaksam_cli.detectron.compat import import_detectron2
-from weaksam_cli.retrain.recipe import Normalisation, RoiDrop, Semantics
 from weaksam_cli.retrain.roi_drop import (
     Dropped,
+    TopKMatcher,
     find_dropped,
     foreground_indices,
     nothing_dropped,
     reduce_losses,
     regression_distances,
 )
+from weaksam_cli.retrain.settings import Normalisation, RoiDrop, Semantics
 
 SEMANTICS: tuple[Semantics, ...] = ("intersection", "separate", "union_fg")
 
@@ -278,3 +279,48 @@ def test_distances(beta: float, expected: float) -> None:
     deltas, targets = torch.tensor([[0.5, 0, 1, -2.0]]), torch.zeros(1, 4)
     assert float(regression_distances(deltas, targets, beta)[0]) == pytest.approx(expected)
     assert regression_distances(torch.zeros(0, 4), torch.zeros(0, 4), beta).shape == (0,)
+
+
+# the top-3 matcher, beside detectron2's
+
+
+def test_equals_the_published_matcher(oracle: Any) -> None:
+    case = oracle("roi_drop")["matcher_topk"]
+    matches, labels = TopKMatcher(0.5, 3)(torch.tensor(case["iou_gt_by_proposal"]))
+    assert matches.tolist() == case["topk3"]["matched_gt"]
+    assert labels.tolist() == case["topk3"]["label"]
+    assert (matches.dtype, labels.dtype) == (torch.int64, torch.int8)
+
+
+def test_the_standard_matcher_is_detectron2s(oracle: Any) -> None:
+    import_detectron2()
+    from detectron2.modeling.matcher import Matcher
+
+    case = oracle("roi_drop")["matcher_topk"]
+    matches, labels = Matcher([0.5], [0, 1])(torch.tensor(case["iou_gt_by_proposal"]))
+    assert matches.tolist() == case["standard"]["matched_gt"]
+    assert labels.tolist() == case["standard"]["label"]
+
+
+def test_fewer_than_three_proposals(oracle: Any) -> None:
+    """The published code raises "selected index k out of range" here."""
+    case = oracle("roi_drop")["matcher_topk_fewer_than_3"]
+    matches, labels = TopKMatcher()(torch.tensor(case["iou"]))
+    assert matches.tolist() == [0, 0]
+    assert labels.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("truths", "proposals"), [(0, 0), (0, 1), (0, 7), (1, 0), (2, 0)])
+def test_nothing_to_match(truths: int, proposals: int) -> None:
+    matches, labels = TopKMatcher()(torch.zeros(truths, proposals))
+    assert matches.tolist() == [0] * proposals
+    assert labels.tolist() == [0] * proposals
+
+
+def test_equal_overlaps_keep_their_order() -> None:
+    quality = torch.full((1, 6), 0.8)
+    assert TopKMatcher()(quality)[1].tolist() == [1, 1, 1, 0, 0, 0]
+
+
+def test_below_the_threshold_is_background() -> None:
+    assert TopKMatcher(0.5)(torch.tensor([[0.49, 0.5, 0.1]]))[1].tolist() == [0, 1, 0]

@@ -3,71 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
-from weaksam_cli.core.maps import fuse_views
+from weaksam_cli.core.maps import normalise, resize_bilinear
 
 KINDS = ("coarse", "fine", "cross")
 """Kinds of class activation maps; `kind` columns index this table, which stands in the files as `kind_names`."""
-
-_CODE_STEPS = ((0.2, 26), (0.6, 20), (1.0, 102))
-"""Up to which fraction of a map's span how many steps lead: fine near the top, where peaks are compared, and near the
-bottom, which the normalisation hangs on; coarse between. A fifth smaller than 256 equal steps, and as fine near the top."""
-CODE_LEVELS = "code_levels"
-"""The table of a packed artifact that says which fraction of a map's span each code stands for."""
+_LEAST_SPAN = np.float32(1e-30)
 
 
-def code_levels() -> NDArray[np.float32]:
-    """The fractions that codes stand for, ascending from 0 to 1."""
-    parts, start = [np.zeros(1)], 0.0
-    for stop, steps in _CODE_STEPS:
-        parts.append(np.linspace(start, stop, steps + 1)[1:])
-        start = stop
-    return np.concatenate(parts).astype(np.float32)
+def cam_tables(class_names: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The tables of names of an artifact of `cam_schema`."""
+    return {"class_names": class_names, "kind_names": KINDS}
 
 
-def cam_tables(class_names: Sequence[str], *, packed: bool = False) -> dict[str, Sequence[str]]:
-    """The tables of names of an artifact of `cam_schema`; numbers of `code_levels` as text."""
-    tables: dict[str, Sequence[str]] = {"class_names": class_names, "kind_names": KINDS}
-    return tables | ({CODE_LEVELS: [f"{level:.6f}" for level in code_levels()]} if packed else {})
-
-
-def cam_schema(n_classes: int, *, packed: bool = False) -> Schema:
+def cam_schema(n_classes: int) -> Schema:
     """Class activation maps at network resolution, one row a map.
 
     A row is the map of one class, kind and scale; the maps of an image and of its mirror image are summed (after mirroring
-    back). `values` holds it row-major, `map_size` its height and width. `class_scores` are the classifier's probabilities.
+    back). It is `low + span * values`, row-major, `map_size` its height and width: so a map with a large offset keeps its
+    shape, which float16 by itself loses. `class_scores` are the classifier's probabilities.
 
-    Packed (version 2), for methods with many maps a class: a map is `low + span * fraction`. The fractions, 0 to 1, are in
-    `values`, or for `cross` in `codes`, which index the table `code_levels`; the other of the two is empty. A map with a
-    large offset keeps its shape, which float16 by itself loses, and a cross map takes a byte a cell before compression.
+    Version 1 had no `low` and `span`. Version 2 held cross maps as indexes (`codes`) into a table of 149 levels.
     """
-    plain = Schema(
+    return Schema(
         "weaksam/cam",
-        1,
+        3,
         columns=(
             Column("class_index", "int32"),
             Column("kind", "int8"),
             Column("map_index", "int16"),
             Column("scale", "float32"),
             Column("map_size", "int32", (2,)),
+            Column("low", "float32", since=2),
+            Column("span", "float32", since=2, fill=1),
         ),
         image_columns=(Column("image_size", "int32", (2,)), Column("class_scores", "float32", (n_classes,))),
         blobs=(Column("values", "float16"),),
-        newest=2,
-    )
-    if not packed:
-        return plain
-    return replace(
-        plain,
-        version=2,
-        columns=(*plain.columns, Column("low", "float32"), Column("span", "float32")),
-        blobs=(*plain.blobs, Column("codes", "uint8")),
     )
 
 
@@ -95,44 +72,33 @@ class ClassMaps:
         if len(counts) != 1:
             raise ValueError(f"class maps: expected columns of one length, got {sorted(counts)}")
 
-    def to_rows(self) -> ImageRows:
-        """As rows of an artifact of `cam_schema`."""
-        sizes = np.asarray([item.shape for item in self.maps], dtype=np.int32).reshape(-1, 2)
+    def to_rows(self, *, scaled: bool = False) -> ImageRows:
+        """As rows of an artifact of `cam_schema`.
+
+        Args:
+            scaled: store each map as fractions of its span; else as it is, for maps that begin at 0.
+        """
+        low, span = np.zeros(len(self.maps), np.float32), np.ones(len(self.maps), np.float32)
+        values = list(self.maps)
+        if scaled:
+            low = np.asarray([item.min() for item in self.maps], np.float32)
+            span = np.asarray([np.ptp(item) for item in self.maps], np.float32)
+            values = [
+                (item - bottom) / max(size, _LEAST_SPAN)
+                for item, bottom, size in zip(self.maps, low, span, strict=True)
+            ]
         return ImageRows(
             columns={
                 "class_index": self.class_index,
                 "kind": self.kind,
                 "map_index": self.map_index,
                 "scale": self.scale,
-                "map_size": sizes,
+                "map_size": np.asarray([item.shape for item in self.maps], dtype=np.int32).reshape(-1, 2),
+                "low": low,
+                "span": span,
             },
             image={"image_size": np.asarray(self.image_size, np.int32), "class_scores": self.class_scores},
-            blobs={"values": list(self.maps)},
-        )
-
-    def to_packed_rows(self) -> ImageRows:
-        """As rows of an artifact of `cam_format(..., packed=True)`."""
-        low = np.asarray([item.min() for item in self.maps], np.float32)
-        span = np.asarray([np.ptp(item) for item in self.maps], np.float32)
-        levels = code_levels()
-        between = (levels[1:] + levels[:-1]) / 2
-        fractions = [
-            (item - bottom) / max(size, np.float32(1e-30))
-            for item, bottom, size in zip(self.maps, low, span, strict=True)
-        ]
-        coded = self.kind == KINDS.index("cross")
-        empty: NDArray[np.float32] = np.zeros(0, np.float32)
-        rows = self.to_rows()
-        return ImageRows(
-            columns={**rows.columns, "low": low, "span": span},
-            image=rows.image,
-            blobs={
-                "values": [empty if code else item for item, code in zip(fractions, coded, strict=True)],
-                "codes": [
-                    np.searchsorted(between, item).astype(np.uint8) if code else empty.astype(np.uint8)
-                    for item, code in zip(fractions, coded, strict=True)
-                ],
-            },
+            blobs={"values": values},
         )
 
     def classes(self) -> list[int]:
@@ -178,21 +144,23 @@ def read_class_maps(artifact: Artifact, image_id: str) -> ClassMaps:
 
 
 def _flat_maps(artifact: Artifact, image_id: str) -> list[NDArray[np.float32]]:
-    """The maps of one image, row-major, from either version of the format."""
+    """The maps of one image, row-major."""
     values = [item.astype(np.float32) for item in artifact.blobs(image_id, "values")]
-    if artifact.format_version < 2:
+    if artifact.format_version == 1:
         return values
-    levels = np.asarray(artifact.table(CODE_LEVELS), np.float32)
-    codes = artifact.blobs(image_id, "codes")
+    if artifact.format_version == 2:
+        levels = np.asarray(artifact.table("code_levels"), np.float32)
+        codes = artifact.blobs(image_id, "codes")
+        values = [
+            levels[code.astype(np.int64)] if len(code) else value
+            for value, code in zip(values, codes, strict=True)
+        ]
     low, span = (artifact.rows(image_id, name).astype(np.float32) for name in ("low", "span"))
-    return [
-        bottom + size * (levels[code.astype(np.int64)] if len(code) else value)
-        for value, code, bottom, size in zip(values, codes, low, span, strict=True)
-    ]
+    return [bottom + size * value for value, bottom, size in zip(values, low, span, strict=True)]
 
 
 def fuse_scales(maps: ClassMaps, kind: int, height: int, width: int) -> NDArray[np.float32] | None:
-    """The maps of one kind, all scales fused and normalised.
+    """The maps of one kind, resized to one size, summed over the scales and normalised (spec 01 §a.5).
 
     Args:
         maps: maps of one image.
@@ -206,5 +174,7 @@ def fuse_scales(maps: ClassMaps, kind: int, height: int, width: int) -> NDArray[
     views = maps.stacks(kind)
     if not views:
         return None
-    entering = np.ones((len(views), len(views[0])), dtype=bool)
-    return fuse_views(views, flipped=[False] * len(views), entering=entering, height=height, width=width)
+    total: NDArray[np.float32] = np.zeros((*views[0].shape[:-2], height, width), np.float32)
+    for view in views:
+        total += resize_bilinear(view, height, width)
+    return normalise(total)

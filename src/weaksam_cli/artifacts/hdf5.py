@@ -77,7 +77,7 @@ def read_batch(handle: h5py.File, schema: Schema) -> Batch:
     )
 
 
-def shard_bytes(schema: Schema, batch: Batch) -> bytes:
+def batch_bytes(schema: Schema, batch: Batch) -> bytes:
     """A complete small HDF5 file with `batch`, as bytes: equal batches give equal bytes."""
     import h5py
 

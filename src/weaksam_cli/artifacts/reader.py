@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.schema import Array, Schema
-from weaksam_cli.errors import UserError
+from weaksam_cli.artifacts.schema import Array, Column, Schema
+from weaksam_cli.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import h5py
@@ -58,6 +58,8 @@ class Artifact:
         if len(self._position) != len(self.image_ids):
             raise self._damaged("an image occurs twice")
         for column in self.schema.columns if self.schema else ():
+            if column.since > self.format_version:
+                continue
             if column.name not in self._handle or len(self._handle[column.name]) != ends[-1]:
                 raise self._damaged(f"column {column.name} does not have {ends[-1]} rows")
 
@@ -103,8 +105,16 @@ class Artifact:
 
     def column(self, name: str) -> Array:
         """A whole column, rows of all images."""
+        younger = self._younger(name)
+        if younger is not None:
+            return _filled(younger, int(self.offsets[-1]))
         values: Array = self._handle[name][...]
         return values
+
+    def _younger(self, name: str) -> Column | None:
+        """The column of that name when the schema got it after this file was written."""
+        column = self.schema.column(name) if self.schema else None
+        return column if column is not None and column.since > self.format_version else None
 
     def span(self, image_id: str) -> slice:
         """The rows of one image.
@@ -114,7 +124,9 @@ class Artifact:
         """
         index = self._position.get(image_id)
         if index is None:
-            raise UserError(self._absence(image_id), where=str(self.path), remedy=self._nearest(image_id))
+            raise UserError(
+                self._absence(image_id), where=str(self.path), remedy=nearest(image_id, self.image_ids)
+            )
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
     def _absence(self, image_id: str) -> str:
@@ -122,26 +134,28 @@ class Artifact:
             return f"image {image_id!r} failed in this stage: {self.failed[image_id]}"
         return f"there is no image {image_id!r}"
 
-    def _nearest(self, image_id: str) -> str | None:
-        import difflib
-
-        near = difflib.get_close_matches(image_id, self.image_ids, n=3)
-        return f"Nearest: {', '.join(near)}" if near else None
-
     def rows(self, image_id: str, name: str) -> Array:
         """Rows of one image in a column."""
-        values: Array = self._handle[name][self.span(image_id)]
+        span, younger = self.span(image_id), self._younger(name)
+        if younger is not None:
+            return _filled(younger, span.stop - span.start)
+        values: Array = self._handle[name][span]
         return values
 
     def image_value(self, image_id: str, name: str) -> Array:
         """The entry of one image in an image column."""
         self.span(image_id)
+        younger = self._younger(name)
+        if younger is not None:
+            return np.asarray(_filled(younger, 1)[0])
         values: Array = np.asarray(self._handle[name][self._position[image_id]])
         return values
 
     def blobs(self, image_id: str, name: str) -> list[Array]:
         """The blob values of the rows of one image."""
-        span = self.span(image_id)
+        span, younger = self.span(image_id), self._younger(name)
+        if younger is not None:
+            return [_filled(younger, 0)] * (span.stop - span.start)
         ends = self._handle[f"{name}_offsets"][span.start : span.stop + 1]
         if len(ends) == 0:
             return []
@@ -159,6 +173,10 @@ class Artifact:
     def datasets(self) -> list[tuple[str, tuple[int, ...], str]]:
         """Name, shape and dtype of every dataset, for `inspect`."""
         return [(name, tuple(item.shape), str(item.dtype)) for name, item in sorted(self._handle.items())]
+
+
+def _filled(column: Column, count: int) -> Array:
+    return np.full((count, *column.shape), column.fill, column.dtype)
 
 
 def open_artifact(path: Path | str, schema: Schema | None = None, *, verify: bool = True) -> Artifact:
@@ -209,10 +227,10 @@ def _check_format(handle: h5py.File, path: Path, schema: Schema | None) -> None:
             where=str(path),
             remedy="give the artifact of the right stage",
         )
-    version, newest = int(handle.attrs["format_version"]), max(schema.version, schema.newest)
-    if version > newest:
+    version = int(handle.attrs["format_version"])
+    if version > schema.version:
         raise UserError(
-            f"has format version {version}, this program reads up to {newest}",
+            f"has format version {version}, this program reads up to {schema.version}",
             where=str(path),
             remedy="install a newer weaksam-cli",
         )

@@ -13,11 +13,21 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Column:
-    """A dataset with one entry per row (or per image): `shape` is the shape of one entry."""
+    """A dataset with one entry per row (or per image).
+
+    Attributes:
+        name: of the dataset.
+        dtype: numpy's name of it.
+        shape: of one entry.
+        since: the version of the schema that brought it: a file of an older version reads as if it held `fill` everywhere.
+        fill: see `since`.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
+    since: int = 1
+    fill: float = 0
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,11 @@ class Schema:
 
     Attributes:
         name: format name, the root attribute `format`.
-        version: format version that is written.
+        version: format version that is written; older ones are read, too.
         columns: one entry per row; rows of all images are concatenated, image i owns rows offsets[i]:offsets[i+1].
         image_columns: one entry per image.
         blobs: flat one-dimensional values of varying length per row; `<name>_offsets` (n_rows + 1) delimits them.
-        newest: the newest version that can be read, where it is newer than `version`; a reader refuses a newer one.
+        json: the artifact is no HDF5 but a JSON list, to which each image contributes entries.
     """
 
     name: str
@@ -38,7 +48,12 @@ class Schema:
     columns: tuple[Column, ...]
     image_columns: tuple[Column, ...] = ()
     blobs: tuple[Column, ...] = ()
-    newest: int = 0
+    json: bool = False
+
+    def column(self, name: str) -> Column | None:
+        """The column, image column or blob of that name."""
+        everything = (*self.columns, *self.image_columns, *self.blobs)
+        return next((column for column in everything if column.name == name), None)
 
 
 @dataclass(frozen=True)

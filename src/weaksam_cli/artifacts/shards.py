@@ -6,23 +6,27 @@ the same shard write the same file. The directory carries the key of the work, s
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
+import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from weaksam_cli.artifacts import digest, hdf5
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.schema import Batch, Schema
+from weaksam_cli.artifacts.schema import Schema, concatenate
 from weaksam_cli.errors import UserError
 
 _DIGEST_LENGTH = 16
-_SHARD_NAME = re.compile(rf"(\d{{5,}})-[0-9a-f]{{{_DIGEST_LENGTH}}}\.h5")
+_SHARD_NAME = re.compile(rf"(\d{{5,}})-[0-9a-f]{{{_DIGEST_LENGTH}}}\.(h5|json)")
+_OUR_FILES = re.compile(rf"{_SHARD_NAME.pattern}|checkpoint\.pt|\..*\.tmp")
+_OUR_FOLDERS = re.compile(rf"[0-9a-f]{{{_DIGEST_LENGTH}}}")
 _LONGEST_PAUSE = 20
 """A gap between two shards that is this many times the mean of all others was a pause, not work."""
 
@@ -111,49 +115,6 @@ def shards_root(target: Path) -> Path:
     return target.with_name(target.name + ".shards")
 
 
-def write_shard(ops: FileOps, plan: ShardPlan, index: int, batch: Batch) -> bool:
-    """Write one finished shard.
-
-    Returns:
-        True when another process had written the same one before.
-
-    Raises:
-        ShardLostError: the folder of the shards was removed meanwhile: another process has merged them.
-    """
-    data = hdf5.shard_bytes(plan.schema, batch)
-    path = plan.directory / f"{index:05d}-{digest.of_bytes(data)[:_DIGEST_LENGTH]}.h5"
-    there = path.exists()
-    try:
-        ops.write_atomically(path, data)
-    except FileNotFoundError as error:
-        raise ShardLostError(f"the folder of {path} vanished") from error
-    return there
-
-
-def load_batches(ops: FileOps, plan: ShardPlan) -> Iterator[Batch]:
-    """The batches of all shards, in order; each is checked against the digest in its name.
-
-    Raises:
-        ShardLostError: when one is missing or damaged (a damaged one is removed first, so that it is made again).
-    """
-    import h5py
-
-    done = plan.done()
-    for index in range(len(plan)):
-        path = done.get(index)
-        try:
-            data = path.read_bytes() if path else None
-        except FileNotFoundError:
-            data = None
-        if path is None or data is None:
-            raise ShardLostError(f"shard {index} of {plan.target} is missing")
-        if digest.of_bytes(data)[:_DIGEST_LENGTH] != path.stem.partition("-")[2]:
-            ops.remove(path)
-            raise ShardLostError(f"shard {path} is damaged")
-        with h5py.File(io.BytesIO(data), "r") as handle:
-            yield hdf5.read_batch(handle, plan.schema)
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What one run of a step did.
@@ -169,21 +130,104 @@ class Outcome:
     computed: int = 0
 
 
-def merge_to_hdf5(
+def check_place(target: Path) -> None:
+    """Refuse a folder of shards that is not ours: a link, or one that holds something else.
+
+    Raises:
+        UserError: what stands there.
+    """
+    root = shards_root(target)
+    if not root.is_symlink() and not root.exists():
+        return
+    foreign = "is a link" if root.is_symlink() else None if root.is_dir() else "is no folder"
+    for path in () if foreign else root.iterdir():
+        ours = _OUR_FOLDERS if path.is_dir() and not path.is_symlink() else _OUR_FILES
+        if path.is_symlink() or not ours.fullmatch(path.name):
+            foreign = f"holds {path.name!r}, which weaksam did not write"
+            break
+    if foreign:
+        raise UserError(
+            f"the place for unfinished work {foreign}",
+            where=str(root),
+            remedy="Move it away, or write to another place",
+        )
+
+
+def shard_bytes(schema: Schema, done: Sequence[tuple[str, Any]], failed: Sequence[tuple[str, str]]) -> bytes:
+    """A shard as a complete small file: equal contents give equal bytes.
+
+    Args:
+        schema: of the target.
+        done: (image, what was computed for it): `ImageRows`, or for a JSON target the texts of its entries.
+        failed: (image, reason).
+    """
+    if schema.json:
+        return json.dumps({"done": done, "failed": failed}, ensure_ascii=False).encode()
+    return hdf5.batch_bytes(schema, concatenate(schema, done, failed))
+
+
+def write_shard(ops: FileOps, plan: ShardPlan, index: int, data: bytes) -> bool:
+    """Write one finished shard, the `shard_bytes` of its images.
+
+    Returns:
+        True when another process had written the same one before.
+
+    Raises:
+        ShardLostError: the folder of the shards was removed meanwhile: another process has merged them.
+    """
+    suffix = "json" if plan.schema.json else "h5"
+    path = plan.directory / f"{index:05d}-{digest.of_bytes(data)[:_DIGEST_LENGTH]}.{suffix}"
+    there = path.exists()
+    try:
+        ops.write_atomically(path, data)
+    except FileNotFoundError as error:
+        raise ShardLostError(f"the folder of {path} vanished") from error
+    return there
+
+
+def _load_shards(ops: FileOps, plan: ShardPlan) -> Iterator[bytes]:
+    """The bytes of all shards, in order; each is checked against the digest in its name.
+
+    Raises:
+        ShardLostError: when one is missing or damaged (a damaged one is removed first, so that it is made again).
+    """
+    done = plan.done()
+    for index in range(len(plan)):
+        path = done.get(index)
+        try:
+            data = path.read_bytes() if path else None
+        except FileNotFoundError:
+            data = None
+        if path is None or data is None:
+            raise ShardLostError(f"shard {index} of {plan.target} is missing")
+        if digest.of_bytes(data)[:_DIGEST_LENGTH] != path.stem.partition("-")[2]:
+            ops.remove(path)
+            raise ShardLostError(f"shard {path} is damaged")
+        yield data
+
+
+def merge(
     ops: FileOps, plan: ShardPlan, attributes: Mapping[str, Any], tables: Mapping[str, Sequence[str]]
 ) -> Outcome:
-    """Merge all shards into the target, one in memory at a time."""
+    """Merge all shards into the target, one in memory at a time; `attributes` and `tables` are for HDF5.
+
+    Raises:
+        ShardLostError: a shard is missing or damaged.
+    """
+    if plan.schema.json:
+        return _merge_json(ops, plan)
     import h5py
 
-    images = 0
-    failed: list[tuple[str, str]] = []
+    images, failed = 0, list[tuple[str, str]]()
 
     def fill(temporary: Path) -> None:
         nonlocal images
         ops.before("write", temporary)
         with h5py.File(temporary, "w") as handle:
             hdf5.create(handle, plan.schema, attributes, tables)
-            for batch in load_batches(ops, plan):
+            for data in _load_shards(ops, plan):
+                with h5py.File(io.BytesIO(data), "r") as shard:
+                    batch = hdf5.read_batch(shard, plan.schema)
                 ops.before("append", temporary)
                 hdf5.append(handle, plan.schema, batch)
                 images += len(batch.image_ids)
@@ -193,24 +237,24 @@ def merge_to_hdf5(
     return Outcome(images, tuple(failed))
 
 
-def merge_to_bytes(ops: FileOps, plan: ShardPlan, render: Callable[[Iterator[Batch]], bytes]) -> Outcome:
-    """Merge all shards into a target that is not HDF5 (COCO results); `render` sees every batch once."""
-    images = 0
-    failed: list[tuple[str, str]] = []
-
-    def counted() -> Iterator[Batch]:
-        nonlocal images
-        for batch in load_batches(ops, plan):
-            images += len(batch.image_ids)
-            failed.extend(batch.failed)
-            yield batch
-
-    ops.write_atomically(plan.target, render(counted()))
-    return Outcome(images, tuple(failed))
+def _merge_json(ops: FileOps, plan: ShardPlan) -> Outcome:
+    shards = [json.loads(data) for data in _load_shards(ops, plan)]
+    entries = [entry for shard in shards for _, texts in shard["done"] for entry in texts]
+    ops.write_atomically(plan.target, ("[\n" + ",\n".join(entries) + "\n]\n").encode())
+    failed = tuple((image, reason) for shard in shards for image, reason in shard["failed"])
+    return Outcome(sum(len(shard["done"]) for shard in shards), failed)
 
 
 def remove_shards(ops: FileOps, target: Path) -> None:
-    """Remove the shards of a target that is complete, those of other keys too."""
+    """Remove the shards of a target that is complete, those of other keys too, and nothing that we did not write."""
     root = shards_root(target)
-    if root.is_dir():
-        ops.remove_tree(root)
+    if root.is_symlink() or not root.is_dir():
+        return
+    for folder in (*root.iterdir(), root):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        for path in sorted(folder.iterdir(), reverse=True):
+            if _OUR_FILES.fullmatch(path.name) and (path.is_symlink() or path.is_file()):
+                ops.remove(path)
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -154,11 +154,13 @@ def status(common: opt.CommonOptions) -> None:
 
 
 @app.command("inspect")
-@opt.taking("json")
+@opt.taking("overwrite", "json")
 def inspect(
     common: opt.CommonOptions,
     file: Annotated[Path, typer.Argument(help="Any artifact (.h5, .json, .safetensors, .pth).")],
-    image: Annotated[str | None, typer.Option("--image", help="Show the rows of this image.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="KEY", help="Show the rows of this image.")
+    ] = None,
     draw: Annotated[
         Path | None, typer.Option("--draw", help="Write a PNG: the image with what is in the file.")
     ] = None,
@@ -171,7 +173,7 @@ def inspect(
     with guarded(console):
         from weaksam_cli.cli.inspect import inspect_file
 
-        inspect_file(file, image, draw, console, images)
+        inspect_file(file, image, draw, images, overwrite=common.overwrite, console=console)
 
 
 @app.command("doctor")

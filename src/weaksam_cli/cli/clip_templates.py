@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console
-from weaksam_cli.data.labels import read_labels
-from weaksam_cli.data.source import image_root
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
-
-if TYPE_CHECKING:
-    from weaksam_cli.cam.recipe import ClipEsRecipe
 
 
 def rank_clip_templates(
@@ -31,13 +25,17 @@ def rank_clip_templates(
     Raises:
         UserError: the recipe is not of CLIP-ES, the weights are missing, or no image has two labels and can be read.
     """
-    from weaksam_cli.cam.clip_es.ranking import CANDIDATES, choose_images, rank_on_images
-    from weaksam_cli.models.clip.checkpoint import load_clip
+    from weaksam_cli.cam import clip_es
+    from weaksam_cli.cam.clip_es.templates import CANDIDATES, choose_images, rank_on_images
 
-    context = build_context(options, "cam", console)
-    recipe = _clip_es_recipe(options, [f"templates={json.dumps([*(templates or CANDIDATES)])}"])
+    context, name = build_context(options, "cam", console), options.recipe or "clip-es"
+    if load_recipe("cam", name, options.overrides).method is not clip_es:
+        raise UserError("not a recipe of CLIP-ES", where=f"--recipe {name}")
+    candidates = f"templates={json.dumps([*(templates or CANDIDATES)])}"
+    recipe = load_recipe("cam", name, (*options.overrides, candidates)).recipe
+    assert isinstance(recipe, clip_es.Recipe)  # its method says so
     split = options.split or context.train_split()
-    labels = read_labels(context.run.input("data", split), image_root(context.run.root, context.source()))
+    labels = context.split(split).read()
     if not labels.is_train:
         raise UserError(
             f"{split!r} is no training split: its labels are not looked at",
@@ -45,7 +43,7 @@ def rank_clip_templates(
             remedy="Leave it out",
         )
     images = choose_images(labels, most)
-    network = load_clip(context.weights.require(recipe.weights), device=context.torch_device())
+    weights = context.weights.require(recipe.weights)
     unread: list[str] = []
     with console.progress("images", len(images), "images") as progress:
 
@@ -55,23 +53,10 @@ def rank_clip_templates(
                 unread.append(why)
                 console.warn(f"left out: {why}")
 
-        ranked = rank_on_images(network, labels, images, recipe, on_image)
+        ranked = rank_on_images(weights, context.torch_device(), labels, images, recipe, on_image)
     if len(unread) == len(images):
         raise UserError("no image with two labels can be read", where=str(labels.path))
     rows = [[item.template, f"{item.value:.4g}"] for item in ranked]
     seen = len(images) - len(unread)
     title = f"{seen} images of {split} with two labels or more: choose the template of the lowest sharpness"
     console.table(title, ["template", "sharpness"], rows)
-
-
-def _clip_es_recipe(options: CommonOptions, more: list[str]) -> ClipEsRecipe:
-    from weaksam_cli.cam.recipe import ClipEsRecipe
-
-    name = options.recipe or "clip-es"
-    # Without the templates first: recipes of other methods do not know them, and the error would be about that.
-    for overrides in (options.overrides, (*options.overrides, *more)):
-        recipe = load_recipe("cam", name, overrides).recipe
-        if not isinstance(recipe, ClipEsRecipe):
-            raise UserError("not a recipe of CLIP-ES", where=f"--recipe {name}")
-    assert isinstance(recipe, ClipEsRecipe)
-    return recipe

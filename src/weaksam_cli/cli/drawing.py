@@ -1,38 +1,31 @@
-"""`weaksam inspect FILE --image ID --draw OUT.png`: an image with what an artifact says about it."""
+"""`weaksam inspect FILE --image KEY --draw OUT.png`: an image with what an artifact says about it."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.fsops import OUR_NAME, FileOps, refuse_foreign
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.core.types import Detections, Points
-from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.detections import own_labels, read_detections
 from weaksam_cli.data.images import SUFFIXES, read_image
 from weaksam_cli.data.labels import Labels, read_labels
-from weaksam_cli.data.source import SOURCE_FILE, image_root, read_source
-from weaksam_cli.errors import UserError
+from weaksam_cli.data.source import SOURCE_FILE, read_source
+from weaksam_cli.errors import UserError, nearest
 
 _COLOURS = (
-    "#e6194b",
-    "#3cb44b",
-    "#ffe119",
-    "#4363d8",
-    "#f58231",
-    "#42d4f4",
-    "#f032e6",
-    "#bfef45",
-    "#fabed4",
-    "#dcbeff",
-)
+    "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#dcbeff",
+)  # fmt: skip
 _MOST_PROPOSALS = 25
 _MOST_DETECTIONS = 12
 _SHARE_OF_BEST = 0.5
@@ -40,8 +33,19 @@ _SHARE_OF_BEST = 0.5
 _SHORTEST_SIDE = 320
 
 
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse an output that is no PNG, or in whose place something stands that this program did not write.
+
+    Raises:
+        UserError: it is so.
+    """
+    if output.suffix.lower() != ".png":
+        raise UserError("a drawing is a PNG", where=str(output), remedy="Give a path ending in .png")
+    refuse_foreign(output, overwrite=overwrite)
+
+
 def draw_artifact(
-    path: Path, image_id: str, output: Path, *, kinds: Sequence[str] = KINDS, images: Path | None = None
+    path: Path, key: str, output: Path, *, kinds: Sequence[str] = KINDS, images: Path | None = None
 ) -> None:
     """Write a PNG of one image of an artifact; `kinds` of maps and points are drawn.
 
@@ -51,78 +55,99 @@ def draw_artifact(
     Raises:
         UserError: the image is not found, or the image is not in the artifact.
     """
-    root = images or _noted_root(path)
-    if path.suffix == ".h5" and root is not None:
-        canvas = _draw_hdf5(path, image_id, read_image(_find_image(root, image_id, path)), kinds)
-    else:
-        canvas = _draw_in_run(path, image_id, kinds)
-    try:
-        canvas.save(output)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot be written: {error}", where=str(output), remedy="Give a path ending in .png"
-        ) from error
-
-
-def _draw_in_run(path: Path, image_id: str, kinds: Sequence[str]) -> Image.Image:
-    labels = _labels_of(path)
-    image = labels.by_key().get(image_id)
-    if image is None:
-        raise UserError(f"there is no image {image_id!r} in {labels.path.name}", where=str(path))
-    pixels = labels.read_image(image)
+    labels = labels_of(path)
     if path.suffix == ".h5":
-        return _draw_hdf5(path, image_id, pixels, kinds)
-    detections = read_detections(path, labels).get(image_id, Detections.empty())
-    return _draw_detections(pixels, detections, labels.class_names)
+        canvas = _draw_hdf5(path, key, _pixels(path, key, labels, images), kinds)
+    elif labels is None:
+        raise no_labels(path)
+    else:
+        found = detections_of(path, key, labels)
+        canvas = _draw_detections(_pixels(path, key, labels, images), found, labels.class_names)
+    mark, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+    mark.add_text("Software", OUR_NAME)
+    canvas.save(buffer, "png", pnginfo=mark)
+    FileOps().write_atomically(output, buffer.getvalue())
 
 
-def _noted_root(path: Path) -> Path | None:
-    """The folder of images in the receipt of an artifact that belongs to no dataset."""
+def labels_of(path: Path) -> Labels | None:
+    """The labels of the images that an artifact is about.
+
+    They are those of its receipt in the run directory around it, else a JSON document's own table of images.
+
+    Returns:
+        The labels, with the folder of images as it was noted (it may be gone); None where there are none.
+
+    Raises:
+        UserError: the file, its receipt or the labels are damaged.
+    """
+    receipt = read_receipt(path)
+    split = receipt.identity.split if receipt else path.stem
+    noted = receipt.identity.inputs.get("data") if receipt else None
+    for folder in path.absolute().parents:
+        file = folder / (noted.path if noted else f"labels/{split}.json")
+        if (folder / SOURCE_FILE).is_file() and file.is_file():
+            return read_labels(file, folder / read_source(folder).image_root)
+    return own_labels(path) if path.suffix == ".json" else None
+
+
+def detections_of(path: Path, key: str, labels: Labels) -> Detections:
+    """The boxes of one image in a JSON artifact.
+
+    Raises:
+        UserError: a file that does not fit the labels; no such image.
+    """
+    found = read_detections(path, labels)
+    if key not in found:
+        raise UserError(f"there is no image {key!r}", where=str(path), remedy=nearest(key, list(found)))
+    return found[key]
+
+
+def no_labels(path: Path) -> UserError:
+    """For an artifact whose images nothing around it names."""
+    return UserError(
+        "no run directory with this split around the file, so its images are not known",
+        where=str(path),
+        remedy="Look at files where they lie, runs/<dataset>/<stage>/<split>.*, or (HDF5) name the images' folder with "
+        "--images",
+    )
+
+
+def _pixels(path: Path, key: str, labels: Labels | None, images: Path | None) -> NDArray[np.uint8]:
+    entry = labels.by_key().get(key) if labels else None
     record = read_receipt(path)
     noted = record.identity.inputs.get("images") if record else None
-    return None if noted is None else path.parent / noted.path
+    root = images or (path.parent / noted.path if noted else None)
+    if root is not None:
+        names = [*([entry.file_name] if entry else []), *(f"{key}{suffix}" for suffix in ("", *SUFFIXES))]
+        found = next((root / name for name in names if (root / name).is_file()), None)
+        if found is None:
+            raise UserError(
+                f"the image {key!r} is not in {root}",
+                where=str(path),
+                remedy="Name the folder of the images with --images",
+            )
+        return read_image(found)
+    if labels is None or labels.image_root == Path():
+        raise no_labels(path)
+    if entry is None:
+        raise UserError(
+            f"there is no image {key!r} in {labels.path.name}",
+            where=str(path),
+            remedy=nearest(key, labels.keys),
+        )
+    return labels.read_image(entry)
 
 
-def _find_image(root: Path, image_id: str, path: Path) -> Path:
-    """The image of a key, with its suffix added where the key has none."""
-    for suffix in ("", *SUFFIXES):
-        if (root / f"{image_id}{suffix}").is_file():
-            return root / f"{image_id}{suffix}"
-    raise UserError(
-        f"the image {image_id!r} is not in {root}",
-        where=str(path),
-        remedy="Name the folder of the images with --images",
-    )
-
-
-def _labels_of(path: Path) -> Labels:
-    for folder in path.absolute().parents:
-        if (folder / SOURCE_FILE).is_file():
-            source = read_source(folder)
-            split = path.stem
-            if split in source.splits:
-                return read_labels(folder / "labels" / f"{split}.json", image_root(folder, source))
-    raise UserError(
-        "no run directory with this split around the file, so its images cannot be found",
-        where=str(path),
-        remedy="Draw files where they lie, runs/<dataset>/<stage>/<split>.*, or name the images' folder with --images",
-    )
-
-
-def _draw_hdf5(path: Path, image_id: str, pixels: NDArray[np.uint8], kinds: Sequence[str]) -> Image.Image:
+def _draw_hdf5(path: Path, key: str, pixels: NDArray[np.uint8], kinds: Sequence[str]) -> Image.Image:
     with open_artifact(path) as artifact:
         kind = artifact.format_name
         if kind == POINTS.name:
-            found = {
-                kind: points for kind, points in read_points(artifact, image_id).items() if kind in kinds
-            }
+            found = {kind: points for kind, points in read_points(artifact, key).items() if kind in kinds}
             return _draw_points(pixels, found, artifact.table("class_names"))
         if kind == PROPOSALS.name:
-            return _draw_proposals(pixels, artifact.rows(image_id, "boxes").astype(np.float32))
+            return _draw_proposals(pixels, artifact.rows(key, "boxes").astype(np.float32))
         if kind == cam_schema(0).name:
-            return _draw_maps(
-                pixels, read_class_maps(artifact, image_id), artifact.table("class_names"), kinds
-            )
+            return _draw_maps(pixels, read_class_maps(artifact, key), artifact.table("class_names"), kinds)
     raise UserError(f"{kind} cannot be drawn", where=str(path))
 
 

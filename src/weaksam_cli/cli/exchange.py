@@ -15,7 +15,7 @@ from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.steps import make
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange import formats
-from weaksam_cli.models.weights.finder import WeightsFinder
+from weaksam_cli.models.weights.catalogue import WeightsFinder
 
 
 def export_file(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weaksam_cli.console import Console, Mode
-from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -234,21 +233,17 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     """
     from weaksam_cli.artifacts.fsops import FileOps
     from weaksam_cli.cli.settings import resolve_dataset
-    from weaksam_cli.engine.agenda import Share
     from weaksam_cli.engine.context import Context
     from weaksam_cli.engine.execution import available_cores
+    from weaksam_cli.engine.queue import Part
     from weaksam_cli.engine.runs import RunDirectory
-    from weaksam_cli.models.weights.finder import WeightsFinder, default_folders
+    from weaksam_cli.models.weights.catalogue import WeightsFinder, default_folders
 
     environment = dict(os.environ)
     settings = read_file_settings()
     dataset = resolve_dataset(options.dataset, environment, settings)
     root = options.run_dir or Path(settings.run_dir or "runs") / ("" if settings.run_dir else dataset)
-    if options.split is not None:
-        plain_word(options.split, "split", where="--split")
-    if options.variant is not None:
-        plain_word(options.variant, "variant", where="--variant")
-    variants = {stage: options.variant} if stage and options.variant else {}
+    variants = {stage: _variant_name(options.variant)} if stage and options.variant else {}
     weights_dir = options.weights_dir or (Path(settings.weights_dir) if settings.weights_dir else None)
     workers = options.workers if options.workers is not None else settings.workers or 0
     seed = options.seed if options.seed is not None else settings.seed or 0
@@ -265,13 +260,23 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         overwrite=options.overwrite,
         allow_stale=options.allow_stale,
         strict=options.strict,
-        share=Share.parse(options.shard) if options.shard is not None else None,
+        share=Part.parse(options.shard) if options.shard is not None else None,
     )
 
 
 def chosen_profile(options: CommonOptions) -> str:
     """`--profile`, else WEAKSAM_PROFILE, else weaksam.toml, else `auto`."""
     return options.profile or os.environ.get("WEAKSAM_PROFILE") or read_file_settings().profile or "auto"
+
+
+def _variant_name(name: str) -> str:
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise UserError(
+            f"{name!r} cannot be the name of a variant",
+            where="--variant",
+            remedy="Use letters, digits, - _ .",
+        )
+    return name
 
 
 def _given_inputs(texts: tuple[str, ...]) -> dict[str, Path]:

@@ -1,62 +1,40 @@
-"""`weaksam propose IMAGES -o FILE`: proposals for any images, without a dataset."""
+"""`weaksam propose IMAGES -o FILE`: the ordinary stage on images that belong to no dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from weaksam_cli.artifacts import digest, open_artifact
-from weaksam_cli.artifacts.points import POINTS
 from weaksam_cli.artifacts.proposals import PROPOSALS
-from weaksam_cli.artifacts.receipt import Receipt, read_receipt, write_receipt
-from weaksam_cli.artifacts.shards import Outcome as MergeCount
-from weaksam_cli.cli.estimate import announce
+from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, write_receipt
+from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.cli.run import describe_recipe
-from weaksam_cli.console import Console, duration
-from weaksam_cli.core.names import first_few
-from weaksam_cli.engine.agenda import UnfinishedError
-from weaksam_cli.engine.legacy import (
-    Context,
-    Job,
-    Product,
-    ShardedMaker,
-    make_product,
-    preview,
-)
+from weaksam_cli.console import Console, duration, size
+from weaksam_cli.data.paths import first_few
+from weaksam_cli.data.unlabelled import DATASET, SPLIT, Listing, list_images, look_at
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import AUTO, read_profile
+from weaksam_cli.engine.queue import UnfinishedError
 from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.stages import load_stage
-from weaksam_cli.engine.steps import Summary, identify, make
+from weaksam_cli.engine.steps import Step, Summary, make, preview
 from weaksam_cli.errors import UserError
-from weaksam_cli.propose.clues import Clues, match_clues
-from weaksam_cli.propose.folder import (
-    DATASET,
-    IMAGES_INPUT,
-    SPLIT,
-    FolderJob,
-    SeenFile,
-    digest_of_all,
-    look_at_all,
-    place_of,
-)
-from weaksam_cli.propose.listing import Listing, list_images
-from weaksam_cli.propose.recipe import SelectiveSearchRecipe
 
 _BEST_FIRST = ("sam-vit-h", "sam-vit-l", "sam-vit-b")
 _WITHOUT_WEIGHTS = "region-tree"
-_READING_THREADS = 8
-"""Files are read at once: more than there are cores, because a disk or a network answers late."""
 _FOR_DATASETS = ("dataset", "split", "run_dir", "variant")
+_IMAGES_INPUT = "images"
 
 
 def propose_folder(
     images: Path | None, output: Path | None, options: CommonOptions, console: Console
 ) -> None:
-    """List the images, choose a recipe, say how long it will take, and make the proposals that are not fresh.
+    """List the images, choose a recipe, and make the proposals that are not fresh.
 
     Raises:
         UserError: options that do not go together, no image, a target that holds something else.
@@ -73,53 +51,64 @@ def propose_folder(
     target = _target(output, listing)
     context = _context(options, target, console)
     loaded = _recipe(options, context)
-    context = replace(context, recipe_name=loaded.name)
-    _warn_of_duplicates(listing, images, console)
+    if listing.duplicates:
+        console.warn(
+            f"{images}: {len(listing.duplicates)} lines repeat an image and are passed over: "
+            f"{first_few(dict.fromkeys(listing.duplicates))}",
+            duplicates=len(listing.duplicates),
+        )
     with console.progress("reading the files", len(listing.keys)) as progress:
-        seen = look_at_all(listing, _READING_THREADS, progress.advance)
-    _check_target(target, listing, seen, context)
-    clues = _clues(listing, loaded.recipe, options.dry_run, target, context)
-    recipe: Any = loaded.recipe
-    _propose(FolderJob(listing, seen, recipe, clues), loaded, target, context, options.dry_run)
+        split = look_at(listing, progress.advance)
+    console.info(
+        f"{len(listing.keys)} images ({size(split.sizes)}), recipe {loaded.name}",
+        images=len(listing.keys),
+        bytes=split.sizes,
+        recipe=loaded.name,
+    )
+    given = {
+        _IMAGES_INPUT: InputDigest(
+            path=_place_of(listing.root, target.parent), sha256=split.sha256(), file=False
+        )
+    }
+    _check_target(target, given[_IMAGES_INPUT], context)
+    points = context.run.given.get("prompt")
+    if "cam" in context.run.given:
+        points = _points_of_maps(context.run.given["cam"], options.dry_run, target, context)
+    run = RunDirectory(target.parent, {}, {"prompt": points} if points else {}, SPLIT)
+    if points is not None and points.is_file():
+        place = _place_of(points, target.parent)
+        given["prompt"] = InputDigest(path=place, sha256=digest.of_file(points), file=False)
+    context = replace(context, run=run, recipe_name=loaded.name, unlabelled=split)
+    step = next(loaded.steps(context, SPLIT))
+    inputs = {name: path for name, path in step.inputs.items() if name == "weights"}
+    step = replace(step, path=target, inputs=inputs, given=given, summary=_summary(target))
+    _propose(step, loaded, context, options.dry_run)
 
 
-def _propose(job: FolderJob, loaded: LoadedRecipe, target: Path, context: Context, dry_run: bool) -> None:
+def _propose(step: Step, loaded: LoadedRecipe, context: Context, dry_run: bool) -> None:
     stage = load_stage("propose")
-    sizes = {key: file.size for key, file in job.seen.items()}
-
-    def make(work: Job) -> MergeCount:
-        return announced(work)(work)
-
-    def announced(work: Job) -> ShardedMaker:
-        return announce(work, job.maker(context), sizes, loaded.name)
-
-    product = replace(job.product(context, target, make), summary=_summary(target))
     if not dry_run:
         try:
-            _renew_place(make_product(product, stage, context), product, context)
+            _renew_place(make(step, stage, context), step, context)
         except UnfinishedError as unfinished:
-            unfinished.report(target.name, context.console)
+            unfinished.report(step.path.name, context.console)
         return
     describe_recipe(stage, loaded, context)
-    found = preview(product, stage, context)
+    found = preview(step, stage, context)
     if isinstance(found, UserError):
         raise found
     reasons = "".join(f"; {reason}" for reason in found.reasons)
-    context.console.result(
-        f"{target}: {found.state.value}{reasons}", artifact=str(target), state=found.state.value
-    )
-    if found.receipt is None or found.reasons:
-        announced(Job(context, target, identify(product.step(), stage, context)))
+    state = found.state.value
+    context.console.result(f"{step.path}: {state}{reasons}", artifact=str(step.path), state=state)
 
 
-def _renew_place(record: Receipt, product: Product, context: Context) -> None:
+def _renew_place(record: Receipt, step: Step, context: Context) -> None:
     """The images of a fresh artifact were moved: note where they lie now, for `inspect --draw`."""
-    noted, now = record.identity.inputs[IMAGES_INPUT], product.digests[IMAGES_INPUT]
+    noted, now = record.identity.inputs[_IMAGES_INPUT], step.given[_IMAGES_INPUT]
     if noted.path != now.path:
-        identity = record.identity.model_copy(
-            update={"inputs": {**record.identity.inputs, IMAGES_INPUT: now}}
-        )
-        write_receipt(context.ops, product.path, record.model_copy(update={"identity": identity}))
+        inputs = {**record.identity.inputs, _IMAGES_INPUT: now}
+        identity = record.identity.model_copy(update={"inputs": inputs})
+        write_receipt(context.ops, step.path, record.model_copy(update={"identity": identity}))
 
 
 def _refuse_dataset_options(options: CommonOptions) -> None:
@@ -161,7 +150,10 @@ def _context(options: CommonOptions, target: Path, console: Console) -> Context:
 
 
 def _recipe(options: CommonOptions, context: Context) -> LoadedRecipe:
-    """The recipe that was named, that of a named profile, or the best whose weights are here; says which and why."""
+    """The recipe that was named, that of a named profile, or the best whose weights are here; says which and why.
+
+    Without points it prompts with none, which the recipe, and so the artifact, says.
+    """
     profile = chosen_profile(options)
     if options.recipe:
         name, why = options.recipe, ""
@@ -171,13 +163,20 @@ def _recipe(options: CommonOptions, context: Context) -> LoadedRecipe:
         name, why = _best_recipe(context)
     loaded = load_recipe("propose", name, options.overrides)
     context.console.info(f"propose: recipe {loaded.name}{why}", recipe=loaded.name)
+    is_prompted = "clues" in type(loaded.recipe).model_fields
+    if context.run.given and not is_prompted:
+        raise UserError(
+            f"recipe {loaded.name} takes no prompts", where="--input", remedy="Choose another --recipe"
+        )
+    if is_prompted and not context.run.given:
+        loaded = load_recipe("propose", name, [*options.overrides, "clues.sources=[]"])
     return loaded
 
 
 def _best_recipe(context: Context) -> tuple[str, str]:
     absent: list[str] = []
     for name in _BEST_FIRST:
-        weights = load_recipe("propose", name).recipe.weights  # type: ignore[attr-defined]
+        weights = load_recipe("propose", name).resolved()["weights"]
         found = context.weights.find(weights)
         if found is not None:
             better = f" ({', '.join(absent)} not found)" if absent else ""
@@ -186,16 +185,7 @@ def _best_recipe(context: Context) -> tuple[str, str]:
     return _WITHOUT_WEIGHTS, f", which needs no weights (found none of {', '.join(absent)})"
 
 
-def _warn_of_duplicates(listing: Listing, images: Path, console: Console) -> None:
-    if listing.duplicates:
-        names = first_few(dict.fromkeys(listing.duplicates))
-        console.warn(
-            f"{images}: {len(listing.duplicates)} lines repeat an image and are passed over: {names}",
-            duplicates=len(listing.duplicates),
-        )
-
-
-def _check_target(target: Path, listing: Listing, seen: Mapping[str, SeenFile], context: Context) -> None:
+def _check_target(target: Path, images: InputDigest, context: Context) -> None:
     """A file that this command did not make, or made of other images, is replaced only when the user says so.
 
     Raises:
@@ -214,77 +204,55 @@ def _check_target(target: Path, listing: Listing, seen: Mapping[str, SeenFile], 
                 remedy="Give another name with -o, or --overwrite to replace it",
             ) from error
         return
-    images = record.identity.inputs.get(IMAGES_INPUT)
-    place = place_of(listing.root, target.parent)
-    if images is not None and images.path != place and images.sha256 != digest_of_all(seen):
+    made_of = record.identity.inputs.get(_IMAGES_INPUT)
+    if made_of is not None and made_of.path != images.path and made_of.sha256 != images.sha256:
         raise UserError(
-            f"holds the proposals of other images, those of {images.path!r}",
+            f"holds the proposals of other images, those of {made_of.path!r}",
             where=str(target),
             remedy="Give another name with -o, or --overwrite to replace it",
         )
 
 
-def _clues(listing: Listing, recipe: Any, dry_run: bool, target: Path, context: Context) -> Clues | None:
-    given = context.run.given
-    if not given:
-        return None
-    if isinstance(recipe, SelectiveSearchRecipe):
-        raise UserError(
-            "Selective Search takes no prompts", where="--input", remedy="Choose another --recipe"
-        )
-    path = _points_of_maps(given["cam"], dry_run, target, context) if "cam" in given else given["prompt"]
-    if path is None:
-        return None
-    with open_artifact(path, POINTS) as points:
-        clues = match_clues(path, digest.of_file(path), listing.keys, points.image_ids)
-    count, by_name = len(clues.ids), len(clues.ids) - clues.by_key
-    context.console.info(
-        f"points of {path}: {count} of {len(listing.keys)} images have some ({clues.by_key} by key, {by_name} by file name)"
-        + ("" if count == len(listing.keys) else "; the others get grid prompts only"),
-        prompted=count,
-        by_key=clues.by_key,
-        by_name=by_name,
-    )
-    return clues
-
-
-def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -> Path | None:
+def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -> Path:
     """Peak points of class maps, made beside the target as an ordinary artifact of the maps' own dataset."""
     path = target.with_name(f"{target.stem}.prompts.h5")
-    stage = load_stage("prompt")
-    profile = read_profile("embedded").recipes["prompt"]
-    loaded = load_recipe("prompt", profile)
+    loaded = load_recipe("prompt", read_profile("embedded").recipes["prompt"])
     record = read_receipt(maps)
     split = record.identity.split if record else SPLIT
     dataset = record.identity.dataset if record else DATASET
     run = RunDirectory(target.parent, {}, {"cam": maps}, split)
     own = replace(context, dataset=dataset, run=run, recipe_name=loaded.name, share=None)
-    step = replace(next(loaded.steps(own, split)), path=path)
     if not dry_run:
-        make(step, stage, own)
+        make(replace(next(loaded.steps(own, split)), path=path), load_stage("prompt"), own)
     elif not path.is_file():
         context.console.result(
             f"{path}: missing; would be made of {maps}", artifact=str(path), state="missing"
         )
-        return None
     return path
 
 
 def _summary(target: Path) -> Summary:
     """The line at the end: how many, how fast, what failed."""
 
-    def summary(record: Receipt, count: MergeCount) -> tuple[str, dict[str, Any]]:
+    def summary(record: Receipt, outcome: Outcome) -> tuple[str, dict[str, Any]]:
         with open_artifact(target, PROPOSALS, verify=False) as artifact:
             proposals = int(artifact.offsets[-1])
         each = proposals / record.images if record.images else 0.0
-        rate = count.computed / record.wall_seconds if record.wall_seconds else 0.0
+        rate = outcome.computed / record.wall_seconds if record.wall_seconds else 0.0
         parts = [
             f"{record.images:,} images",
             f"{proposals:,} proposals ({each:.0f} an image)",
             f"{len(record.failed)} failed",
-            *([f"{rate:.2g} images/s"] if count.computed else []),
+            *([f"{rate:.2g} images/s"] if outcome.computed else []),
             duration(record.wall_seconds),
         ]
         return ", ".join(parts), {"proposals": proposals, "images_per_second": round(rate, 3)}
 
     return summary
+
+
+def _place_of(path: Path, folder: Path) -> str:
+    """Where `path` lies: relative to `folder` where it is inside, else absolute; bytes that are not Unicode become `?`."""
+    absolute, base = Path(os.path.abspath(path)), Path(os.path.abspath(folder))  # noqa: PTH100 - links are kept
+    text = absolute.relative_to(base) if absolute.is_relative_to(base) else absolute
+    return text.as_posix().encode("utf-8", "replace").decode()

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import yaml
 
-from weaksam_cli.cli.cam_fit import without_weights
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.console import Console
 from weaksam_cli.data.source import read_source
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import Profile, choose_profile
-from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
+from weaksam_cli.engine.recipes import (
+    LoadedRecipe,
+    find_recipe,
+    load_recipe,
+    read_yaml_mapping,
+    recipe_names,
+)
 from weaksam_cli.engine.stages import Stage, load_stage
 from weaksam_cli.engine.steps import preview, run_steps
 from weaksam_cli.errors import UserError, suggestion
@@ -28,10 +33,35 @@ def run_one_stage(name: str, options: CommonOptions, console: Console) -> None:
     context = build_context(options, name, console)
     recipe_name = options.recipe or _profile_recipe(name, options, context, console)
     if options.fit:
-        options = without_weights(options, recipe_name)
+        options = _without_weights(name, options, recipe_name)
     stage = load_stage(name)
     splits = _splits(stage, options, context)
     _run(stage, recipe_name, options, _for_given_split(context, splits), splits)
+
+
+def _without_weights(stage: str, options: CommonOptions, recipe_name: str) -> CommonOptions:
+    """`--fit` is `--set weights=null`, for recipes that say how a network is trained in place of loading weights.
+
+    Raises:
+        UserError: the recipe does not say so, or weights are given all the same.
+    """
+    fields = type(load_recipe(stage, recipe_name).recipe).model_fields
+    if not {"weights", "fit"} <= set(fields):
+        trained = [
+            name for name in recipe_names(stage) if "fit" in read_yaml_mapping(find_recipe(stage, name))
+        ]
+        raise UserError(
+            f"recipe {recipe_name!r} has no `fit`: it trains what it needs in any case, or nothing",
+            where="--fit",
+            remedy=f"Leave --fit out, or give one of the recipes {', '.join(trained)}",
+        )
+    if any(text.partition("=")[0].strip() == "weights" for text in options.overrides):
+        raise UserError(
+            "weights are given with --set, and --fit trains them",
+            where="--fit",
+            remedy="Leave one of them out; the training starts from --set fit.initial=FILE",
+        )
+    return dataclasses.replace(options, overrides=(*options.overrides, "weights=null"))
 
 
 def _for_given_split(context: Context, splits: Sequence[str]) -> Context:
@@ -112,7 +142,7 @@ def run_data(
     source: str | None, layout: str | None, images: Path | None, options: CommonOptions, console: Console
 ) -> None:
     """`weaksam data`."""
-    from weaksam_cli.data.stage import STAGE, choose_layout, read_dataset
+    from weaksam_cli.data.stage import DataStage, choose_layout
 
     context = build_context(options, "data", console)
     if source is None and context.dataset != "demo":
@@ -123,12 +153,13 @@ def run_data(
         )
     place = "demo" if source is None else source
     chosen = choose_layout(place, layout)
+    stage = DataStage(place, images)
     loaded = load_recipe("data", options.recipe or chosen, options.overrides)
     context = dataclasses.replace(context, recipe_name=loaded.name)
     if options.dry_run:
-        _describe(STAGE, loaded, context, [])
+        _describe(load_stage("data"), loaded, context, [])
         return
-    read_dataset(loaded, place, images, context, options.split)
+    stage.run(loaded.recipe, context, options.split)
 
 
 def run_pipeline(source: str | None, layout: str | None, options: CommonOptions, console: Console) -> None:

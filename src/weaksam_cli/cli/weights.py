@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,20 +16,15 @@ from weaksam_cli.cli import options as opt
 from weaksam_cli.cli.guard import guarded
 from weaksam_cli.console import Console, Mode, format_table, size
 from weaksam_cli.errors import ExitCode, UserError
-from weaksam_cli.models.weights.finder import WeightsFinder, default_folders, download_folder
 
 if TYPE_CHECKING:
-    from weaksam_cli.models.weights.catalogue import Catalogue, Needs, WeightsFile
-    from weaksam_cli.models.weights.check import Verdict
+    from weaksam_cli.models.weights.catalogue import Verdict, WeightsFile, WeightsFinder
 
 weights_app = typer.Typer(
     help="Published weights: what the recipes need, what is here; check and fetch files.",
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Found = dict[str, Path | None]
-"""Name of a file -> where it is."""
 
 _NO_TERMINAL = (100_000, 24)
 """Columns where nobody looks: one line a file, however long, for grep and cut."""
@@ -50,10 +45,7 @@ def list_weights(
     context: typer.Context, weights_dir: opt.WeightsOption = None, json: opt.JsonOption = False
 ) -> None:
     """Every file that a recipe can need, with size, SHA-256, licence and origin (the default)."""
-    options = _merged(context, weights_dir, json)
-    console = options.console()
-    with guarded(console):
-        show_list(WeightsFinder(default_folders(_given_folder(options), os.environ)), console)
+    _run(context, weights_dir, json, lambda finder, _, console: show_list(finder, console))
 
 
 @weights_app.command("verify")
@@ -69,12 +61,7 @@ def verify(
     json: opt.JsonOption = False,
 ) -> None:
     """Compare size and SHA-256 with what is published; name the tensors that differ."""
-    options = _merged(context, weights_dir, json)
-    console = options.console()
-    with guarded(console):
-        finder = WeightsFinder(default_folders(_given_folder(options), os.environ))
-        code = verify_files(files or [], finder, console)
-    raise typer.Exit(code)
+    _run(context, weights_dir, json, lambda finder, _, console: verify_files(files or [], finder, console))
 
 
 @weights_app.command("fetch")
@@ -92,29 +79,38 @@ def fetch(
     json: opt.JsonOption = False,
 ) -> None:
     """Download files that are not here; an interrupted download is gone on with (the only use of the network)."""
-    options = _merged(context, weights_dir, json)
+
+    def work(finder: WeightsFinder, folder: Path, console: Console) -> list[UserError]:
+        return fetch_files(names, finder, folder, console, unverified=unverified)
+
+    _run(context, weights_dir, json, work)
+
+
+def _run(
+    context: typer.Context,
+    weights_dir: Path | None,
+    json: bool,
+    work: Callable[[WeightsFinder, Path, Console], list[UserError]],
+) -> None:
+    """Do the work of a sub-command and tell its faults, a line each; options may stand before its name, too."""
+    before: opt.CommonOptions = context.obj
+    options = replace(before, weights_dir=weights_dir or before.weights_dir, json=json or before.json)
     console = options.console()
     with guarded(console):
-        given = _given_folder(options)
+        from weaksam_cli.models.weights.catalogue import WeightsFinder, default_folders, download_folder
+
+        noted = opt.read_file_settings().weights_dir
+        given = options.weights_dir or (Path(noted) if noted else None)
         finder = WeightsFinder(default_folders(given, os.environ))
-        code = fetch_files(names, finder, download_folder(given, os.environ), console, unverified=unverified)
-    raise typer.Exit(code)
-
-
-def _merged(context: typer.Context, weights_dir: Path | None, json: bool) -> opt.CommonOptions:
-    """The options of a sub-command, or else those that stood before it."""
-    before: opt.CommonOptions = context.obj
-    return replace(before, weights_dir=weights_dir or before.weights_dir, json=json or before.json)
-
-
-def _given_folder(options: opt.CommonOptions) -> Path | None:
-    settings = opt.read_file_settings()
-    return options.weights_dir or (Path(settings.weights_dir) if settings.weights_dir else None)
+        faults = work(finder, download_folder(given, os.environ), console)
+        for fault in faults:
+            console.error(fault.one_line())
+    raise typer.Exit(ExitCode.USER if faults else ExitCode.OK)
 
 
 # ---------------------------------------------------------------- list
-def show_list(finder: WeightsFinder, console: Console) -> None:
-    """Print every file of the catalogue: a table where it fits into the terminal, else a few lines a file.
+def show_list(finder: WeightsFinder, console: Console) -> list[UserError]:
+    """Print every file of the catalogue: a line a file where nobody looks, a few lines a file on a terminal.
 
     Raises:
         UserError: when the catalogue or a recipe is not readable.
@@ -122,27 +118,50 @@ def show_list(finder: WeightsFinder, console: Console) -> None:
     from weaksam_cli.models.weights.catalogue import read_catalogue, read_needs
 
     files, needs = read_catalogue().files, read_needs()
-    found: Found = {item.name: finder.find(item.name) for item in files}
-    states = {item.name: _state(item, found[item.name]) for item in files}
+    found = {item.name: finder.find(item.name) for item in files}
     if console.mode is Mode.JSON:
         for item in files:
             path = found[item.name]
-            fields = item.model_dump(mode="json", exclude={"name"})
-            users = needs.get(item.name, ())
-            place = str(path) if path else None
-            console.result("", file=item.name, needed_by=users, state=states[item.name], path=place, **fields)
-        return
+            console.result(
+                "", file=item.name, needed_by=needs.get(item.name, ()), state=_state(item, path),
+                path=str(path) if path else None, **item.model_dump(mode="json", exclude={"name"}),
+            )  # fmt: skip
+        return []
     columns = shutil.get_terminal_size(_NO_TERMINAL).columns
-    here = sum(path is not None for path in found.values())
-    looked = ", ".join(map(str, finder.folders))
+    here, looked = sum(path is not None for path in found.values()), ", ".join(map(str, finder.folders))
     console.result(_wrapped(f"{here} of {len(files)} published files are here; looked in {looked}", columns))
-    table = _table(files, needs, found, states)
-    fits = max(map(len, table.splitlines())) <= columns
-    console.result("\n" + (table if fits else _blocks(files, needs, found, states, columns)))
+    heads = [
+        [
+            item.name,
+            size(item.size) if item.size else "-",
+            _state(item, found[item.name]),
+            item.licence or "not known",
+        ]
+        for item in files
+    ]
+    header = ["file", "size", "state", "licence"]
+    if columns == _NO_TERMINAL[0]:
+        rows = [
+            [*head, ", ".join(needs.get(item.name, ())) or "-", str(found[item.name] or "-"), item.checksum,
+             item.url or item.origin]
+            for item, head in zip(files, heads, strict=True)
+        ]  # fmt: skip
+        console.table("", [*header, "needed by", "found", "SHA-256", "origin"], rows)
+    else:
+        table = format_table(header, heads).splitlines()
+        lines = table[:2]
+        for item, head in zip(files, table[2:], strict=True):
+            users = ", ".join(needs.get(item.name, ())) or "no recipe of this version"
+            texts = [f"{item.what}; for {users}", f"SHA-256 {item.checksum}", item.url or item.origin]
+            if path := found[item.name]:
+                texts.append(f"found: {path} ({path.stat().st_size} bytes)")
+            lines += [head, *(_wrapped(text, columns, "    ") for text in texts)]
+        console.result("\n" + "\n".join(lines))
     console.result(
         "\nGet one: weaksam weights fetch FILE (or RECIPE)\n"
         "Compare checksums of what is here: weaksam weights verify"
     )
+    return []
 
 
 def _state(item: WeightsFile, path: Path | None) -> str:
@@ -152,40 +171,6 @@ def _state(item: WeightsFile, path: Path | None) -> str:
     if item.size is None:
         return "here"
     return "ok" if path.stat().st_size == item.size else "wrong size"
-
-
-def _facts(item: WeightsFile, state: str) -> tuple[str, str, str, str]:
-    return (item.name, size(item.size) if item.size else "-", state, item.licence or "not known")
-
-
-def _digest(item: WeightsFile) -> str:
-    return item.sha256 or (f"{item.sha256_prefix}..." if item.sha256_prefix else "not pinned")
-
-
-def _table(files: Sequence[WeightsFile], needs: Needs, found: Found, states: dict[str, str]) -> str:
-    rows = []
-    for item in files:
-        name, amount, state, licence = _facts(item, states[item.name])
-        users = ", ".join(needs.get(item.name, ())) or "-"
-        place = str(found[item.name] or "-")
-        rows.append([name, users, amount, state, place, licence, _digest(item), item.url or item.origin])
-    header = ["file", "needed by", "size", "state", "found", "licence", "SHA-256", "origin"]
-    return format_table(header, rows)
-
-
-def _blocks(
-    files: Sequence[WeightsFile], needs: Needs, found: Found, states: dict[str, str], columns: int
-) -> str:
-    heads = format_table(["file", "size", "state", "licence"], [_facts(f, states[f.name]) for f in files])
-    lines = heads.splitlines()[:2]
-    for item, head in zip(files, heads.splitlines()[2:], strict=True):
-        users = ", ".join(needs.get(item.name, ())) or "no recipe of this version"
-        path = found[item.name]
-        texts = [f"{item.what}; for {users}", f"SHA-256 {_digest(item)}", item.url or item.origin]
-        if path is not None:
-            texts.append(f"found: {path} ({path.stat().st_size} bytes)")
-        lines += [head, *(_wrapped(text, columns, "    ") for text in texts)]
-    return "\n".join(lines)
 
 
 def _wrapped(text: str, columns: int, indent: str = "") -> str:
@@ -201,86 +186,66 @@ def _wrapped(text: str, columns: int, indent: str = "") -> str:
 
 
 # ---------------------------------------------------------------- verify
-def verify_files(texts: Sequence[str], finder: WeightsFinder, console: Console) -> ExitCode:
-    """Check files, all that are found when none is named, and print a row for each and a line for each fault."""
-    from weaksam_cli.models.weights.catalogue import read_catalogue, read_needs
-    from weaksam_cli.models.weights.check import byte_progress, check_file
+def verify_files(texts: Sequence[str], finder: WeightsFinder, console: Console) -> list[UserError]:
+    """Check files, all that are found when none is named, and print a row for each; returns what is wrong."""
+    from weaksam_cli.models.weights.catalogue import (
+        byte_progress,
+        check_file,
+        read_catalogue,
+        read_needs,
+        select,
+    )
 
-    catalogue = read_catalogue()
-    targets, faults = _targets(texts, catalogue, read_needs(), finder)
+    catalogue, needs = read_catalogue(), read_needs()
+    found = [(finder.find(item.name), item) for item in catalogue.files if not texts]
+    targets: list[tuple[Path, WeightsFile | None]] = [(path, item) for path, item in found if path]
+    faults = []
+    for text in texts:
+        try:
+            if Path(text).is_file():
+                targets.append((Path(text), catalogue.find(Path(text).name)))
+            else:
+                targets += [(finder.require(item.name), item) for item in select(catalogue, needs, text)]
+        except UserError as error:
+            faults.append(error)
     verdicts = []
-    for path, item in targets:
+    for path, entry in targets:
         with byte_progress(console, f"reading {path.name}", path.stat().st_size) as advance:
-            verdicts.append(check_file(path, item, catalogue, advance))
+            verdicts.append(check_file(path, entry, catalogue, advance))
     _print_verdicts(verdicts, console)
     if not targets and not faults:
         console.result(f"nothing to verify in {', '.join(map(str, finder.folders))}")
-    return _end(console, [*faults, *(verdict.fault for verdict in verdicts if verdict.fault)])
-
-
-def _targets(
-    texts: Sequence[str], catalogue: Catalogue, needs: Needs, finder: WeightsFinder
-) -> tuple[list[tuple[Path, WeightsFile | None]], list[UserError]]:
-    """The files to check, each with what it should be, and what was named in vain."""
-    from weaksam_cli.models.weights.catalogue import select
-
-    if not texts:
-        found = [(finder.find(item.name), item) for item in catalogue.files]
-        return [(path, item) for path, item in found if path is not None], []
-    targets: list[tuple[Path, WeightsFile | None]] = []
-    faults = []
-    for text in texts:
-        path = Path(text)
-        if path.is_file():
-            targets.append((path, catalogue.find(path.name)))
-            continue
-        try:
-            targets += [(finder.require(item.name), item) for item in select(catalogue, needs, text)]
-        except UserError as error:
-            faults.append(error)
-    return targets, faults
+    return [*faults, *(verdict.fault for verdict in verdicts if verdict.fault)]
 
 
 def _print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
-    from weaksam_cli.models.weights.check import FileState
+    from weaksam_cli.models.weights.catalogue import FileState
 
     if console.mode is Mode.JSON:
-        for verdict in verdicts:
-            name = verdict.entry.name if verdict.entry else None
-            fault = verdict.fault.one_line() if verdict.fault else None
+        for item in verdicts:
             console.result(
-                "", path=str(verdict.path), file=name, state=verdict.state.value, size=verdict.size,
-                sha256=verdict.sha256 or None, fault=fault,
+                "", path=str(item.path), file=item.entry.name if item.entry else None, state=item.state.value,
+                size=item.size, sha256=item.sha256 or None, fault=item.fault.one_line() if item.fault else None,
             )  # fmt: skip
         return
-    if verdicts:
-        rows = [
-            [item.path.name, size(item.size), item.state.value, str(item.path.parent)] for item in verdicts
-        ]
+    rows = [[item.path.name, size(item.size), item.state.value, str(item.path.parent)] for item in verdicts]
+    if rows:
         console.table("", ["file", "size", "state", "folder"], rows)
-    for verdict in verdicts:
-        line = f"{verdict.path.name}: {verdict.size} bytes, SHA-256 {verdict.sha256}"
-        if verdict.state is FileState.UNKNOWN:
+    for item in verdicts:
+        line = f"{item.path.name}: {item.size} bytes, SHA-256 {item.sha256}"
+        if item.state is FileState.UNKNOWN:
             console.result(f"{line}: no file of the catalogue")
-        elif verdict.state is FileState.NOT_PINNED:
+        elif item.state is FileState.NOT_PINNED:
             console.result(f"{line}: nothing to compare it with")
-        elif verdict.entry and not verdict.fault and verdict.entry.name != verdict.path.name:
-            console.result(
-                f"{verdict.path.name} is {verdict.entry.name}: give it this name, and recipes find it"
-            )
-
-
-def _end(console: Console, faults: Sequence[UserError]) -> ExitCode:
-    for fault in faults:
-        console.error(fault.one_line())
-    return ExitCode.USER if faults else ExitCode.OK
+        elif item.entry and not item.fault and item.entry.name != item.path.name:
+            console.result(f"{item.path.name} is {item.entry.name}: give it this name, and recipes find it")
 
 
 # ---------------------------------------------------------------- fetch
 def fetch_files(
     texts: Sequence[str], finder: WeightsFinder, folder: Path, console: Console, *, unverified: bool
-) -> ExitCode:
-    """Download what is not there into `folder`; what cannot be had is told at the end, a line each.
+) -> list[UserError]:
+    """Download what is not there into `folder`; returns what cannot be had.
 
     Raises:
         UserError: for a name that means nothing; nothing is downloaded then.
@@ -295,7 +260,7 @@ def fetch_files(
             _fetch_one(item, finder.find(item.name), folder, console, unverified=unverified)
         except UserError as error:
             faults.append(error)
-    return _end(console, faults)
+    return faults
 
 
 def _fetch_one(

@@ -41,50 +41,13 @@ def classes_of_views(
     return entering
 
 
-def fuse_views(
-    views: Sequence[NDArray[np.floating]],
-    *,
-    flipped: Sequence[bool],
-    entering: NDArray[np.bool_],
-    height: int,
-    width: int,
-) -> NDArray[np.float32]:
-    """Sum the views of k class maps at image size and normalise each map to [0, 1].
-
-    Every view is resized bilinearly (`align_corners=False`), mirrored back where it was flipped, and added; the
-    published code sums, and the normalisation makes the mean the same.
-
-    Args:
-        views: per view float (k, h, w), or (k, m, h, w) with m maps a class; h and w differ between scales.
-        flipped: per view, whether it shows the mirrored image.
-        entering: bool (views, k), see `classes_of_views`; a class that does not enter adds nothing.
-        height: rows of the image.
-        width: columns of the image.
-
-    Returns:
-        float32 (k, height, width) or (k, m, height, width); the map of a class that never enters is zero.
-
-    Raises:
-        ValueError: when views, flips and entering classes do not fit together, or there is no view.
-    """
-    if not views or len(flipped) != len(views) or entering.shape != (len(views), len(views[0])):
-        raise ValueError(
-            f"views: expected as many flips and rows of entering classes as views, got {len(views)} views, "
-            f"{len(flipped)} flips, entering {entering.shape}"
-        )
-    total = np.zeros((*views[0].shape[:-2], height, width), dtype=np.float32)
-    for view, mirrored, present in zip(views, flipped, entering, strict=True):
-        if present.any():
-            resized = resize_bilinear(view[present], height, width)
-            total[present] += resized[..., ::-1] if mirrored else resized
-    return normalise(total)
-
-
 def resize_bilinear(maps: NDArray[np.floating], height: int, width: int) -> NDArray[np.float32]:
     """Maps (..., h, w) resized to (..., height, width) by torch's bilinear rule, `align_corners=False`."""
     import torch
     import torch.nn.functional as F
 
+    if not maps.size:
+        return np.zeros((*maps.shape[:-2], height, width), np.float32)
     flat = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).reshape(1, -1, *maps.shape[-2:])
     resized = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False)
     answer: NDArray[np.float32] = resized.numpy().reshape(*maps.shape[:-2], height, width)

@@ -16,17 +16,22 @@ from pydantic import Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.schema import Batch
-from weaksam_cli.artifacts.schemas import detections_by_image
+from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy, xyxy_to_xywh
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.labels import Labels
+from weaksam_cli.data.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
 from weaksam_cli.errors import UserError
 
-RESULTS_FORMAT = "coco/results"
-RESULTS_VERSION = 1
-PGT_FORMAT = "coco/pseudo-ground-truth"
-PGT_VERSION = 1
+RESULTS = Schema("coco/results", 1, (), json=True)
+"""Detections of a split: COCO's list of results."""
+PGT = Schema("coco/pseudo-ground-truth", 1, ())
+"""Pseudo ground truth: a COCO-JSON document with scores."""
+RESULTS_FORMAT, RESULTS_VERSION, PGT_FORMAT, PGT_VERSION = (
+    RESULTS.name,
+    RESULTS.version,
+    PGT.name,
+    PGT.version,
+)
 _BOX_DECIMALS = 2
 _LARGEST = 1e9
 
@@ -47,6 +52,9 @@ class _Entry(TypedDict):
 class _Image(TypedDict):
     id: int
     key: NotRequired[str]
+    file_name: NotRequired[str]
+    height: NotRequired[int]
+    width: NotRequired[int]
 
 
 @with_config({"strict": True})
@@ -55,13 +63,15 @@ class _Category(TypedDict):
     name: str
 
 
-class _Document(TypedDict):
+class Document(TypedDict):
+    """What is read of a file."""
+
     annotations: list[_Entry]
     images: NotRequired[list[_Image]]
     categories: NotRequired[list[_Category]]
 
 
-_RESULTS, _DOCUMENT = TypeAdapter(list[_Entry]), TypeAdapter(_Document)
+_RESULTS, _DOCUMENT = TypeAdapter(list[_Entry]), TypeAdapter(Document)
 
 
 def read_detections(path: Path, labels: Labels) -> dict[str, Detections]:
@@ -74,6 +84,15 @@ def read_detections(path: Path, labels: Labels) -> dict[str, Detections]:
         UserError: a missing or damaged file; an entry with an unknown image or class, with numbers that are not finite, a
             negative side or a negative score. The entry is named.
     """
+    return _by_image(read_document(path), labels, path)
+
+
+def read_document(path: Path) -> Document:
+    """COCO results or a COCO-JSON document, validated; results are annotations without tables.
+
+    Raises:
+        UserError: see `read_detections`.
+    """
     record = receipts.read_receipt(path)
     if record is not None:
         receipts.verify(path, record)
@@ -82,16 +101,44 @@ def read_detections(path: Path, labels: Labels) -> dict[str, Detections]:
     except FileNotFoundError as error:
         raise UserError("there is no such file", where=str(path)) from error
     try:
-        if data.lstrip()[:1] == b"[":
-            document = _Document(annotations=_RESULTS.validate_json(data))
-            for number, entry in enumerate(document["annotations"]):
-                if "score" not in entry:
-                    raise UserError("has no score", where=f"{path}: entry {number}")
-        else:
-            document = _DOCUMENT.validate_json(data)
+        if data.lstrip()[:1] != b"[":
+            return _DOCUMENT.validate_json(data)
+        document = Document(annotations=_RESULTS.validate_json(data))
     except ValidationError as error:
         raise _refusal(error, path) from error
-    return _by_image(document, labels, path)
+    for number, entry in enumerate(document["annotations"]):
+        if "score" not in entry:
+            raise UserError("has no score", where=f"{path}: entry {number}")
+    return document
+
+
+def own_labels(path: Path) -> Labels | None:
+    """The images and classes of a document's own tables, without labels; None where it does not name all images by keys.
+
+    Raises:
+        UserError: see `read_document`.
+    """
+    document = read_document(path)
+    images = document.get("images", [])
+    if not images or not all("key" in image for image in images):
+        return None
+    info = LabelsInfo(format="", format_version=0, dataset="", split=path.stem, role="test")
+    entries = [
+        LabelledImage(
+            id=image["id"],
+            key=image["key"],
+            file_name=image.get("file_name", image["key"]),
+            height=image.get("height", 0),
+            width=image.get("width", 0),
+            sha256="",
+            labels=None,
+        )
+        for image in images
+    ]
+    categories = [Category(**item) for item in document.get("categories", [])]
+    return Labels(
+        path, LabelsFile(info=info, categories=categories, images=entries, annotations=[], failed=[]), Path()
+    )
 
 
 def _refusal(error: ValidationError, path: Path) -> UserError:
@@ -110,7 +157,7 @@ def _refusal(error: ValidationError, path: Path) -> UserError:
     return UserError(f"{name}: {message}, got {str(first['input'])[:60]!r}".removeprefix(": "), where=where)
 
 
-def _by_image(document: _Document, labels: Labels, path: Path) -> dict[str, Detections]:
+def _by_image(document: Document, labels: Labels, path: Path) -> dict[str, Detections]:
     keys = {image.id: image.key for image in labels.file.images}
     for image in document.get("images", ()):
         if "key" in image:
@@ -161,10 +208,9 @@ def _entries(detections: Iterable[tuple[str, Detections]], labels: Labels) -> It
             }
 
 
-def results_bytes(detections: Iterable[tuple[str, Detections]], labels: Labels) -> bytes:
-    """(image key, detections) pairs as a COCO results file, a line a detection, in the order given."""
-    lines = (json.dumps(entry) for entry in _entries(detections, labels))
-    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+def result_texts(key: str, detections: Detections, labels: Labels) -> list[str]:
+    """The entries of one image in a COCO results file, each as JSON text, in the order given."""
+    return [json.dumps(entry) for entry in _entries([(key, detections)], labels)]
 
 
 def annotations_bytes(detections: Mapping[str, Detections], labels: Labels) -> bytes:
@@ -185,8 +231,3 @@ def annotations_bytes(detections: Mapping[str, Detections], labels: Labels) -> b
         "annotations": annotations,
     }
     return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
-
-
-def render_batches(batches: Iterable[Batch], labels: Labels) -> bytes:
-    """The shards of a detecting stage as a COCO results file."""
-    return results_bytes((item for batch in batches for item in detections_by_image(batch).items()), labels)

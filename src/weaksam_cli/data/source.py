@@ -9,10 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
 
 SOURCE_FILE = Path("labels") / "source.json"
@@ -22,12 +21,11 @@ class Source(BaseModel):
     """What `weaksam data` was pointed at.
 
     Attributes:
-        layout: the module of this package that reads it.
+        layout: voc, coco or folder.
         path: the dataset; relative paths are relative to the run directory (the demo lies in it).
         image_root: the folder that image paths are relative to.
         splits: split -> role (train or test).
-        images: the folder of images where it was named.
-        recipe: how the layout was read.
+        options: what else the reader of the layout was told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,19 +33,7 @@ class Source(BaseModel):
     path: str
     image_root: str
     splits: dict[str, str]
-    images: str | None = None
-    recipe: dict[str, Any] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_older(cls, values: Any) -> Any:
-        """Before labels had version 2, `options` held the recipe under other names."""
-        if isinstance(values, dict) and isinstance(values.get("options"), dict):
-            old = dict(values["options"])
-            values = {name: value for name, value in values.items() if name != "options"}
-            values["images"] = old.pop("images_root", None)
-            values["recipe"] = {"classes": old.pop("class_names", None), **old}
-        return values
+    options: dict[str, Any]
 
 
 def _resolve(run_root: Path, text: str) -> Path:
@@ -88,11 +74,11 @@ def read_source(run_root: Path) -> Source:
     """Read it back.
 
     Raises:
-        UserError: when `weaksam data` has not been run, the file is damaged, or the name of a split could not name a file.
+        UserError: when `weaksam data` has not been run, or the file is damaged.
     """
     path = run_root / SOURCE_FILE
     try:
-        source = Source.model_validate(json.loads(path.read_bytes()))
+        return Source.model_validate(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
         raise UserError(
             "this run has no dataset yet",
@@ -101,6 +87,3 @@ def read_source(run_root: Path) -> Source:
         ) from error
     except (ValueError, ValidationError) as error:
         raise UserError("not readable", where=str(path), remedy="Run `weaksam data SOURCE` again") from error
-    for split in source.splits:
-        plain_word(split, "split", where=str(path))
-    return source

@@ -121,6 +121,7 @@ def import_detectron2() -> Detectron2:
             warnings.simplefilter("ignore")  # torch deprecates what detectron2 does while it is imported
             package = importlib.import_module("detectron2")
             fixes.extend(_import_model_zoo())
+            fixes.append(keep_a_pixel())
     except ModuleNotFoundError as error:
         raise UserError(
             f"detectron2 needs the library {error.name}, which is not installed",
@@ -211,3 +212,17 @@ def resource_filename(package: str, resource: str) -> str:
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"no package named {package}", name=package)
     return str(Path(spec.submodule_search_locations[0]) / resource)
+
+
+def keep_a_pixel() -> str:
+    """Let detectron2 resize very long images: their short side, rounded to 0 pixels, is 1; the name of the fix."""
+    from detectron2.data.transforms import ResizeShortestEdge
+
+    computed = ResizeShortestEdge.get_output_shape
+
+    def at_least_one(oldh: int, oldw: int, short_edge_length: int, max_size: int) -> tuple[int, int]:
+        height, width = computed(oldh, oldw, short_edge_length, max_size)
+        return max(height, 1), max(width, 1)
+
+    ResizeShortestEdge.get_output_shape = staticmethod(at_least_one)
+    return "ResizeShortestEdge"

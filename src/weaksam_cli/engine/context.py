@@ -14,10 +14,10 @@ from weaksam_cli.artifacts.shards import shards_root
 from weaksam_cli.console import Console
 from weaksam_cli.data.labels import Split
 from weaksam_cli.data.source import Source, image_root, read_source
-from weaksam_cli.engine.agenda import Share
+from weaksam_cli.engine.queue import Part
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.weights.finder import WeightsFinder
+from weaksam_cli.models.weights.catalogue import WeightsFinder
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Context:
         strict: images that failed are fatal.
         allow_stale: read artifacts that are stale themselves.
         share: the part of the shards that this command makes; None for all.
+        unlabelled: the images of a command that is about no dataset; they are its only split.
     """
 
     dataset: str
@@ -54,7 +55,8 @@ class Context:
     overwrite: bool = False
     strict: bool = False
     allow_stale: bool = False
-    share: Share | None = None
+    share: Part | None = None
+    unlabelled: Split | None = None
 
     def source(self) -> Source:
         """Where the dataset's images and annotations lie, as `weaksam data` noted it."""
@@ -66,6 +68,8 @@ class Context:
         Raises:
             UserError: that folder is gone.
         """
+        if self.unlabelled is not None:
+            return self.unlabelled
         return Split(self.run.input("data", name), image_root(self.run.root, self.source()))
 
     def train_split(self) -> str:

@@ -1,38 +1,60 @@
-"""The sharded step that ends the stages with a detector: from each image to its part of a COCO results file."""
+"""What ends the stages with a detector: from each image to its entries in a COCO results file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from weaksam_cli.artifacts.schemas import DETECTIONS
-from weaksam_cli.data.detections import render_batches
-from weaksam_cli.data.labels import Labels
-from weaksam_cli.engine.execution import Predictor as Work
-from weaksam_cli.engine.legacy import SHARD_IMAGES, ShardedMaker
+from weaksam_cli.core.types import Detections
+from weaksam_cli.data.detections import RESULTS, result_texts
+from weaksam_cli.data.labels import Labels, Split
+from weaksam_cli.engine.execution import ImageFunction, Overlapped
+from weaksam_cli.engine.sharded import SHARD_IMAGES, PerImage
+
+
+class Detector(Protocol):
+    """A predictor whose result for an image are detections; small, frozen and picklable."""
+
+    def open(self) -> Callable[[str], Detections] | Overlapped[Any, Detections]:
+        """Load the network once a process."""
+        ...
+
+
+@dataclass(frozen=True)
+class ResultsPredictor:
+    """A detector's detections as entries of a results file."""
+
+    detector: Detector
+    split: Split
+
+    def open(self) -> ImageFunction | Overlapped[Any, list[str]]:
+        """Open the detector, and the labels that number images and classes."""
+        opened, labels = self.detector.open(), self.split.read()
+        if not isinstance(opened, Overlapped):
+            return lambda image_id: result_texts(image_id, opened(image_id), labels)
+        compute = opened.compute
+        return Overlapped(
+            opened.load,
+            lambda image_id, loaded: result_texts(image_id, compute(image_id, loaded), labels),
+        )
 
 
 def detections_maker(
     labels: Labels,
     image_ids: Sequence[str],
-    work: Work,
+    detector: Detector,
     *,
     device: str = "cpu",
     shard_images: int = SHARD_IMAGES,
-) -> ShardedMaker:
+) -> PerImage:
     """What makes the results file of a split.
 
     Args:
         labels: of the split.
         image_ids: images that are looked at, in order.
-        work: from an image to the rows of `detections_to_rows`.
-        device, shard_images: see `ShardedMaker`.
+        detector: from an image to its detections.
+        device, shard_images: see `PerImage`.
     """
-    return ShardedMaker(
-        DETECTIONS,
-        image_ids,
-        work,
-        "detecting",
-        render=lambda batches: render_batches(batches, labels),
-        shard_images=shard_images,
-        device=device,
-    )
+    predictor = ResultsPredictor(detector, Split(labels.path, labels.image_root))
+    return PerImage(RESULTS, image_ids, predictor, "detecting", shard_images=shard_images, device=device)

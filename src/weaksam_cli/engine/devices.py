@@ -6,29 +6,18 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-@dataclass(frozen=True)
-class Seat:
-    """Where one worker process computes.
-
-    Attributes:
-        gpu: the one entry of `CUDA_VISIBLE_DEVICES` that it gets; None leaves the variable as it is.
-    """
-
-    gpu: str | None = None
-
-    def take(self) -> None:
-        """Make this process see its GPU only; to be called before CUDA is initialised in it."""
-        if self.gpu is not None:
-            os.environ[VISIBLE] = self.gpu
+def use_gpu(gpu: str | None) -> None:
+    """Make this process see one GPU only (None: leave it as it is); to be called before CUDA is initialised in it."""
+    if gpu is not None:
+        os.environ[VISIBLE] = gpu
 
 
-def assign_seats(device: str, workers: int, gpus: Sequence[str]) -> tuple[Seat, ...]:
-    """The worker processes of a stage.
+def worker_gpus(device: str, workers: int, gpus: Sequence[str]) -> tuple[str | None, ...]:
+    """The GPU of each worker process of a stage.
 
     Args:
         device: where the stage's model lives: `cpu`; `cuda` for every visible GPU; `cuda:N` for that one only.
@@ -36,13 +25,14 @@ def assign_seats(device: str, workers: int, gpus: Sequence[str]) -> tuple[Seat, 
         gpus: the visible GPUs as `CUDA_VISIBLE_DEVICES` names them, see `visible_gpus`.
 
     Returns:
-        A seat for each process, at least one. On the CPU there are as many as wanted; a GPU has one process.
+        An entry for each process, at least one; None where it sees what this process sees. On the CPU there are as many as
+        wanted; a GPU has one process.
     """
     if device == "cpu":
-        return (Seat(),) * max(workers, 1)
+        return (None,) * max(workers, 1)
     if device == "cuda" and min(workers, len(gpus)) > 1:
-        return tuple(Seat(gpu) for gpu in gpus[:workers])
-    return (Seat(),)
+        return tuple(gpus[:workers])
+    return (None,)
 
 
 def visible_gpus(variable: str | None, count: int) -> list[str]:

@@ -8,40 +8,45 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self
+
+from typing_extensions import TypeVar
 
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.schema import ImageRows, concatenate
-from weaksam_cli.artifacts.shards import ShardPlan, write_shard
+from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.artifacts.shards import ShardPlan, shard_bytes, write_shard
 from weaksam_cli.errors import ImageError, UserError
 
+ImageResult = ImageRows | Sequence[str]
+"""What is computed for an image: rows of an HDF5 artifact, or the JSON texts of its entries."""
 T = TypeVar("T")
-ImageFunction = Callable[[str], ImageRows]
+R = TypeVar("R", default=ImageResult)
+ImageFunction = Callable[[str], ImageResult]
 
 
 @dataclass(frozen=True)
-class Overlapped(Generic[T]):
+class Overlapped(Generic[T, R]):
     """One image's work in two steps, so that reading overlaps computing.
 
     Attributes:
         load: reads and decodes an image; runs in a background thread, one image ahead.
-        compute: makes the rows of the image from what was loaded.
+        compute: makes the result of the image from what was loaded.
     """
 
     load: Callable[[str], T]
-    compute: Callable[[str, T], ImageRows]
+    compute: Callable[[str, T], R]
 
-    def __call__(self, image_id: str) -> ImageRows:
+    def __call__(self, image_id: str) -> R:
         """Both steps, one after the other."""
         return self.compute(image_id, self.load(image_id))
 
 
-OpenedPredictor = ImageFunction | Overlapped[Any]
+OpenedPredictor = ImageFunction | Overlapped[Any, ImageResult]
 
 
 class Predictor(Protocol):
@@ -107,7 +112,7 @@ class ImageRunner:
     At most one image that is not being computed is in memory.
     """
 
-    def __init__(self, opened: OpenedPredictor) -> None:
+    def __init__(self, opened: Callable[[str], Any]) -> None:
         self._opened = opened
         self._thread = ThreadPoolExecutor(1, "load") if isinstance(opened, Overlapped) else None
         self._next: tuple[str, Future[Any]] | None = None
@@ -121,7 +126,7 @@ class ImageRunner:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def run(self, image_id: str, following: str | None) -> ImageRows:
+    def run(self, image_id: str, following: str | None) -> Any:
         """The rows of an image; `following` is loaded meanwhile.
 
         Raises:
@@ -170,7 +175,7 @@ def make_shard(
         UserError: a fault that stops the stage.
         ShardLostError: see `write_shard`.
     """
-    done: list[tuple[str, ImageRows]] = []
+    done: list[tuple[str, ImageResult]] = []
     failed: list[tuple[str, str]] = []
     images = plan.images(index)
     for position, image_id in enumerate(images):
@@ -188,4 +193,4 @@ def make_shard(
         else:
             done.append((image_id, rows))
             on_image(False)
-    return write_shard(ops, plan, index, concatenate(plan.schema, done, failed))
+    return write_shard(ops, plan, index, shard_bytes(plan.schema, done, failed))

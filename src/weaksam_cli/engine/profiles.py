@@ -8,7 +8,7 @@ from typing import Any
 from weaksam_cli.engine.recipes import read_yaml_mapping, recipe_names, stages_folder
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.errors import UserError, suggestion
-from weaksam_cli.models.weights.finder import WeightsFinder
+from weaksam_cli.models.weights.catalogue import WeightsFinder
 
 AUTO = "auto"
 PREFERRED, FALLBACK = "paper", "embedded"

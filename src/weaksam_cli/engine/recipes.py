@@ -130,12 +130,29 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     return _read(path)[0]
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe tags only, and no aliases: eleven short lines of them stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"expected a value, got the alias *{event.anchor}: write the value out",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+
+_UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError, OSError)
+"""What a text that is no YAML, or has tags with other values than theirs, makes the library raise."""
+
+
 def _read(path: Path) -> tuple[dict[str, Any], _Lines]:
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        node = yaml.compose(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_Loader)
+    except _UNREADABLE as error:
         raise UserError(f"not readable as YAML: {' '.join(str(error).split())}", where=str(path)) from error
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         raise UserError("expected a mapping of keys to values", where=str(path))
@@ -165,9 +182,11 @@ def _override(values: dict[str, Any], lines: _Lines, text: str) -> None:
         if not isinstance(target, dict):
             raise UserError(f"{name!r} of {key!r} is a value, not a group of keys", where="--set")
     try:
-        target[names[-1]] = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise UserError(f"the value of {key!r} is not readable as YAML: {raw!r}", where="--set") from error
+        target[names[-1]] = yaml.load(raw, Loader=_Loader)
+    except _UNREADABLE as error:
+        raise UserError(
+            f"the value of {key!r} is not readable as YAML: {raw[:80]!r}", where="--set"
+        ) from error
     lines[names] = f"--set {text}"
 
 

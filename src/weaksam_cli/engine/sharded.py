@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.schema import Batch, Schema
-from weaksam_cli.artifacts.shards import Outcome, ShardLostError, ShardPlan, merge_to_bytes, merge_to_hdf5
-from weaksam_cli.engine.agenda import UnfinishedError
+from weaksam_cli.artifacts.schema import Schema
+from weaksam_cli.artifacts.shards import Outcome, ShardLostError, ShardPlan, merge
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.devices import Seat, assign_seats, gpus_for
+from weaksam_cli.engine.devices import gpus_for, worker_gpus
 from weaksam_cli.engine.execution import Predictor
-from weaksam_cli.engine.workers import show_shards
+from weaksam_cli.engine.executor import run_shards, shown
+from weaksam_cli.engine.queue import UnfinishedError
 
 SHARD_IMAGES = 8
 _SPARE_ATTEMPTS = 10
@@ -30,9 +29,8 @@ class PerImage:
         image_ids: all images, in order.
         predictor: what computes an image.
         tables: name -> strings stored in the artifact.
-        render: for artifacts that are not HDF5: all batches -> the bytes of the file.
         title: shown beside the progress.
-        device: where the work's model lives: each GPU is used by one process; see `assign_seats`.
+        device: where the work's model lives: each GPU is used by one process; see `worker_gpus`.
     """
 
     schema: Schema
@@ -40,7 +38,6 @@ class PerImage:
     predictor: Predictor
     title: str
     tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    render: Callable[[Iterator[Batch]], bytes] | None = None
     shard_images: int = SHARD_IMAGES
     device: str = "cpu"
 
@@ -51,17 +48,18 @@ class PerImage:
             UnfinishedError: `--shard` was given, and shards of other parts are missing.
         """
         context, plan, before = job.context, self.plan(job), receipts.stamp(job.path)
-        start, computed, lost, seats = time.monotonic(), 0, "", self.seats(context)
-        run = partial(
-            show_shards, context.console, self.title, context.ops, plan, self.predictor, seats, context.share
-        )
+        start, computed, lost, gpus = time.monotonic(), 0, "", self.gpus(context)
         for _ in range(len(plan) + _SPARE_ATTEMPTS):
             try:
-                computed += run()
+                with shown(
+                    context.console, self.title, context.ops, plan, self.predictor, context.share
+                ) as work:
+                    computed += run_shards(work, gpus)
                 missing = plan.missing() if context.share else []
                 if context.share and missing and not self._made_by_others(job, before):
                     raise UnfinishedError(context.share, computed, time.monotonic() - start, plan, missing)
-                return replace(self._merge(job, plan), computed=computed)
+                outcome = merge(context.ops, plan, job.attributes(), self.tables)
+                return replace(outcome, computed=computed)
             except ShardLostError as error:
                 made, lost = self._made_by_others(job, before), str(error)
                 if made is not None:
@@ -72,14 +70,9 @@ class PerImage:
         """The shards of the work."""
         return ShardPlan(job.path, job.identity.key(), self.schema, tuple(self.image_ids), self.shard_images)
 
-    def seats(self, context: Context) -> tuple[Seat, ...]:
-        """The processes that work."""
-        return assign_seats(self.device, context.workers, gpus_for(self.device))
-
-    def _merge(self, job: Job, plan: ShardPlan) -> Outcome:
-        if self.render is None:
-            return merge_to_hdf5(job.context.ops, plan, job.attributes(), self.tables)
-        return merge_to_bytes(job.context.ops, plan, self.render)
+    def gpus(self, context: Context) -> tuple[str | None, ...]:
+        """The GPU of each worker process; None where it sees what this process sees."""
+        return worker_gpus(self.device, context.workers, gpus_for(self.device))
 
     @staticmethod
     def _made_by_others(job: Job, before: tuple[int, int] | None) -> Outcome | None:

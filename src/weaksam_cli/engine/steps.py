@@ -13,17 +13,18 @@ from weaksam_cli import __version__
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Schema
-from weaksam_cli.artifacts.shards import Outcome, remove_shards
+from weaksam_cli.artifacts.shards import Outcome, check_place, remove_shards
 from weaksam_cli.console import duration
-from weaksam_cli.engine.agenda import UnfinishedError
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Freshness, Standing, State, file_digest
+from weaksam_cli.engine.queue import UnfinishedError
 from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.errors import IncompleteError, UserError
 
 Summary = Callable[[receipts.Receipt, Outcome], tuple[str, dict[str, Any]]]
 _SHOWN_FAILURES = 5
+_WEIGHTS_INPUT = "weights"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def identify(step: Step, stage: Stage, context: Context) -> receipts.Identity:
         recipe=step.settings.model_dump(mode="json"),
         seed=context.seed,
         inputs={
-            **step.given,
+            **{name: item.model_copy(update={"file": False}) for name, item in step.given.items()},
             **{
                 name: _input_digest(name, path, context, recorded.get(name))
                 for name, path in step.inputs.items()
@@ -96,8 +97,8 @@ def _input_digest(
     place = context.run.relative(path)
     record = receipts.read_receipt(path)
     if record is None:
-        # Weights and files of the user have no receipt; what lies in the run without one is half of an artifact.
-        if path.is_file() and Path(place).is_absolute():
+        # Weights and files of the user have no receipt; what else lies in the run without one is half of an artifact.
+        if path.is_file() and (name == _WEIGHTS_INPUT or Path(place).is_absolute()):
             return file_digest(path, place, recorded)
         state = "is not complete" if path.is_file() else "is missing"
         raise UserError(
@@ -129,6 +130,7 @@ def make(step: Step, stage: Stage, context: Context) -> receipts.Receipt:
     if fresh is not None:
         _check_failures(step, fresh, context)
         return fresh
+    check_place(step.path)
     context.ops.remove_stale_temporaries(step.path.parent)
     start = time.monotonic()
     outcome = step.run(Job(context, step.path, identity))

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import FloatArray, scale
 from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign
-from weaksam_cli.models.lite0 import Lite0
-from weaksam_cli.models.views import view_features
+from weaksam_cli.models.lite0 import Lite0, view_features
 
 BINS: Final = 7
 _SAMPLES = 2

@@ -20,17 +20,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -75,7 +73,6 @@ class Lite0(nn.Module):
     def __init__(self, stages: int = ALL_STAGES) -> None:
         super().__init__()
         import timm
-        import torch
 
         self.network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if stages < ALL_STAGES:
@@ -113,7 +110,6 @@ class Lite0(nn.Module):
         return self.head(self.trunk(images))
 
     def _stem(self, images: Tensor) -> Tensor:
-        import torch
 
         x = images.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.network.bn1(self.network.conv_stem(x))  # type: ignore[operator]
@@ -132,7 +128,6 @@ def load_lite0(weights: Path | None = None) -> Lite0:
     Raises:
         UserError: when the file is missing or its SHA-256 is not that of the published weights.
     """
-    import torch
 
     path = packaged_weights() if weights is None else weights
     if not path.is_file():
@@ -202,7 +197,6 @@ def _stage_and_block(index: int, key: str) -> tuple[int, int]:
 
 def preprocess(images: NDArray[np.uint8]) -> Tensor:
     """Images uint8 RGB (n, H, W, 3) as the network's input: float32 (n, 3, H, W), ImageNet mean and deviation."""
-    import torch
 
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images: expected uint8 (n, H, W, 3), got {images.dtype} {images.shape}")
@@ -210,3 +204,56 @@ def preprocess(images: NDArray[np.uint8]) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     deviation = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
     return (pixels / 255.0 - mean) / deviation
+
+
+def resize_to_short_side(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with its shorter side at `short_side`: areas when it shrinks, bicubic when it grows."""
+    import cv2
+
+    height, width = image.shape[:2]
+    factor = short_side / min(height, width)
+    # A strip of extreme shape is not blown up along its long side beyond what any photograph needs.
+    factor = min(factor, 8 * short_side / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=how), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class ViewFeatures:
+    """Maps of the n views of an image: the image itself and, where asked for, its mirror image.
+
+    Attributes:
+        last: float32 (n, 1280, h, w), the backbone's last map.
+        trunk: float32 (n, 320, h, w), the map of stride 32 before its last convolution.
+        middle: float32 (n, 112, h', w'), the map of stride 16.
+        size: height and width of the resized image.
+    """
+
+    last: NDArray[np.float32]
+    trunk: NDArray[np.float32]
+    middle: NDArray[np.float32]
+    size: tuple[int, int]
+
+
+@torch.inference_mode()
+def view_features(
+    backbone: Lite0, image: NDArray[np.uint8], short_side: int, *, mirror: bool = True
+) -> ViewFeatures:
+    """Features of an image uint8 RGB (H, W, 3) at one size, plain and mirrored."""
+    resized = resize_to_short_side(image, short_side)
+    views = preprocess(np.stack([resized, resized[:, ::-1]] if mirror else [resized]))
+    maps = backbone.pyramid(views)
+    trunk = maps["stride32"]
+    return ViewFeatures(
+        backbone.head(trunk).numpy(),
+        trunk.numpy(),
+        maps["stride16"].numpy(),
+        (resized.shape[0], resized.shape[1]),
+    )
+
+
+def pooled_views(backbone: Lite0, image: NDArray[np.uint8], short_side: int) -> NDArray[np.float32]:
+    """Globally averaged features (2, 1280) of an image and its mirror image."""
+    means: NDArray[np.float32] = view_features(backbone, image, short_side).last.mean(axis=(2, 3))
+    return means

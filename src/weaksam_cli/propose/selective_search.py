@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from weaksam_cli.artifacts.proposals import Proposals, Source
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale, xywh_to_xyxy
-from weaksam_cli.propose.recipe import SearchMode
+from weaksam_cli.core.types import Points
+from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.steps import Step
 from weaksam_cli.propose.segmenter import check_image
+from weaksam_cli.propose.stage import Propose, proposal_steps
 
-_SWITCHES: Final = {
+Mode = Literal["single", "fast", "quality"]
+_SWITCHES: Final[Mapping[Mode, str]] = {
     "single": "switchToSingleStrategy",
     "fast": "switchToSelectiveSearchFast",
     "quality": "switchToSelectiveSearchQuality",
@@ -22,44 +31,62 @@ _FIRST_SEED: Final = 1
 """What the C standard seeds `rand` with at the start of a program."""
 
 
-def selective_search(
-    image: NDArray[np.uint8],
-    *,
-    mode: SearchMode = "fast",
-    max_side: int | None = None,
-    min_side: int = 0,
-    max_boxes: int | None = None,
-) -> FloatArray:
+class Recipe(RecipeModel):
+    """Selective Search, which needs no prompts.
+
+    Attributes:
+        mode: how many segmentations and similarities are searched: `single` (one of each), `fast` or `quality` (more of
+            both).
+        max_side: images whose longer side is larger are searched at this size, since the time grows faster than the
+            pixels (48 s at 1280 x 1708); null for none.
+        min_side: boxes with a side below this many pixels are left out.
+        max_boxes: at most this many, the first in the order of the search; null for all.
+    """
+
+    method: Literal["selective_search"] = "selective_search"
+    mode: Mode = "fast"
+    max_side: int | None = Field(default=1024, ge=1)
+    min_side: int = Field(default=0, ge=0)
+    max_boxes: int | None = Field(default=None, ge=1)
+
+
+def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
+    """Proposals of a split."""
+    return proposal_steps(recipe, context, split, build)
+
+
+def build(recipe: Recipe, _weights: Path | None, _device: str) -> Propose:
+    """Nothing is loaded."""
+    return partial(_propose, recipe)
+
+
+def _propose(recipe: Recipe, image: NDArray[np.uint8], _points: Mapping[Source, Points]) -> Proposals:
+    return Proposals.from_boxes(selective_search(image, recipe), "search")
+
+
+def selective_search(image: NDArray[np.uint8], recipe: Recipe) -> FloatArray:
     """Boxes float32 (n, 4), xyxy pixel edges, all different, in OpenCV's order; the whole image is one of them.
 
     OpenCV ranks a region by its height in the merge tree times a number of the C library's `rand`, so large regions
     tend to come first. `rand` is put back to its start for every image: the order is the one that a new process
     finds, whatever was done before and by however many processes.
 
-    Args:
-        image: uint8 RGB (H, W, 3).
-        mode: `single` (one segmentation, one similarity), `fast` or `quality` (more of both).
-        max_side: search an image whose longer side is larger at this size; the time grows faster than the pixels
-            (48 s at 1280 x 1708).
-        min_side: leave out boxes with a side below this many pixels of the image.
-        max_boxes: at most this many, the first.
-
     Raises:
-        ValueError: for another shape or dtype, or an unknown mode.
+        ValueError: `image` is not uint8 RGB (H, W, 3).
     """
     check_image(image)
-    if mode not in _SWITCHES:
-        raise ValueError(f"mode: expected one of {', '.join(_SWITCHES)}, got {mode!r}")
     height, width = image.shape[:2]
-    canvas = _canvas(image, max_side)
-    boxes = xywh_to_xyxy(_search(canvas, mode))
+    canvas = _canvas(image, recipe.max_side)
+    boxes = xywh_to_xyxy(_search(canvas, recipe.mode))
     boxes = clip(scale(boxes, width / canvas.shape[1], height / canvas.shape[0]), height, width)
     sides = boxes[:, 2:] - boxes[:, :2]
-    return boxes[(sides >= min_side).all(axis=1)][:max_boxes]
+    return boxes[(sides >= recipe.min_side).all(axis=1)][: recipe.max_boxes]
 
 
 def _canvas(image: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]:
     """The image as it is searched: contiguous BGR, at most `max_side` long."""
+    import cv2
+
     bgr: Any = np.ascontiguousarray(image[:, :, ::-1])
     height, width = image.shape[:2]
     if max_side is None or max(height, width) <= max_side:
@@ -69,8 +96,10 @@ def _canvas(image: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]
     return cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
 
 
-def _search(bgr: NDArray[np.uint8], mode: SearchMode) -> FloatArray:
+def _search(bgr: NDArray[np.uint8], mode: Mode) -> FloatArray:
     """Rectangles (n, 4) as OpenCV finds them: left, top, width, height."""
+    import cv2
+
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(bgr)
     getattr(search, _SWITCHES[mode])()

@@ -1,109 +1,212 @@
-"""`weaksam propose`: images and point prompts become class-agnostic proposals."""
+"""`weaksam propose`: images and point prompts become class-agnostic proposals. Here is what its methods share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, cast
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.points import POINTS, read_points
-from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Source, proposals_to_rows
+from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, Source, proposals_to_rows
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.shards import Outcome as MergeCount
+from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.console import Console
 from weaksam_cli.core.types import Points
-from weaksam_cli.data.labels import read_labels
-from weaksam_cli.data.source import image_root
+from weaksam_cli.data.images import SUFFIXES
+from weaksam_cli.data.labels import Split
+from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import Overlapped
-from weaksam_cli.engine.legacy import Context, Job, Product, ShardedMaker
 from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.sharded import SHARD_IMAGES, PerImage
 from weaksam_cli.engine.stages import Stage
-from weaksam_cli.propose.methods import build
-from weaksam_cli.propose.recipe import ProposeRecipe, RegionTreeRecipe, SamRecipe, SelectiveSearchRecipe
+from weaksam_cli.engine.steps import Step
+from weaksam_cli.errors import ImageError, UserError
+
+STAGE = Stage("propose", 3, "proposals", "{split}.h5", PROPOSALS)
+
+ClueSource = Literal["coarse", "fine", "cross"]
+Propose = Callable[[NDArray[np.uint8], Mapping[Source, Points]], Proposals]
+"""The proposals of one image, uint8 RGB (H, W, 3), from its points by source; a source without points may be missing."""
+Build = Callable[[Any, Any, str], Propose]
+"""A function of a method's module: from its recipe, the file of its weights (or None) and a torch device to what computes an
+image. Worker processes import it, and call it once each, so it is where networks and heavy libraries are loaded."""
+
+_LEAST_SHARDS = 32
+"""A small folder is cut finer than a dataset, so that many processes have something to do; a shard costs 60 ms of disk."""
+
+
+class ClueSettings(RecipeModel):
+    """Prompts from classification clues.
+
+    Attributes:
+        sources: which kinds of peak points prompt; with none of them the `prompt` stage is not needed.
+        first_mask: keep the first of the three masks, too; the published code keeps the other two.
+        class_groups: kinds whose points of one class also make one prompt together.
+    """
+
+    sources: tuple[ClueSource, ...] = ("coarse", "fine", "cross")
+    first_mask: bool = False
+    class_groups: tuple[ClueSource, ...] = ("coarse", "fine")
+
+
+def proposal_steps(
+    recipe: RecipeModel,
+    context: Context,
+    split: str,
+    build: Build,
+    *,
+    prompted_by: Sequence[ClueSource] = (),
+    weights: Path | None = None,
+    uses_torch: bool = False,
+) -> Iterator[Step]:
+    """The one step of every method: proposals of all images of a split.
+
+    Args:
+        recipe: the method's recipe, all of which decides the result.
+        context: what the command was told.
+        split: of the dataset.
+        build: see `Build`.
+        prompted_by: kinds of points that prompt; without any, the artifact of `prompt` is not read.
+        weights: the file of the network, where it has one.
+        uses_torch: the method runs on the device of `--device`; the others run on the CPU.
+    """
+    inputs = {"data": context.run.input("data", split)}
+    if prompted_by:
+        inputs["prompt"] = context.run.input("prompt", split)
+    if weights:
+        inputs["weights"] = weights
+
+    def run(job: Job) -> Outcome:
+        images, prompts = context.split(split), inputs.get("prompt")
+        keys = images.read().keys
+        ids = match_prompts(prompts, keys, context.console) if prompts else {}
+        device = context.torch_device() if uses_torch else "cpu"
+        predictor = ProposalPredictor(
+            images, prompts, ids, tuple(prompted_by), build, recipe, weights, device
+        )
+        shard_images = SHARD_IMAGES
+        if context.unlabelled is not None:
+            shard_images = min(max(len(keys) // _LEAST_SHARDS, 1), SHARD_IMAGES)
+        tables = {"source_names": SOURCES}
+        return PerImage(
+            PROPOSALS, keys, predictor, "proposals", tables, shard_images=shard_images, device=device
+        )(job)
+
+    yield Step(context.run.output("propose", split), PROPOSALS, split, recipe, inputs, run, "proposals")
 
 
 @dataclass(frozen=True)
-class ProposeWork:
-    """Proposals of one image; `prompts` is None for a method that is not prompted."""
+class ProposalPredictor:
+    """Proposals of one image.
 
-    labels: Path
-    image_root: Path
+    Attributes:
+        images: labels and folder of the images.
+        prompts: the points; None for none.
+        ids: key of an image -> its id in `prompts`; an image without points there has no entry.
+        sources: kinds of points that prompt.
+        build, recipe, weights, device: see `proposal_steps`.
+    """
+
+    images: Split
     prompts: Path | None
-    recipe: ProposeRecipe
+    ids: Mapping[str, str]
+    sources: tuple[ClueSource, ...]
+    build: Build
+    recipe: RecipeModel
     weights: Path | None
     device: str
 
     def open(self) -> Overlapped[NDArray[np.uint8]]:
         """Load the segmenter and open the prompts once a process."""
-        labels = read_labels(self.labels, self.image_root)
+        labels = self.images.read()
         images = labels.by_key()
-        prompts = None if self.prompts is None else open_artifact(self.prompts, POINTS, verify=False)
-        propose = build(self.recipe, self.weights, self.device)
+        points_of = self._open_points()
+        propose = self.build(self.recipe, self.weights, self.device)
 
-        def load(image_id: str) -> NDArray[np.uint8]:
-            return labels.read_image(images[image_id])
+        def load(key: str) -> NDArray[np.uint8]:
+            return labels.read_image(images[key])
 
-        def compute(image_id: str, image: NDArray[np.uint8]) -> ImageRows:
-            found = {} if prompts is None else read_points(prompts, image_id)
-            points = cast(dict[Source, Points], found)
-            return proposals_to_rows(propose(image, points), image.shape[:2])
+        def compute(key: str, image: NDArray[np.uint8]) -> ImageRows:
+            size = (image.shape[0], image.shape[1])
+            return proposals_to_rows(propose(image, points_of(key, size)), size)
 
         return Overlapped(load, compute)
 
+    def _open_points(self) -> Callable[[str, tuple[int, int]], Mapping[Source, Points]]:
+        if self.prompts is None:
+            return lambda _key, _size: {}
+        artifact = open_artifact(self.prompts, POINTS, verify=False)
 
-def _image_ids(inputs: Mapping[str, Path], root: Path) -> Sequence[str]:
-    """The prompted images, or all of the split for a method that is not prompted."""
-    if "prompt" not in inputs:
-        return read_labels(inputs["data"], root).keys
-    with open_artifact(inputs["prompt"], POINTS) as prompts:
-        return prompts.image_ids
+        def points_of(key: str, size: tuple[int, int]) -> Mapping[Source, Points]:
+            image_id = self.ids.get(key)
+            if image_id is None:
+                return {}
+            height, width = artifact.image_value(image_id, "image_size").tolist()
+            if (height, width) != size:
+                raise ImageError(
+                    f"its points are those of an image of {width} x {height} pixels, it has {size[1]} x {size[0]}",
+                    where=f"{self.prompts}, image {image_id}",
+                )
+            found = read_points(artifact, image_id)
+            return {source: found[source] for source in self.sources if source in found}
+
+        return points_of
 
 
-class ProposeStage:
-    """Class-agnostic boxes."""
+def match_prompts(path: Path, keys: Sequence[str], console: Console) -> dict[str, str]:
+    """Key of an image -> its id in the points of `path`; says so where some images have none, or other names.
 
-    name: ClassVar[str] = "propose"
-    version: ClassVar[int] = 2
-    train_only: ClassVar[bool] = False
-    recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {
-        "sam": SamRecipe,
-        "region-tree": RegionTreeRecipe,
-        "selective-search": SelectiveSearchRecipe,
-    }
-
-    def products(self, recipe: ProposeRecipe, context: Context, split: str) -> Iterator[Product]:
-        """One artifact a split."""
-        inputs = {"data": context.run.input("data", split)}
-        if not isinstance(recipe, SelectiveSearchRecipe):
-            inputs["prompt"] = context.run.input("prompt", split)
-        if isinstance(recipe, SamRecipe):
-            inputs["weights"] = context.weights.require(recipe.weights)
-
-        def make(job: Job) -> MergeCount:
-            root = image_root(context.run.root, context.source())
-            ids = _image_ids(inputs, root)
-            device = context.torch_device() if isinstance(recipe, SamRecipe) else "cpu"
-            work = ProposeWork(
-                inputs["data"], root, inputs.get("prompt"), recipe, inputs.get("weights"), device
-            )
-            tables = {"source_names": SOURCES}
-            return ShardedMaker(PROPOSALS, ids, work, "proposals", tables, device=device)(job)
-
-        yield Product(
-            path=context.run.output("propose", split),
-            format_name=PROPOSALS.name,
-            format_version=PROPOSALS.version,
-            split=split,
-            recipe=recipe.model_dump(mode="json"),
-            inputs=inputs,
-            make=make,
-            what="proposals",
+    Raises:
+        UserError: the file has points of none of the images.
+    """
+    with open_artifact(path, POINTS) as points:
+        ids = points.image_ids
+    matched = match_keys(keys, ids)
+    if not matched and keys:
+        example = repr(ids[0]) if ids else "none at all"
+        raise UserError(
+            f"holds points of none of these images: its images are called like {example}, the images like {keys[0]!r}",
+            where=str(path),
+            remedy="A key or a file name that occurs once on both sides makes a match; give the points of these images",
         )
+    count, by_key = len(matched), sum(key == image_id for key, image_id in matched.items())
+    if by_key < len(keys):
+        console.info(
+            f"points of {path}: {count} of {len(keys)} images have some ({by_key} by key, {count - by_key} by file name)"
+            + ("" if count == len(keys) else "; the others get no clue prompts"),
+            prompted=count,
+            by_key=by_key,
+            by_name=count - by_key,
+        )
+    return matched
 
 
-LEGACY = ProposeStage()
-STAGE = Stage("propose", 2, "proposals", "{split}.h5", PROPOSALS)
+def match_keys(keys: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
+    """Key of an image -> id of an artifact.
+
+    An image with the very key goes first. Of what is left, an image and an id belong together when they have the same
+    `stem` and no other image and no other id of either side has it: where names are not unique nothing is guessed.
+    """
+    known = set(ids)
+    matched = {key: key for key in keys if key in known}
+    stems = Counter(map(stem, keys))
+    owners = Counter(map(stem, ids))
+    by_stem = {stem(image_id): image_id for image_id in ids}
+    for key in keys:
+        name = stem(key)
+        if key not in matched and stems[name] == owners[name] == 1:
+            matched[key] = by_stem[name]
+    return matched
+
+
+def stem(key: str) -> str:
+    """The file name of a key without folders and without the suffix of an image: `a/b.x.jpg` gives `b.x`."""
+    name = PurePosixPath(key).name
+    suffix = PurePosixPath(name).suffix
+    return name[: -len(suffix)] if suffix.lower() in SUFFIXES else name

@@ -1,4 +1,4 @@
-"""RoI heads of the retrained detector: detectron2's, with RoI drop and a choice of matcher.
+"""RoI heads of the retrained detector: detectron2's, with RoI drop, a choice of matcher, and a pretrained map as context.
 
 Importing this module registers `WeakSamRoiHeads` with detectron2.
 """
@@ -22,15 +22,15 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers  # noqa
 from detectron2.utils.events import get_event_storage  # noqa: E402
 
 from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign, RoiAverage  # noqa: E402
-from weaksam_cli.retrain.matcher import TopKMatcher  # noqa: E402
-from weaksam_cli.retrain.recipe import MatcherName, RoiDrop  # noqa: E402
 from weaksam_cli.retrain.roi_drop import (  # noqa: E402
+    TopKMatcher,
     find_dropped,
     foreground_indices,
     nothing_dropped,
     reduce_losses,
     regression_distances,
 )
+from weaksam_cli.retrain.settings import RoiDrop  # noqa: E402
 
 
 class RoiDropOutputLayers(FastRCNNOutputLayers):
@@ -48,9 +48,9 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
-        """Arguments from a detectron2 configuration with a `MODEL.ROI_DROP` node."""
+        """Arguments from a detectron2 configuration with `MODEL.ROI_HEADS.DROP`."""
         arguments: dict[str, Any] = super().from_config(cfg, input_shape)
-        arguments["roi_drop"] = RoiDrop(**cfg.MODEL.ROI_DROP)
+        arguments["roi_drop"] = RoiDrop(**cfg.MODEL.ROI_HEADS.DROP)
         return arguments
 
     def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> dict[str, Tensor]:
@@ -101,11 +101,11 @@ class _WithContext(nn.Module):
     the first iteration, which is what makes a training of a few epochs possible.
     """
 
-    def __init__(self, box_head: Any, stride: int, channels: int) -> None:
+    def __init__(self, box_head: Any, name: str, shape: ShapeSpec) -> None:
         super().__init__()
-        self.box_head = box_head
-        self.average = RoiAverage(1.0 / stride, samples=4)
-        self.output_shape = ShapeSpec(channels=box_head.output_shape.channels + channels)
+        self.box_head, self.name = box_head, name
+        self.average = RoiAverage(1.0 / shape.stride, samples=4)
+        self.output_shape = ShapeSpec(channels=box_head.output_shape.channels + shape.channels)
 
     def forward(self, pooled: Tensor, context: Tensor, boxes: list[Any]) -> Tensor:
         """Vectors (R, channels) of pooled pyramid features (R, c, h, w) and the map (n, channels, H, W)."""
@@ -115,7 +115,7 @@ class _WithContext(nn.Module):
 
 @ROI_HEADS_REGISTRY.register()
 class WeakSamRoiHeads(StandardROIHeads):
-    """`StandardROIHeads` that reads `MODEL.ROI_DROP` and `MODEL.ROI_HEADS.{MATCHER,CONTEXT}`."""
+    """`StandardROIHeads` that reads `MODEL.ROI_HEADS.{DROP,MATCHER}` and `MODEL.BACKBONE.CONTEXT`."""
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
@@ -134,10 +134,9 @@ class WeakSamRoiHeads(StandardROIHeads):
             pooler.level_poolers = nn.ModuleList(
                 DenseRoiAlign(bins, level.spatial_scale, samples) for level in pooler.level_poolers
             )
-        context = cfg.MODEL.ROI_HEADS.CONTEXT
+        context = cfg.MODEL.BACKBONE.CONTEXT
         if context:
-            shape = input_shape[context]
-            arguments["box_head"] = _WithContext(arguments["box_head"], shape.stride, shape.channels)
+            arguments["box_head"] = _WithContext(arguments["box_head"], context, input_shape[context])
         arguments["box_predictor"] = RoiDropOutputLayers(cfg, arguments["box_head"].output_shape)
         return arguments
 
@@ -146,15 +145,13 @@ class WeakSamRoiHeads(StandardROIHeads):
             return super()._forward_box(features, proposals)
         boxes = [item.proposal_boxes for item in proposals]
         pooled = self.box_pooler([features[name] for name in self.box_in_features], boxes)
-        predictions = self.box_predictor(self.box_head(pooled, features["head"], boxes))
+        predictions = self.box_predictor(self.box_head(pooled, features[self.box_head.name], boxes))
         if self.training:
             return self.box_predictor.losses(predictions, proposals)
         return self.box_predictor.inference(predictions, proposals)[0]
 
 
-def add_roi_heads_config(cfg: CfgNode, roi_drop: RoiDrop, matcher: MatcherName, context: str) -> None:
-    """Choose these heads in a detectron2 configuration; `context` names a backbone map, or is empty."""
-    cfg.MODEL.ROI_HEADS.NAME = "WeakSamRoiHeads"
-    cfg.MODEL.ROI_HEADS.MATCHER = matcher
-    cfg.MODEL.ROI_HEADS.CONTEXT = context
-    cfg.MODEL.ROI_DROP = CfgNode(roi_drop.model_dump())
+def add_roi_heads_config(cfg: CfgNode) -> None:
+    """Add what these heads read to a detectron2 configuration."""
+    cfg.MODEL.ROI_HEADS.MATCHER = "standard"
+    cfg.MODEL.ROI_HEADS.DROP = CfgNode(RoiDrop(enabled=False).model_dump())

@@ -1,4 +1,7 @@
-"""RoI drop: regions whose training losses are suspiciously large do not teach (paper, supplement sections 3 and 7).
+"""Which regions teach: the top-3 matcher, and RoI drop.
+
+RoI drop: regions whose training losses are suspiciously large do not teach (paper, supplement sections 3
+and 7).
 
 Pseudo ground truth holds wrong boxes, and the regions matched to them keep a large loss. From a start iteration on,
 such regions are dropped: their losses count as zero.
@@ -6,7 +9,7 @@ such regions are dropped: their losses count as zero.
 The published code meant to do this but cannot run with the drop switched on: it concatenates a tensor with the tuple of
 `torch.where`, and, that repaired, uses RoI numbers as positions in the list of foreground RoIs, which zeroes a wrong
 entry or fails as soon as a batch holds more than one image. Here both lists are kept apart. Which rule gave the
-published figures cannot be told from the release, so three are offered (`recipe.RoiDrop`).
+published figures cannot be told from the release, so three are offered (`settings.RoiDrop`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weaksam_cli.retrain.recipe import Semantics
+from weaksam_cli.retrain.settings import Semantics
 
 
 class Dropped(NamedTuple):
@@ -61,7 +64,7 @@ def find_dropped(
         foreground: int64 (F,), positions of the foreground RoIs among the R.
         tau_cls: a classification loss above it is large.
         tau_reg: a regression loss above it is large.
-        semantics: see `weaksam_cli.retrain.recipe.RoiDrop`.
+        semantics: see `weaksam_cli.retrain.settings.RoiDrop`.
     """
     large_cls = cross_entropy > tau_cls
     large_reg = distances > tau_reg
@@ -93,3 +96,40 @@ def reduce_losses(
     classification = torch.where(dropped.classification, 0.0, cross_entropy).sum() / count
     regression = torch.where(dropped.regression, 0.0, distances).sum()
     return classification, regression / count if divide_regression else regression
+
+
+class TopKMatcher:
+    """Which proposals are foreground: the k best of each ground truth, as far as their best IoU reaches the threshold.
+
+    The published detector quietly replaced detectron2's matcher: of each ground-truth box only the three proposals of
+    highest IoU are foreground, and every other proposal is background, also one of IoU 0.9. The paper does not mention it.
+    With fewer than three proposals the published code fails; here it takes those there are.
+
+    Args:
+        threshold: a proposal whose best IoU is below is background.
+        k: proposals for each ground-truth box.
+    """
+
+    def __init__(self, threshold: float = 0.5, k: int = 3) -> None:
+        self.threshold = threshold
+        self.k = k
+
+    def __call__(self, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Match proposals with ground truth.
+
+        Args:
+            quality: IoU float (M ground truths, N proposals).
+
+        Returns:
+            int64 (N,), the ground truth of highest IoU (0 where there is none), and int8 (N,), 1 foreground, 0 background.
+        """
+        truths, proposals = quality.shape
+        labels = torch.zeros(proposals, dtype=torch.int8, device=quality.device)
+        if truths == 0 or proposals == 0:
+            return torch.zeros(proposals, dtype=torch.int64, device=quality.device), labels
+        best, matches = quality.max(dim=0)
+        # A stable sort, because topk leaves open which of equal proposals it takes.
+        order = torch.sort(quality, dim=1, descending=True, stable=True).indices
+        labels[order[:, : self.k].flatten()] = 1
+        labels[best < self.threshold] = 0
+        return matches, labels

@@ -42,7 +42,7 @@ class TrainingRun:
 
 @contextmanager
 def training_run(
-    job: Job, iterations: int, *, checkpoint_every: int, most_workers: int = 0
+    job: Job, iterations: int, *, checkpoint_every: int | None = None, most_workers: int = 0
 ) -> Iterator[TrainingRun]:
     """The run of a job of so many iterations, its progress shown; on a GPU at most `most_workers` threads load batches.
 
@@ -67,5 +67,5 @@ def training_run(
             save_bytes=context.ops.write_atomically,
             progress=progress,
             workers=0 if device == "cpu" else min(context.workers, most_workers),
-            checkpoint_every=checkpoint_every,
+            checkpoint_every=checkpoint_every or context.checkpoint_every,
         )

@@ -12,8 +12,7 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, fuse_scales
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.core.maps import cell_affinity, normalise, resize_bilinear
 from weaksam_cli.core.random import generator_of
-from weaksam_cli.models.lite0 import Lite0
-from weaksam_cli.models.views import view_features
+from weaksam_cli.models.lite0 import Lite0, view_features
 from weaksam_cli.wsod.basis import Basis
 from weaksam_cli.wsod.component_prior import component_prior
 from weaksam_cli.wsod.dense import describe_cells, fold_of, sample_cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import detections_to_rows
+from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.execution import ImageFunction
 from weaksam_cli.wsod.recipe import RegionDetectorRecipe
@@ -125,7 +126,7 @@ class DetectWork:
     recipe: RegionDetectorRecipe
     n_classes: int
 
-    def open(self) -> ImageFunction:
+    def open(self) -> Callable[[str], Detections]:
         """Load the heads once a process."""
         from weaksam_cli.wsod.detect import select_detections
         from weaksam_cli.wsod.fit import image_item, load_detector
@@ -134,21 +135,19 @@ class DetectWork:
         detector = load_detector(self.model, self.recipe)
         inference = self.recipe.inference
 
-        def function(image_id: str) -> ImageRows:
+        def function(image_id: str) -> Detections:
             import torch
 
             item = image_item(regions, image_id, torch.zeros(self.n_classes))
             with torch.inference_mode():
                 scores = detector([item])[0].numpy().astype(np.float32)
             boxes = item["proposals"].proposal_boxes.tensor.numpy()
-            return detections_to_rows(
-                select_detections(
-                    boxes,
-                    scores,
-                    score_threshold=inference.score_threshold,
-                    nms_threshold=inference.nms,
-                    most=inference.detections,
-                )
+            return select_detections(
+                boxes,
+                scores,
+                score_threshold=inference.score_threshold,
+                nms_threshold=inference.nms,
+                most=inference.detections,
             )
 
         return function

@@ -15,14 +15,15 @@ from tests.models.clip.tiny import official_state
 from tests.tiny import CLASSES, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, read_class_maps
-from weaksam_cli.cam.clip_es.images import chosen_classes
-from weaksam_cli.cam.clip_es.products import Words, load_clip_es
-from weaksam_cli.cam.recipe import ClipEsRecipe
+from weaksam_cli.cam.clip_es import Recipe
+from weaksam_cli.cam.clip_es.method import load_clip_es
+from weaksam_cli.cam.stage import chosen_classes
 from weaksam_cli.cli.app import app
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
-from weaksam_cli.prompt.peaks import Recipe, prompts_of_image
+from weaksam_cli.prompt.peaks import Recipe as PeaksRecipe
+from weaksam_cli.prompt.peaks import prompts_of_image
 
 UNLABELLED, TWO_LABELS = "000002", "000001"
 OPTIONS = ("--dataset", "tiny", "--workers", "1", "--set", "affinity.blocks=2")
@@ -30,12 +31,12 @@ OPTIONS = ("--dataset", "tiny", "--workers", "1", "--set", "affinity.blocks=2")
 
 def test_the_recipe_of_voc_is_the_default_of_the_type() -> None:
     loaded = load_recipe("cam", "clip-es")
-    assert loaded.recipe == ClipEsRecipe()
+    assert loaded.recipe == Recipe()
 
 
 def test_the_recipe_of_coco_differs_in_words_and_boxes() -> None:
     loaded = load_recipe("cam", "clip-es-coco14")
-    voc = ClipEsRecipe().model_dump()
+    voc = Recipe().model_dump()
     voc["synonyms"], voc["affinity"]["box_threshold"] = "coco", 0.7
     assert loaded.recipe.model_dump() == voc
 
@@ -59,16 +60,18 @@ def test_recipes_that_do_not_fit_are_refused(change: str, message: str) -> None:
 
 
 def test_words_of_a_dataset() -> None:
-    recipe = ClipEsRecipe(background=("sky", "red", "ground"), class_prompts={"blue one": "navy"})
-    words = Words.of(recipe, list(CLASSES))
-    assert words == Words(("navy", "green one", "red one"), ("sky", "ground"))
+    recipe = Recipe(background=("sky", "red", "ground"), class_prompts={"blue one": "navy"})
+    assert recipe.words(CLASSES) == {
+        "class_prompts": ["navy", "green one", "red one"],
+        "background_prompts": ["sky", "ground"],
+    }
 
 
 def test_a_network_with_fewer_blocks_than_the_recipe_wants_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.pt"
     torch.save(official_state(), path)
     with pytest.raises(UserError, match=r"clip\.pt: affinity\.blocks is 8, the network has 3"):
-        load_clip_es(ClipEsRecipe(), Words(("dog",), ("sky",)), path, "cpu")
+        load_clip_es(Recipe(), ["dog"], path, "cpu")
 
 
 def _red_object(text: str) -> str:
@@ -134,7 +137,7 @@ def test_the_artifact_holds_what_clip_read(run: Path) -> None:
 
 def test_the_prompt_stage_finds_peaks_of_both_kinds_and_none_where_nothing_is(run: Path) -> None:
     recipe = load_recipe("prompt", "weaksam").recipe
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, PeaksRecipe)
     with open_artifact(run / "cam" / "trainval.h5", cam_schema(0)) as artifact:
         for key in artifact.image_ids:
             found = prompts_of_image(read_class_maps(artifact, key), recipe, seed=0)

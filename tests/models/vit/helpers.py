@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from weaksam_cli.models.vit.aaf import FusionShape, Pool, Variant
-from weaksam_cli.models.vit.checkpoint import VitCheckpoint, build_mctformer, build_weaktr
-from weaksam_cli.models.vit.mctformer import MCTformer, Version
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint
+from weaksam_cli.models.vit.mctformer import MCTformer, Version, load_mctformer
 from weaksam_cli.models.vit.network import VitShape
-from weaksam_cli.models.vit.weaktr import WeakTr
+from weaksam_cli.models.vit.weaktr import FusionShape, Pool, Variant, WeakTr, load_weaktr
 
 N = TypeVar("N", bound=torch.nn.Module)
 TINY = VitShape(n_classes=3, width=8, depth=3, heads=2, hidden=16, patch=4, side=2)
@@ -24,13 +23,13 @@ def tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def oracle_weaktr(case: Mapping[str, Any]) -> WeakTr:
     checkpoint = VitCheckpoint("oracle", tensors(case["state_dict"]))
-    return build_weaktr(checkpoint, pool=case["config"]["pool"])
+    return load_weaktr(checkpoint, pool=case["config"]["pool"])
 
 
 def oracle_mctformer(case: Mapping[str, Any], version: Version, class_layers: int) -> MCTformer:
     checkpoint = VitCheckpoint("oracle", tensors(case["state_dict"]))
     heads = case["config"]["num_heads"]
-    return build_mctformer(checkpoint, version, class_layers=class_layers, heads=heads)
+    return load_mctformer(checkpoint, version, class_layers=class_layers, heads=heads)
 
 
 def random_weaktr(

@@ -11,9 +11,10 @@ import torch
 
 from tests.models.vit.helpers import TINY, images, random_mctformer, random_weaktr
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.vit.aaf import FusionV1, FusionV3
 from weaksam_cli.models.vit.attention import Workspace
-from weaksam_cli.models.vit.checkpoint import build_mctformer, build_weaktr, read_checkpoint
+from weaksam_cli.models.vit.checkpoint import read_checkpoint
+from weaksam_cli.models.vit.mctformer import load_mctformer
+from weaksam_cli.models.vit.weaktr import FusionV1, FusionV3, load_weaktr
 
 STATE = dict(random_weaktr("v3").state_dict())
 """WeakTr with the fusion of the linked weights."""
@@ -38,7 +39,7 @@ def saved(path: Path, values: Any) -> Path:
     ],
 )  # fmt: skip
 def test_official_files_load_whole(tmp_path: Path, around: Any) -> None:
-    network = build_weaktr(read_checkpoint(saved(tmp_path / "weaktr.pth", around(STATE))))
+    network = load_weaktr(read_checkpoint(saved(tmp_path / "weaktr.pth", around(STATE))))
     assert network.shape == TINY  # heads are told by the fusion
     assert isinstance(network.fusion, FusionV3)
     assert not network.training
@@ -60,15 +61,15 @@ def test_the_variant_is_told_by_the_keys(tmp_path: Path, variant: Any, found: ty
     path = saved(tmp_path / "weaktr.pth", random_weaktr(variant).state_dict())
     checkpoint = read_checkpoint(path)
     heads = None if variant else 2
-    assert isinstance(build_weaktr(checkpoint, heads=heads).fusion, found)
-    plain = build_weaktr(checkpoint, fusion="none", heads=heads)
+    assert isinstance(load_weaktr(checkpoint, heads=heads).fusion, found)
+    plain = load_weaktr(checkpoint, fusion="none", heads=heads)
     assert plain.fusion is None
     assert plain.shape == TINY
 
 
 def test_fusion_none_is_plain_averaging(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(saved(tmp_path / "weaktr.pth", STATE))
-    network = build_weaktr(checkpoint, fusion="none")
+    network = load_weaktr(checkpoint, fusion="none")
     with torch.inference_mode():
         encoded = network.encode_for_maps(images(12, 8), Workspace())
         fused = network.fused_attention(encoded)
@@ -90,7 +91,7 @@ def test_fusion_none_is_plain_averaging(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_told(tmp_path: Path, changed: Any, message: str) -> None:
     path = saved(tmp_path / "weaktr.pth", changed(dict(STATE)))
     with pytest.raises(UserError, match=message) as caught:
-        build_weaktr(read_checkpoint(path), heads=2)
+        load_weaktr(read_checkpoint(path), heads=2)
     line = caught.value.one_line()
     assert line.startswith(f"{path}: ")
     assert "\n" not in line
@@ -99,9 +100,9 @@ def test_what_does_not_fit_is_told(tmp_path: Path, changed: Any, message: str) -
 @pytest.mark.parametrize(("held", "asked"), [("v1", "v2"), ("v2", "v1")])
 def test_the_other_version_of_mctformer_is_told(tmp_path: Path, held: Any, asked: Any) -> None:
     checkpoint = read_checkpoint(saved(tmp_path / "mct.pth", random_mctformer(held).state_dict()))
-    assert build_mctformer(checkpoint, held, heads=2).shape == TINY
+    assert load_mctformer(checkpoint, held, heads=2).shape == TINY
     with pytest.raises(UserError, match=r"1 tensors of another shape: head\.weight"):
-        build_mctformer(checkpoint, asked, heads=2)
+        load_mctformer(checkpoint, asked, heads=2)
 
 
 def test_our_own_files_name_their_classes(tmp_path: Path) -> None:
@@ -112,5 +113,5 @@ def test_our_own_files_name_their_classes(tmp_path: Path) -> None:
 
 def test_half_precision_files_are_computed_in_float32(tmp_path: Path) -> None:
     half = {name: value.half() for name, value in STATE.items()}
-    network = build_weaktr(read_checkpoint(saved(tmp_path / "half.pth", half)))
+    network = load_weaktr(read_checkpoint(saved(tmp_path / "half.pth", half)))
     assert {value.dtype for value in network.parameters()} == {torch.float32}

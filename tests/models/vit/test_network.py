@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from tests.models.vit.helpers import TINY, images, random_mctformer, random_weaktr
 from weaksam_cli.models.vit.attention import Workspace
-from weaksam_cli.models.vit.network import Block, VitShape
-from weaksam_cli.models.vit.position import native_side, positions_for
+from weaksam_cli.models.vit.network import Block, VitShape, native_side, positions_for
 
 SIDES = st.integers(min_value=16, max_value=120)
 
@@ -65,14 +64,14 @@ def test_recording_attentions_changes_no_token(gradients: bool) -> None:
 
 def test_stochastic_depth_rises_to_its_rate_and_acts_in_training_alone() -> None:
     network, pixels = random_mctformer("v2"), images(8, 8, count=64)
-    before = network(pixels).class_token
+    before = network(pixels)["class_token"]
     network.set_drop_path(0.5)
     assert [block.drop_rate for block in network.blocks] == [0.0, 0.25, 0.5]
-    assert torch.equal(network(pixels).class_token, before)
+    assert torch.equal(network(pixels)["class_token"], before)
     torch.manual_seed(0)
-    assert not torch.equal(network.train()(pixels).class_token, before)
+    assert not torch.equal(network.train()(pixels)["class_token"], before)
     network.set_drop_path(0.0)
-    torch.testing.assert_close(network(pixels).class_token, before)
+    torch.testing.assert_close(network(pixels)["class_token"], before)
 
 
 def test_dropping_keeps_the_mean() -> None:

@@ -15,19 +15,17 @@ from tests.models.vit.helpers import (
     state_shapes,
 )
 from weaksam_cli.models.vit import attention
-from weaksam_cli.models.vit.aaf import FusionShape, FusionV1
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
-from weaksam_cli.models.vit.clues import choose_map, spread
-from weaksam_cli.models.vit.network import Encoded, VitShape
-from weaksam_cli.models.vit.weaktr import WeakTr
+from weaksam_cli.models.vit.network import Encoded, VitShape, choose_map, spread
+from weaksam_cli.models.vit.weaktr import FusionShape, FusionV1, WeakTr
 
 ORACLES = [("weaktr", "tiny_weaktr", index) for index in range(3)] + [
     ("weaktr_upstream_v3", "tiny_weaktr_v3", index) for index in range(2)
 ]
-ROUTES: dict[str, dict[str, Any]] = {
-    "kept": {},
-    "computed anew": {"most_bytes": 0},
-    "all heads at once": {"at_once": True},
+ROUTES: dict[str, tuple[object, str, object]] = {
+    "kept": (attention, "ROWS", attention.ROWS),
+    "computed anew": (attention, "CPU_BYTES", 0),
+    "all heads at once": (AttentionRecord, "_computes_at_once", lambda *_: True),  # as on a GPU
 }
 ALL = [0, 1, 2]
 
@@ -36,15 +34,10 @@ def close(got: torch.Tensor, expected: Any) -> None:
     np.testing.assert_allclose(got.detach().numpy(), np.asarray(expected, np.float32), rtol=1e-4, atol=2e-6)
 
 
-def encode_by(network: WeakTr, pixels: torch.Tensor, **route: Any) -> Encoded:
+def encode_by(network: WeakTr, pixels: torch.Tensor) -> Encoded:
     """The trunk with attentions that wait for their weights, whatever the variant."""
-    record = AttentionRecord(
-        network.shape.n_classes,
-        network.shape.depth,
-        workspace=Workspace(),
-        want_maxima=network.pool == "max",
-        **route,
-    )
+    shape = network.shape
+    record = AttentionRecord(shape.n_classes, shape.depth, Workspace(), want_maxima=network.pool == "max")
     return network.encode(pixels, record, lambda branch: branch.amax(1))
 
 
@@ -79,34 +72,36 @@ def test_training_outputs(oracle: Any, file: str, name: str, index: int, gradien
     with torch.set_grad_enabled(gradients):
         logits = oracle_weaktr(tiny)(torch.tensor(case["input"]))
     expected = case["training_outputs"]
-    close(logits.class_token, expected["cls"])
-    close(logits.coarse, expected["coarse"])
-    close(logits.fine, expected["fine"])
+    close(logits["class_token"], expected["cls"])
+    close(logits["coarse"], expected["coarse"])
+    close(logits["fine"], expected["fine"])
 
 
 @pytest.mark.parametrize(("file", "name", "index"), ORACLES)
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_way_of_summing_gives_the_same(
-    oracle: Any, file: str, name: str, index: int, route: str
+    oracle: Any, monkeypatch: pytest.MonkeyPatch, file: str, name: str, index: int, route: str
 ) -> None:
+    monkeypatch.setattr(*ROUTES[route])
     tiny = oracle(file)[name]
     network, case = oracle_weaktr(tiny), tiny["cases"][index]
     with torch.inference_mode():
-        encoded = encode_by(network, torch.tensor(case["input"]), **ROUTES[route])
+        encoded = encode_by(network, torch.tensor(case["input"]))
         close(network.fused_attention(encoded)[None, :, 3:, 3:], case["patch_attention"])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 5])
 @pytest.mark.parametrize("variant", [None, "v1", "v3"])
-@pytest.mark.parametrize("most_bytes", [None, 0])
+@pytest.mark.parametrize("most_bytes", [attention.CPU_BYTES, 0])
 def test_parts_of_matrices_make_the_whole(
-    monkeypatch: pytest.MonkeyPatch, rows: int, variant: Any, most_bytes: int | None
+    monkeypatch: pytest.MonkeyPatch, rows: int, variant: Any, most_bytes: int
 ) -> None:
     network, pixels = random_weaktr(variant), images(12, 20, count=2)
     with torch.inference_mode():
         whole = network.maps(network.encode_for_maps(pixels, Workspace()), ALL, [2])
         monkeypatch.setattr(attention, "ROWS", rows)
-        encoded = network.encode_for_maps(pixels, Workspace(), most_bytes=most_bytes)
+        monkeypatch.setattr(attention, "CPU_BYTES", most_bytes)
+        encoded = network.encode_for_maps(pixels, Workspace())
         parts = network.maps(encoded, ALL, [2])
     for got, expected in ((parts.fine, whole.fine), (parts.coarse, whole.coarse), (parts.cross, whole.cross)):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
@@ -114,11 +109,14 @@ def test_parts_of_matrices_make_the_whole(
 
 @pytest.mark.parametrize(("variant", "pool"), [(None, "max"), ("v1", "avg"), ("v1", "max"), ("v3", "avg")])
 @pytest.mark.parametrize("route", ROUTES)
-def test_weights_that_are_known_beforehand_give_the_same(variant: Any, pool: Any, route: str) -> None:
+def test_weights_that_are_known_beforehand_give_the_same(
+    monkeypatch: pytest.MonkeyPatch, variant: Any, pool: Any, route: str
+) -> None:
     network, pixels = random_weaktr(variant, pool=pool), images(12, 20, count=2)
     with torch.inference_mode():
         known = network.maps(network.encode_for_maps(pixels, Workspace()), ALL, [0])
-        record = AttentionRecord(3, 3, workspace=Workspace(), want_maxima=True, **ROUTES[route])
+        monkeypatch.setattr(*ROUTES[route])
+        record = AttentionRecord(3, 3, Workspace(), want_maxima=True)
         waiting = network.encode(pixels, record, lambda branch: branch.mean(1))
         if variant == "v1" and pool == "avg":
             record.maxima = None
@@ -127,12 +125,13 @@ def test_weights_that_are_known_beforehand_give_the_same(variant: Any, pool: Any
     torch.testing.assert_close(known.cross, later.cross)
 
 
-def test_half_precision_of_a_gpu_changes_little() -> None:
+def test_half_precision_of_a_gpu_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     network, pixels = random_weaktr(), images(20, 28, count=2)
     with torch.inference_mode():
         exact = network.maps(encode_by(network, pixels), ALL, [0])
+        monkeypatch.setattr(*ROUTES["all heads at once"])
         with torch.autocast("cpu", torch.bfloat16):
-            encoded = encode_by(network, pixels, at_once=True)
+            encoded = encode_by(network, pixels)
         half = network.maps(encoded, ALL, [0])
     assert half.fine.dtype == half.cross.dtype == half.coarse.dtype == torch.float32
     for got, expected in ((half.cross, exact.cross), (half.fine, exact.fine)):
@@ -188,7 +187,7 @@ def test_spreading_puts_the_result_at_the_rows() -> None:
 
 def test_the_fine_logits_train_the_fusion_alone() -> None:
     network = random_weaktr("v1", pool="avg").requires_grad_(True)
-    network(images(8, 8)).fine.sum().backward()
+    network(images(8, 8))["fine"].sum().backward()
     reached = {name for name, value in network.named_parameters() if value.grad is not None}
     assert reached == {"adaptive_attention_fusion.fc.0.weight", "adaptive_attention_fusion.fc.2.weight"}
 
@@ -196,7 +195,7 @@ def test_the_fine_logits_train_the_fusion_alone() -> None:
 def test_the_other_logits_train_the_trunk() -> None:
     network = random_weaktr().requires_grad_(True)
     logits = network(images(8, 8))
-    (logits.class_token.sum() + logits.coarse.sum()).backward()
+    (logits["class_token"].sum() + logits["coarse"].sum()).backward()
     missed = {name for name, value in network.named_parameters() if value.grad is None}
     assert missed == {
         name for name in dict(network.named_parameters()) if name.startswith(("norm.", "adaptive_"))

@@ -18,13 +18,18 @@ from weaksam_cli.errors import UserError
 from weaksam_cli.models.weights import catalogue as weights_catalogue
 from weaksam_cli.models.weights.catalogue import (
     Catalogue,
+    FileState,
     WeightsFile,
+    WeightsFinder,
+    byte_progress,
+    check_file,
+    default_folders,
+    download_folder,
     read_catalogue,
     read_needs,
     select,
+    shape_differences,
 )
-from weaksam_cli.models.weights.check import FileState, byte_progress, check_file, shape_differences
-from weaksam_cli.models.weights.finder import WeightsFinder, default_folders, download_folder
 
 CONTENT = b"the published bytes"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from weaksam_cli.propose.region_tree.forest import Forest, plant
-from weaksam_cli.propose.region_tree.leaves import describe, join
+from weaksam_cli.propose.region_tree.leaves import describe, join, pixel_features
 from weaksam_cli.propose.region_tree.merge import Merging, merge
-from weaksam_cli.propose.region_tree.pixels import pixel_features
-from weaksam_cli.propose.region_tree.ranking import among_peers, consensus, relative_rank
-from weaksam_cli.propose.region_tree.selection import select
-from weaksam_cli.propose.region_tree.settings import DEFAULT_CRITERIA, Criterion, RegionTreeSettings
+from weaksam_cli.propose.region_tree.method import DEFAULT_CRITERIA, Criterion, TreeSettings
+from weaksam_cli.propose.region_tree.ranking import among_peers, consensus, relative_rank, select
 
 
 def checkerboard(rows: int, columns: int, cell: int = 3) -> NDArray[np.int32]:
@@ -99,7 +97,7 @@ def test_consensus_is_the_weighted_sum_over_all_boxes(n: int) -> None:
 def test_the_head_of_a_list_is_diverse(max_boxes: int, diverse_boxes: int, wanted: list[int]) -> None:
     boxes = np.asarray([[0, 0, 10, 8], [0, 0, 10, 10], [0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
     quality = np.asarray([0.8, 0.9, 0.85, 0.1], np.float32)
-    knobs = RegionTreeSettings(diverse_boxes=diverse_boxes)
+    knobs = TreeSettings(diverse_boxes=diverse_boxes)
     np.testing.assert_array_equal(select(boxes, quality, max_boxes, knobs), wanted)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import iou
 from weaksam_cli.core.masks import decode, tight_boxes
-from weaksam_cli.propose.region_tree import Criterion, RegionTreeSegmenter, RegionTreeSettings
+from weaksam_cli.propose.region_tree.method import TreeSettings
+from weaksam_cli.propose.region_tree.segmenter import RegionTreeSegmenter
 from weaksam_cli.propose.segmenter import Segmenter
 
 
@@ -30,7 +30,7 @@ RED, YELLOW, BLUE = ([10, 20, 80, 90], [30, 40, 55, 60], [105, 50, 145, 100])
 
 @pytest.fixture(scope="module")
 def segmenter() -> RegionTreeSegmenter:
-    made = RegionTreeSegmenter(RegionTreeSettings())
+    made = RegionTreeSegmenter(TreeSettings())
     made.set_image(squares())
     return made
 
@@ -117,10 +117,10 @@ def test_proposals_are_ranked_distinct_and_few(segmenter: RegionTreeSegmenter) -
 
 
 def test_deterministic() -> None:
-    first, second = RegionTreeSegmenter(), RegionTreeSegmenter()
+    first, second = RegionTreeSegmenter(TreeSettings()), RegionTreeSegmenter(TreeSettings())
     for one in (first, second, first):
         one.set_image(squares())
-    np.testing.assert_array_equal(first.grid_proposals().boxes, second.grid_proposals().boxes)
+    np.testing.assert_array_equal(first.grid_proposals(300).boxes, second.grid_proposals(300).boxes)
     assert first.encodings == 2
 
 
@@ -131,34 +131,26 @@ def test_odd_images(shape: tuple[int, int], kind: str) -> None:
     image = {"constant": np.full_like(noise, 77), "noise": noise, "grey": noise[..., :1].repeat(3, axis=2)}[
         kind
     ]
-    segmenter = RegionTreeSegmenter()
+    segmenter = RegionTreeSegmenter(TreeSettings())
     segmenter.set_image(image)
     corner = np.asarray([[[shape[1] - 1, shape[0] - 1]]], np.float32)
     answer = segmenter.prompt_points(corner, ones(1, 1))
     assert (answer.boxes[0, :, 2:] == (shape[1], shape[0])).all()
     whole = np.asarray([0, 0, shape[1], shape[0]], np.float32)
     np.testing.assert_array_equal(segmenter.prompt_boxes(whole[None]).boxes[0, 2], whole)
-    assert len(segmenter.grid_proposals()) >= 1
+    assert len(segmenter.grid_proposals(300)) >= 1
 
 
 def test_a_large_image_is_worked_on_at_reduced_size() -> None:
     factor = 4
     large = squares().repeat(factor, axis=0).repeat(factor, axis=1)
-    segmenter = RegionTreeSegmenter(RegionTreeSettings(max_pixels=120 * 160 + 100))
+    segmenter = RegionTreeSegmenter(TreeSettings(max_pixels=120 * 160 + 100))
     segmenter.set_image(large[:-1, :-3])
     answer = segmenter.prompt_points(np.asarray([[[480, 300]]], np.float32), ones(1, 1), masks=True)
     assert answer.counts is not None
     np.testing.assert_array_equal(tight_boxes(answer.counts[0], 479, 637), answer.boxes[0])
     np.testing.assert_array_equal(decode(answer.counts[0], 479, 637).sum(axis=(1, 2)), answer.area[0])
     assert best_iou(answer.boxes, [edge * factor for edge in BLUE]) > 0.85
-
-
-def test_evidence_raises_regions_under_it() -> None:
-    evidence = np.zeros((2, 12, 16), np.float32)
-    evidence[1, 5:10, 10:14] = 1
-    segmenter = RegionTreeSegmenter(RegionTreeSettings(evidence_weight=4))
-    segmenter.set_image(squares(), evidence)
-    assert best_iou(segmenter.grid_proposals(1).boxes, BLUE) > 0.7
 
 
 @pytest.mark.parametrize(
@@ -179,36 +171,13 @@ def test_bad_points(
 
 
 def test_other_refusals(segmenter: RegionTreeSegmenter) -> None:
-    fresh = RegionTreeSegmenter()
+    fresh = RegionTreeSegmenter(TreeSettings())
     with pytest.raises(ValueError, match="call set_image first"):
-        fresh.grid_proposals()
+        fresh.grid_proposals(300)
     with pytest.raises(ValueError, match="uint8"):
         fresh.set_image(np.zeros((4, 4), np.uint8))
-    with pytest.raises(ValueError, match=r"evidence: expected shape .* got \(4, 4\)"):
-        fresh.set_image(squares(), np.zeros((4, 4)))
-    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
-        fresh.set_image(squares(), np.full((1, 4, 4), 2.0))
     with pytest.raises(ValueError, match="area inside the image"):
         segmenter.prompt_boxes(np.asarray([[200, 200, 210, 210]], np.float32))
-    with pytest.raises(ValueError, match="max_boxes"):
-        segmenter.grid_proposals(0)
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"oversegmentations": ()}, "over-segmentation"),
-        ({"diverse_iou": 0.9, "precise_iou": 0.5}, "diverse_iou <= precise_iou"),
-        ({"consensus_iou": 1.0}, "consensus_iou"),
-        ({"nesting_ratio": 0.5}, "nesting_ratio"),
-        ({"max_pixels": 0}, "max_pixels"),
-    ],
-)
-def test_bad_settings(knobs: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RegionTreeSettings(**knobs)
-    with pytest.raises(ValueError, match="one above 0"):
-        Criterion()
 
 
 def test_recall_on_photographs(voc07_mini: Path) -> None:
@@ -216,7 +185,7 @@ def test_recall_on_photographs(voc07_mini: Path) -> None:
     from benchmarks.region_tree import load_images, recalls
 
     found = []
-    segmenter = RegionTreeSegmenter()
+    segmenter = RegionTreeSegmenter(TreeSettings())
     for image, truth in load_images(voc07_mini, 6):
         segmenter.set_image(image)
         found.append((truth, segmenter.grid_proposals(300).boxes))

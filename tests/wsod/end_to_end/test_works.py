@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from weaksam_cli.artifacts import digest, hdf5
+from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.proposals import PROPOSALS, Proposals, proposals_to_rows
-from weaksam_cli.artifacts.schema import concatenate
+from weaksam_cli.artifacts.shards import shard_bytes
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.data.labels import LABELS_FORMAT, LABELS_VERSION
 from weaksam_cli.engine.execution import ImageRunner
@@ -75,7 +75,7 @@ def write_inputs(folder: Path) -> None:
         (key, proposals_to_rows(Proposals.from_boxes(as_boxes(boxes), "import"), (HEIGHT, WIDTH)))
         for key, boxes in BOXES.items()
     ]
-    data = hdf5.shard_bytes(PROPOSALS, concatenate(PROPOSALS, rows))
+    data = shard_bytes(PROPOSALS, rows, [])
     (folder / "proposals.h5").write_bytes(data)
 
 
@@ -96,13 +96,13 @@ def test_it_detects_among_the_usable_proposals(work: VggDetectWork) -> None:
         found = {key: runner.run(key, after) for key, after in (("a", "b"), ("b", "c"), ("c", None))}
     for key, rows in found.items():
         expected = USED[key] * 2
-        np.testing.assert_allclose(rows.columns["boxes"].astype(np.float32), expected, atol=1e-3)
+        np.testing.assert_allclose(rows.boxes, expected, atol=1e-3)
         n = len(USED[key])
-        assert rows.columns["class_index"].tolist() == [0] * n + [1] * n
+        assert rows.class_index.tolist() == [0] * n + [1] * n
         scores = 1 / (np.arange(n) + 2.0)
-        met = rows.columns["scores"].astype(np.float32)
+        met = rows.scores
         np.testing.assert_allclose(met, np.concatenate([scores, scores / 2]), atol=1e-6)
-        np.testing.assert_array_equal(opened(key).columns["boxes"], rows.columns["boxes"])
+        np.testing.assert_array_equal(opened(key).boxes, rows.boxes)
 
 
 def test_a_image_that_changed_fails_alone(work: VggDetectWork) -> None:
@@ -110,4 +110,4 @@ def test_a_image_that_changed_fails_alone(work: VggDetectWork) -> None:
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(work.image_root / "c.png")
     with pytest.raises(ImageError, match="changed after"):
         opened("c")
-    assert len(opened("a").columns["boxes"]) == 4
+    assert len(opened("a").boxes) == 4

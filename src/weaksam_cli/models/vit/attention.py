@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 CPU_BYTES: Final = 1 << 30
@@ -47,8 +46,6 @@ class AttentionRecord:
         workspace: memory to use; the sum is valid until the next forward that uses it.
         weights: float (heads, depth) of the sum, where they are known beforehand.
         want_maxima: whether the largest value of every matrix is needed.
-        most_bytes: most memory for waiting matrices; None for what suits the device.
-        at_once: compute a layer at once, or some rows of a head after the other; None for what suits the device.
 
     Attributes:
         summed: float32 (B, N, N), the sum with `weights`; None without them.
@@ -60,19 +57,17 @@ class AttentionRecord:
         self,
         n_classes: int,
         depth: int,
-        *,
         workspace: Workspace,
+        *,
         weights: Tensor | None = None,
         want_maxima: bool = False,
-        most_bytes: int | None = None,
-        at_once: bool | None = None,
     ) -> None:
         self.summed: Tensor | None = None
         self.class_rows: Tensor | None = None
         self.maxima: Tensor | None = None
         self._n_classes, self._depth, self._workspace = n_classes, depth, workspace
         self._weights = None if weights is None else weights.tolist()
-        self._want_maxima, self._most_bytes, self._at_once = want_maxima, most_bytes, at_once
+        self._want_maxima = want_maxima
         self._layer = 0
         self._room: Tensor | None = None
         self._in_graph: list[Tensor] = []
@@ -123,8 +118,8 @@ class AttentionRecord:
         return total
 
     def _computes_at_once(self, q: Tensor) -> bool:
-        usual = q.device.type != "cpu" if self._at_once is None else self._at_once
-        return usual or torch.is_grad_enabled()
+        """Whether a layer is computed at once, or some rows of a head after the other."""
+        return q.device.type != "cpu" or torch.is_grad_enabled()
 
     def _make_room(self, q: Tensor) -> None:
         batch, heads, tokens, _ = q.shape
@@ -135,8 +130,7 @@ class AttentionRecord:
             return
         self.class_rows = torch.empty(batch, heads, self._depth, self._n_classes, patches, device=q.device)
         shape = (self._depth, batch, heads, tokens, tokens)
-        usual = CPU_BYTES if q.device.type == "cpu" else GPU_BYTES
-        most = usual if self._most_bytes is None else self._most_bytes
+        most = CPU_BYTES if q.device.type == "cpu" else GPU_BYTES
         if self._weights is not None:
             self.summed = take("sum", (batch, tokens, tokens), q.device).zero_()
         elif 4 * torch.Size(shape).numel() <= most:
@@ -194,10 +188,3 @@ class AttentionRecord:
         part = self._workspace.take("part", (rows.stop - rows.start, len(k)), q.device)
         self._softmax(q[rows], k, part)
         return part
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, record: AttentionRecord | None) -> Tensor:
-    """softmax(q k^T) v with scaled q; without a record by torch's own kernel, which keeps no matrix at all."""
-    if record is None:
-        return F.scaled_dot_product_attention(q, k, v, scale=1.0)
-    return record.attend(q, k, v)

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
-from weaksam_cli.models.vit.clues import (
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint
+from weaksam_cli.models.vit.network import (
     AttentionType,
+    ClassTokenVit,
     ClueMaps,
+    Encoded,
+    VitShape,
     choose_map,
-    cross_maps,
     patch_scores,
     spread,
 )
-from weaksam_cli.models.vit.network import ClassTokenVit, Encoded, VitShape
 
 Version = Literal["v1", "v2"]
-
-
-@dataclass(frozen=True)
-class MCTformerLogits:
-    """What MCTformer is trained by; each (B, C), without a sigmoid.
-
-    Attributes:
-        class_token: mean of each class token.
-        patch: mean of the patch head's map; None in V1, which has no patch head.
-    """
-
-    class_token: Tensor
-    patch: Tensor | None
 
 
 class MCTformer(ClassTokenVit):
@@ -54,54 +42,59 @@ class MCTformer(ClassTokenVit):
         class_layers: int = 3,
         attention_type: AttentionType = "fused",
     ) -> None:
-        super().__init__(shape)
+        super().__init__(shape, attention_type)
         self.head: nn.Conv2d | nn.Linear = (
             nn.Conv2d(shape.width, shape.n_classes, 3, padding=1)
             if version == "v2"
             else nn.Linear(shape.width, shape.n_classes)
         )
         self.class_layers = class_layers
-        self.attention_type: AttentionType = attention_type
 
-    def encode_for_maps(
-        self, images: Tensor, workspace: Workspace, *, most_bytes: int | None = None
-    ) -> Encoded:
-        """The trunk with the sum over all layers of the attentions, each the mean of its heads; see `WeakTr`."""
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """`class_token` is the mean of each class token, `patch` (V2) that of the patch head's map."""
+        encoded = self.encode(images)
+        logits = {"class_token": encoded.class_logits()}
+        if isinstance(self.head, nn.Conv2d):
+            logits["patch"] = self.head(encoded.patch_map).mean((2, 3))
+        return logits
+
+    def encode_for_maps(self, images: Tensor, workspace: Workspace) -> Encoded:
+        """The trunk with the sum over all layers of the attentions, each the mean of its heads."""
         shape = self.shape
         weights = torch.full((shape.heads, shape.depth), 1 / shape.heads)
-        record = AttentionRecord(
-            shape.n_classes, shape.depth, workspace=workspace, weights=weights, most_bytes=most_bytes
-        )
-        return self.encode(images, record)
-
-    def forward(self, images: Tensor) -> MCTformerLogits:
-        """The logits of images (B, 3, H, W), with gradients where they are enabled."""
-        encoded = self.encode(images)
-        patch = self.head(encoded.patch_map).mean((2, 3)) if isinstance(self.head, nn.Conv2d) else None
-        return MCTformerLogits(encoded.class_logits(), patch)
+        return self.encode(images, AttentionRecord(shape.n_classes, shape.depth, workspace, weights=weights))
 
     def maps(self, encoded: Encoded, classes: Sequence[int], cross_layers: Sequence[int]) -> ClueMaps:
-        """The maps of some classes; the published code gives no kinds, so these are ours.
+        """See `ClassTokenVit.maps`; the published code gives no kinds, so these are ours.
 
         Fine is the refined map. Coarse is the patch head's map (V2) or the class attention before refinement (V1). Cross is
         the attention before any mean, as in WeakTr.
-
-        Args:
-            encoded: of `encode_for_maps`.
-            classes: indexes of class tokens.
-            cross_layers: 0-based layers of the cross maps.
-
-        Raises:
-            ValueError: when the trunk ran with gradients.
         """
-        record, n_classes = encoded.require_record(), self.shape.n_classes
-        if record.class_rows is None or record.summed is None:
-            raise ValueError("maps are made without gradients")
-        last = record.class_rows[:, :, -self.class_layers :, list(classes)]
-        class_attention = last.mean(1).sum(1).unflatten(-1, encoded.grid)
-        coarse = chosen = class_attention
+        last = encoded.class_rows()[:, :, -self.class_layers :, list(classes)]
+        coarse = chosen = last.mean(1).sum(1).unflatten(-1, encoded.grid)
         if isinstance(self.head, nn.Conv2d):
             coarse = patch_scores(self.head, encoded.patch_map, classes).float().relu()
-            chosen = choose_map(self.attention_type, class_attention, coarse)
-        fine = spread(record.summed[:, n_classes:, n_classes:], chosen)
-        return ClueMaps(coarse, fine, cross_maps(record.class_rows, classes, cross_layers, encoded.grid))
+            chosen = choose_map(self.attention_type, chosen, coarse)
+        summed, n_classes = encoded.require_record().summed, self.shape.n_classes
+        assert summed is not None  # its weights are known beforehand
+        fine = spread(summed[:, n_classes:, n_classes:], chosen)
+        return ClueMaps(coarse, fine, encoded.cross_maps(classes, cross_layers))
+
+
+def load_mctformer(
+    checkpoint: VitCheckpoint,
+    version: Version,
+    *,
+    class_layers: int = 3,
+    attention_type: AttentionType = "fused",
+    heads: int | None = None,
+) -> MCTformer:
+    """MCTformer with the tensors of a checkpoint; see `load_weaktr`.
+
+    Raises:
+        UserError: when the tensors do not fit, or are of the other version.
+    """
+    shape = checkpoint.shape(heads)
+    with torch.device("meta"):
+        network = MCTformer(shape, version, class_layers=class_layers, attention_type=attention_type)
+    return checkpoint.fill(network, checkpoint.tensors)

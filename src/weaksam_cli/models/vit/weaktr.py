@@ -1,39 +1,134 @@
-"""WeakTr: class tokens, a patch head, and gated attentions that spread its maps (spec 01 §a.2)."""
+"""WeakTr: class tokens, a patch head, and attentions, each with a gate of its own, that spread its maps (spec 01 §a.2).
+
+The gates are the adaptive attention fusion, numbered head * depth + layer. Two variants are published: v1 looks at the
+attentions themselves (the code that is vendored in WeakSAM), v3 at the outputs of the attention branches (WeakTr's own
+repository; spec 01 §a.4).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
 
-from weaksam_cli.models.vit.aaf import FusionShape, FusionV1, FusionV3, Pool, build_fusion, pool_tokens
+from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
-from weaksam_cli.models.vit.clues import (
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint
+from weaksam_cli.models.vit.network import (
     AttentionType,
+    ClassTokenVit,
     ClueMaps,
+    Encoded,
+    VitShape,
     choose_map,
-    cross_maps,
     patch_scores,
     spread,
 )
-from weaksam_cli.models.vit.network import ClassTokenVit, Encoded, VitShape
+
+Pool = Literal["avg", "max"]
+Variant = Literal["v1", "v3"]
+PREFIX: Final = "adaptive_attention_fusion."
+_FIRST_LAYER: Final[Mapping[Variant, str]] = {
+    "v1": f"{PREFIX}fc.0.weight",
+    "v3": f"{PREFIX}attn_head_ffn.0.weight",
+}
 
 
 @dataclass(frozen=True)
-class WeakTrLogits:
-    """What WeakTr is trained by; each (B, C), without a sigmoid.
+class FusionShape:
+    """The numbers that make a fusion.
 
     Attributes:
-        class_token: mean of each class token.
-        coarse: mean of the patch head's map, before its ReLU.
-        fine: mean of the fine map; its gradient reaches the fusion alone.
+        variant: v1 or v3.
+        channels: heads * depth.
+        hidden: width of the layer between; published as channels // reduction.
+        head_width: channels of a head (v3).
+        feature_hidden: width of the layer between those channels and one number (v3).
     """
 
-    class_token: Tensor
-    coarse: Tensor
-    fine: Tensor
+    variant: Variant
+    channels: int
+    hidden: int
+    head_width: int = 0
+    feature_hidden: int = 0
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor]) -> FusionShape | None:
+        """The variant and the numbers that a state dict tells; None when it holds no fusion."""
+        for variant, key in _FIRST_LAYER.items():
+            if key in state:
+                hidden, channels = state[key].shape
+                features = state[f"{PREFIX}attn_feat_ffn.0.weight"].shape if variant == "v3" else (0, 0)
+                return cls(variant, channels, hidden, features[1], features[0])
+        return None
+
+    @classmethod
+    def published(cls, variant: Variant, shape: VitShape, reduction: int) -> FusionShape:
+        """The numbers for a network from the published command-line option `--reduction`."""
+        channels, head_width = shape.heads * shape.depth, shape.width // shape.heads
+        hidden = channels // reduction
+        if variant == "v1":
+            return cls(variant, channels, hidden)
+        return cls(variant, channels, hidden, head_width, max(1, head_width // reduction))
+
+
+def _gate_layers(shape: FusionShape) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(shape.channels, shape.hidden, bias=False),
+        nn.ReLU(),
+        nn.Linear(shape.hidden, shape.channels, bias=False),
+        nn.Sigmoid(),
+    )
+
+
+class FusionV1(nn.Module):
+    """Gates from the attentions, pooled over a whole matrix.
+
+    The mean of a matrix whose rows sum to 1 is 1 / N whatever the image shows, so with average pooling the gates depend on
+    the number of tokens alone and are known before the network runs.
+    """
+
+    def __init__(self, shape: FusionShape) -> None:
+        super().__init__()
+        self.fc = _gate_layers(shape)
+
+    def gates(self, pooled: Tensor) -> Tensor:
+        """Gates (B, channels) in (0, 1) from pooled attentions (B, channels)."""
+        found: Tensor = self.fc(pooled)
+        return found
+
+    def gates_of_average(self, n_tokens: int) -> Tensor:
+        """Gates (1, channels) of average pooling over `n_tokens` tokens."""
+        first = next(self.fc.parameters())
+        return self.gates(first.new_full((1, first.shape[1]), 1 / n_tokens))
+
+
+class FusionV3(nn.Module):
+    """Gates from the outputs of the attention branches, pooled over the tokens."""
+
+    def __init__(self, shape: FusionShape) -> None:
+        super().__init__()
+        self.head_width = shape.head_width
+        self.attn_head_ffn = _gate_layers(shape)
+        self.attn_feat_ffn = nn.Sequential(
+            nn.Linear(shape.head_width, shape.feature_hidden), nn.Linear(shape.feature_hidden, 1)
+        )
+
+    def gates(self, pooled: Tensor) -> Tensor:
+        """Gates (B, channels) in (0, 1).
+
+        Args:
+            pooled: (depth, B, width), branch outputs pooled over the tokens. The width is read as (head width, heads), the
+                head last, as published, though the network's own heads lie the other way round.
+        """
+        depth, batch, _ = pooled.shape
+        split = pooled.view(depth, batch, self.head_width, -1)
+        features = split.permute(1, 3, 0, 2)  # B, head, layer, feature
+        found: Tensor = self.attn_head_ffn(self.attn_feat_ffn(features).reshape(batch, -1))
+        return found
 
 
 class WeakTr(ClassTokenVit):
@@ -54,12 +149,11 @@ class WeakTr(ClassTokenVit):
         pool: Pool = "max",
         attention_type: AttentionType = "fused",
     ) -> None:
-        super().__init__(shape)
+        super().__init__(shape, attention_type)
         self.head = nn.Conv2d(shape.width, shape.n_classes, 3, padding=1)
         if fusion is not None:
-            self.adaptive_attention_fusion = build_fusion(fusion)
+            self.adaptive_attention_fusion = (FusionV1 if fusion.variant == "v1" else FusionV3)(fusion)
         self.pool: Pool = pool
-        self.attention_type: AttentionType = attention_type
 
     @property
     def fusion(self) -> FusionV1 | FusionV3 | None:
@@ -67,57 +161,42 @@ class WeakTr(ClassTokenVit):
         found: FusionV1 | FusionV3 | None = getattr(self, "adaptive_attention_fusion", None)
         return found
 
-    def encode_for_maps(
-        self, images: Tensor, workspace: Workspace, *, most_bytes: int | None = None
-    ) -> Encoded:
-        """The trunk with the attentions that the maps need.
-
-        Args:
-            images: (B, 3, H, W), normalised.
-            workspace: memory to use.
-            most_bytes: see `AttentionRecord`.
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """`class_token` is the mean of each class token; `coarse` that of the patch head's map, before its ReLU; `fine` that
+        of the fine map, whose gradient reaches the fusion alone.
         """
-        fusion, weights = self.fusion, None
-        if not torch.is_grad_enabled():
-            weights = self._weights_beforehand(self.n_tokens(images))
-        record = AttentionRecord(
-            self.shape.n_classes,
-            self.shape.depth,
-            workspace=workspace,
-            weights=weights,
-            want_maxima=isinstance(fusion, FusionV1) and self.pool == "max",
-            most_bytes=most_bytes,
-        )
-        if isinstance(fusion, FusionV3):
-            return self.encode(images, record, lambda branch: pool_tokens(self.pool, branch))
-        return self.encode(images, record)
-
-    def forward(self, images: Tensor) -> WeakTrLogits:
-        """The three logits of images (B, 3, H, W), with gradients where they are enabled."""
         encoded = self.encode_for_maps(images, Workspace())
         scores = self.head(encoded.patch_map)
         with torch.autocast(images.device.type, enabled=False):  # sums of very small numbers
             coarse = scores.detach().float().relu()
             fine = self._fine_map(encoded, coarse, range(self.shape.n_classes))
-        return WeakTrLogits(encoded.class_logits(), scores.mean((2, 3)), fine.mean((2, 3)))
+        return {
+            "class_token": encoded.class_logits(),
+            "coarse": scores.mean((2, 3)),
+            "fine": fine.mean((2, 3)),
+        }
+
+    def encode_for_maps(self, images: Tensor, workspace: Workspace) -> Encoded:
+        """The trunk with what the gates need; where they are known beforehand, with the gated sum of the attentions."""
+        shape, fusion, weights = self.shape, self.fusion, None
+        if not torch.is_grad_enabled():
+            patches = (images.shape[-2] // shape.patch) * (images.shape[-1] // shape.patch)
+            gates = self._gates_beforehand(shape.n_classes + patches)
+            weights = None if gates is None else self._mean_weights(gates)[0]
+        record = AttentionRecord(
+            shape.n_classes,
+            shape.depth,
+            workspace,
+            weights=weights,
+            want_maxima=isinstance(fusion, FusionV1) and self.pool == "max",
+        )
+        return self.encode(images, record, self._pooled if isinstance(fusion, FusionV3) else None)
 
     def maps(self, encoded: Encoded, classes: Sequence[int], cross_layers: Sequence[int]) -> ClueMaps:
-        """The maps of some classes.
-
-        Args:
-            encoded: of `encode_for_maps`.
-            classes: indexes of class tokens.
-            cross_layers: 0-based layers whose raw attention, before the gates, makes the cross maps.
-
-        Raises:
-            ValueError: when the trunk ran with gradients.
-        """
-        rows = encoded.require_record().class_rows
-        if rows is None:
-            raise ValueError("maps are made without gradients")
+        """See `ClassTokenVit.maps`."""
+        cross = encoded.cross_maps(classes, cross_layers)
         coarse = patch_scores(self.head, encoded.patch_map, classes).float().relu()
-        fine = self._fine_map(encoded, coarse, classes)
-        return ClueMaps(coarse, fine, cross_maps(rows, classes, cross_layers, encoded.grid))
+        return ClueMaps(coarse, self._fine_map(encoded, coarse, classes), cross)
 
     def fused_attention(self, encoded: Encoded) -> Tensor:
         """S: the mean of the gated attentions over heads and layers, (B, N, N)."""
@@ -132,27 +211,69 @@ class WeakTr(ClassTokenVit):
         chosen = choose_map(self.attention_type, class_attention, coarse)
         return spread(fused[:, n_classes:, n_classes:], chosen)
 
-    def _weights_beforehand(self, n_tokens: int) -> Tensor | None:
-        """(heads, depth), when they do not depend on the image."""
+    def _pooled(self, branch: Tensor) -> Tensor:
+        """(B, N, width) to (B, width)."""
+        return branch.mean(1) if self.pool == "avg" else branch.amax(1)
+
+    def _gates_beforehand(self, n_tokens: int) -> Tensor | None:
+        """(1, heads * depth), where they do not depend on the image."""
         fusion = self.fusion
         if fusion is None:
-            return self._mean_weights(torch.ones(1, self.shape.heads * self.shape.depth))[0]
+            return torch.ones(1, self.shape.heads * self.shape.depth, device=self.cls_token.device)
         if isinstance(fusion, FusionV1) and self.pool == "avg":
-            return self._mean_weights(fusion.gates_of_average(n_tokens))[0]
+            return fusion.gates_of_average(n_tokens)
         return None
 
     def _gates(self, encoded: Encoded) -> Tensor:
         """(B, heads * depth) in (0, 1)."""
-        fusion, record = self.fusion, encoded.require_record()
-        batch, tokens = len(encoded.class_tokens), encoded.n_tokens
+        fusion, maxima = self.fusion, encoded.require_record().maxima
         if isinstance(fusion, FusionV3) and encoded.branches is not None:
             return fusion.gates(encoded.branches)
-        if isinstance(fusion, FusionV1) and record.maxima is not None:
-            return fusion.gates(record.maxima.flatten(1))
-        if isinstance(fusion, FusionV1):
-            return fusion.gates_of_average(tokens).expand(batch, -1)
-        return torch.ones(batch, self.shape.heads * self.shape.depth, device=encoded.class_tokens.device)
+        if isinstance(fusion, FusionV1) and maxima is not None:
+            return fusion.gates(maxima.flatten(1))
+        rows, columns = encoded.grid
+        gates = self._gates_beforehand(self.shape.n_classes + rows * columns)
+        assert gates is not None  # all that depend on the image were asked for when the trunk ran
+        return gates.expand(len(encoded.class_tokens), -1)
 
     def _mean_weights(self, gates: Tensor) -> Tensor:
         """Gates (B, heads * depth) as weights (B, heads, depth) of a mean over heads and layers."""
         return gates.unflatten(1, (self.shape.heads, self.shape.depth)) / gates.shape[1]
+
+
+def load_weaktr(
+    checkpoint: VitCheckpoint,
+    *,
+    fusion: Literal["auto", "none"] = "auto",
+    pool: Pool = "max",
+    attention_type: AttentionType = "fused",
+    heads: int | None = None,
+) -> WeakTr:
+    """WeakTr with the tensors of a checkpoint, every one of them, frozen, in evaluation mode, float32.
+
+    Args:
+        checkpoint: the file.
+        fusion: `auto` takes the variant of adaptive attention fusion that the file holds; `none` averages all attentions
+            and leaves out the fusion of the file: the maps of the published engine with weights of the other variant.
+        pool: see `WeakTr`.
+        attention_type: see `WeakTr`.
+        heads: attention heads of a block; None takes what the fusion tells, else heads of 64 channels.
+
+    Raises:
+        UserError: when the tensors do not fit: how many, and the first few.
+    """
+    found = FusionShape.of_state(checkpoint.tensors)
+    if found is not None and heads is None:
+        heads = found.channels // checkpoint.shape().depth
+    shape = checkpoint.shape(heads)
+    if found is not None and found.channels != shape.heads * shape.depth:
+        raise UserError(
+            f"the attention fusion is for {found.channels} attentions, {shape.heads} heads in {shape.depth} layers make "
+            f"{shape.heads * shape.depth}",
+            where=checkpoint.where,
+            remedy="Leave `heads` at null",
+        )
+    keys = [key for key in checkpoint.tensors if fusion == "auto" or not key.startswith(PREFIX)]
+    with torch.device("meta"):
+        network = WeakTr(shape, found if fusion == "auto" else None, pool=pool, attention_type=attention_type)
+    return checkpoint.fill(network, keys)

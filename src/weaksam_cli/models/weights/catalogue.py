@@ -1,13 +1,22 @@
-"""Published weights as data: `stages/weights.yaml`, and which recipes name which file."""
+"""Published weights: where they lie, what there is (`stages/weights.yaml`), who needs it, and is a file the published one?
+
+Nothing is downloaded here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from weaksam_cli.artifacts import digest
+from weaksam_cli.console import Console
 from weaksam_cli.engine.recipes import RecipeModel, read_yaml_mapping, stages_folder
 from weaksam_cli.errors import UserError, suggestion
 
@@ -19,6 +28,72 @@ Needs = Mapping[str, tuple[str, ...]]
 """File name -> who names it, as `stage/recipe` or `profiles/name`."""
 
 
+_MEGABYTE = 1_000_000
+
+
+# ---------------------------------------------------------------- where they lie
+@dataclass(frozen=True)
+class WeightsFinder:
+    """Finds a weights file by name in a few folders, in order.
+
+    Attributes:
+        folders: `--weights-dir`, `WEAKSAM_WEIGHTS`, `weights/` of the working folder, the user's cache.
+    """
+
+    folders: tuple[Path, ...]
+
+    def find(self, name: str) -> Path | None:
+        """The file, or None; a name with a slash is a path and is taken as it stands."""
+        if "/" in name:
+            path = Path(name)
+            return path if path.is_file() else None
+        for folder in self.folders:
+            if (folder / name).is_file():
+                return folder / name
+        return None
+
+    def require(self, name: str) -> Path:
+        """The file.
+
+        Raises:
+            UserError: when it is in none of the folders.
+        """
+        path = self.find(name)
+        if path is None:
+            looked = ", ".join(str(folder) for folder in self.folders)
+            raise UserError(
+                f"the weights file {name!r} is not in {looked}",
+                where="weights",
+                remedy="`weaksam weights` says where to get it; put it there or name its folder with --weights-dir; "
+                "`--profile embedded` needs no weights",
+            )
+        return path
+
+
+def default_folders(given: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """The folders that are searched: `--weights-dir`, `WEAKSAM_WEIGHTS`, `weights/`, the user's cache."""
+    chosen = _chosen_folders(given, environment)
+    return (*chosen, Path("weights"), *_cache_folders(environment))
+
+
+def download_folder(given: Path | None, environment: Mapping[str, str]) -> Path:
+    """Where a download goes: `--weights-dir`, else `WEAKSAM_WEIGHTS`, else the user's cache (`weights/` without a home)."""
+    return (*_chosen_folders(given, environment), *_cache_folders(environment), Path("weights"))[0]
+
+
+def _chosen_folders(given: Path | None, environment: Mapping[str, str]) -> list[Path]:
+    named = environment.get("WEAKSAM_WEIGHTS")
+    return [folder for folder in (given, Path(named) if named else None) if folder is not None]
+
+
+def _cache_folders(environment: Mapping[str, str]) -> list[Path]:
+    cache = environment.get("XDG_CACHE_HOME") or (
+        f"{environment['HOME']}/.cache" if environment.get("HOME") else ""
+    )
+    return [Path(cache) / "weaksam" / "weights"] if cache else []
+
+
+# ---------------------------------------------------------------- what is published
 class WeightsFile(RecipeModel):
     """One published file.
 
@@ -54,6 +129,11 @@ class WeightsFile(RecipeModel):
     def pinned(self) -> bool:
         """Whether there is a checksum to compare with."""
         return bool(self.sha256 or self.sha256_prefix)
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 as far as it is known, for people."""
+        return self.sha256 or (f"{self.sha256_prefix}..." if self.sha256_prefix else "not pinned")
 
     def has_digest(self, sha256: str) -> bool:
         """Whether `sha256` (64 hexadecimal digits) is that of the published file, as far as it is known."""
@@ -144,3 +224,111 @@ def select(catalogue: Catalogue, needs: Needs, text: str) -> list[WeightsFile]:
         where=text,
         remedy="`weaksam weights` lists all",
     )
+
+
+# ---------------------------------------------------------------- is it the published one?
+class FileState(Enum):
+    """What is known about a file."""
+
+    OK = "ok"
+    WRONG_SIZE = "wrong size"
+    WRONG_DIGEST = "wrong SHA-256"
+    NOT_PINNED = "not pinned"
+    """In the catalogue, without a checksum to compare with."""
+    UNKNOWN = "not in the catalogue"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `check_file` found.
+
+    Attributes:
+        path: the file.
+        entry: what it was compared with; None when the catalogue has nothing like it.
+        state: the outcome.
+        size: bytes.
+        sha256: hexadecimal; empty when the size was wrong and nothing was read.
+        fault: one line for the user when the file is not what it should be.
+    """
+
+    path: Path
+    entry: WeightsFile | None
+    state: FileState
+    size: int
+    sha256: str
+    fault: UserError | None = None
+
+
+def check_file(
+    path: Path,
+    entry: WeightsFile | None,
+    catalogue: Catalogue,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> Verdict:
+    """Compare a file with what is published.
+
+    Args:
+        path: an existing file.
+        entry: what it should be; None looks its digest up in `catalogue`.
+        catalogue: all that is known.
+        on_bytes: hears how many bytes were read.
+    """
+    size = path.stat().st_size
+    if entry is not None and entry.size is not None and size != entry.size:
+        what = f"expected {entry.size} bytes, got {size}"
+        return _refused(path, entry, FileState.WRONG_SIZE, size, "", what)
+    sha256 = digest.of_file(path, on_bytes)
+    entry = entry or catalogue.of_digest(sha256)
+    if entry is None:
+        return Verdict(path, None, FileState.UNKNOWN, size, sha256)
+    if not entry.has_digest(sha256):
+        what = f"expected SHA-256 {entry.checksum}, got {sha256}"
+        return _refused(path, entry, FileState.WRONG_DIGEST, size, sha256, what)
+    return Verdict(path, entry, FileState.OK if entry.pinned else FileState.NOT_PINNED, size, sha256)
+
+
+def _refused(path: Path, entry: WeightsFile, state: FileState, size: int, sha256: str, what: str) -> Verdict:
+    # Only a file with other bytes is opened: those of the published one are known to fit, and ViT-H takes 2.6 GB of memory.
+    if entry.network is not None:
+        differences = shape_differences(path, entry.network)
+        what += f"; {differences or f'its tensors fit {entry.network}: trained further, or saved anew?'}"
+    remedy = f"Remove it and fetch it anew: weaksam weights fetch {entry.name}"
+    if entry.url is None:
+        remedy = f"Remove it and get it anew from: {entry.origin}"
+    return Verdict(path, entry, state, size, sha256, UserError(what, where=str(path), remedy=remedy))
+
+
+def shape_differences(path: Path, network: str) -> str:
+    """How a checkpoint differs from a network of `segment-anything`; empty when every tensor fits.
+
+    Args:
+        path: the checkpoint; nothing in it is executed.
+        network: `vit_h`, `vit_l` or `vit_b`.
+    """
+    import torch
+    from segment_anything import sam_model_registry
+
+    from weaksam_cli.models.checkpoints import mismatches, read_checkpoint, shapes_of
+
+    try:
+        state = read_checkpoint(path, remedy="").tensors
+    except UserError as error:
+        return error.what
+    with torch.device("meta"):  # shapes only, no memory
+        sam = sam_model_registry[network]()
+    return "; ".join(mismatches(shapes_of(sam), state))
+
+
+@contextmanager
+def byte_progress(console: Console, title: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Progress in megabytes; yields a function that takes the bytes that were just done."""
+    seen = done
+    with console.progress(title, total // _MEGABYTE, "MB", done=done // _MEGABYTE) as progress:
+
+        def advance(count: int) -> None:
+            nonlocal seen
+            before, seen = seen, seen + count
+            if steps := seen // _MEGABYTE - before // _MEGABYTE:
+                progress.advance(steps)
+
+        yield advance

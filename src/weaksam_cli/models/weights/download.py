@@ -1,32 +1,29 @@
 """Download of a published weights file: the one place of the program that touches the network, and only when asked to.
 
 The bytes arrive in `<name>.part`, which an interrupted download leaves and the next one goes on from; the file gets its name
-when its size and SHA-256 are right. `pooch` decides what is fetched and compares the SHA-256; the transfer is ours, because
-pooch's own starts from nothing each time.
+when its size and SHA-256 are right. The transfer is ours: libraries for it (pooch) start from nothing each time.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.console import Console, size
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.weights.catalogue import WeightsFile
-from weaksam_cli.models.weights.check import byte_progress
+from weaksam_cli.models.weights.catalogue import WeightsFile, byte_progress
 
 if TYPE_CHECKING:
     from requests import Response
 
-PART_SUFFIX = ".part"
+_Progress = AbstractContextManager[Callable[[int], None]]
 _BLOCK = 1 << 16
 """Bytes that are read at once; an interruption loses no more than these."""
 _TIMEOUT = (10.0, 60.0)
@@ -65,108 +62,20 @@ def fetch_file(entry: WeightsFile, folder: Path, console: Console, *, unverified
             "cannot be written to", where=str(folder), remedy="Name another folder with --weights-dir"
         )
     console.info(f"fetching {entry.name} from {entry.url}", file=entry.name, url=entry.url)
-    return _retrieve(entry, entry.url, folder, console)
-
-
-def _retrieve(entry: WeightsFile, url: str, folder: Path, console: Console) -> Path:
-    import pooch
-
-    # pooch speaks through a logger of its own; here everything goes through `console`.
-    pooch.get_logger().setLevel("ERROR")
-    try:
-        found = pooch.retrieve(
-            url,
-            known_hash=f"sha256:{entry.sha256}" if entry.sha256 else None,
-            fname=entry.name,
-            path=folder,
-            downloader=_ResumingDownload(entry, folder / f"{entry.name}{PART_SUFFIX}", console),
-        )
-    except ValueError as error:
-        raise _not_the_published(entry, url) from error
-    return Path(found)
-
-
-def _not_the_published(entry: WeightsFile, url: str) -> UserError:
-    return UserError(
-        f"what was sent has another SHA-256 than {entry.sha256 or entry.sha256_prefix}; it was removed",
-        where=url,
-        remedy="Try again; if it stays so, something between here and there changes the file, or it was published anew",
-    )
-
-
-@dataclass(frozen=True)
-class _ResumingDownload:
-    """What `pooch` calls to download: the transfer, with what an earlier one left.
-
-    Attributes:
-        entry: what is downloaded.
-        part: the file that grows.
-        console: shows the progress.
-    """
-
-    entry: WeightsFile
-    part: Path
-    console: Console
-
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """Put the whole of `url` under the name `output_file`."""
-        with _locked(self.part) as handle:
-            self._complete(url, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-            if self.entry.sha256_prefix and not self.entry.has_digest(digest.of_file(self.part)):
-                self.part.unlink()
-                raise _not_the_published(self.entry, url)
-            self.part.replace(output_file)
-
-    def _complete(self, url: str, handle: IO[bytes]) -> None:
-        """Fill the file up to its end."""
-        # Without a checksum, nothing would tell that the two halves are of two different files.
-        have = handle.seek(0, os.SEEK_END) if self.entry.pinned else 0
-        if self.entry.size is not None and have >= self.entry.size:
-            have = have if have == self.entry.size else 0
-        handle.truncate(have)
-        if have and have == self.entry.size:
-            return
-        with _request(url, have, self.part) as response:
-            if response is None:  # it was complete, and only the server knew
-                return
-            have = have if response.status_code == HTTPStatus.PARTIAL_CONTENT else 0
-            handle.truncate(have)
-            total = self._announced(response, url, have)
-            _require_space(self.part.parent, (total or 0) - have)
-            have = self._receive(response, handle, url, have, total)
-        if total is not None and have < total:
-            raise _broken_off(url, have, total)
-
-    def _announced(self, response: Response, url: str, have: int) -> int | None:
-        """Bytes of the whole file, as the catalogue and the server say."""
-        length = response.headers.get("Content-Length", "")
-        encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-        announced = have + int(length) if length.isdigit() and not encoded else None
-        if None not in (announced, self.entry.size) and announced != self.entry.size:
+    part = folder / f"{entry.name}.part"
+    with _locked(part) as handle:
+        _complete(entry, entry.url, part, handle, console)
+        handle.flush()
+        os.fsync(handle.fileno())
+        if not entry.has_digest(digest.of_file(part)):
+            part.unlink()
             raise UserError(
-                f"the server offers a file of {announced} bytes, expected {self.entry.size}",
-                where=url,
-                remedy="It was published anew, or this is no longer its address",
+                f"what was sent has another SHA-256 than {entry.checksum}; it was removed",
+                where=entry.url,
+                remedy="Try again; if it stays so, something between here and there changes the file, or it was published "
+                "anew",
             )
-        return self.entry.size or announced
-
-    def _receive(self, response: Response, handle: IO[bytes], url: str, have: int, total: int | None) -> int:
-        """Append what arrives; returns how many bytes there are then."""
-        import requests
-
-        if have:
-            self.console.info(f"going on after {size(have)} of {self.entry.name}", resumed=have)
-        with byte_progress(self.console, self.entry.name, total or 0, have) as advance:
-            try:
-                for block in response.iter_content(_BLOCK):
-                    handle.write(block)
-                    have += len(block)
-                    advance(len(block))
-            except requests.RequestException as error:
-                raise _broken_off(url, have, total) from error
-        return have
+        return part.replace(folder / entry.name)
 
 
 @contextmanager
@@ -191,6 +100,27 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
                 part.unlink(missing_ok=True)
 
 
+def _complete(entry: WeightsFile, url: str, part: Path, handle: IO[bytes], console: Console) -> None:
+    """Fill the file up to its end."""
+    # Without a checksum, nothing would tell that the two halves are of two different files.
+    have = handle.seek(0, os.SEEK_END) if entry.pinned else 0
+    if entry.size is not None and have > entry.size:
+        have = 0
+    handle.truncate(have)
+    if have and have == entry.size:
+        return
+    with _request(url, have, part) as response:
+        if response is None:  # it was complete, and only the server knew
+            return
+        have = have if response.status_code == HTTPStatus.PARTIAL_CONTENT else 0
+        handle.truncate(have)
+        total = _announced(entry, response, url, have)
+        _require_space(part.parent, (total or 0) - have)
+        if have:
+            console.info(f"going on after {size(have)} of {entry.name}", resumed=have)
+        _receive(response, handle, url, total, byte_progress(console, entry.name, total or 0, have))
+
+
 @contextmanager
 def _request(url: str, have: int, part: Path) -> Iterator[Response | None]:
     """The server's answer with the bytes after the first `have`, or with all; None when there are none after these."""
@@ -207,30 +137,32 @@ def _request(url: str, have: int, part: Path) -> Iterator[Response | None]:
             remedy=f"Without a network here, get {url} elsewhere and put it into {part.parent}",
         ) from error
     with response:
-        content_range = response.headers.get("Content-Range", "")
-        if (
-            response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-            and content_range == f"bytes */{have}"
-        ):
+        sent = response.headers.get("Content-Range", "")
+        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and sent == f"bytes */{have}":
             yield None
             return
         resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
-        if not response.ok or (resumed and not content_range.startswith(f"bytes {have}-")):
+        if not response.ok or (resumed and not sent.startswith(f"bytes {have}-")):
             raise UserError(
-                f"the server answers {response.status_code} {response.reason} {content_range}".strip(),
+                f"the server answers {response.status_code} {response.reason} {sent}".strip(),
                 where=url,
                 remedy=f"Try again later, or remove {part}" if have else "Try again later, or get it by hand",
             )
         yield response
 
 
-def _broken_off(url: str, have: int, total: int | None) -> UserError:
-    of_total = f" of {size(total)}" if total is not None else ""
-    return UserError(
-        f"the transfer broke off after {size(have)}{of_total}",
-        where=url,
-        remedy="The same command goes on from there",
-    )
+def _announced(entry: WeightsFile, response: Response, url: str, have: int) -> int | None:
+    """Bytes of the whole file, as the catalogue and the server say."""
+    length = response.headers.get("Content-Length", "")
+    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+    announced = have + int(length) if length.isdigit() and not encoded else None
+    if None not in (announced, entry.size) and announced != entry.size:
+        raise UserError(
+            f"the server offers a file of {announced} bytes, expected {entry.size}",
+            where=url,
+            remedy="It was published anew, or this is no longer its address",
+        )
+    return entry.size or announced
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -241,3 +173,35 @@ def _require_space(folder: Path, needed: int) -> None:
             where=str(folder),
             remedy="Make room, or name another folder with --weights-dir",
         )
+
+
+def _receive(
+    response: Response,
+    handle: IO[bytes],
+    url: str,
+    total: int | None,
+    progress: AbstractContextManager[Callable[[int], None]],
+) -> None:
+    """Append what arrives, up to the end.
+
+    Raises:
+        UserError: it ends before.
+    """
+    import requests
+
+    fault: Exception | None = None
+    with progress as advance:
+        try:
+            for block in response.iter_content(_BLOCK):
+                handle.write(block)
+                advance(len(block))
+        except requests.RequestException as error:
+            fault = error
+    have = handle.tell()
+    if fault or (total is not None and have < total):
+        of_total = f" of {size(total)}" if total is not None else ""
+        raise UserError(
+            f"the transfer broke off after {size(have)}{of_total}",
+            where=url,
+            remedy="The same command goes on from there",
+        ) from fault

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from weaksam_cli.propose.region_tree.segmenter import RegionProposals, RegionTreeSegmenter
-from weaksam_cli.propose.region_tree.settings import Criterion, Oversegmentation, RegionTreeSettings
+from weaksam_cli.propose.region_tree.method import Recipe, steps
 
-__all__ = ["Criterion", "Oversegmentation", "RegionProposals", "RegionTreeSegmenter", "RegionTreeSettings"]
+__all__ = ["Recipe", "steps"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray
+from weaksam_cli.core.boxes import FloatArray, IntArray
 from weaksam_cli.propose.region_tree.merge import Merging
 
 _Condition = Callable[[IntArray], NDArray[np.bool_]]

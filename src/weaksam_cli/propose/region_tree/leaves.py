@@ -1,17 +1,136 @@
-"""The leaves of the trees: what is known of every region of an over-segmentation and of every common border."""
+"""From pixels to the leaves of the trees: the working size, what is measured of pixels, regions and common borders."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from weaksam_cli.propose.region_tree.pixels import COLOUR_BINS, TEXTURE_BINS, Bins, PixelFeatures
+from weaksam_cli.core.boxes import FloatArray, IntArray
+from weaksam_cli.propose.region_tree.method import ColourSpace, Oversegmentation
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+COLOUR_BINS = 25
+ORIENTATIONS = 8
+MAGNITUDES = 6
+TEXTURE_BINS = ORIENTATIONS * MAGNITUDES
+
+Bins = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The image's own pixels and the working pixels: large images are worked on at reduced size.
+
+    Sizes in pixels; every working pixel stands for one or more whole pixels of the image.
+    """
+
+    height: int
+    width: int
+    working_height: int
+    working_width: int
+
+    @classmethod
+    def fit(cls, height: int, width: int, max_pixels: int) -> Canvas:
+        """The canvas of an image that is reduced, if need be, to at most about `max_pixels`."""
+        factor = min(1.0, float(np.sqrt(max_pixels / (height * width))))
+        return cls(height, width, max(1, int(height * factor)), max(1, int(width * factor)))
+
+    def shrink(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image (height, width, 3) at working size."""
+        if (self.working_height, self.working_width) == (self.height, self.width):
+            return np.ascontiguousarray(image)
+        size = (self.working_width, self.working_height)
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def rows(self) -> IntArray:
+        """The working row of every row of the image, shape (height,)."""
+        return np.arange(self.height) * self.working_height // self.height
+
+    def columns(self) -> IntArray:
+        """The working column of every column of the image, shape (width,)."""
+        return np.arange(self.width) * self.working_width // self.width
+
+    def boxes_to_image(self, boxes: FloatArray) -> FloatArray:
+        """Boxes (n, 4) of whole working pixels as boxes of the image."""
+        column_edges = np.searchsorted(self.columns(), np.arange(self.working_width + 1))
+        row_edges = np.searchsorted(self.rows(), np.arange(self.working_height + 1))
+        x0, y0, x1, y1 = boxes.astype(np.int64).T
+        edges = np.stack([column_edges[x0], row_edges[y0], column_edges[x1], row_edges[y1]], axis=1)
+        return edges.astype(np.float32)
+
+    def boxes_to_working(self, boxes: FloatArray) -> FloatArray:
+        """Boxes (n, 4) of the image in working coordinates."""
+        x, y = self.working_width / self.width, self.working_height / self.height
+        return boxes * np.asarray([x, y, x, y], np.float32)
+
+    def pixel_counts(self) -> NDArray[np.float64]:
+        """Pixels of the image behind every working pixel, (working_height, working_width)."""
+        rows = np.bincount(self.rows(), minlength=self.working_height)
+        columns = np.bincount(self.columns(), minlength=self.working_width)
+        return np.outer(rows, columns).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class PixelFeatures:
+    """Per-pixel measurements of an image of h x w pixels.
+
+    Attributes:
+        colours: uint8 (h, w, 3) image per colour space.
+        lab: int32 (3, h * w), colour bin of every pixel and Lab channel, in [0, COLOUR_BINS).
+        hsv: the same of HSV.
+        texture: int32 (3, h * w), bin of gradient orientation and magnitude, in [0, TEXTURE_BINS).
+        gradient: float32 (h, w), in [0, 1].
+    """
+
+    colours: Mapping[ColourSpace, NDArray[np.uint8]]
+    lab: Bins
+    hsv: Bins
+    texture: Bins
+    gradient: NDArray[np.float32]
+
+
+def pixel_features(image: NDArray[np.uint8]) -> PixelFeatures:
+    """Measure an RGB image, uint8 (h, w, 3)."""
+    lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), dtype=np.uint8)
+    hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), dtype=np.uint8)
+    colours: dict[ColourSpace, NDArray[np.uint8]] = {"rgb": image, "lab": lab, "hsv": hsv}
+    texture, gradient = _texture(lab)
+    return PixelFeatures(colours, _colour_bins(lab), _colour_bins(hsv), texture, gradient)
+
+
+def oversegment(features: PixelFeatures, how: Oversegmentation, smoothing: float) -> NDArray[np.int32]:
+    """Labels (h, w), 0 to n - 1 without gaps."""
+    method = cv2.ximgproc.segmentation.createGraphSegmentation(smoothing, how.scale, how.min_area)
+    labels = np.asarray(method.processImage(features.colours[how.colour]), dtype=np.int32)
+    return labels
+
+
+def _colour_bins(values: NDArray[np.uint8]) -> Bins:
+    flat = values.reshape(-1, 3).T.astype(np.int32)
+    return (flat * COLOUR_BINS) >> 8
+
+
+def _texture(lab: NDArray[np.uint8]) -> tuple[Bins, NDArray[np.float32]]:
+    """Texture bins (3, h * w) and the magnitude of the gradient over the three channels (h, w)."""
+    bins = []
+    energy = np.zeros(lab.shape[:2], np.float32)
+    blurred = np.asarray(cv2.GaussianBlur(lab, (0, 0), 1.0))
+    for channel in range(3):
+        plane = np.ascontiguousarray(blurred[..., channel])
+        across = np.asarray(cv2.Sobel(plane, cv2.CV_32F, 1, 0, ksize=3))
+        down = np.asarray(cv2.Sobel(plane, cv2.CV_32F, 0, 1, ksize=3))
+        magnitude, angle = (np.asarray(part) for part in cv2.cartToPolar(across, down))
+        energy += magnitude * magnitude
+        orientation = (angle * np.float32(ORIENTATIONS / (2 * np.pi))).astype(np.int32) % ORIENTATIONS
+        strength = np.minimum(np.log2(magnitude * np.float32(0.25) + 1).astype(np.int32), MAGNITUDES - 1)
+        bins.append((orientation * MAGNITUDES + strength).ravel())
+    # A step of full contrast in one channel gives 4 * 255 after the Sobel kernel.
+    gradient = np.minimum(np.sqrt(energy) / np.float32(4 * 255), 1).astype(np.float32)
+    return np.stack(bins), gradient
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weaksam_cli.propose.region_tree.leaves import Borders, FloatArray, IntArray, Leaves, join
-from weaksam_cli.propose.region_tree.settings import Criterion
+from weaksam_cli.core.boxes import FloatArray, IntArray
+from weaksam_cli.propose.region_tree.leaves import Borders, Leaves, join
+from weaksam_cli.propose.region_tree.method import Criterion
 
 
 @dataclass(frozen=True)

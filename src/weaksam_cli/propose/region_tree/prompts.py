@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import FloatArray, IntArray, iou
 from weaksam_cli.propose.region_tree.forest import Forest
-from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray
 
 PART, OBJECT, WHOLE = range(3)
 
@@ -67,7 +67,7 @@ def nodes_of_boxes(forest: Forest, quality: FloatArray, boxes: FloatArray, ratio
     """
     chosen = np.empty((len(boxes), 3), np.int64)
     for index, box in enumerate(boxes):
-        fit = overlap(forest.boxes, box)
+        fit = iou(forest.boxes, box[None])[:, 0]
         best = int((fit + np.float32(0.05) * quality).argmax())
         start, end, size = forest.start, forest.end, forest.size
         below = (start >= start[best]) & (end <= end[best]) & (size * ratio <= size[best])
@@ -77,15 +77,6 @@ def nodes_of_boxes(forest: Forest, quality: FloatArray, boxes: FloatArray, ratio
         whole = np.where(large, quality, -1).argmax() if large.any() else np.where(above, size, -1).argmax()
         chosen[index] = part, best, whole
     return chosen
-
-
-def overlap(boxes: FloatArray, box: FloatArray) -> FloatArray:
-    """IoU of every box (m, 4) with one box (4,), shape (m,)."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    shared = np.maximum(sides, 0).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    ratio: FloatArray = (shared / (areas - shared)).astype(np.float32)
-    return ratio
 
 
 def _paths(forest: Forest, node: IntArray) -> IntArray:

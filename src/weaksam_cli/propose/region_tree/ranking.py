@@ -1,4 +1,4 @@
-"""How good a region is as an object, by cues alone: nothing is learnt from boxes."""
+"""How good a region is as an object, by cues alone (nothing is learnt from boxes), and which make up a short list."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weaksam_cli.propose.region_tree.evidence import Evidence
+from weaksam_cli.core.boxes import FloatArray, IntArray
 from weaksam_cli.propose.region_tree.forest import Forest
-from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray
-from weaksam_cli.propose.region_tree.settings import RegionTreeSettings
+from weaksam_cli.propose.region_tree.method import TreeSettings
 
 _CHUNK = 256
 _PEERS = 401
@@ -31,9 +30,7 @@ class Candidates:
     quality: FloatArray
 
 
-def rank(
-    forest: Forest, settings: RegionTreeSettings, evidence: Evidence | None
-) -> tuple[Candidates, FloatArray]:
+def rank(forest: Forest, settings: TreeSettings) -> tuple[Candidates, FloatArray]:
     """The candidates, in no order, and the quality of every node (m,); nodes below `min_side` have 0."""
     sides = forest.boxes[:, 2:] - forest.boxes[:, :2]
     # The root's box must stay: in a small or uniform image it is all there is.
@@ -43,8 +40,6 @@ def rank(
     # Nobody knows since when a leaf is there, so its life does not count.
     lifetime = np.where(forest.level > 0, forest.persistence(), 0)[large]
     terms = _terms(forest, settings, large, boxes, inverse=inverse, lifetime=lifetime)
-    if evidence is not None:
-        terms.append((settings.evidence_weight, evidence.contrast(boxes)))
     quality = np.zeros(len(boxes), np.float32)
     for weight, term in terms:
         quality += np.float32(weight) * relative_rank(term)
@@ -59,7 +54,7 @@ def rank(
 
 def _terms(
     forest: Forest,
-    settings: RegionTreeSettings,
+    settings: TreeSettings,
     large: IntArray,
     boxes: FloatArray,
     *,
@@ -148,3 +143,37 @@ def _votes(which: IntArray, tree: IntArray, count: int) -> FloatArray:
     trees = int(tree.max()) + 1
     pairs = np.unique(which * trees + tree)
     return np.bincount(pairs // trees, minlength=count).astype(np.float32)
+
+
+def select(boxes: FloatArray, quality: FloatArray, max_boxes: int, settings: TreeSettings) -> IntArray:
+    """Indexes of at most `max_boxes` boxes (n, 4), the first chosen first.
+
+    First come up to `diverse_boxes` of non-maximum suppression with `diverse_iou`, then boxes that overlap those chosen
+    by no more than `precise_iou`: a short list is diverse, a long one precise as well.
+    """
+    order = np.argsort(-quality, kind="stable")
+    diverse = order[_suppress(boxes[order], min(max_boxes, settings.diverse_boxes), settings.diverse_iou)]
+    if len(diverse) == max_boxes:
+        return diverse
+    order = np.concatenate([diverse, order[~np.isin(order, diverse)]])
+    return order[_suppress(boxes[order], max_boxes, settings.precise_iou)]
+
+
+def _suppress(boxes: FloatArray, max_boxes: int, threshold: float) -> IntArray:
+    """The first `max_boxes` boxes that overlap no earlier one kept by more than `threshold`."""
+    x0, y0, x1, y1 = np.ascontiguousarray(boxes.T)
+    area = (x1 - x0) * (y1 - y0)
+    alive = np.ones(len(boxes), bool)
+    kept: list[int] = []
+    for index in range(len(boxes)):
+        if not alive[index]:
+            continue
+        kept.append(index)
+        if len(kept) == max_boxes:
+            break
+        later = slice(index + 1, None)
+        width = np.minimum(x1[index], x1[later]) - np.maximum(x0[index], x0[later])
+        height = np.minimum(y1[index], y1[later]) - np.maximum(y0[index], y0[later])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        alive[later] &= shared <= threshold * (area[index] + area[later] - shared)
+    return np.asarray(kept, np.int64)

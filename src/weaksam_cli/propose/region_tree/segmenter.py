@@ -8,44 +8,19 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.core.boxes import as_boxes, clip
+from weaksam_cli.artifacts.proposals import SOURCES, Proposals
+from weaksam_cli.core.boxes import FloatArray, IntArray, as_boxes, clip, iou
 from weaksam_cli.core.masks import encode
 from weaksam_cli.core.types import PromptedMasks
-from weaksam_cli.propose.region_tree.canvas import Canvas
-from weaksam_cli.propose.region_tree.evidence import Evidence
 from weaksam_cli.propose.region_tree.forest import Forest, plant
-from weaksam_cli.propose.region_tree.leaves import FloatArray, IntArray, describe
+from weaksam_cli.propose.region_tree.leaves import Canvas, describe, oversegment, pixel_features
 from weaksam_cli.propose.region_tree.merge import merge
-from weaksam_cli.propose.region_tree.pixels import oversegment, pixel_features
-from weaksam_cli.propose.region_tree.prompts import nodes_of_boxes, nodes_of_points, overlap
-from weaksam_cli.propose.region_tree.ranking import Candidates, among_peers, rank
-from weaksam_cli.propose.region_tree.selection import select
-from weaksam_cli.propose.region_tree.settings import RegionTreeSettings
+from weaksam_cli.propose.region_tree.method import TreeSettings
+from weaksam_cli.propose.region_tree.prompts import OBJECT, nodes_of_boxes, nodes_of_points
+from weaksam_cli.propose.region_tree.ranking import Candidates, among_peers, rank, select
 from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, check_image, check_points
 
 _PROMPTS_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class RegionProposals:
-    """Regions of a whole image, the best first.
-
-    Attributes:
-        boxes: float32 (n, 4), tight boxes of the masks, xyxy pixel edges, all different.
-        area: int64 (n,), mask areas in pixels.
-        predicted_iou: float32 (n,), quality in [0, 1], relative to all regions of the image.
-        stability: float32 (n,), in [0, 1].
-        counts: n compressed RLE strings, or None when masks were not asked for.
-    """
-
-    boxes: FloatArray
-    area: NDArray[np.int64]
-    predicted_iou: NDArray[np.float32]
-    stability: NDArray[np.float32]
-    counts: list[bytes] | None = None
-
-    def __len__(self) -> int:
-        return len(self.boxes)
 
 
 @dataclass(frozen=True)
@@ -75,8 +50,8 @@ class RegionTreeSegmenter:
     nodes are ranked by how long they persist while merging goes on and by how many trees agree on them.
     """
 
-    def __init__(self, settings: RegionTreeSettings | None = None) -> None:
-        self.settings = RegionTreeSettings() if settings is None else settings
+    def __init__(self, settings: TreeSettings) -> None:
+        self.settings = settings
         self._encodings = 0
         self._encoded: _Encoded | None = None
 
@@ -85,21 +60,14 @@ class RegionTreeSegmenter:
         """How many images were encoded since the segmenter was made."""
         return self._encodings
 
-    def set_image(self, image: NDArray[np.uint8], evidence: NDArray[np.floating] | None = None) -> None:
-        """Segment the image that the next prompts are about.
-
-        Args:
-            image: uint8 RGB (H, W, 3).
-            evidence: activation maps of the image's classes, float (C, any h, any w) in [0, 1], stretched over the
-                image; where given, regions in which they are stronger than around have a higher quality.
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Segment the image (H, W, 3), uint8 RGB, that the next prompts are about.
 
         Raises:
-            ValueError: for other shapes, dtypes or values.
+            ValueError: for another shape or dtype.
         """
         check_image(image)
         canvas = Canvas.fit(image.shape[0], image.shape[1], self.settings.max_pixels)
-        size = canvas.working_height, canvas.working_width
-        maps = None if evidence is None else Evidence(evidence, *size)
         features = pixel_features(canvas.shrink(image))
         labels = [
             oversegment(features, how, self.settings.smoothing) for how in self.settings.oversegmentations
@@ -107,7 +75,7 @@ class RegionTreeSegmenter:
         merging = merge([describe(regions, features) for regions in labels], self.settings.criteria)
         tree_labels = np.repeat(np.arange(len(labels)), len(self.settings.criteria))
         forest = plant(np.stack(labels), tree_labels, merging)
-        candidates, quality = rank(forest, self.settings, maps)
+        candidates, quality = rank(forest, self.settings)
         stability = forest.stability(self.settings.stability_offset)
         area = forest.node_sums(canvas.pixel_counts())
         self._encoded = _Encoded(
@@ -181,31 +149,31 @@ class RegionTreeSegmenter:
         chosen = nodes_of_boxes(encoded.forest, encoded.prompt_quality, working, self.settings.nesting_ratio)
         fit = np.zeros(chosen.shape, np.float32)
         for index, box in enumerate(working):
-            fit[index] = overlap(encoded.forest.boxes[chosen[index]], box)
+            fit[index] = iou(encoded.forest.boxes[chosen[index]], box[None])[:, 0]
         return self._answer(encoded, chosen, fit, masks=masks)
 
-    def grid_proposals(self, max_boxes: int = 300, *, masks: bool = False) -> RegionProposals:
+    def grid_proposals(self, most: int, *, masks: bool = False) -> Proposals:
         """The best regions of the whole image: what a prompt at every pixel would find, at a fraction of the cost.
 
         Args:
-            max_boxes: at most so many; boxes alike are suppressed first.
+            most: at most so many, the best first; boxes alike are suppressed first, so all are different.
             masks: also return the masks as compressed RLE.
 
         Raises:
-            ValueError: for fewer than one box, or no image set.
+            ValueError: no image set.
         """
-        if max_boxes < 1:
-            raise ValueError(f"max_boxes: expected 1 or more, got {max_boxes}")
         encoded = self._image()
         candidates = encoded.candidates
-        kept = select(candidates.boxes, candidates.quality, max_boxes, self.settings)
+        kept = select(candidates.boxes, candidates.quality, most, self.settings)
         node = candidates.node[kept]
-        return RegionProposals(
-            encoded.canvas.boxes_to_image(candidates.boxes[kept]),
-            encoded.area[node],
-            candidates.quality[kept],
-            encoded.stability[node],
-            encode(self._dense(encoded, node)) if masks else None,
+        return Proposals(
+            boxes=encoded.canvas.boxes_to_image(candidates.boxes[kept]),
+            source=np.full(len(kept), SOURCES.index("grid"), np.int8),
+            prompt=np.arange(len(kept), dtype=np.int32),
+            mask_token=np.full(len(kept), OBJECT, np.int8),
+            predicted_iou=candidates.quality[kept],
+            stability=encoded.stability[node],
+            counts=encode(self._dense(encoded, node)) if masks else None,
         )
 
     def _image(self) -> _Encoded:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
-from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.schemas import detections_to_rows
 from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.execution import Overlapped
 from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
@@ -40,7 +39,7 @@ class VggDetectWork:
     model: Path
     device: str
 
-    def open(self) -> Overlapped[Loaded]:
+    def open(self) -> Overlapped[Loaded, Detections]:
         """Load the network once a process; images and proposals are read while the one before is computed."""
         from weaksam_cli.wsod.end_to_end.fit import load_detector
         from weaksam_cli.wsod.end_to_end.predict import detect
@@ -56,7 +55,7 @@ class VggDetectWork:
             raw = proposals.rows(image_id, "boxes").astype(np.float32)
             return pixels, usable_proposals(raw, pixels.shape[0], pixels.shape[1], self.recipe.proposals)
 
-        def compute(image_id: str, loaded: Loaded) -> ImageRows:
-            return detections_to_rows(detect(network, *loaded, self.recipe))
+        def compute(image_id: str, loaded: Loaded) -> Detections:
+            return detect(network, *loaded, self.recipe)
 
         return Overlapped(load, compute)

@@ -1,0 +1,140 @@
+"""CLIP-ES: recipe and steps; the maps of a split from a frozen CLIP, nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.cam.clip_es.words import BACKGROUND, Synonyms, background_words, class_words
+from weaksam_cli.cam.stage import LabelSettings, Side, maps_step
+from weaksam_cli.data.labels import Split
+from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.steps import Step
+from weaksam_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from weaksam_cli.cam.clip_es.maps import ClipEs
+
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
+"""A prompt with one `{}` for the name of a class."""
+
+
+class AffinitySettings(RecipeModel):
+    """Fine maps of CLIP-ES: coarse ones spread along attention.
+
+    Attributes:
+        blocks: the attention of how many blocks is averaged, counted from the end.
+        rounds: how often columns, then rows, are normalised.
+        box_threshold: cells above this fraction of a map's largest value make the boxes that values spread from.
+        cover_border: let boxes reach the last column and row, which the published code never does.
+    """
+
+    blocks: int = Field(default=8, ge=1)
+    rounds: int = Field(default=3, ge=1)
+    box_threshold: float = Field(default=0.4, ge=0, lt=1)
+    cover_border: bool = False
+
+
+class Recipe(LabelSettings):
+    """CLIP-ES: Grad-CAM of a frozen CLIP against background names, spread along its attention; nothing is trained.
+
+    Attributes:
+        weights: file name of CLIP's checkpoint, or its path.
+        templates: prompts; a class's text embedding is the mean over them.
+        synonyms: the table of words that CLIP reads for classes; names that are not in it are read as they are.
+        class_prompts: class name -> the words that CLIP reads for it, before any table.
+        background: names of what is no class; null for the published ones. Words of class names are left out of them.
+        max_side: an image whose longer side is larger is shrunk to it; the published code shows all at full size.
+        half_positions: round interpolated position embeddings to float16, as published.
+        affinity: how fine maps are made.
+        predicted_threshold: probability (softmax over all classes and backgrounds) from which a class is predicted; the
+            best class always is.
+    """
+
+    method: Literal["clip_es"] = "clip_es"
+    weights: str = "ViT-B-16.pt"
+    templates: Annotated[tuple[Template, ...], Field(min_length=1)] = ("a clean origami {}.",)
+    synonyms: Synonyms = "voc"
+    class_prompts: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    background: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    max_side: Side = 1024
+    half_positions: bool = True
+    affinity: AffinitySettings = AffinitySettings()
+    predicted_threshold: float = Field(default=0.1, gt=0, lt=1)
+
+    def words(self, class_names: Sequence[str]) -> dict[str, list[str]]:
+        """What CLIP reads for a dataset: the words of each class, in order, and the background names."""
+        background = BACKGROUND if self.background is None else self.background
+        return {
+            "class_prompts": class_words(class_names, synonyms=self.synonyms, overrides=self.class_prompts),
+            "background_prompts": background_words(background, class_names),
+        }
+
+
+def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
+    """The maps of a split; they need its labels and the weights alone, no training split."""
+    weights = context.weights.require(recipe.weights)
+    yield maps_step(
+        context,
+        split,
+        recipe,
+        {"weights": weights},
+        lambda images, device: Predictor(recipe, images, weights, device),
+        tables=recipe.words,
+    )
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Class activation maps of one image."""
+
+    recipe: Recipe
+    split: Split
+    weights: Path
+    device: str
+
+    def open(self) -> Overlapped[NDArray[np.uint8]]:
+        """Load the network and embed the texts once a process."""
+        from weaksam_cli.cam.clip_es.maps import class_maps
+
+        labels = self.split.read()
+        images = labels.by_key()
+        clip = load_clip_es(self.recipe, labels.class_names, self.weights, self.device)
+
+        def load(image_id: str) -> NDArray[np.uint8]:
+            return labels.read_image(images[image_id])
+
+        def compute(image_id: str, pixels: NDArray[np.uint8]) -> ImageRows:
+            given = self.recipe.given(labels, images[image_id])
+            return class_maps(clip, pixels, given, self.recipe).to_rows()
+
+        return Overlapped(load, compute)
+
+
+def load_clip_es(recipe: Recipe, class_names: Sequence[str], weights: Path, device: str) -> ClipEs:
+    """The image half of the network, with the embeddings of the recipe's words that the text half gives.
+
+    Raises:
+        UserError: the checkpoint does not fit, or has fewer blocks than the recipe takes attention from.
+    """
+    from weaksam_cli.cam.clip_es.maps import ClipEs
+    from weaksam_cli.models.clip.checkpoint import load_clip
+
+    network = load_clip(weights, device=device)
+    blocks = len(network.visual.transformer.resblocks)
+    if recipe.affinity.blocks > blocks:
+        raise UserError(
+            f"affinity.blocks is {recipe.affinity.blocks}, the network has {blocks}",
+            where=str(weights),
+            remedy=f"Give --set affinity.blocks={blocks} or less",
+        )
+    return ClipEs.of(network, recipe, class_names, recipe.templates)

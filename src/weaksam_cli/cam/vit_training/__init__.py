@@ -1,1 +1,0 @@
-"""Training of WeakTr and MCTformer on image-level labels (spec 01 §a.3, §b.4)."""

@@ -1,0 +1,289 @@
+"""The local executor: makes the shards of a plan, in this process or in several.
+
+A worker process that dies (out of memory, killed) leaves its shard to the others; without others, to the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.shards import ShardPlan
+from weaksam_cli.console import Console
+from weaksam_cli.engine.devices import use_gpu
+from weaksam_cli.engine.execution import ImageRunner, Predictor, limit_threads, make_shard, one_thread
+from weaksam_cli.engine.queue import Part, ShardQueue
+from weaksam_cli.errors import UserError
+
+_PROGRESS_SECONDS = 1.0
+_IMAGES, _FAILED, _PROCESS = range(3)
+"""What a worker process counts in the memory that it shares with this one: images done, failed ones, its process id."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an executor is asked to do.
+
+    Attributes:
+        ops: the seam for writing.
+        plan: which shards there are.
+        predictor: what computes an image.
+        part: the part of the shards that is to be made here; None for all.
+        on_images: called with (images done, images failed), as they are done; a worker that died takes its images back.
+        warn: called with something that the user should know.
+    """
+
+    ops: FileOps
+    plan: ShardPlan
+    predictor: Predictor
+    part: Part | None
+    on_images: Callable[[int, int], None]
+    warn: Callable[[str], None]
+
+    def first_image(self, index: int | None) -> str | None:
+        """The first image of a shard."""
+        return None if index is None else self.plan.images(index)[0]
+
+
+@contextmanager
+def shown(
+    console: Console, title: str, ops: FileOps, plan: ShardPlan, predictor: Predictor, part: Part | None
+) -> Iterator[Work]:
+    """The work with its progress on the console; says how much was done before."""
+    found = plan.done_indexes()
+    shards = [index for index in range(len(plan)) if part is None or part.owns(index)]
+    total = sum(len(plan.images(index)) for index in shards)
+    done = sum(len(plan.images(index)) for index in shards if index in found)
+    if done and done < total:
+        console.info(f"  resuming: {done} of {total} images are done", resumed=done)
+    with console.progress(title, total, done=done) as progress:
+        failures = 0
+
+        def on_images(images: int, failed: int) -> None:
+            nonlocal failures
+            failures += failed
+            progress.advance(images, f"{failures} failed" if failures else "")
+
+        yield Work(ops, plan, predictor, part, on_images, console.warn)
+
+
+def run_shards(work: Work, gpus: Sequence[str | None]) -> int:
+    """Make every shard that is still missing, leaving out those that other commands make meanwhile.
+
+    Args:
+        work: what is to be done.
+        gpus: a worker process for each entry, which sees that GPU alone (None: what this process sees); a single worker
+            is this process.
+
+    Returns:
+        The number of images that were computed here.
+
+    Raises:
+        UserError: a fault that stops the stage, or worker processes that died.
+        ShardLostError: another command has merged the shards meanwhile.
+    """
+    queue = ShardQueue(work.plan, work.part, lambda images: work.on_images(images, 0))
+    processes = min(len(gpus), len(queue))
+    if not processes:
+        return 0
+    if processes == 1:
+        return _run_here(work, queue)
+    with _Workers(work, queue, gpus[:processes]) as workers:
+        return workers.run()
+
+
+def _run_here(work: Work, queue: ShardQueue) -> int:
+    images = 0
+    with ImageRunner(work.predictor.open()) as runner, one_thread():
+        while (index := queue.take()) is not None:
+            collided = make_shard(
+                work.ops,
+                work.plan,
+                index,
+                runner,
+                following=lambda: work.first_image(queue.peek()),
+                on_image=lambda failed: work.on_images(1, int(failed)),
+            )
+            images += len(work.plan.images(index))
+            if collided:
+                queue.jump()
+    return images
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A process pool of one: when it breaks, we know whose shard is lost."""
+
+    pool: ProcessPoolExecutor
+    counts: MutableSequence[int]
+    index: int | None = None
+    """The shard that it makes; None while it waits."""
+    hint: int | None = None
+    """The shard that it will most likely make next: it loads the first image of that one ahead."""
+    future: Future[bool] | None = None
+    shown: tuple[int, int] = (0, 0)
+    """Images and failed ones that were told so far."""
+    finished: int = 0
+    """Images of its finished shards."""
+
+
+@dataclass
+class _Workers:
+    """Worker processes, and the shards that each of them makes."""
+
+    work: Work
+    queue: ShardQueue
+    gpus: Sequence[str | None]
+    workers: list[_Worker] = field(default_factory=list)
+    suspects: set[int] = field(default_factory=set)
+
+    def __enter__(self) -> _Workers:
+        context = multiprocessing.get_context("spawn")
+        for gpu in self.gpus:
+            counts: MutableSequence[int] = context.RawArray("q", 3)
+            arguments = (os.getpid(), gpu, self.work.ops, self.work.plan, self.work.predictor, counts)
+            pool = ProcessPoolExecutor(1, context, _begin, arguments)
+            self.workers.append(_Worker(pool, counts))
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        for worker in self.workers:
+            if kind is not None and worker.counts[_PROCESS]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.counts[_PROCESS], signal.SIGTERM)
+            worker.pool.shutdown(cancel_futures=True)
+
+    def run(self) -> int:
+        """Let the workers work until nothing is left; returns the number of images."""
+        images = 0
+        for worker in self.workers:
+            self._give(worker)
+        while busy := {worker.future: worker for worker in self.workers if worker.future is not None}:
+            done, _ = wait(busy, timeout=_PROGRESS_SECONDS, return_when=FIRST_COMPLETED)
+            for worker in busy.values():
+                self._show(worker)
+            for future in done:
+                images += self._finish(busy[future], future)
+        return images
+
+    def _give(self, worker: _Worker) -> None:
+        hinted = {other.hint for other in self.workers if other is not worker and other.hint is not None}
+        worker.future, worker.index = None, self.queue.take(worker.hint, hinted)
+        worker.hint = self.queue.peek(hinted) if worker.index is not None else None
+        if worker.index is not None:
+            following = self.work.first_image(worker.hint)
+            worker.future = worker.pool.submit(_make, worker.index, following)
+
+    def _show(self, worker: _Worker) -> None:
+        counted = worker.counts[_IMAGES], worker.counts[_FAILED]
+        if counted != worker.shown:
+            self.work.on_images(counted[0] - worker.shown[0], counted[1] - worker.shown[1])
+            worker.shown = counted
+
+    def _finish(self, worker: _Worker, future: Future[bool]) -> int:
+        try:
+            collided = future.result()
+        except BrokenProcessPool:
+            self._lose(worker)
+            return 0
+        images = len(self.work.plan.images(worker.index or 0))
+        worker.finished += images
+        if collided:
+            self.queue.jump()
+        self._give(worker)
+        return images
+
+    def _lose(self, worker: _Worker) -> None:
+        """A worker died: its shard goes to the others, unless it has killed one before or there are no others."""
+        index = worker.index or 0
+        self.workers.remove(worker)
+        worker.pool.shutdown()
+        self.work.on_images(worker.finished - worker.shown[0], 0)
+        what = "a worker process died, most likely for lack of memory"
+        if index in self.suspects or not self.workers:
+            raise UserError(
+                what,
+                where=f"{self.work.plan.target}, images {' '.join(self.work.plan.images(index)[:2])} ...",
+                remedy="Finished shards are kept: run the same command again, with fewer --workers",
+            )
+        self.suspects.add(index)
+        self.queue.put_back(index)
+        self.work.warn(f"{what}; its work goes to the {len(self.workers)} left")
+        for other in [other for other in self.workers if other.future is None]:
+            self._give(other)
+
+
+# ------------------------------------------------------------------------------------------ inside a worker process
+
+
+@dataclass
+class _Inside:
+    """What a worker process keeps from one shard to the next."""
+
+    ops: FileOps
+    plan: ShardPlan
+    predictor: Predictor
+    counts: MutableSequence[int]
+    runner: ImageRunner | None = None
+
+    def make(self, index: int, following: str | None) -> bool:
+        """Make one shard; see `make_shard`. The predictor is opened with the first, so that its errors are told."""
+        if self.runner is None:
+            self.runner = ImageRunner(self.predictor.open()).__enter__()
+            limit_threads()
+        return make_shard(
+            self.ops, self.plan, index, self.runner, following=lambda: following, on_image=self._count
+        )
+
+    def _count(self, failed: bool) -> None:
+        self.counts[_IMAGES] += 1
+        self.counts[_FAILED] += failed
+
+
+_INSIDE: list[_Inside] = []
+"""A process pool leaves a worker no place but its module to keep anything in; empty in every other process."""
+
+
+def _begin(
+    parent: int,
+    gpu: str | None,
+    ops: FileOps,
+    plan: ShardPlan,
+    predictor: Predictor,
+    counts: MutableSequence[int],
+) -> None:
+    # Ctrl-C reaches every process of the terminal; the parent ends this one when it has said so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+    use_gpu(gpu)
+    counts[_PROCESS] = os.getpid()
+    _INSIDE.append(_Inside(ops, plan, predictor, counts))
+
+
+def _make(index: int, following: str | None) -> bool:
+    try:
+        return _INSIDE[0].make(index, following)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # an error of any library; what it says is kept
+            raise RuntimeError("".join(traceback.format_exception(error))) from None
+        raise
+
+
+def _exit_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -1,0 +1,159 @@
+"""From a promptable segmenter to the proposals of an image: grid, coarse, fine and cross prompts (spec 03 §2-5).
+
+A new segmenter inherits its recipe from `PromptingSettings`, and `partial(assemble, segmenter, recipe)` is what it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from weaksam_cli.artifacts.proposals import CLUE_SOURCES, Proposals, Source, keep_best
+from weaksam_cli.core import boxes as box_ops
+from weaksam_cli.core.types import Points
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, Segmenter
+from weaksam_cli.propose.stage import ClueSettings
+
+Precision = Literal["float32", "auto", "bfloat16", "float16"]
+
+
+class PromptingSettings(RecipeModel):
+    """How a segmenter is prompted and what is kept; the defaults are those of the published system.
+
+    Attributes:
+        points_per_side: side of the grid; 0 for none.
+        points_per_batch: prompts decoded at once on a GPU; on a CPU it is one.
+        predicted_iou: masks of the grid whose predicted IoU is strictly above are kept.
+        stability: masks of the grid whose stability is at least this are kept; empty masks never pass.
+        nms: class-agnostic NMS removes a box of the grid whose IoU with a better one is strictly above.
+        cross_nms: score-free NMS over the boxes of cross-attention points.
+        clues: prompts from classification clues.
+        deduplicate: of equal boxes keep the first; the published code keeps all.
+        max_proposals: keep at most this many, those of clues first, then those of highest predicted IoU; null for all, as
+            published.
+        masks: store masks as RLE.
+        precision: number format of the network. float32 gives the boxes of the published package; bfloat16 and float16
+            are faster on a GPU and move some boxes; auto takes the fastest that the device has.
+    """
+
+    points_per_side: int = Field(default=32, ge=0)
+    points_per_batch: int = Field(default=64, ge=1)
+    predicted_iou: float = Field(default=0.3, ge=0, le=1)
+    stability: float = Field(default=0.3, ge=0, le=1)
+    nms: float = Field(default=0.3, ge=0, le=1)
+    cross_nms: float = Field(default=0.9, ge=0, le=1)
+    clues: ClueSettings = ClueSettings()
+    deduplicate: bool = False
+    max_proposals: int | None = Field(default=None, ge=1)
+    masks: bool = False
+    precision: Precision = "float32"
+
+
+def assemble(
+    segmenter: Segmenter,
+    settings: PromptingSettings,
+    image: NDArray[np.uint8],
+    points: Mapping[Source, Points],
+) -> Proposals:
+    """The proposals of one image, which is encoded once.
+
+    Args:
+        segmenter: answers the prompts.
+        settings: how proposals are put together.
+        image: uint8 RGB (H, W, 3).
+        points: the clue points of the sources coarse, fine and cross; a missing source gives nothing.
+
+    Raises:
+        ValueError: for points of another source.
+    """
+    unknown = set(points) - set(CLUE_SOURCES)
+    if unknown:
+        raise ValueError(f"points: expected the sources {CLUE_SOURCES}, got {sorted(unknown)}")
+    segmenter.set_image(image)
+    parts = [grid_proposals(segmenter, image.shape[0], image.shape[1], settings)]
+    for source in CLUE_SOURCES:
+        if source in points:
+            found = clue_proposals(segmenter, points[source], source, settings.clues, masks=settings.masks)
+            parts.append(_thinned(found, settings.cross_nms) if source == "cross" else found)
+    proposals = Proposals.concatenate(parts)
+    if settings.deduplicate:
+        _, first = np.unique(proposals.boxes, axis=0, return_index=True)
+        proposals = proposals.take(np.sort(first))
+    return keep_best(proposals, settings.max_proposals)
+
+
+def _thinned(proposals: Proposals, threshold: float) -> Proposals:
+    # Areas of pixel edges are those that the published code gets from inclusive indexes by adding 1.
+    return proposals.take(box_ops.score_free_nms(proposals.boxes, threshold, plus_one=False))
+
+
+def grid_points(points_per_side: int, height: int, width: int) -> NDArray[np.float32]:
+    """Points (points_per_side squared, 2), x fastest, at ((i + 0.5) / n) of the width and height in pixels."""
+    fractions = (np.arange(points_per_side) + 0.5) / max(points_per_side, 1)
+    y, x = np.meshgrid(fractions * height, fractions * width, indexing="ij")
+    return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def grid_proposals(segmenter: Segmenter, height: int, width: int, settings: PromptingSettings) -> Proposals:
+    """Proposals of the grid of spatial prompts, by decreasing predicted IoU; all three masks are candidates."""
+    xy = grid_points(settings.points_per_side, height, width)
+    if not len(xy):
+        return Proposals.empty(masks=settings.masks)
+    labels = np.full((len(xy), 1), FOREGROUND, np.int8)
+    prompted = segmenter.prompt_points(
+        xy[:, None], labels, masks=settings.masks, quality_above=settings.predicted_iou
+    )
+    return filter_grid(Proposals.from_prompted(prompted, "grid"), settings)
+
+
+def filter_grid(proposals: Proposals, settings: PromptingSettings) -> Proposals:
+    """The proposals that pass the filters of SAM's automatic mask generation, by decreasing predicted IoU.
+
+    The published code suppresses boxes of inclusive pixel indexes with areas that do not count the last pixel, so a
+    box is one pixel smaller on each axis than here; the conversion keeps its choices.
+    """
+    good = (proposals.predicted_iou > settings.predicted_iou) & (proposals.stability >= settings.stability)
+    candidates = proposals.take(good)
+    inclusive = box_ops.edges_to_inclusive(candidates.boxes)
+    # torchvision compares a float32 IoU with a float64 threshold: an IoU of exactly 3/10 is above 0.3.
+    threshold = np.float64(settings.nms)
+    return candidates.take(box_ops.nms(inclusive, candidates.predicted_iou, threshold))
+
+
+def clue_proposals(
+    segmenter: Segmenter, points: Points, source: Source, clues: ClueSettings, *, masks: bool
+) -> Proposals:
+    """Proposals of classification clues: every point alone, then the points of each class together (spec 03 §3)."""
+    if not len(points):
+        return Proposals.empty(masks=masks)
+    members = [np.asarray([index]) for index in range(len(points))]
+    if source in clues.class_groups:
+        members += group_by_class(points.class_index)
+    xy, labels = pad_prompts(points.xy.astype(np.float32), members)
+    prompted = segmenter.prompt_points(xy, labels, masks=masks, first_mask=clues.first_mask)
+    return Proposals.from_prompted(prompted, source, first_mask=clues.first_mask)
+
+
+def group_by_class(class_index: NDArray[np.int32]) -> list[NDArray[np.int64]]:
+    """Point indexes of each class, classes in order of first appearance; points without a class (-1) are in no group."""
+    classes, first = np.unique(class_index, return_index=True)
+    ordered = classes[np.argsort(first, kind="stable")]
+    return [np.flatnonzero(class_index == index) for index in ordered if index >= 0]
+
+
+def pad_prompts(
+    xy: NDArray[np.float32], members: list[NDArray[np.int64]]
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Prompts of unequal length as one array: float32 (n, p, 2) and labels int8 (n, p), padding labelled -1."""
+    longest = max((len(indexes) for indexes in members), default=0)
+    padded = np.zeros((len(members), longest, 2), np.float32)
+    labels = np.full((len(members), longest), PADDING, np.int8)
+    for row, indexes in enumerate(members):
+        padded[row, : len(indexes)] = xy[indexes]
+        labels[row, : len(indexes)] = FOREGROUND
+    return padded, labels

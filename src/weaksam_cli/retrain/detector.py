@@ -1,0 +1,300 @@
+"""A detector of detectron2: built from the settings, trained on pseudo ground truth, run on images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from weaksam_cli.detectron.compat import import_detectron2
+
+import_detectron2()
+
+from detectron2 import model_zoo  # noqa: E402
+from detectron2.config import CfgNode, get_cfg  # noqa: E402
+from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform  # noqa: E402
+from detectron2.modeling import GeneralizedRCNNWithTTA, build_model  # noqa: E402
+
+from weaksam_cli.artifacts.shards import Outcome  # noqa: E402
+from weaksam_cli.core import boxes as box_math  # noqa: E402
+from weaksam_cli.core.types import Detections  # noqa: E402
+from weaksam_cli.data.detections import read_detections  # noqa: E402
+from weaksam_cli.data.labels import Labels, Split  # noqa: E402
+from weaksam_cli.detectron.backbones import add_backbone_config  # noqa: E402
+from weaksam_cli.detectron.training import (  # noqa: E402
+    ImageReader,
+    SeededMapper,
+    image_tensor,
+    in_event_storage,
+)
+from weaksam_cli.engine.context import Job  # noqa: E402
+from weaksam_cli.errors import UserError  # noqa: E402
+from weaksam_cli.retrain.heads import add_roi_heads_config  # noqa: E402
+from weaksam_cli.retrain.settings import (  # noqa: E402
+    DetectorSettings,
+    Inference,
+    Schedule,
+    read_network,
+)
+from weaksam_cli.training.batches import EpochSampler, sampled  # noqa: E402
+from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata  # noqa: E402
+from weaksam_cli.training.loop import train  # noqa: E402
+from weaksam_cli.training.run import TrainingRun, training_run  # noqa: E402
+from weaksam_cli.training.schedule import LearningRateSchedule  # noqa: E402
+
+Detector = Callable[[NDArray[np.uint8]], Detections]
+"""From an image uint8 RGB (H, W, 3) to its detections, best first."""
+
+
+def detectron_config(
+    settings: DetectorSettings, class_count: int, device: str, weights: Path | None = None
+) -> CfgNode:
+    """detectron2's configuration of a network for `class_count` classes: a base of its model zoo and what differs.
+
+    Args:
+        settings: the network, and what the recipe says of it.
+        class_count: number of classes.
+        device: where the model is built.
+        weights: the file that `settings.backbone.weights` names, where it is one.
+    """
+    network = read_network(settings.network)
+    cfg = _empty_config()
+    cfg.merge_from_file(model_zoo.get_config_file(network["base"]))
+    cfg.merge_from_other_cfg(CfgNode(network["detectron2"]))
+    _merge(cfg, settings.detectron_keys())
+    finest = settings.detector.first_level - 2
+    for node in (cfg.MODEL.FPN, cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS):
+        node.IN_FEATURES = node.IN_FEATURES[finest:]
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = class_count
+    cfg.MODEL.DEVICE = device
+    if weights is not None:
+        cfg.MODEL.BACKBONE.WEIGHTS = str(weights)
+    return cfg
+
+
+def _empty_config() -> CfgNode:
+    cfg = get_cfg()
+    add_backbone_config(cfg)
+    add_roi_heads_config(cfg)
+    return cfg
+
+
+def _merge(cfg: CfgNode, keys: Mapping[str, Any]) -> None:
+    cfg.merge_from_list([item for pair in keys.items() for item in pair])
+
+
+def stored_config(cfg: CfgNode) -> str:
+    """The configuration as a model file carries it, the same wherever the model was trained."""
+    neutral = cfg.clone()
+    neutral.MODEL.DEVICE = "cpu"
+    neutral.MODEL.BACKBONE.WEIGHTS = "random"  # the trained ones are loaded over whatever it would start from
+    text: str = neutral.dump()
+    return text
+
+
+def training_entries(
+    labels: Labels, found: Mapping[str, Detections], *, keep_empty: bool
+) -> list[dict[str, Any]]:
+    """detectron2's dataset dicts, in the order of the labels, with an image's `key` in place of a file name.
+
+    Args:
+        labels: of the training split; a class is its place in `class_names`.
+        found: key -> pseudo boxes, which are cut to the image; those without area are left out.
+        keep_empty: keep images without boxes.
+    """
+    entries = []
+    for image in labels.file.images:
+        boxes = box_math.clip(found[image.key].boxes, image.height, image.width)
+        annotations = [
+            # bbox_mode 0 is detectron2's XYXY_ABS
+            {"bbox": box.tolist(), "bbox_mode": 0, "category_id": int(index), "iscrowd": 0}
+            for box, index, area in zip(
+                boxes, found[image.key].class_index, box_math.area(boxes), strict=True
+            )
+            if area > 0
+        ]
+        if annotations or keep_empty:
+            size = {"height": image.height, "width": image.width}
+            entries.append({"key": image.key, "image_id": image.id, **size, "annotations": annotations})
+    return entries
+
+
+def fit_detector(
+    settings: DetectorSettings, pgt: Path, split: Split, weights: Path | None, job: Job
+) -> Outcome:
+    """Train, going on from the checkpoint where there is one, and write the model as safetensors.
+
+    Raises:
+        UserError: damaged or foreign pseudo ground truth, or what `fit` raises.
+    """
+    labels = split.read()
+    images = labels.by_key()
+    found = read_detections(pgt, labels)
+    entries = training_entries(labels, found, keep_empty=settings.train_images.keep_empty)
+    settings = settings.resolved(len(entries))
+    with training_run(job, settings.schedule.steps) as run:
+        cfg = detectron_config(settings, len(labels.class_names), run.device, weights)
+        model = fit(settings, cfg, entries, lambda key: labels.read_image(images[key]), run)
+    metadata = {"class_names": labels.class_names, "detectron2": stored_config(cfg)}
+    job.context.ops.write_atomically(job.path, model_bytes(model, metadata))
+    return Outcome(len(entries), ())
+
+
+def fit(
+    settings: DetectorSettings,
+    cfg: CfgNode,
+    entries: Sequence[Mapping[str, Any]],
+    read_image: ImageReader,
+    run: TrainingRun,
+) -> nn.Module:
+    """Build and train the detector, going on from its checkpoint where there is one.
+
+    Args:
+        settings: with a schedule in iterations.
+        cfg: of `detectron_config`.
+        entries: images with pseudo boxes, see `training_entries`.
+        read_image: an image by its key.
+        run: where, and from which seed: it decides the initial weights, the order of the images, the augmentation and the
+            sampling.
+
+    Raises:
+        UserError: no image has a pseudo box; a weights file is missing, damaged or of another network; what `train` raises.
+    """
+    if not any(entry["annotations"] for entry in entries):
+        raise UserError(
+            "no image has a pseudo box",
+            where="pseudo ground truth",
+            remedy="Lower the thresholds of `weaksam pgt` or look at the detections of `weaksam wsod`",
+        )
+    torch.manual_seed(run.seed)
+    model: nn.Module = build_model(cfg)
+    schedule = settings.schedule
+    sampler = EpochSampler(len(entries), schedule.batch_size, run.seed)
+    train(
+        model,
+        make_optimizer(model, schedule),
+        sampled(sampler, SeededMapper(cfg, entries, read_image, run.seed).item, run.workers),
+        learning_rates(schedule),
+        run,
+        gradient_clip=schedule.gradient_clip,
+        mixed_precision=schedule.mixed_precision,
+        step=in_event_storage(),
+    )
+    return model
+
+
+def learning_rates(schedule: Schedule) -> LearningRateSchedule:
+    """The recipe's learning rates as a function of the iteration."""
+    return LearningRateSchedule(
+        iterations=schedule.steps,
+        milestones=schedule.milestones,
+        gamma=schedule.gamma,
+        warmup_iterations=schedule.warmup_iterations,
+        warmup_factor=schedule.warmup_factor,
+        cosine=schedule.decay == "cosine",
+    )
+
+
+def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the layers that are not frozen; normalisation layers and biases of adamw do not decay."""
+    bottom_up = model.backbone.bottom_up  # type: ignore[union-attr]
+    backbone = {id(parameter) for parameter in bottom_up.parameters()}  # type: ignore[union-attr]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            plain = isinstance(module, nn.BatchNorm2d) or (schedule.optimizer == "adamw" and name == "bias")
+            factor = schedule.backbone_factor if id(parameter) in backbone else 1.0
+            decay = 0.0 if plain else schedule.weight_decay
+            groups.setdefault((schedule.learning_rate * factor, decay), []).append(parameter)
+    settings = [
+        {"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()
+    ]
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(settings, lr=schedule.learning_rate)
+    return torch.optim.SGD(settings, lr=schedule.learning_rate, momentum=schedule.momentum)
+
+
+@dataclass(frozen=True)
+class DetectImages:
+    """Detections of the images of a split by a trained model.
+
+    Attributes:
+        model: the file of `fit_detector`, which tells its network.
+        inference: how images are looked at.
+        split: of the images.
+        device: where the model goes.
+    """
+
+    model: Path
+    inference: Inference
+    split: Split
+    device: str
+
+    def open(self) -> Callable[[str], Detections]:
+        """Load the model once a process.
+
+        Raises:
+            UserError: the model is missing, damaged, or was trained for other classes.
+        """
+        labels = self.split.read()
+        images = labels.by_key()
+        detect = load_detector(self.model, self.inference, labels.class_names, self.device)
+        return lambda key: detect(labels.read_image(images[key]))
+
+
+def load_detector(path: Path, inference: Inference, class_names: Sequence[str], device: str) -> Detector:
+    """A trained detector; with `inference.augment` it unites the detections of all sizes and flips, class by class.
+
+    Raises:
+        UserError: the file is missing, damaged, or of a model for other classes.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("class_names") != list(class_names):
+        raise UserError(
+            f"was trained for the classes {metadata.get('class_names')}, the images have {list(class_names)}",
+            where=str(path),
+            remedy="Give labels of the same dataset, or train anew: --variant NAME",
+        )
+    cfg = _empty_config()
+    cfg.merge_from_other_cfg(CfgNode.load_cfg(metadata["detectron2"]))
+    _merge(cfg, inference.detectron_keys() | {"MODEL.DEVICE": device})
+    model: nn.Module = build_model(cfg)
+    load_model(model, path)
+    model.eval()
+    order, sizes = str(cfg.INPUT.FORMAT), (inference.short_side, inference.max_size)
+    if inference.augment:
+        # The wrapper has a mode of its own; in training mode it would refuse to detect.
+        augmented = GeneralizedRCNNWithTTA(cfg, model, batch_size=1).eval()
+        return lambda image: _detect(augmented, image, image, order)
+
+    def detect(image: NDArray[np.uint8]) -> Detections:
+        height, width = image.shape[:2]
+        shape = ResizeShortestEdge.get_output_shape(height, width, *sizes)
+        return _detect(model, image, ResizeTransform(height, width, *shape).apply_image(image), order)
+
+    return detect
+
+
+def _detect(
+    model: nn.Module, original: NDArray[np.uint8], image: NDArray[np.uint8], order: str
+) -> Detections:
+    height, width = original.shape[:2]
+    with torch.inference_mode():
+        answer = model([{"image": image_tensor(image, order), "height": height, "width": width}])
+    instances = answer[0]["instances"].to("cpu")
+    scores = instances.scores.numpy().astype(np.float32)
+    rank = np.argsort(-scores, kind="stable")
+    return Detections(
+        box_math.clip(instances.pred_boxes.tensor.numpy().astype(np.float32), height, width)[rank],
+        instances.pred_classes.numpy().astype(np.int32)[rank],
+        scores[rank],
+    )

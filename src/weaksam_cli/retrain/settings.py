@@ -1,0 +1,325 @@
+"""What can be said about a detector of detectron2 that is trained on pseudo ground truth, shared by all such methods."""
+
+from __future__ import annotations
+
+import math
+from functools import cache, reduce
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from weaksam_cli.engine.recipes import RecipeModel, read_yaml_mapping, stages_folder
+
+Semantics = Literal["intersection", "separate", "union_fg"]
+Normalisation = Literal["over_R", "released_sum"]
+MatcherName = Literal["standard", "top3"]
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Sizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+_PIXELS: Final = {
+    "imagenet_rgb": ("RGB", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+    "msra_bgr": ("BGR", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0]),
+}
+
+
+@cache
+def read_network(name: str) -> dict[str, Any]:
+    """`stages/retrain/networks/NAME.yaml`: `base` and `detectron2`, and what a recipe may choose (`allows`)."""
+    return read_yaml_mapping(stages_folder() / "retrain" / "networks" / f"{name}.yaml")
+
+
+class RoiDrop(RecipeModel):
+    """RoI drop regularisation (supplement section 3 and Table 1).
+
+    Attributes:
+        enabled: False trains the plain detector.
+        semantics: `intersection` drops a foreground RoI from both losses when both exceed their thresholds (what the
+            last active lines of the published code mean to do); `separate` drops each loss on its own, the
+            classification loss of background RoIs too (the paper's pipeline figure); `union_fg` drops a foreground RoI
+            from both losses when either exceeds.
+        normalisation: `over_R` divides the regression loss by the number of RoIs, as before the start; `released_sum`
+            leaves the division out while the drop is on, as the published code does.
+        tau_cls: threshold of a RoI's cross-entropy, natural logarithm; strict.
+        tau_reg: threshold of a RoI's L1 distance summed over four weighted deltas; strict.
+        start_iteration: first iteration with drop, 0-based.
+        start_share: the same as a share of the schedule; where it is given, `start_iteration` is not used.
+    """
+
+    enabled: bool = True
+    semantics: Semantics = "intersection"
+    normalisation: Normalisation = "over_R"
+    tau_cls: NonNegativeFloat = 4.0
+    tau_reg: NonNegativeFloat = 1.0
+    start_iteration: NonNegativeInt = 2000
+    start_share: Fraction | None = None
+
+    def active(self, iteration: int) -> bool:
+        """True when RoIs are dropped in `iteration`; it depends on nothing else, so it survives a resume."""
+        return self.enabled and iteration >= self.start_iteration
+
+
+class Backbone(RecipeModel):
+    """What extracts features.
+
+    Attributes:
+        weights: `imagenet` (lite0: the installed package), `random`, or a file: detectron2's R-50.pkl, a torchvision
+            ResNet-50 as .pth or .safetensors.
+        freeze_at: lite0: 1 freezes the stem, k + 1 also the first k of seven stages; ResNet-50: detectron2's FREEZE_AT.
+        norm: `frozen` for pretrained weights; `batch` is needed when a ResNet-50 starts from random weights.
+        pixels: `imagenet_rgb` (RGB, mean and deviation) or `msra_bgr` (BGR, mean only), as the weights were trained.
+    """
+
+    weights: str = "imagenet"
+    freeze_at: NonNegativeInt = 4
+    norm: Literal["frozen", "batch"] = "frozen"
+    pixels: Literal["imagenet_rgb", "msra_bgr"] = "imagenet_rgb"
+
+
+class Detector(RecipeModel):
+    """The layers above the backbone, in detectron2's terms.
+
+    Attributes:
+        first_level: finest level of the pyramid, 2 (stride 4) or 3 (stride 8); the coarsest is always 6.
+        channels: channels of the pyramid.
+        anchor_sizes: one anchor size in pixels for each level, finest first.
+        aspect_ratios: height over width of the anchors.
+        rpn_batch: anchors that train the proposal network, for each image.
+        rpn_before_nms_train, rpn_before_nms_test: proposals kept of each level before suppression.
+        rpn_after_nms_train, rpn_after_nms_test: proposals of an image.
+        roi_batch: RoIs that train the box head, for each image.
+        roi_foreground: largest fraction of them that is foreground.
+        box_head_channels: width of the box head's two layers.
+        box_loss_weight: weight of the box head's regression loss.
+        sampling_ratio: samples for each bin of RoIAlign and axis; 0 adapts to the RoI's size.
+        context: lite0: join the box head's features with the average of the pretrained last map over the RoI.
+        matcher: `standard`, or `top3` of the published code (three proposals for each pseudo box).
+    """
+
+    first_level: Literal[2, 3] = 3
+    channels: PositiveInt = 96
+    anchor_sizes: Sizes = (32, 64, 128, 256)
+    aspect_ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    rpn_batch: PositiveInt = 128
+    rpn_before_nms_train: PositiveInt = 500
+    rpn_before_nms_test: PositiveInt = 500
+    rpn_after_nms_train: PositiveInt = 256
+    rpn_after_nms_test: PositiveInt = 256
+    roi_batch: PositiveInt = 64
+    roi_foreground: Fraction = 0.25
+    box_head_channels: PositiveInt = 256
+    box_loss_weight: PositiveFloat = 1.0
+    sampling_ratio: NonNegativeInt = 2
+    context: bool = False
+    matcher: MatcherName = "standard"
+
+    @model_validator(mode="after")
+    def _one_anchor_size_per_level(self) -> Self:
+        levels = 7 - self.first_level
+        if len(self.anchor_sizes) != levels:
+            raise ValueError(
+                f"anchor_sizes: expected {levels} values for levels {self.first_level} to 6, "
+                f"got {len(self.anchor_sizes)}"
+            )
+        return self
+
+
+class Schedule(RecipeModel):
+    """How long and how fast the detector learns.
+
+    Attributes:
+        iterations: optimiser steps; null when `epochs` is given.
+        epochs: passes over the images with pseudo boxes, as an alternative to `iterations`.
+        batch_size: images of a step.
+        optimizer: `sgd` with momentum (published), or `adamw`, which learns faster in a short training.
+        learning_rate: after the warm-up.
+        backbone_factor: factor on the learning rate of the backbone's own layers (not of the pyramid).
+        decay: `steps` multiplies by `gamma` at each milestone; `cosine` falls to zero at the end.
+        milestones: iterations of the steps.
+        gamma: factor of a step.
+        warmup_iterations: linear rise from `warmup_factor` of the learning rate.
+        warmup_factor: where the rise begins.
+        momentum, weight_decay: of the optimiser; adamw has its usual moments (0.9, 0.999) instead of the momentum.
+        gradient_clip: largest norm of the gradient; 0 does not clip.
+        mixed_precision: float16, on CUDA only; refused on a CPU.
+    """
+
+    iterations: PositiveInt | None = None
+    epochs: PositiveFloat | None = None
+    batch_size: PositiveInt
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: PositiveFloat
+    backbone_factor: NonNegativeFloat = 1.0
+    decay: Literal["steps", "cosine"] = "steps"
+    milestones: tuple[PositiveInt, ...] = ()
+    gamma: PositiveFloat = 0.1
+    warmup_iterations: NonNegativeInt = 0
+    warmup_factor: Fraction = 0.001
+    momentum: Fraction = 0.9
+    weight_decay: NonNegativeFloat = 1e-4
+    gradient_clip: NonNegativeFloat = 0.0
+    mixed_precision: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a resolved schedule."""
+        if self.iterations is None:
+            raise ValueError("the schedule is given in epochs: resolve the recipe first")
+        return self.iterations
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.iterations is None) == (self.epochs is None):
+            raise ValueError("expected iterations or epochs, and not both")
+        if self.epochs is not None and self.milestones:
+            raise ValueError("milestones: they are iterations and need iterations, got epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_increase(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones: expected increasing iterations, got {list(self.milestones)}")
+        if self.decay == "cosine" and self.milestones:
+            raise ValueError("milestones: they belong to decay: steps, got decay: cosine")
+        return self
+
+
+class TrainImages(RecipeModel):
+    """Augmentation of the training images.
+
+    Attributes:
+        short_sides: an image's shorter side becomes one of these, drawn for each image and step.
+        max_size: largest longer side.
+        flip: mirror half of the images.
+        keep_empty: train also on images without pseudo boxes, as background.
+    """
+
+    short_sides: Sizes
+    max_size: PositiveInt
+    flip: bool = True
+    keep_empty: bool = False
+
+
+class Inference(RecipeModel):
+    """Prediction with the trained detector.
+
+    Attributes:
+        short_side, max_size: size of the images.
+        score_threshold: detections below are left out.
+        nms: IoU above which the lower of two detections of a class is suppressed.
+        detections: at most so many for each image.
+        augment: run at all `augment_short_sides`, flipped too with `augment_flip`, and unite the detections.
+        augment_short_sides, augment_max_size, augment_flip: the test-time augmentation.
+    """
+
+    short_side: PositiveInt
+    max_size: PositiveInt
+    score_threshold: Fraction = 0.05
+    nms: Fraction = 0.5
+    detections: PositiveInt = 100
+    augment: bool = False
+    augment_short_sides: Sizes = (480, 576, 688, 864, 1000, 1800)
+    augment_max_size: PositiveInt = 2000
+    augment_flip: bool = True
+
+    def detectron_keys(self) -> dict[str, Any]:
+        """The same in detectron2's configuration."""
+        return {
+            "INPUT.MIN_SIZE_TEST": self.short_side,
+            "INPUT.MAX_SIZE_TEST": self.max_size,
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST": self.score_threshold,
+            "MODEL.ROI_HEADS.NMS_THRESH_TEST": self.nms,
+            "TEST.DETECTIONS_PER_IMAGE": self.detections,
+            "TEST.AUG.ENABLED": self.augment,
+            "TEST.AUG.MIN_SIZES": list(self.augment_short_sides),
+            "TEST.AUG.MAX_SIZE": self.augment_max_size,
+            "TEST.AUG.FLIP": self.augment_flip,
+        }
+
+
+class InferenceSettings(RecipeModel):
+    """All that decides the detections of a trained model, which knows its own network."""
+
+    inference: Inference
+
+
+class DetectorSettings(RecipeModel):
+    """All that decides how a detector is trained on pseudo ground truth (published configurations: table A.5).
+
+    Attributes:
+        network: a file of `stages/retrain/networks`.
+    """
+
+    network: str
+    backbone: Backbone = Backbone()
+    detector: Detector = Detector()
+    schedule: Schedule
+    train_images: TrainImages
+    roi_drop: RoiDrop = RoiDrop()
+
+    def resolved(self, images: int) -> Self:
+        """The settings for so many training images: epochs and shares as iterations."""
+        schedule, drop = self.schedule, self.roi_drop
+        if schedule.epochs is not None:
+            steps = max(1, math.ceil(schedule.epochs * images / schedule.batch_size))
+            schedule = schedule.model_copy(update={"iterations": steps, "epochs": None})
+        if drop.start_share is not None:
+            start = round(drop.start_share * schedule.steps)
+            drop = drop.model_copy(update={"start_iteration": start, "start_share": None})
+        return self.model_copy(update={"schedule": schedule, "roi_drop": drop})
+
+    def detectron_keys(self) -> dict[str, Any]:
+        """The same in detectron2's configuration, the schedule apart; features count from the finest level there is."""
+        backbone, detector, images = self.backbone, self.detector, self.train_images
+        order, mean, deviation = _PIXELS[backbone.pixels]
+        keys = {
+            "INPUT.FORMAT": order,
+            "INPUT.MIN_SIZE_TRAIN": images.short_sides,
+            "INPUT.MAX_SIZE_TRAIN": images.max_size,
+            "INPUT.RANDOM_FLIP": "horizontal" if images.flip else "none",
+            "MODEL.PIXEL_MEAN": mean,
+            "MODEL.PIXEL_STD": deviation,
+            "MODEL.BACKBONE.WEIGHTS": backbone.weights,
+            "MODEL.BACKBONE.PIXELS": backbone.pixels,
+            "MODEL.BACKBONE.FREEZE_AT": backbone.freeze_at,
+            "MODEL.RESNETS.NORM": "FrozenBN" if backbone.norm == "frozen" else "BN",
+            # MSRA's ResNet strides in the 1x1 convolution of a block, torchvision's in the 3x3.
+            "MODEL.RESNETS.STRIDE_IN_1X1": backbone.pixels == "msra_bgr",
+            "MODEL.FPN.OUT_CHANNELS": detector.channels,
+            "MODEL.ANCHOR_GENERATOR.SIZES": [[size] for size in detector.anchor_sizes],
+            "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(detector.aspect_ratios)],
+            "MODEL.RPN.BATCH_SIZE_PER_IMAGE": detector.rpn_batch,
+            "MODEL.RPN.PRE_NMS_TOPK_TRAIN": detector.rpn_before_nms_train,
+            "MODEL.RPN.PRE_NMS_TOPK_TEST": detector.rpn_before_nms_test,
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN": detector.rpn_after_nms_train,
+            "MODEL.RPN.POST_NMS_TOPK_TEST": detector.rpn_after_nms_test,
+            "MODEL.ROI_HEADS.NAME": "WeakSamRoiHeads",
+            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": detector.roi_batch,
+            "MODEL.ROI_HEADS.POSITIVE_FRACTION": detector.roi_foreground,
+            "MODEL.ROI_HEADS.MATCHER": detector.matcher,
+            "MODEL.ROI_HEADS.DROP": self.roi_drop.model_dump(),
+            "MODEL.ROI_BOX_HEAD.FC_DIM": detector.box_head_channels,
+            "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": detector.sampling_ratio,
+            "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": detector.box_loss_weight,
+        }
+        return keys if detector.context else keys | {"MODEL.BACKBONE.CONTEXT": ""}
+
+    @field_validator("network")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        name = name.removeprefix("faster-rcnn-")  # as it was called before Mask R-CNN had the same networks
+        names = sorted(path.stem for path in (stages_folder() / "retrain" / "networks").glob("*.yaml"))
+        if name not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return name
+
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> Self:
+        for key, allowed in read_network(self.network).get("allows", {}).items():
+            value = reduce(getattr, key.split("."), self)
+            if value not in allowed:
+                choice = ", ".join(str(item).lower() for item in allowed)
+                raise ValueError(f"{key}: {self.network} takes {choice} only, got {str(value).lower()}")
+        return self

@@ -1,0 +1,356 @@
+"""Building, training, stopping, resuming and predicting with tiny detectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from tests.artifacts.helpers import context
+from weaksam_cli.artifacts import digest
+from weaksam_cli.artifacts.receipt import Identity
+from weaksam_cli.core.types import Detections
+from weaksam_cli.data.labels import (
+    Category,
+    LabelledImage,
+    Labels,
+    LabelsFile,
+    LabelsInfo,
+    Split,
+    labels_bytes,
+)
+from weaksam_cli.engine.context import Job
+from weaksam_cli.engine.execution import one_thread
+from weaksam_cli.errors import UserError
+from weaksam_cli.retrain.detector import (
+    detectron_config,
+    fit,
+    fit_detector,
+    load_detector,
+    make_optimizer,
+    stored_config,
+    training_entries,
+)
+from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
+from weaksam_cli.retrain.roi_drop import TopKMatcher
+from weaksam_cli.training.checkpoint import model_bytes, read_tensors
+from weaksam_cli.training.run import TrainingRun
+
+ITERATIONS = 4
+CLASSES = ["cat", "dog"]
+LOSSES = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
+
+
+def recipe(**changes: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "network": "lite0-fpn",
+        "backbone": {"weights": "random", "freeze_at": 3},
+        "detector": {
+            "channels": 8,
+            "box_head_channels": 16,
+            "roi_batch": 16,
+            "rpn_batch": 16,
+            "context": True,
+        },
+        "schedule": {"iterations": ITERATIONS, "batch_size": 2, "learning_rate": 0.001},
+        "train_images": {"short_sides": [48, 64], "max_size": 96},
+        "inference": {
+            "short_side": 64,
+            "max_size": 96,
+            "score_threshold": 0.0,
+            "detections": 7,
+            "augment_short_sides": [48, 64],
+            "augment_max_size": 96,
+        },
+        "roi_drop": {"start_iteration": 2, "tau_cls": 0.5, "tau_reg": 0.1},
+    }
+    return Recipe.model_validate(values | changes)
+
+
+def read_image(key: str) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(int(key))
+    image = rng.integers(0, 60, (50, 70, 3), dtype=np.uint8)
+    image[10:40, 15:55] = rng.integers(120, 255, 3)
+    return image
+
+
+def entries(boxes: bool = True) -> list[dict[str, Any]]:
+    box = {"bbox": [15.0, 10.0, 55.0, 40.0], "bbox_mode": 0, "category_id": 1, "iscrowd": 0}
+    size = {"height": 50, "width": 70}
+    return [
+        {"key": str(k), "image_id": k, **size, "annotations": [box] if boxes and k else []} for k in range(4)
+    ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def single_thread() -> Iterator[None]:
+    """As in a real training; on a busy machine threads that wait for each other take far longer."""
+    with one_thread():
+        yield
+
+
+class Killed(BaseException):
+    pass
+
+
+def run(folder: Path, wanted: Recipe, kill_after: int | None = None, boxes: bool = True) -> nn.Module:
+    def progress(done: int, total: int, losses: dict[str, float]) -> None:
+        assert set(losses) == LOSSES or not losses
+        if done == kill_after:
+            raise Killed
+
+    where = TrainingRun(
+        "cpu", 5, folder / "checkpoint.pt", "recipe", Path.write_bytes, progress, checkpoint_every=1
+    )
+    return fit(wanted, config(wanted), entries(boxes), read_image, where)
+
+
+def config(wanted: Recipe) -> Any:
+    return detectron_config(wanted.part(ModelSettings), 2, "cpu")
+
+
+def saved(path: Path, model: nn.Module, wanted: Recipe) -> Path:
+    data = {"class_names": CLASSES, "detectron2": stored_config(config(wanted))}
+    path.write_bytes(model_bytes(model, data))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
+    return run(tmp_path_factory.mktemp("whole"), recipe())
+
+
+def test_a_killed_training_ends_in_the_same_bytes(
+    trained: nn.Module, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Killed before and after RoI drop begins; detectron2 writes nothing to the terminal."""
+    for kill_after in (1, 3):
+        with pytest.raises(Killed):
+            run(tmp_path, recipe(), kill_after)
+    assert model_bytes(run(tmp_path, recipe()), {}) == model_bytes(trained, {})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_roi_drop_changes_the_weights(trained: nn.Module, tmp_path: Path) -> None:
+    plain = run(tmp_path, recipe(roi_drop={"enabled": False}))
+    assert model_bytes(plain, {}) != model_bytes(trained, {})
+
+
+def test_without_context_and_with_adamw(tmp_path: Path) -> None:
+    schedule = {"iterations": 2, "batch_size": 1, "learning_rate": 1e-3}
+    more = {"optimizer": "adamw", "gradient_clip": 1.0}
+    run(tmp_path, recipe(detector={"channels": 8, "box_head_channels": 16}, schedule=schedule | more))
+
+
+def test_optimizer_groups() -> None:
+    schedule = {"iterations": 2, "batch_size": 1, "learning_rate": 1e-2, "backbone_factor": 0.5}
+    wanted = recipe(schedule=schedule | {"optimizer": "adamw", "weight_decay": 0.1})
+    model = build(wanted)
+    groups = make_optimizer(model, wanted.schedule).param_groups
+    assert {(group["lr"], group["weight_decay"]) for group in groups} == {
+        (5e-3, 0.1),
+        (1e-2, 0.1),
+        (1e-2, 0.0),
+    }
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(len(group["params"]) for group in groups) == len(learning)
+
+
+def build(wanted: Recipe) -> nn.Module:
+    from detectron2.modeling import build_model
+
+    model: nn.Module = build_model(config(wanted))
+    return model
+
+
+def test_no_pseudo_box_at_all(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no image has a pseudo box"):
+        run(tmp_path, recipe(), boxes=False)
+
+
+def test_frozen_layers_keep_their_weights(trained: nn.Module) -> None:
+    torch.manual_seed(5)
+    fresh = build(recipe())
+    before, after = fresh.state_dict(), trained.state_dict()
+    frozen = [name for name, parameter in fresh.named_parameters() if not parameter.requires_grad]
+    assert any("bottom_up.stages.1" in name for name in frozen)
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    head = "roi_heads.box_predictor.cls_score.weight"
+    assert not torch.equal(before[head], after[head])
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_predictions(trained: nn.Module, tmp_path: Path, augment: bool) -> None:
+    path = saved(tmp_path / "model.safetensors", trained, recipe())
+    wanted = recipe().inference.model_copy(update={"augment": augment})
+    detect = load_detector(path, wanted, CLASSES, "cpu")
+    found = {key: detect(read_image(key)) for key in ("1", "2")}
+    for detections in found.values():
+        assert 0 < len(detections) <= 7
+        assert detections.boxes.min() >= 0
+        assert (detections.boxes[:, 2] <= 70).all()
+        assert (detections.boxes[:, 3] <= 50).all()
+        assert (np.diff(detections.scores) <= 0).all()
+        assert set(detections.class_index) <= {0, 1}
+    again = detect(read_image("2"))
+    assert np.array_equal(found["2"].boxes, again.boxes)
+    assert np.array_equal(found["2"].scores, again.scores)
+    few = load_detector(path, wanted.model_copy(update={"detections": 2}), CLASSES, "cpu")
+    assert len(few(read_image("1"))) <= 2
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_very_long_images_are_looked_at(trained: nn.Module, tmp_path: Path, augment: bool) -> None:
+    """Their short side, rounded, had no pixel."""
+    path = saved(tmp_path / "model.safetensors", trained, recipe())
+    detect = load_detector(path, recipe().inference.model_copy(update={"augment": augment}), CLASSES, "cpu")
+    detect(np.full((2, 900, 3), 90, np.uint8))
+
+
+def test_a_model_for_other_classes_is_refused(trained: nn.Module, tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.safetensors", trained, recipe())
+    with pytest.raises(UserError, match=r"trained for the classes \['cat', 'dog'\]"):
+        load_detector(path, recipe().inference, ["cat", "owl"], "cpu")
+
+
+def test_top3_matcher_is_chosen() -> None:
+    wanted = recipe(detector={"channels": 8, "box_head_channels": 16, "matcher": "top3"})
+    assert isinstance(build(wanted).roi_heads.proposal_matcher, TopKMatcher)  # type: ignore[union-attr]
+
+
+def test_missing_r50_weights_are_named() -> None:
+    wanted = recipe(
+        network="r50-fpn",
+        backbone={"weights": "/nowhere/R-50.pkl", "freeze_at": 2, "pixels": "msra_bgr"},
+        detector={"channels": 8, "box_head_channels": 16},
+    )
+    with pytest.raises(UserError, match=r"/nowhere/R-50\.pkl"):
+        build(wanted)
+
+
+def test_r50_trains_from_random_weights(tmp_path: Path) -> None:
+    wanted = recipe(
+        network="r50-fpn",
+        backbone={"weights": "random", "freeze_at": 0, "norm": "batch"},
+        detector={"channels": 8, "box_head_channels": 16},
+        schedule={"iterations": 1, "batch_size": 1, "learning_rate": 0.01},
+    )
+    run(tmp_path, wanted)
+
+
+# pseudo ground truth of a run
+
+
+def labels_in(folder: Path, names: dict[str, str]) -> Split:
+    """Labels of images (key -> file name) that lie in `folder`."""
+    images = []
+    for number, (key, name) in enumerate(names.items()):
+        path = folder / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(read_image(key)).save(path)
+        images.append(
+            LabelledImage(
+                id=number,
+                key=key,
+                file_name=name,
+                height=50,
+                width=70,
+                sha256=digest.of_file(path),
+                labels=["dog"],
+            )
+        )
+    info = LabelsInfo(format="weaksam/labels", format_version=1, dataset="demo", split="t", role="train")
+    categories = [Category(id=4, name="cat"), Category(id=9, name="dog")]
+    file = LabelsFile(info=info, categories=categories, images=images, annotations=[], failed=[])
+    (folder / "labels.json").write_bytes(labels_bytes(file))
+    return Split(folder / "labels.json", folder / "images")
+
+
+def document(names: dict[str, str], **changes: Any) -> bytes:
+    images = [
+        {"id": number + 100, "key": key, "file_name": name, "height": 50, "width": 70}
+        for number, (key, name) in enumerate(names.items())
+    ]
+    box = {"image_id": 101, "category_id": 9, "bbox": [15, 10, 40, 30], "score": 0.5, "area": 1, "iscrowd": 0}
+    values = {"categories": [{"id": 9, "name": "dog"}], "images": images, "annotations": [box]}
+    return json.dumps(values | changes).encode()
+
+
+def train_on(folder: Path, split: Split, pgt: bytes) -> Path:
+    (folder / "pgt.json").write_bytes(pgt)
+    identity = Identity(
+        stage="retrain",
+        stage_version=1,
+        format="x",
+        format_version=1,
+        dataset="demo",
+        split="t",
+        recipe_name="",
+        recipe={},
+        seed=5,
+        inputs={},
+    )
+    job = Job(context(folder, device="cpu"), folder / "model.safetensors", identity)
+    short = recipe(schedule={"iterations": 1, "batch_size": 1, "learning_rate": 0.01})
+    outcome = fit_detector(short.part(ModelSettings), folder / "pgt.json", split, None, job)
+    assert outcome.images == 1
+    return job.path
+
+
+def test_images_are_found_by_key_after_the_image_root_moved(tmp_path: Path) -> None:
+    """Pseudo ground truth names files as they were called when it was made; images were looked up by that name."""
+    before = {"1": "1.png", "2": "2.png"}
+    split = labels_in(tmp_path, {"1": "below/1.png", "2": "below/2.png"})
+    path = train_on(tmp_path, split, document(before))
+    assert read_tensors(path)
+    detect = load_detector(path, recipe().inference, CLASSES, "cpu")
+    assert len(detect(read_image("1"))) > 0
+
+
+@pytest.mark.parametrize(
+    ("pgt", "message"),
+    [
+        (b"[{", "not readable as JSON"),
+        (b"\xff\xfe", "not readable as JSON"),
+        (b"{}", "has no annotations"),
+        (document({"2": "2.png"}, annotations=[{"image_id": 100, "category_id": 9}]), "entry 0: has no bbox"),
+        (
+            document({"2": "2.png"}, annotations=[{"image_id": 100, "bbox": [1, 1, 1, 1]}]),
+            "has no category_id",
+        ),
+        (document({"2": "2.png"}), "image_id 101 is not in labels.json"),
+        (
+            document({"1": "1.png", "2": "2.png"}, categories=[{"id": 9, "name": "owl"}]),
+            "category_id 9 is not in",
+        ),
+    ],
+)
+def test_damaged_or_foreign_pseudo_ground_truth_is_told(tmp_path: Path, pgt: bytes, message: str) -> None:
+    """It was read with a bare `json.loads`: KeyError, TypeError, UnicodeDecodeError."""
+    split = labels_in(tmp_path, {"1": "1.png", "2": "2.png"})
+    with pytest.raises(UserError, match=message):
+        train_on(tmp_path, split, pgt)
+
+
+def test_training_entries(tmp_path: Path) -> None:
+    labels: Labels = labels_in(tmp_path, {"1": "1.png", "2": "2.png"}).read()
+    boxes = np.asarray([[1, 2, 11, 7], [65, 45, 80, 60], [75, 0, 90, 5]], np.float32)
+    scores = np.ones(3, np.float32)
+    found = {"1": Detections(boxes, np.asarray([1, 0, 0], np.int32), scores), "2": Detections.empty()}
+    first, second = training_entries(labels, found, keep_empty=True)
+    assert (first["key"], first["image_id"], first["height"], first["width"]) == ("1", 0, 50, 70)
+    assert [item["bbox"] for item in first["annotations"]] == [[1, 2, 11, 7], [65, 45, 70, 50]]
+    assert [item["category_id"] for item in first["annotations"]] == [1, 0]
+    assert second["annotations"] == []
+    assert [entry["key"] for entry in training_entries(labels, found, keep_empty=False)] == ["1"]
+    from detectron2.structures import BoxMode
+
+    assert BoxMode(first["annotations"][0]["bbox_mode"]) is BoxMode.XYXY_ABS
