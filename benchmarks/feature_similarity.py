@@ -15,21 +15,32 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from weaksam_cli.artifacts.receipt import read_receipt
-from weaksam_cli.core.boxes import FloatArray, area, iou
+from weaksam_cli.core.boxes import FloatArray, area, iou, scale
+from weaksam_cli.core.random import generator_of
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import image_root, read_source
+from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
-from weaksam_cli.eval.feature_similarity import cosine_matrix, mean_off_diagonal, sample_rows
-from weaksam_cli.eval.proposal_set import read_proposals
-from weaksam_cli.eval.roi_features import STRIDE, Layer, image_maps
+from weaksam_cli.eval.recall import read_proposals
 from weaksam_cli.models.lite0 import Lite0, load_lite0
+from weaksam_cli.models.views import view_features
+
+BINS: Final = 7
+_SAMPLES = 2
+
+Layer = Literal["head", "stride16"]
+STRIDE: Final[dict[Layer, int]] = {"head": 32, "stride16": 16}
+"""`head`: 1280 channels after ReLU6, never negative, which the embedded detectors pool. `stride16`: 112 channels of a linear
+bottleneck, of either sign, with finer cells."""
 
 MOST = 200
 SHORT_SIDE = 480
@@ -42,6 +53,105 @@ LAYER_TEXT = {
 }
 Matrix = NDArray[np.float32]
 Boxes = Mapping[str, FloatArray]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ImageMaps:
+    """Maps of one image.
+
+    Attributes:
+        maps: layer to float32 (c, h, w).
+        image: height and width of the image.
+        view: height and width of the resized image that the network saw.
+    """
+
+    maps: dict[Layer, torch.Tensor]
+    image_size: tuple[int, int]
+    view: tuple[int, int]
+
+    def pool(self, layer: Layer, boxes: FloatArray) -> NDArray[np.float32]:
+        """RoIAlign to 7 x 7 bins, flattened.
+
+        Args:
+            layer: which map.
+            boxes: float32 (n, 4), xyxy pixel edges of the image.
+
+        Returns:
+            float32 (n, c * 49).
+        """
+        height, width = self.image_size
+        in_view = scale(boxes, self.view[1] / width, self.view[0] / height)
+        rois = torch.from_numpy(np.concatenate([np.zeros((len(boxes), 1), np.float32), in_view], axis=1))
+        align = DenseRoiAlign(BINS, 1 / STRIDE[layer], _SAMPLES)
+        pooled: NDArray[np.float32] = align(self.maps[layer][None], rois).flatten(1).numpy()
+        return pooled
+
+
+def image_maps(backbone: Lite0, image: NDArray[np.uint8], short_side: int) -> ImageMaps:
+    """One forward pass of an image uint8 RGB (H, W, 3), resized to `short_side` pixels on its shorter side."""
+    found = view_features(backbone, image, short_side, mirror=False)
+    maps: dict[Layer, torch.Tensor] = {
+        "head": torch.from_numpy(found.last[0]),
+        "stride16": torch.from_numpy(found.middle[0]),
+    }
+    return ImageMaps(maps, (image.shape[0], image.shape[1]), found.size)
+
+
+def cosine_matrix(features: NDArray[np.floating]) -> FloatArray:
+    """Cosine similarity of every pair of n vectors.
+
+    Args:
+        features: float (n, d). A vector of zeros has no direction: its cosine with every vector, itself too, is 0.
+
+    Returns:
+        float32 (n, n), symmetric, in [-1, 1].
+
+    Raises:
+        ValueError: for another shape, or values that are not finite.
+    """
+    if features.ndim != 2:
+        raise ValueError(f"features: expected shape (n, d), got {features.shape}")
+    if not np.isfinite(features).all():
+        raise ValueError("features: expected finite values, got NaN or infinity")
+    # Dividing by the largest value first keeps the squares of very large and very small vectors in range.
+    largest = np.abs(features).max(axis=1, keepdims=True, initial=0)
+    scaled = np.divide(features, largest, out=np.zeros(features.shape, np.float32), where=largest > 0)
+    length = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))[:, None]
+    unit = np.divide(scaled, length, out=np.zeros_like(scaled), where=length > 0)
+    product = unit @ unit.T
+    cosines: FloatArray = np.clip((product + product.T) / 2, -1, 1)
+    return cosines
+
+
+def mean_off_diagonal(matrix: NDArray[np.floating]) -> float:
+    """Mean of a square matrix (n, n) without its diagonal; NaN for n of 0 or 1.
+
+    Raises:
+        ValueError: for a matrix that is not square.
+    """
+    n = len(matrix)
+    if matrix.shape != (n, n):
+        raise ValueError(f"matrix: expected shape (n, n), got {matrix.shape}")
+    if n < 2:
+        return float("nan")
+    total = matrix.sum(dtype=np.float64) - np.trace(matrix, dtype=np.float64)
+    return float(total / (n * (n - 1)))
+
+
+def sample_rows(count: int, most: int, seed: int, key: str) -> IntArray:
+    """Which of `count` rows of the image `key` are taken: all, or `most` at random without repetition, ascending.
+
+    The same numbers, seed and key give the same rows wherever and in whatever order images are done.
+
+    Raises:
+        ValueError: for a negative number.
+    """
+    if count < 0 or most < 0:
+        raise ValueError(f"sample: expected numbers of 0 or more, got {most} of {count}")
+    chosen = generator_of(seed, key).choice(count, min(count, most), replace=False)
+    rows: IntArray = np.sort(chosen).astype(np.int64)
+    return rows
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 python benchmarks/proposals.py runs/voc07-mini --plot docs/proposal-recall.png
 
-RUN is a run directory with labels and prompts. Every row is a variant of `weaksam propose` in it, judged by `weaksam eval`
-(into `eval@proposals`), so what is fresh is not made again. The commands are printed, then the table as Markdown.
+RUN is a run directory with labels and prompts. Every row is a variant of `weaksam propose` in it, evaluated by
+`weaksam eval` (into `eval@proposals`), so what is fresh is not made again. The commands are printed, then the table as Markdown.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weaksam_cli.eval.recall_curve import RecallCurve
-from weaksam_cli.eval.recall_plot import draw_recall
+from weaksam_cli.eval.recall import RecallCurve
+from weaksam_cli.eval.report import draw_recall
 
-JUDGED = "proposals"
+EVALUATED = "proposals"
 """Variant of the evaluation."""
-MEASURES = ("proposals an image", "recall at IoU 0.5", "recall at IoU 0.75", "recall at IoU 0.9")
+METRICS = ("proposals an image", "recall at IoU 0.5", "recall at IoU 0.75", "recall at IoU 0.9")
 PAPER = (
     ("paper: Selective Search", 2001, 92.6, 57.7, 19.2),
     ("paper: SAM prompted by WeakTr", 213, 95.6, 75.0, 42.1),
@@ -67,27 +67,27 @@ def weaksam(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "weaksam_cli", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def judge(run: Path, split: str, workers: int) -> Any:
+def evaluate(run: Path, split: str, workers: int) -> Any:
     """Make what is missing; the results file of the evaluation."""
     dataset = json.loads((run / "labels" / f"{split}.json").read_text())["info"]["dataset"]
     common = ("--dataset", dataset, "--run-dir", str(run), "--split", split)
     for row in ROWS:
         weaksam("propose", *common, *row.options, "--variant", row.variant, "--workers", str(workers))
-    weaksam("eval", *common, "--variant", JUDGED)
-    return json.loads((run / f"eval@{JUDGED}" / f"{split}.json").read_text())
+    weaksam("eval", *common, "--variant", EVALUATED)
+    return json.loads((run / f"eval@{EVALUATED}" / f"{split}.json").read_text())
 
 
 def table(results: Any) -> str:
     """The paper's rows and ours."""
     found = {
         (item["variant"], item["name"]): item["value"]
-        for item in results["measures"]
+        for item in results["metrics"]
         if item["stage"] == "propose"
     }
     lines = ["| proposals | an image | R@.5 | R@.75 | R@.9 |", "| --- | ---: | ---: | ---: | ---: |"]
     lines += [_line(name, count, shares) for name, count, *shares in PAPER]
     for row in ROWS:
-        count, *shares = (found[row.variant, name] for name in MEASURES)
+        count, *shares = (found[row.variant, name] for name in METRICS)
         lines.append(_line(row.name, count, [100 * share for share in shares]))
     return "\n".join(lines)
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--plot", type=Path, help="PNG of recall against the number of proposals")
     options = parser.parse_args()
-    results = judge(options.run, options.split, options.workers)
+    results = evaluate(options.run, options.split, options.workers)
     sys.stdout.write(
         f"\n{results['dataset']} {options.split}, {results['images']} images\n\n{table(results)}\n"
     )

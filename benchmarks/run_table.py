@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from weaksam_cli.artifacts.receipt import RECEIPT_SUFFIX, read_receipt
-from weaksam_cli.eval.table import format_value
+from weaksam_cli.eval.report import format_value
 
 
 def times(run: Path) -> list[tuple[str, str, float]]:
@@ -40,9 +40,9 @@ def main() -> None:
             continue
         content = json.loads(path.read_text())
         write(
-            f"**{content['split']}** ({content['images']} images)\n\n| artifact | measure | value |\n| --- | --- | ---: |\n"
+            f"**{content['split']}** ({content['images']} images)\n\n| artifact | metric | value |\n| --- | --- | ---: |\n"
         )
-        for item in content["measures"]:
+        for item in content["metrics"]:
             variant = f"@{item['variant']}" if item["variant"] else ""
             write(f"| {item['stage']}{variant} | {item['name']} | {format_value(item)} |\n")
         write("\n")

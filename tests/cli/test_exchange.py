@@ -216,9 +216,9 @@ def test_stages_take_an_imported_file(place: Path) -> None:
     theirs = "runs/tiny/proposals@theirs/trainval.h5"
     done("import", "d2.pkl", "--format", "detectron2", "--labels", LABELS, "-o", theirs)
     done("eval", "--dataset", "tiny", "--split", "trainval")
-    measures = json.loads((place / "runs/tiny/eval/trainval.json").read_text())["measures"]
+    metrics = json.loads((place / "runs/tiny/eval/trainval.json").read_text())["metrics"]
     values = {
-        variant: {item["name"]: item["value"] for item in measures if item["variant"] == variant}
+        variant: {item["name"]: item["value"] for item in metrics if item["variant"] == variant}
         for variant in ("", "theirs")
     }
     assert values[""]["recall at IoU 0.5"] == values["theirs"]["recall at IoU 0.5"] == 1

@@ -93,9 +93,9 @@ def test_results_are_printed_and_written(finished: Path) -> None:
     ):
         assert measure in text
     results = json.loads((finished / "runs" / "tiny" / "eval" / "trainval.json").read_text())
-    stages = {item["stage"] for item in results["measures"]}
+    stages = {item["stage"] for item in results["metrics"]}
     assert stages == {"cam", "prompt", "propose", "wsod", "baseline", "pgt", "retrain"}
-    for item in results["measures"]:
+    for item in results["metrics"]:
         assert item["value"] is None or not item["share"] or 0 <= item["value"] <= 1
 
 
@@ -190,7 +190,7 @@ def test_a_named_input_belongs_to_one_split(finished: Path) -> None:
     split = ("--split", "test", "--variant", "named")
     result = weaksam("eval", "--dataset", "tiny", *split, "--input", given, folder=finished)
     assert result.returncode == 0, result.stderr
-    named = json.loads((finished / "runs" / "tiny" / "eval@named" / "test.json").read_text())["measures"]
+    named = json.loads((finished / "runs" / "tiny" / "eval@named" / "test.json").read_text())["metrics"]
     found = {(item["stage"], item["name"]): item["value"] for item in named}
     assert found["retrain", "VOC AP50 (weaksam)"] == found["wsod", "VOC AP50 (weaksam)"]
     shutil.rmtree(finished / "runs" / "tiny" / "eval@named")

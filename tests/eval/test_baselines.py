@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.eval.baselines import (
@@ -15,12 +16,13 @@ from weaksam_cli.eval.baselines import (
     integral_images,
     whole_image_detections,
 )
-from weaksam_cli.eval.class_maps import ClassMaps
+from weaksam_cli.eval.corloc import CorlocSettings
+from weaksam_cli.eval.maps import FusedMaps
 
 
-def sample(maps: Any, height: int, width: int) -> ClassMaps:
+def sample(maps: Any, height: int, width: int) -> FusedMaps:
     stacked = np.asarray(maps, np.float32)
-    return ClassMaps(np.arange(len(stacked), dtype=np.int32), stacked, height, width)
+    return FusedMaps(np.arange(len(stacked), dtype=np.int32), stacked, height, width)
 
 
 def test_the_whole_image() -> None:
@@ -45,7 +47,7 @@ def test_the_best_proposal_of_every_class() -> None:
     heat[0, :, :4] = 1
     heat[1, :2, 6:] = 1
     boxes = as_boxes([[0, 0, 80, 40], [0, 0, 40, 40], [60, 0, 80, 20]])
-    got = best_contrast_detections({"a": boxes}, {"a": sample(heat, 40, 80), "b": sample(heat, 40, 80)})
+    got = best_contrast_detections({"a": boxes}, {"a": sample(heat, 40, 80), "b": sample(heat, 40, 80)}, 1.8)
     assert got["a"].boxes.tolist() == [[0, 0, 40, 40], [60, 0, 80, 20]]
     assert got["a"].class_index.tolist() == [0, 1]
     assert len(got["b"]) == 0
@@ -54,18 +56,20 @@ def test_the_best_proposal_of_every_class() -> None:
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
 def test_any_number_of_proposals(n: int) -> None:
     boxes = as_boxes([[i, i, i + 5, i + 5] for i in range(n)])
-    got = best_contrast_detections({"a": boxes}, {"a": sample(np.ones((2, 3, 3)), 20, 20)})
+    got = best_contrast_detections({"a": boxes}, {"a": sample(np.ones((2, 3, 3)), 20, 20)}, 1.8)
     assert len(got["a"]) == (2 if n else 0)
 
 
 def test_proposals_without_area_are_no_detections() -> None:
-    got = best_contrast_detections({"a": as_boxes([[5, 5, 5, 5]])}, {"a": sample(np.ones((1, 3, 3)), 20, 20)})
+    got = best_contrast_detections(
+        {"a": as_boxes([[5, 5, 5, 5]])}, {"a": sample(np.ones((1, 3, 3)), 20, 20)}, 1.8
+    )
     assert len(got["a"]) == 0
 
 
 def test_a_ring_must_be_larger_than_the_box() -> None:
-    with pytest.raises(ValueError, match="more than 1, got 1"):
-        contrast(as_boxes([[0, 0, 1, 1]]), sample(np.ones((1, 3, 3)), 20, 20), ring_factor=1)
+    with pytest.raises(ValidationError, match="greater than 1"):
+        CorlocSettings(ring_factor=1)
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,6 +89,6 @@ def test_box_sums_equal_sums_over_pixels(seed: int, factor: int) -> None:
 
 def test_maps_are_checked() -> None:
     with pytest.raises(ValueError, match=r"shape \(k, h, w\) with k classes"):
-        ClassMaps(np.zeros(2, np.int32), np.zeros((1, 3, 3), np.float32), 3, 3)
+        FusedMaps(np.zeros(2, np.int32), np.zeros((1, 3, 3), np.float32), 3, 3)
     with pytest.raises(ValueError, match="at least one pixel"):
-        ClassMaps(np.zeros(1, np.int32), np.zeros((1, 0, 3), np.float32), 3, 3)
+        FusedMaps(np.zeros(1, np.int32), np.zeros((1, 0, 3), np.float32), 3, 3)

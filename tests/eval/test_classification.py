@@ -31,18 +31,11 @@ def test_it_equals_scikit_learn(seed: int, n: int) -> None:
         assert got.support[name] == labels[:, index].sum()
 
 
-def test_eleven_points() -> None:
-    labels = {"a": np.asarray([True]), "b": np.asarray([False]), "c": np.asarray([True])}
-    scores = {"a": np.asarray([0.9]), "b": np.asarray([0.8]), "c": np.asarray([0.7])}
-    got = classification_ap(labels, scores, ["cat"], metric="11point")
-    assert got.mean == pytest.approx((6 + 5 * 2 / 3) / 11)
-
-
 def test_no_images() -> None:
     assert np.isnan(classification_ap({}, {}, ["cat"]).mean)
 
 
-def test_a_image_without_scores_is_refused() -> None:
+def test_an_image_without_scores_is_refused() -> None:
     with pytest.raises(ValueError, match="every class of 'b'"):
         classification_ap(
             {"a": np.asarray([True]), "b": np.asarray([True])}, {"a": np.asarray([0.1])}, ["cat"]

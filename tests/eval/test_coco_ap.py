@@ -84,7 +84,7 @@ def test_no_detections_give_zeros() -> None:
     dataset, _ = coco_dataset({"a": objects([[0, 0, 50, 50]], [1])}, CLASSES)
     got = coco_ap(dataset, [])
     assert (got.ap, got.ap50, got.ap75, got.medium) == (0, 0, 0, 0)
-    assert coco_ap_at(dataset, [], kind="bbox") == {0.25: 0, 0.5: 0, 0.7: 0, 0.75: 0}
+    assert coco_ap_at(mask_dataset([[0, 0, 40, 40]], [1]), []) == {0.25: 0, 0.5: 0, 0.7: 0, 0.75: 0}
 
 
 def test_no_objects_give_nan() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,21 @@ def write_proposals(run: Path, variant: str, work: KnownProposals, sources: Sequ
     make(step, STAGE, context(run, dataset="tiny"))
 
 
+def add_swapped_corners(annotation: Path) -> None:
+    """A second object of the image whose box ends before it begins."""
+    text = annotation.read_text()
+    found = re.search(r"<object>.*?</object>", text, re.DOTALL)
+    assert found is not None
+    wrong = re.sub(r"<xmin>.*?</xmin>", "<xmin>60</xmin>", found.group())
+    annotation.write_text(text.replace(found.group(), found.group() + wrong))
+
+
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A working folder with judged proposals of two variants, and what `eval` printed."""
-    folder = tmp_path_factory.mktemp("judged")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A working folder with evaluated proposals of two variants, and what `eval` printed."""
+    folder = tmp_path_factory.mktemp("evaluated")
     write_voc(folder / "voc", trainval=IMAGES, test=0)
+    add_swapped_corners(folder / "voc" / "Annotations" / "000006.xml")
     assert weaksam("data", "voc", "--dataset", "tiny", folder=folder).returncode == 0
     run = folder / "runs" / "tiny"
     write_proposals(run, "", KnownProposals(), ("grid", "coarse", "fine", "cross"))
@@ -85,20 +96,37 @@ def results(folder: Path) -> Any:
     return json.loads((folder / "runs" / "tiny" / "eval" / "trainval.json").read_text())
 
 
-def test_every_source_that_occurs_is_judged_alone(judged: tuple[Path, str]) -> None:
-    measures = {(item["variant"], item["name"]): item["value"] for item in results(judged[0])["measures"]}
+def test_every_source_that_occurs_is_evaluated_alone(evaluated: tuple[Path, str]) -> None:
+    metrics = {(item["variant"], item["name"]): item["value"] for item in results(evaluated[0])["metrics"]}
     for variant, second in (("", "coarse"), ("other", "special")):
-        assert measures[variant, "recall at IoU 0.5"] == pytest.approx(4 / 6, abs=1e-6)
-        assert measures[variant, "proposals an image"] == pytest.approx(16 / 6, abs=1e-6)
-        assert measures[variant, "recall at IoU 0.5: grid"] == 0
-        assert measures[variant, "proposals an image: grid"] == 2
-        assert measures[variant, f"recall at IoU 0.75: {second}"] == pytest.approx(4 / 6, abs=1e-6)
-        assert measures[variant, f"proposals an image: {second}"] == pytest.approx(4 / 6, abs=1e-6)
-    assert not any("fine" in name or "cross" in name for _, name in measures)
+        assert metrics[variant, "recall at IoU 0.5"] == pytest.approx(4 / 6, abs=1e-6)
+        assert metrics[variant, "proposals an image"] == pytest.approx(16 / 6, abs=1e-6)
+        assert metrics[variant, "recall at IoU 0.5: grid"] == 0
+        assert metrics[variant, "proposals an image: grid"] == 2
+        assert metrics[variant, f"recall at IoU 0.75: {second}"] == pytest.approx(4 / 6, abs=1e-6)
+        assert metrics[variant, f"proposals an image: {second}"] == pytest.approx(4 / 6, abs=1e-6)
+    assert not any("fine" in name or "cross" in name for _, name in metrics)
 
 
-def test_the_table_has_a_row_a_source(judged: tuple[Path, str]) -> None:
-    whole, alone = judged[1].split("recall of every source of proposals alone")
+def test_objects_that_are_left_out_are_counted(evaluated: tuple[Path, str]) -> None:
+    """An object with swapped corners was left out without a word."""
+    folder = evaluated[0]
+    truth = results(folder)["ground_truth"]
+    assert truth["objects"] == IMAGES
+    assert list(truth["images_with_objects_left_out"]) == ["000006"]
+    assert "object 2" in truth["images_with_objects_left_out"]["000006"]
+    again = weaksam(*COMMAND, folder=folder)
+    assert again.returncode == 0
+    assert "objects of 1 image could not be used as ground truth" in again.stderr
+    receipt = json.loads((folder / "runs" / "tiny" / "eval" / "trainval.json.receipt.json").read_text())
+    assert [item["image"] for item in receipt["failed"]] == ["000006"]
+    strict = weaksam(*COMMAND, "--strict", folder=folder)
+    assert strict.returncode == 3
+    assert "1 of 6 images failed" in strict.stderr
+
+
+def test_the_table_has_a_row_a_source(evaluated: tuple[Path, str]) -> None:
+    whole, alone = evaluated[1].split("recall of every source of proposals alone")
     assert ": grid" not in whole
     assert "recall at IoU 0.5 " in whole
     rows = [line.split() for line in alone.splitlines() if line.startswith("propose")]
@@ -110,8 +138,8 @@ def test_the_table_has_a_row_a_source(judged: tuple[Path, str]) -> None:
     ]
 
 
-def test_curves_follow_the_predicted_iou_and_else_the_order(judged: tuple[Path, str]) -> None:
-    folder = judged[0]
+def test_curves_follow_the_predicted_iou_and_else_the_order(evaluated: tuple[Path, str]) -> None:
+    folder = evaluated[0]
     budgets = ("--variant", "few", "--set", "recall_budgets=[1, 2, 3]")
     assert weaksam(*COMMAND, *budgets, folder=folder).returncode == 0
     content = json.loads((folder / "runs" / "tiny" / "eval@few" / "trainval.json").read_text())
@@ -126,11 +154,11 @@ def test_curves_follow_the_predicted_iou_and_else_the_order(judged: tuple[Path, 
     assert "recall_budgets: expected increasing numbers, got [2, 1]" in refused.stderr
 
 
-def test_the_plot_is_an_artifact(judged: tuple[Path, str]) -> None:
-    folder = judged[0]
+def test_the_plot_is_an_artifact(evaluated: tuple[Path, str]) -> None:
+    folder = evaluated[0]
     plot = folder / "runs" / "tiny" / "eval" / "trainval-recall.png"
     assert Image.open(plot).size == (1350, 585)
-    assert results(folder)["format_version"] == 2
+    assert results(folder)["format_version"] == 3
     drawn = plot.read_bytes()
     again = weaksam(*COMMAND, folder=folder)
     assert again.stderr.count("fresh, nothing to do") == 2

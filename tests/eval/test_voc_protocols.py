@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,17 +13,19 @@ from hypothesis import strategies as st
 from weaksam_cli.core.boxes import as_boxes, inclusive_to_edges, iou, voc_to_edges
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.errors import UserError
-from weaksam_cli.eval.conventions import DETECTRON2_TEXT, PIXEL_EDGES, Convention
-from weaksam_cli.eval.corloc import CORLOC_PROTOCOLS, corloc
-from weaksam_cli.eval.matching import match_detections
+from weaksam_cli.eval.corloc import CORLOC_PROTOCOLS, CorlocName, corloc
+from weaksam_cli.eval.matching import DETECTRON2_TEXT, PIXEL_EDGES, Convention, match_detections
 from weaksam_cli.eval.voc_ap import (
     VOC_PROTOCOLS,
+    VocName,
     VocProtocol,
     area,
     eleven_point,
     precision_recall,
     voc_ap,
 )
+
+OURS, OUR_CORLOC = VOC_PROTOCOLS["weaksam"], CORLOC_PROTOCOLS["weaksam"]
 
 CLASSES = ["cat", "dog"]
 
@@ -54,13 +56,14 @@ def mist_case(case: dict[str, Any]) -> tuple[dict[str, GroundTruth], dict[str, D
     return truth, detections
 
 
-@pytest.mark.parametrize(("protocol", "expected"), [("mist", "ap_11point"), ("area", "ap_area")])
-def test_average_precision_of_wetectron(oracle: Any, protocol: str, expected: str) -> None:
+@pytest.mark.parametrize("curve", ["11point", "area"])
+def test_average_precision_of_wetectron(oracle: Any, curve: Any) -> None:
     case = oracle("mist_wetectron")["voc_ap_wetectron"]
-    chosen = VOC_PROTOCOLS.get(protocol, VocProtocol(VOC_PROTOCOLS["mist"].convention, "area"))
-    got = voc_ap(*mist_case(case), CLASSES, protocol=chosen)
-    assert list(got.values.values()) == pytest.approx(case[expected][1:])
-    assert got.mean == pytest.approx(case[expected.replace("ap_", "map_")])
+    protocol = VocProtocol(VOC_PROTOCOLS["mist"].convention, curve)
+    assert curve == "area" or protocol == VOC_PROTOCOLS["mist"]
+    got = voc_ap(*mist_case(case), CLASSES, protocol)
+    assert list(got.values.values()) == pytest.approx(case[f"ap_{curve}"][1:])
+    assert got.mean == pytest.approx(case[f"map_{curve}"])
     assert got.support == {"cat": 3, "dog": 1}
 
 
@@ -79,7 +82,7 @@ def test_average_precision_of_mmdetection(oracle: Any, metric: Any) -> None:
         classes = [category for category, rows in enumerate(per_class) for _ in rows]
         detections[str(index)] = found(inclusive_to_edges(rows[:, :4]), classes, rows[:, 4])
     convention = VOC_PROTOCOLS["wsod2"].convention
-    got = voc_ap(truth, detections, CLASSES, protocol=VocProtocol(convention, metric))
+    got = voc_ap(truth, detections, CLASSES, VocProtocol(convention, metric))
     name = "11point" if metric == "11point" else "area"
     assert list(got.values.values()) == pytest.approx(case[f"ap_{name}"], abs=1e-6)
     assert got.mean == pytest.approx(case[f"map_{name}"], abs=1e-6)
@@ -107,13 +110,11 @@ def fork_detections(case: dict[str, Any]) -> dict[str, Detections]:
 
 
 @pytest.mark.parametrize("protocol", ["detectron2-2007", "detectron2-2012"])
-def test_average_precision_of_the_detectron2_fork(oracle: Any, protocol: str) -> None:
+def test_average_precision_of_the_detectron2_fork(oracle: Any, protocol: VocName) -> None:
     case = oracle("mist_wetectron")["corloc_and_ap_detectron2_fork"]
-    got = voc_ap(xml_objects(case), fork_detections(case), CLASSES, protocol=VOC_PROTOCOLS[protocol])
+    got = voc_ap(xml_objects(case), fork_detections(case), CLASSES, VOC_PROTOCOLS[protocol])
     assert got.values["cat"] == pytest.approx(case["ap_11point" if protocol.endswith("07") else "ap_area"])
-    matches = match_detections(
-        xml_objects(case), fork_detections(case), CLASSES, threshold=0.5, convention=DETECTRON2_TEXT
-    )
+    matches = match_detections(xml_objects(case), fork_detections(case), len(CLASSES), DETECTRON2_TEXT)
     precision, recall = precision_recall(matches.status, int(matches.n_objects[0]))
     np.testing.assert_allclose(precision, case["precision"])
     np.testing.assert_allclose(recall, case["recall"])
@@ -129,7 +130,7 @@ def test_the_fork_writes_text_lines(oracle: Any) -> None:
 
 def test_corloc_of_the_detectron2_fork(oracle: Any) -> None:
     case = oracle("mist_wetectron")["corloc_and_ap_detectron2_fork"]
-    got = corloc(xml_objects(case), fork_detections(case), CLASSES, protocol=CORLOC_PROTOCOLS["detectron2"])
+    got = corloc(xml_objects(case), fork_detections(case), CLASSES, CORLOC_PROTOCOLS["detectron2"])
     assert got.values["cat"] == pytest.approx(case["corloc_cat"])
     assert got.support == {"cat": 2, "dog": 2}
 
@@ -140,10 +141,24 @@ def test_corloc_of_mist(oracle: Any) -> None:
         key: found(inclusive_to_edges(as_boxes([box])), [0], [score])
         for key, (score, box) in case["top1_detections_of_cat"].items()
     }
-    got = corloc(xml_objects(case), detections, CLASSES, protocol=CORLOC_PROTOCOLS["mist"])
+    got = corloc(xml_objects(case), detections, CLASSES, CORLOC_PROTOCOLS["mist"])
     assert got.values["cat"] == pytest.approx(case["corloc_cat"])
     assert got.support == {"cat": 3, "dog": 2}
     assert got.values["dog"] == 0
+
+
+def test_corloc_of_mist_chooses_by_the_full_score() -> None:
+    """Scores are written with three decimals, after the choice: rounded before, the first of equals was taken."""
+    truth = {"a": objects([[0, 0, 20, 20]], [0])}
+    detections = {"a": found([[50, 50, 60, 60], [0, 0, 20, 20]], [0, 0], [0.5001, 0.5004])}
+    for name, expected in (("mist", 1), ("weaksam", 1), ("detectron2", 0)):
+        protocol = CORLOC_PROTOCOLS[name]  # type: ignore[index]
+        assert corloc(truth, detections, CLASSES, protocol).values["cat"] == expected, name
+
+
+@pytest.mark.parametrize(("names", "protocols"), [(CorlocName, CORLOC_PROTOCOLS), (VocName, VOC_PROTOCOLS)])
+def test_a_recipe_can_name_every_protocol(names: Any, protocols: Any) -> None:
+    assert get_args(names) == tuple(protocols)
 
 
 def average_precision_one_by_one(
@@ -229,7 +244,7 @@ def test_average_precision_equals_loops(
     seed: int, n_objects: int, n_detections: int, convention: Convention, metric: Any
 ) -> None:
     truth, detections = random_set(seed, n_objects, n_detections)
-    got = voc_ap(truth, detections, CLASSES, protocol=VocProtocol(convention, metric))
+    got = voc_ap(truth, detections, CLASSES, VocProtocol(convention, metric))
     for category, name in enumerate(CLASSES):
         expected = average_precision_one_by_one(truth, detections, category, convention, metric)
         assert got.values[name] == pytest.approx(expected, nan_ok=True)
@@ -239,7 +254,7 @@ def test_average_precision_equals_loops(
 @given(seed=st.integers(0, 100_000), n=st.sampled_from([0, 1, 2, 6, 7]))
 def test_corloc_equals_loops(seed: int, n: int) -> None:
     truth, detections = random_set(seed, n, n)
-    got = corloc(truth, detections, CLASSES)
+    got = corloc(truth, detections, CLASSES, OUR_CORLOC)
     for category, name in enumerate(CLASSES):
         hits = []
         for key, item in truth.items():
@@ -258,19 +273,19 @@ def test_perfect_detections(n: int) -> None:
     truth = {"a": objects(boxes, [0] * n)}
     detections = {"a": found(boxes, [0] * n, np.linspace(1, 0.5, n))}
     for name in ("weaksam", "weaksam-area"):
-        got = voc_ap(truth, detections, CLASSES, protocol=VOC_PROTOCOLS[name])
+        got = voc_ap(truth, detections, CLASSES, VOC_PROTOCOLS[name])
         assert got.values["cat"] == pytest.approx(1)
         assert np.isnan(got.values["dog"])
         assert got.mean == pytest.approx(1)
-    assert corloc(truth, detections, CLASSES).values["cat"] == 1
+    assert corloc(truth, detections, CLASSES, OUR_CORLOC).values["cat"] == 1
 
 
 def test_no_detections_and_no_images() -> None:
     truth = {"a": objects([[0, 0, 5, 5]], [0])}
-    assert voc_ap(truth, {}, CLASSES).values["cat"] == 0
-    assert corloc(truth, {}, CLASSES).values["cat"] == 0
-    assert np.isnan(voc_ap({}, {}, CLASSES).mean)
-    assert np.isnan(corloc({}, {}, CLASSES).mean)
+    assert voc_ap(truth, {}, CLASSES, OURS).values["cat"] == 0
+    assert corloc(truth, {}, CLASSES, OUR_CORLOC).values["cat"] == 0
+    assert np.isnan(voc_ap({}, {}, CLASSES, OURS).mean)
+    assert np.isnan(corloc({}, {}, CLASSES, OUR_CORLOC).mean)
 
 
 def test_a_second_hit_is_false_and_a_difficult_one_is_neither() -> None:
@@ -279,9 +294,8 @@ def test_a_second_hit_is_false_and_a_difficult_one_is_neither() -> None:
     matches = match_detections(
         truth,
         {"a": found(boxes, [0] * 4, [0.5, 0.9, 0.8, 0.7])},
-        CLASSES,
-        threshold=0.5,
-        convention=PIXEL_EDGES,
+        len(CLASSES),
+        PIXEL_EDGES,
     )
     assert matches.status.tolist() == [1, -1, -1, 0]
     assert matches.n_objects.tolist() == [1, 0]
@@ -290,35 +304,32 @@ def test_a_second_hit_is_false_and_a_difficult_one_is_neither() -> None:
 def test_the_threshold_may_be_equal_or_not() -> None:
     truth = {"a": objects([[0, 0, 10, 10]], [0])}
     detections = {"a": found([[0, 0, 10, 5]], [0], [1])}
-    assert voc_ap(truth, detections, CLASSES).values["cat"] == pytest.approx(1)
+    assert voc_ap(truth, detections, CLASSES, OURS).values["cat"] == pytest.approx(1)
     strict = VocProtocol(Convention(strict=True), "11point")
-    assert voc_ap(truth, detections, CLASSES, protocol=strict).values["cat"] == 0
-    assert corloc(truth, detections, CLASSES).values["cat"] == 0
+    assert voc_ap(truth, detections, CLASSES, strict).values["cat"] == 0
+    assert corloc(truth, detections, CLASSES, OUR_CORLOC).values["cat"] == 0
 
 
 def test_the_protocols_differ_where_they_should() -> None:
     """A box of half the area: the +1 of older code lifts the IoU to .5 and above."""
     truth = {"a": objects([[0, 0, 10, 10]], [0])}
     detections = {"a": found([[0, 0, 10, 4.6]], [0], [1])}
-    hits = {
-        name: voc_ap(truth, detections, CLASSES, protocol=it).values["cat"]
-        for name, it in VOC_PROTOCOLS.items()
-    }
+    hits = {name: voc_ap(truth, detections, CLASSES, it).values["cat"] for name, it in VOC_PROTOCOLS.items()}
     assert [name for name, value in hits.items() if value > 0.5] == ["mist"]
 
 
 def test_predictions_of_unknown_images_are_the_users_matter() -> None:
     with pytest.raises(UserError, match="detections: 1 images are not in the ground truth, the first is 'b'"):
-        voc_ap({"a": objects([], [])}, {"b": Detections.empty()}, CLASSES)
+        voc_ap({"a": objects([], [])}, {"b": Detections.empty()}, CLASSES, OURS)
     with pytest.raises(UserError, match="detections"):
-        corloc({"a": objects([], [])}, {"b": Detections.empty()}, CLASSES)
+        corloc({"a": objects([], [])}, {"b": Detections.empty()}, CLASSES, OUR_CORLOC)
 
 
 def test_unknown_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="ground truth: expected classes 0 to 1, got 2 to 2"):
-        voc_ap({"a": objects([[0, 0, 1, 1]], [2])}, {}, CLASSES)
+        voc_ap({"a": objects([[0, 0, 1, 1]], [2])}, {}, CLASSES, OURS)
     with pytest.raises(ValueError, match="detections: expected classes"):
-        corloc({"a": objects([], [])}, {"a": found([[0, 0, 1, 1]], [-1], [1])}, CLASSES)
+        corloc({"a": objects([], [])}, {"a": found([[0, 0, 1, 1]], [-1], [1])}, CLASSES, OUR_CORLOC)
 
 
 def test_the_two_sums_of_a_curve() -> None:

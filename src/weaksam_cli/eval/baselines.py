@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale
 from weaksam_cli.core.types import Detections
-from weaksam_cli.eval.class_maps import ClassMaps
+from weaksam_cli.eval.maps import FusedMaps
 
-RING_FACTOR = 1.8
-"""Sides of the surroundings over those of the box; ContextLocNet's context region uses the same."""
 SMALLEST_AREA = 1e-6
 
 Float64Array = NDArray[np.float64]
@@ -39,7 +37,7 @@ def whole_image_detections(
 
 
 def best_contrast_detections(
-    proposals: Mapping[str, FloatArray], maps: Mapping[str, ClassMaps], *, ring_factor: float = RING_FACTOR
+    proposals: Mapping[str, FloatArray], maps: Mapping[str, FusedMaps], ring_factor: float
 ) -> dict[str, Detections]:
     """The proposal with the best contrast of the class map, for every class of every image with maps.
 
@@ -57,7 +55,7 @@ def best_contrast_detections(
         if len(boxes) == 0 or len(image.class_index) == 0:
             answer[key] = Detections.empty()
             continue
-        values = contrast(boxes, image, ring_factor=ring_factor)
+        values = contrast(boxes, image, ring_factor)
         best, largest = values.argmax(axis=1), values.max(axis=1)
         found = np.isfinite(largest)
         answer[key] = Detections(
@@ -66,7 +64,7 @@ def best_contrast_detections(
     return answer
 
 
-def contrast(boxes: FloatArray, image: ClassMaps, *, ring_factor: float = RING_FACTOR) -> Float64Array:
+def contrast(boxes: FloatArray, image: FusedMaps, ring_factor: float) -> Float64Array:
     """Mean of every map inside every box minus its mean in the ring around the box.
 
     The ring is the box with its sides enlarged by `ring_factor` about its centre, cut to the image, without the
@@ -79,12 +77,7 @@ def contrast(boxes: FloatArray, image: ClassMaps, *, ring_factor: float = RING_F
 
     Returns:
         float64 (k, n).
-
-    Raises:
-        ValueError: for a factor of 1 or less.
     """
-    if ring_factor <= 1:
-        raise ValueError(f"ring_factor: expected more than 1, got {ring_factor}")
     height, width = image.maps.shape[1:]
     inner = clip(boxes, image.height, image.width)
     centre = (inner[:, :2] + inner[:, 2:]) / 2

@@ -5,20 +5,47 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import area, xyxy_to_xywh
-from weaksam_cli.core.types import Detections, GroundTruth
+from weaksam_cli.core.types import Detections
+from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.errors import UserError
+from weaksam_cli.eval.case import Case, Metric, Truth
 from weaksam_cli.eval.matching import in_order
 
 Kind = Literal["bbox", "segm"]
 CocoJson = Mapping[str, Any]
 MASK_THRESHOLDS = (0.25, 0.5, 0.7, 0.75)
+MAX_DETECTIONS = 100
+"""Detections of an image and class that count."""
+
+
+class CocoSettings(RecipeModel):
+    """How COCO AP is counted.
+
+    Attributes:
+        coco_ap: compute it at all.
+    """
+
+    coco_ap: bool = True
+
+
+def evaluate(case: Case, settings: CocoSettings) -> list[Metric]:
+    """AP over IoU .50:.05:.95, at .50 and at .75."""
+    if not settings.coco_ap:
+        return []
+    dataset, numbers = coco_dataset(case.truth, case.class_names)
+    figures = coco_ap(dataset, coco_results(case.detections, numbers))
+    return [
+        replace(case.metric("COCO AP", figures.ap), classes=figures.per_class),
+        case.metric("COCO AP50", figures.ap50),
+        case.metric("COCO AP75", figures.ap75),
+    ]
 
 
 @dataclass(frozen=True)
@@ -44,21 +71,18 @@ class CocoAp:
     per_class: dict[str, float]
 
 
-def coco_ap(
-    dataset: CocoJson, results: Sequence[Mapping[str, Any]], *, kind: Kind = "bbox", max_detections: int = 100
-) -> CocoAp:
+def coco_ap(dataset: CocoJson, results: Sequence[Mapping[str, Any]], *, kind: Kind = "bbox") -> CocoAp:
     """COCO's average precision over IoU .50:.05:.95.
 
     Args:
         dataset: COCO ground truth as loaded from JSON: `images`, `categories`, `annotations`.
         results: COCO results as loaded from JSON; none at all gives zeros.
         kind: compare boxes (`bbox`) or masks (`segm`, RLE).
-        max_detections: detections of an image and class that count.
 
     Raises:
         UserError: for results of an image that the ground truth does not hold, or without the field for `kind`.
     """
-    precision = _precision(dataset, results, kind, None, max_detections)
+    precision = _precision(dataset, results, kind, None)
     categories = sorted(dataset["categories"], key=lambda item: item["id"])
     return CocoAp(
         ap=_mean(precision[..., 0]),
@@ -72,35 +96,25 @@ def coco_ap(
 
 
 def coco_ap_at(
-    dataset: CocoJson,
-    results: Sequence[Mapping[str, Any]],
-    *,
-    kind: Kind = "segm",
-    thresholds: Sequence[float] = MASK_THRESHOLDS,
-    max_detections: int = 100,
+    dataset: CocoJson, results: Sequence[Mapping[str, Any]], thresholds: Sequence[float] = MASK_THRESHOLDS
 ) -> dict[float, float]:
-    """Average precision at single IoU thresholds, by COCO's 101-point rule over objects of every size.
+    """Average precision of masks at single IoU thresholds, by COCO's 101-point rule over objects of every size.
 
     The paper reports masks on VOC12 at .25, .5, .7 and .75 without stating the protocol; see also
     `weaksam_cli.eval.mask_ap.mask_ap_voc`.
 
     Args:
-        dataset: see `coco_ap`.
-        results: see `coco_ap`.
-        kind: see `coco_ap`.
+        dataset, results: see `coco_ap`.
         thresholds: IoU thresholds.
-        max_detections: see `coco_ap`.
 
     Raises:
         UserError: see `coco_ap`.
     """
-    precision = _precision(dataset, results, kind, thresholds, max_detections)
+    precision = _precision(dataset, results, "segm", thresholds)
     return {value: _mean(precision[t, ..., 0]) for t, value in enumerate(thresholds)}
 
 
-def coco_dataset(
-    ground_truth: Mapping[str, GroundTruth], class_names: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, int]]:
+def coco_dataset(ground_truth: Truth, class_names: Sequence[str]) -> tuple[dict[str, Any], dict[str, int]]:
     """Ground truth as a COCO dataset, and COCO's number of every image; difficult objects become crowds."""
     numbers = {key: number for number, key in enumerate(ground_truth, start=1)}
     annotations = [
@@ -201,7 +215,6 @@ def _precision(
     results: Sequence[Mapping[str, Any]],
     kind: Kind,
     thresholds: Sequence[float] | None,
-    max_detections: int,
 ) -> NDArray[np.float64]:
     """COCOeval's precision (thresholds, 101 recalls, classes, 4 sizes); -1 where there is no object."""
     from pycocotools.cocoeval import COCOeval
@@ -212,7 +225,7 @@ def _precision(
         return np.full(shape, -1.0)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, found, kind)
-        evaluation.params.maxDets = [max_detections]
+        evaluation.params.maxDets = [MAX_DETECTIONS]
         if thresholds is not None:
             evaluation.params.iouThrs = np.asarray(thresholds, dtype=np.float64)
         evaluation.evaluate()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from weaksam_cli.eval.case import PerClass
 from weaksam_cli.eval.coco_ap import MASK_THRESHOLDS, CocoJson, load_quietly
 from weaksam_cli.eval.matching import Matches, first_claims
-from weaksam_cli.eval.results import PerClass
 from weaksam_cli.eval.voc_ap import average_precisions
 
 

@@ -1,23 +1,107 @@
-"""Matching of predicted boxes with annotated ones."""
+"""Matching of predicted boxes with annotated ones, in the convention of every evaluator that figures are compared with.
+
+Boxes enter in the program's convention: pixel edges, 0-based. An evaluator that counts pixels from 1 with both ends
+inside (VOC's XML) sees them shifted by (1, 1, 0, 0); one that counts from 0 with both ends inside (XML minus 1) by
+(0, 0, -1, -1).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.boxes import paired_iou
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.errors import UserError
-from weaksam_cli.eval.conventions import Convention
 
+Offset = tuple[float, float, float, float]
 IndexArray = NDArray[np.int64]
 Float64Array = NDArray[np.float64]
 T = TypeVar("T")
 
+EDGES: Offset = (0, 0, 0, 0)
+FROM_ZERO_INCLUSIVE: Offset = (0, 0, -1, -1)
+FROM_ONE_INCLUSIVE: Offset = (1, 1, 0, 0)
+
 TRUE, FALSE, IGNORED = 1, 0, -1
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How an evaluator reads boxes and decides a match, as data, so that every published protocol has a name.
+
+    Attributes:
+        detection_offset: added to x1, y1, x2, y2 of a detection or proposal.
+        ground_truth_offset: added to x1, y1, x2, y2 of an annotated box.
+        plus_one: whether sides are x2 - x1 + 1.
+        strict: whether the IoU must exceed the threshold; otherwise it may equal it.
+        box_decimals: decimals to which the detections are written before they are read back; None: not rounded.
+        score_decimals: the same for scores.
+    """
+
+    detection_offset: Offset = EDGES
+    ground_truth_offset: Offset = EDGES
+    plus_one: bool = False
+    strict: bool = False
+    box_decimals: int | None = None
+    score_decimals: int | None = None
+
+    def detection_boxes(self, boxes: NDArray[np.floating]) -> Float64Array:
+        """Detections (n, 4) as the evaluator reads them."""
+        moved = boxes.astype(np.float64) + np.asarray(self.detection_offset)
+        return moved if self.box_decimals is None else np.round(moved, self.box_decimals)
+
+    def ground_truth_boxes(self, boxes: NDArray[np.floating]) -> Float64Array:
+        """Annotated boxes (n, 4) as the evaluator reads them."""
+        return boxes.astype(np.float64) + np.asarray(self.ground_truth_offset)
+
+    def detection_scores(self, scores: NDArray[np.floating]) -> Float64Array:
+        """Scores (n,) as the evaluator reads them."""
+        exact = scores.astype(np.float64)
+        return exact if self.score_decimals is None else np.round(exact, self.score_decimals)
+
+    def reaches(self, overlap: Float64Array, threshold: float) -> NDArray[np.bool_]:
+        """Whether IoUs meet the threshold."""
+        return overlap > threshold if self.strict else overlap >= threshold
+
+
+PIXEL_EDGES = Convention()
+"""Our own: IoU of float boxes without +1, a match at the threshold or above."""
+
+MIST_AP = Convention(plus_one=True)
+"""MIST counts inclusive pixels, adds 1 to x2 and y2 (which gives edges) and once more in the IoU."""
+
+MIST_CORLOC = Convention(
+    detection_offset=FROM_ZERO_INCLUSIVE,
+    ground_truth_offset=FROM_ONE_INCLUSIVE,
+    plus_one=True,
+    strict=True,
+    box_decimals=1,
+)
+"""MIST's CorLoc compares boxes counted from 0, written with a decimal, with the XML's boxes counted from 1. The best
+detection is chosen by its full score, before it is written."""
+
+MMDETECTION_2 = Convention(detection_offset=FROM_ZERO_INCLUSIVE, ground_truth_offset=FROM_ZERO_INCLUSIVE)
+"""WSOD2's mmdetection 2: XML minus 1 on both sides, IoU without +1."""
+
+MMDETECTION_3_LEGACY = Convention(
+    detection_offset=FROM_ZERO_INCLUSIVE, ground_truth_offset=FROM_ZERO_INCLUSIVE, plus_one=True
+)
+"""DINO's `VOCMetric` of mmdetection 3 with legacy coordinates: XML minus 1 on both sides, IoU with +1."""
+
+DETECTRON2_TEXT = Convention(
+    detection_offset=FROM_ONE_INCLUSIVE,
+    ground_truth_offset=FROM_ONE_INCLUSIVE,
+    plus_one=True,
+    strict=True,
+    box_decimals=1,
+    score_decimals=3,
+)
+"""detectron2's VOC evaluator and its fork: text lines with x1 and y1 counted from 1, IoU with +1, above 0.5."""
 
 
 def in_order(keys: Mapping[str, object], predictions: Mapping[str, T], absent: T, *, name: str) -> list[T]:
@@ -36,59 +120,7 @@ def in_order(keys: Mapping[str, object], predictions: Mapping[str, T], absent: T
     return [predictions.get(key, absent) for key in keys]
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Boxes of all images one after the other.
-
-    Attributes:
-        boxes: float64 (n, 4).
-        image_index: int64 (n,), position of the image in the ground truth.
-        class_index: int64 (n,).
-        weight: float64 (n,), the score of a detection, or 1 for a difficult annotated object and 0 for another.
-    """
-
-    boxes: Float64Array
-    image_index: IndexArray
-    class_index: IndexArray
-    weight: Float64Array
-
-    def group(self, n_classes: int) -> IndexArray:
-        """One number for every image and class."""
-        return self.image_index * n_classes + self.class_index
-
-
-def ground_truth_rows(ground_truth: Mapping[str, GroundTruth], convention: Convention) -> Rows:
-    """The annotated objects as `convention` reads them."""
-    items = list(ground_truth.values())
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(item.boxes for item in items)])
-    return Rows(
-        convention.ground_truth_boxes(boxes),
-        np.repeat(np.arange(len(items)), [len(item) for item in items]),
-        np.concatenate([np.zeros(0, np.int64), *(item.class_index for item in items)]).astype(np.int64),
-        np.concatenate([np.zeros(0), *(item.difficult for item in items)]).astype(np.float64),
-    )
-
-
-def detection_rows(
-    ground_truth: Mapping[str, GroundTruth], detections: Mapping[str, Detections], convention: Convention
-) -> Rows:
-    """The detections as `convention` reads them.
-
-    Raises:
-        UserError: for detections of an image that the ground truth does not hold.
-    """
-    items = in_order(ground_truth, detections, Detections.empty(), name="detections")
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(item.boxes for item in items)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(item.scores for item in items)])
-    return Rows(
-        convention.detection_boxes(boxes),
-        np.repeat(np.arange(len(items)), [len(item) for item in items]),
-        np.concatenate([np.zeros(0, np.int64), *(item.class_index for item in items)]).astype(np.int64),
-        convention.detection_scores(scores),
-    )
-
-
-def check_classes(class_index: IndexArray, n_classes: int, *, name: str) -> None:
+def check_classes(class_index: NDArray[np.integer], n_classes: int, *, name: str) -> None:
     """Refuse classes outside the table of names.
 
     Raises:
@@ -100,40 +132,99 @@ def check_classes(class_index: IndexArray, n_classes: int, *, name: str) -> None
         )
 
 
-def paired_iou(a: Float64Array, b: Float64Array, *, plus_one: bool) -> Float64Array:
-    """IoU of the boxes of `a` (n, 4) with those of `b` (n, 4) in the same row; 0 where both are empty."""
-    extra = float(plus_one)
-    sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + extra, 0)
-    overlap = sides.prod(axis=1)
-    area_a, area_b = (np.maximum(box[:, 2:] - box[:, :2] + extra, 0).prod(axis=1) for box in (a, b))
-    union = area_a + area_b - overlap
-    ratio: Float64Array = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-    return ratio
+@dataclass(frozen=True)
+class Rows:
+    """Boxes of all images one after the other.
+
+    Attributes:
+        boxes: float64 (n, 4), as the evaluator reads them.
+        class_index: int64 (n,).
+        group: int64 (n,), one number for every image and class: image * classes + class.
+        weight: float64 (n,), the score of a detection, or 1 for a difficult annotated object and 0 for another.
+    """
+
+    boxes: Float64Array
+    class_index: IndexArray
+    group: IndexArray
+    weight: Float64Array
+
+    @classmethod
+    def _of(
+        cls,
+        items: Sequence[GroundTruth] | Sequence[Detections],
+        boxes: Float64Array,
+        weight: Float64Array,
+        n_classes: int,
+        name: str,
+    ) -> Rows:
+        image = np.repeat(np.arange(len(items)), [len(item) for item in items])
+        class_index = _joined([item.class_index for item in items]).astype(np.int64)
+        check_classes(class_index, n_classes, name=name)
+        return cls(boxes, class_index, image * n_classes + class_index, weight)
+
+    @classmethod
+    def annotated(cls, items: Sequence[GroundTruth], n_classes: int, convention: Convention) -> Rows:
+        """The objects of images."""
+        boxes = convention.ground_truth_boxes(_joined([item.boxes for item in items]).reshape(-1, 4))
+        weight = _joined([item.difficult for item in items]).astype(np.float64)
+        return cls._of(items, boxes, weight, n_classes, "ground truth")
+
+    @classmethod
+    def detected(cls, items: Sequence[Detections], n_classes: int, convention: Convention) -> Rows:
+        """The detections in the same images."""
+        boxes = convention.detection_boxes(_joined([item.boxes for item in items]).reshape(-1, 4))
+        weight = convention.detection_scores(_joined([item.scores for item in items]))
+        return cls._of(items, boxes, weight, n_classes, "detections")
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Every detection with the object of its image and class that it overlaps most.
+
+    Attributes:
+        annotated, detected: the objects and the detections.
+        best: float64 (detections,), the IoU; -1 where the image has no such object.
+        claimed: int64 (detections,), the object's row, the first of equals; -1 for none.
+    """
+
+    annotated: Rows
+    detected: Rows
+    best: Float64Array
+    claimed: IndexArray
 
 
 def best_overlaps(
-    detected: Rows, annotated: Rows, *, n_classes: int, plus_one: bool
-) -> tuple[Float64Array, IndexArray]:
-    """For every detection the largest IoU with an object of its image and class, and the object's row.
+    ground_truth: Mapping[str, GroundTruth],
+    detections: Mapping[str, Detections],
+    n_classes: int,
+    convention: Convention,
+) -> Overlaps:
+    """The largest overlap of every detection, as `convention` reads boxes.
 
-    Returns:
-        float64 (n,), -1 where the image has no such object, and int64 (n,), then -1; the first of equals.
+    Raises:
+        UserError: for detections of an image that the ground truth does not hold.
+        ValueError: for classes of `n_classes` or more.
     """
-    annotated_group = annotated.group(n_classes)
-    order = np.argsort(annotated_group, kind="stable")
-    groups = detected.group(n_classes)
-    low = np.searchsorted(annotated_group[order], groups, side="left")
-    count = np.searchsorted(annotated_group[order], groups, side="right") - low
-    detection = np.repeat(np.arange(len(groups)), count)
+    ordered = in_order(ground_truth, detections, Detections.empty(), name="detections")
+    annotated = Rows.annotated(list(ground_truth.values()), n_classes, convention)
+    detected = Rows.detected(ordered, n_classes, convention)
+    order = np.argsort(annotated.group, kind="stable")
+    low = np.searchsorted(annotated.group[order], detected.group, side="left")
+    count = np.searchsorted(annotated.group[order], detected.group, side="right") - low
+    detection = np.repeat(np.arange(len(low)), count)
     within = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
     candidate = order[low[detection] + within]
-    overlap = paired_iou(detected.boxes[detection], annotated.boxes[candidate], plus_one=plus_one)
-    best = np.full(len(groups), -1.0)
+    overlap = paired_iou(detected.boxes[detection], annotated.boxes[candidate], plus_one=convention.plus_one)
+    best = np.full(len(low), -1.0)
     np.maximum.at(best, detection, overlap)
-    row = np.full(len(groups), -1, dtype=np.int64)
+    claimed = np.full(len(low), -1, dtype=np.int64)
     winners = np.flatnonzero(overlap == best[detection])[::-1]
-    row[detection[winners]] = candidate[winners]
-    return best, row
+    claimed[detection[winners]] = candidate[winners]
+    return Overlaps(annotated, detected, best, claimed)
 
 
 @dataclass(frozen=True)
@@ -185,44 +276,18 @@ def first_claims(
 def match_detections(
     ground_truth: Mapping[str, GroundTruth],
     detections: Mapping[str, Detections],
-    class_names: Sequence[str],
-    *,
-    threshold: float,
+    n_classes: int,
     convention: Convention,
+    threshold: float = 0.5,
 ) -> Matches:
     """Match as VOC does: a detection stands or falls with the object of its class that it overlaps most.
 
     Raises:
-        UserError: for detections of an image that the ground truth does not hold.
-        ValueError: for classes outside `class_names`.
+        UserError, ValueError: see `best_overlaps`.
     """
-    n_classes = len(class_names)
-    annotated = ground_truth_rows(ground_truth, convention)
-    detected = detection_rows(ground_truth, detections, convention)
-    check_classes(annotated.class_index, n_classes, name="ground truth")
-    check_classes(detected.class_index, n_classes, name="detections")
-    best, claimed = best_overlaps(detected, annotated, n_classes=n_classes, plus_one=convention.plus_one)
-    difficult = annotated.weight > 0
-    hit = (claimed >= 0) & convention.reaches(best, threshold)
-    order, status = first_claims(claimed, hit, difficult, detected.weight)
-    n_objects = np.bincount(annotated.class_index[~difficult], minlength=n_classes)
-    return Matches(detected.class_index[order], status, n_objects)
-
-
-def greedy_one_to_one(overlap: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Best one-to-one overlap of every object, taking the largest entry of the matrix again and again.
-
-    Args:
-        overlap: IoU (objects, proposals).
-
-    Returns:
-        (objects,), in the order of the objects; -1 for an object that no proposal is left for.
-    """
-    left = overlap.copy()
-    matched = np.full(len(overlap), -1, dtype=overlap.dtype)
-    for _ in range(min(overlap.shape)):
-        row, column = np.unravel_index(int(left.argmax()), left.shape)
-        matched[row] = left[row, column]
-        left[row, :] = -1
-        left[:, column] = -1
-    return matched
+    found = best_overlaps(ground_truth, detections, n_classes, convention)
+    difficult = found.annotated.weight > 0
+    hit = (found.claimed >= 0) & convention.reaches(found.best, threshold)
+    order, status = first_claims(found.claimed, hit, difficult, found.detected.weight)
+    n_objects = np.bincount(found.annotated.class_index[~difficult], minlength=n_classes)
+    return Matches(found.detected.class_index[order], status, n_objects)

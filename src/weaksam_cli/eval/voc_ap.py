@@ -9,19 +9,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.core.types import Detections, GroundTruth
-from weaksam_cli.eval.conventions import (
+from weaksam_cli.core.types import Detections
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
+from weaksam_cli.eval.matching import (
     DETECTRON2_TEXT,
+    FALSE,
     MIST_AP,
     MMDETECTION_2,
     MMDETECTION_3_LEGACY,
     PIXEL_EDGES,
+    TRUE,
     Convention,
+    Matches,
+    match_detections,
 )
-from weaksam_cli.eval.matching import FALSE, TRUE, Matches, match_detections
-from weaksam_cli.eval.results import PerClass
 
-Metric = Literal["11point", "area"]
+Curve = Literal["11point", "area"]
 Float64Array = NDArray[np.float64]
 
 
@@ -30,10 +34,11 @@ class VocProtocol:
     """How boxes are compared and how the curve is summed up."""
 
     convention: Convention
-    metric: Metric
+    curve: Curve
 
 
-VOC_PROTOCOLS: dict[str, VocProtocol] = {
+VocName = Literal["weaksam", "weaksam-area", "mist", "wsod2", "dino", "detectron2-2007", "detectron2-2012"]
+VOC_PROTOCOLS: dict[VocName, VocProtocol] = {
     "weaksam": VocProtocol(PIXEL_EDGES, "11point"),
     "weaksam-area": VocProtocol(PIXEL_EDGES, "area"),
     "mist": VocProtocol(MIST_AP, "11point"),
@@ -42,25 +47,39 @@ VOC_PROTOCOLS: dict[str, VocProtocol] = {
     "detectron2-2007": VocProtocol(DETECTRON2_TEXT, "11point"),
     "detectron2-2012": VocProtocol(DETECTRON2_TEXT, "area"),
 }
-"""Our own protocol, with both metrics, and those of the published evaluators."""
+"""Our own protocol, with both sums of the curve, and those of the published evaluators."""
+
+
+class VocSettings(RecipeModel):
+    """How VOC AP is counted.
+
+    Attributes:
+        voc_ap: protocols; the first is the headline.
+    """
+
+    voc_ap: tuple[VocName, ...] = ("weaksam", "weaksam-area", "mist")
+
+
+def evaluate(case: Case, settings: VocSettings) -> list[Metric]:
+    """AP at IoU .5 by each protocol."""
+    return [
+        case.per_class(
+            f"VOC AP50 ({name})", voc_ap(case.truth, case.detections, case.class_names, VOC_PROTOCOLS[name])
+        )
+        for name in settings.voc_ap
+    ]
 
 
 def voc_ap(
-    ground_truth: Mapping[str, GroundTruth],
-    detections: Mapping[str, Detections],
-    class_names: Sequence[str],
-    *,
-    protocol: VocProtocol = VOC_PROTOCOLS["weaksam"],
-    threshold: float = 0.5,
+    truth: Truth, detections: Mapping[str, Detections], class_names: Sequence[str], protocol: VocProtocol
 ) -> PerClass:
-    """Average precision of every class; difficult objects count neither way.
+    """Average precision of every class at IoU .5; difficult objects count neither way.
 
     Args:
-        ground_truth: image key to objects.
+        truth: image key to objects.
         detections: image key to detections; a missing image has none.
         class_names: names of the classes, in the order of the class indexes.
         protocol: see `VOC_PROTOCOLS`.
-        threshold: IoU of a true detection.
 
     Returns:
         Average precision; the support is the number of objects that are not difficult.
@@ -69,13 +88,11 @@ def voc_ap(
         UserError: for detections of an image that the ground truth does not hold.
         ValueError: for classes outside `class_names`.
     """
-    matches = match_detections(
-        ground_truth, detections, class_names, threshold=threshold, convention=protocol.convention
-    )
-    return average_precisions(matches, class_names, protocol.metric)
+    matches = match_detections(truth, detections, len(class_names), protocol.convention)
+    return average_precisions(matches, class_names, protocol.curve)
 
 
-def average_precisions(matches: Matches, class_names: Sequence[str], metric: Metric) -> PerClass:
+def average_precisions(matches: Matches, class_names: Sequence[str], curve: Curve) -> PerClass:
     """Average precision of every class of `matches`; NaN without objects, 0 with objects but no detection."""
     values = []
     for index, n_objects in enumerate(matches.n_objects):
@@ -83,7 +100,7 @@ def average_precisions(matches: Matches, class_names: Sequence[str], metric: Met
             values.append(float("nan"))
             continue
         precision, recall = precision_recall(matches.status[matches.class_index == index], int(n_objects))
-        values.append(eleven_point(precision, recall) if metric == "11point" else area(precision, recall))
+        values.append(eleven_point(precision, recall) if curve == "11point" else area(precision, recall))
     return PerClass.of(class_names, values, matches.n_objects)
 
 

@@ -28,7 +28,7 @@ def test_peaks_lie_in_boxes_that_nobody_showed(tmp_path: Path, monkeypatch: pyte
     run("cam", "--recipe", "vit-tiny", "--workers", "1", *changes)
     run("prompt", "--workers", "1")
     run("eval")
-    measures = json.loads((tmp_path / "runs" / "shapes" / "eval" / "trainval.json").read_text())["measures"]
-    values = {item["name"]: item["value"] for item in measures}
+    metrics = json.loads((tmp_path / "runs" / "shapes" / "eval" / "trainval.json").read_text())["metrics"]
+    values = {item["name"]: item["value"] for item in metrics}
     assert values["peak inside a box: any pixel"] == pytest.approx((OBJECT / SIDE) ** 2, abs=0.005)
     assert values["coarse: best peak inside a box"] > 0.7

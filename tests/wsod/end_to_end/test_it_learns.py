@@ -35,7 +35,7 @@ def test_the_best_box_of_most_images_is_on_the_object(
     changes = [item for setting in SETS for item in ("--set", setting)]
     run("wsod", "--recipe", "mist-vgg16", "--workers", "1", "--device", "cpu", *changes)
     run("eval")
-    measures = json.loads((tmp_path / "runs" / "shapes" / "eval" / "trainval.json").read_text())["measures"]
-    values = {(item["stage"], item["name"]): item["value"] for item in measures}
+    metrics = json.loads((tmp_path / "runs" / "shapes" / "eval" / "trainval.json").read_text())["metrics"]
+    values = {(item["stage"], item["name"]): item["value"] for item in metrics}
     assert values["baseline", "CorLoc (mist): whole image"] == 0
     assert values["wsod", "CorLoc (mist)"] > 0.55

@@ -5,7 +5,7 @@ import pytest
 
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.core.types import Detections, GroundTruth
-from weaksam_cli.eval.pgt_quality import pseudo_box_quality
+from weaksam_cli.eval.pseudo_boxes import pseudo_box_quality
 
 CLASSES = ["cat", "dog"]
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.feature_similarity import cosine_matrix, mean_off_diagonal, sample_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-from weaksam_cli.eval.feature_similarity import cosine_matrix, mean_off_diagonal, sample_rows
 
 
 def test_cosines_by_hand() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from benchmarks.feature_similarity import STRIDE, ImageMaps, image_maps
 from torchvision.ops import roi_align
 
 from weaksam_cli.core.boxes import as_boxes
-from weaksam_cli.eval.roi_features import STRIDE, ImageMaps, image_maps
 from weaksam_cli.models.lite0 import load_lite0
 
 

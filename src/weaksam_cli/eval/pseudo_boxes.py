@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weaksam_cli.core.types import Detections, GroundTruth
-from weaksam_cli.eval.conventions import PIXEL_EDGES, Convention
-from weaksam_cli.eval.matching import FALSE, TRUE, match_detections
-from weaksam_cli.eval.results import PerClass
+from weaksam_cli.core.types import Detections
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
+from weaksam_cli.eval.matching import FALSE, PIXEL_EDGES, TRUE, match_detections
+
+
+def evaluate(case: Case, _: RecipeModel) -> list[Metric]:
+    """Precision and recall at IoU .5 over all classes together, and the number of boxes."""
+    quality = pseudo_box_quality(case.truth, case.detections, case.class_names)
+    count = sum(map(len, case.detections.values())) / max(len(case.detections), 1)
+    precision = case.per_class("precision at IoU 0.5", quality.precision)
+    recall = case.per_class("recall at IoU 0.5", quality.recall)
+    return [
+        replace(precision, value=quality.total_precision),
+        replace(recall, value=quality.total_recall),
+        case.metric("pseudo boxes an image", count, share=False),
+    ]
 
 
 @dataclass(frozen=True)
@@ -31,29 +44,20 @@ class PseudoBoxQuality:
 
 
 def pseudo_box_quality(
-    ground_truth: Mapping[str, GroundTruth],
-    pseudo_boxes: Mapping[str, Detections],
-    class_names: Sequence[str],
-    *,
-    threshold: float = 0.5,
-    convention: Convention = PIXEL_EDGES,
+    truth: Truth, pseudo_boxes: Mapping[str, Detections], class_names: Sequence[str]
 ) -> PseudoBoxQuality:
-    """Match pseudo boxes as VOC matches detections; those on difficult objects count neither way.
+    """Match pseudo boxes at IoU .5 as VOC matches detections; those on difficult objects count neither way.
 
     Args:
-        ground_truth: image key to objects.
+        truth: image key to objects.
         pseudo_boxes: image key to pseudo boxes; a missing image has none.
         class_names: names of the classes, in the order of the class indexes.
-        threshold: IoU of a true box; equality counts.
-        convention: how boxes are read and compared.
 
     Raises:
         UserError: for pseudo boxes of an image that the ground truth does not hold.
         ValueError: for classes outside `class_names`.
     """
-    matches = match_detections(
-        ground_truth, pseudo_boxes, class_names, threshold=threshold, convention=convention
-    )
+    matches = match_detections(truth, pseudo_boxes, len(class_names), PIXEL_EDGES)
     true, false = matches.counts(TRUE), matches.counts(FALSE)
     return PseudoBoxQuality(
         PerClass.ratio(class_names, true, true + false),

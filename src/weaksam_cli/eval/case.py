@@ -1,0 +1,147 @@
+"""What an evaluator is given, and what it answers.
+
+A metric is a module with one `evaluate(case, settings)`; `standard.EVALUATORS` says which artifacts it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.core.types import Detections, GroundTruth
+from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.labels import Labels
+
+Truth = Mapping[str, GroundTruth]
+"""Image key to annotated objects."""
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """One figure a class, as a share in [0, 1].
+
+    Attributes:
+        values: class name to figure; NaN for a class that the ground truth does not hold.
+        support: class name to the number of objects, images or points that the figure rests on.
+    """
+
+    values: dict[str, float]
+    support: dict[str, int]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the classes that the ground truth holds; NaN when it holds none."""
+        known = [value for value in self.values.values() if not np.isnan(value)]
+        return float(np.mean(known)) if known else float("nan")
+
+    @classmethod
+    def of(
+        cls,
+        class_names: Sequence[str],
+        values: Sequence[float] | NDArray[np.float64],
+        support: NDArray[np.int64],
+    ) -> PerClass:
+        """Figures and their support in the order of the class names."""
+        return cls(
+            {name: float(value) for name, value in zip(class_names, values, strict=True)},
+            {name: int(count) for name, count in zip(class_names, support, strict=True)},
+        )
+
+    @classmethod
+    def ratio(
+        cls, class_names: Sequence[str], hits: NDArray[np.generic], support: NDArray[np.int64]
+    ) -> PerClass:
+        """`hits / support` for every class, NaN where there is no support."""
+        shares = np.full(len(support), np.nan)
+        np.divide(hits, support, out=shares, where=support > 0)
+        return cls.of(class_names, shares, support)
+
+    @classmethod
+    def means(cls, class_names: Sequence[str], shares: Sequence[tuple[int, float]]) -> PerClass:
+        """Mean over all (class, share) pairs of a class."""
+        index = np.asarray([index for index, _ in shares], np.int64)
+        sums = np.bincount(index, [share for _, share in shares], minlength=len(class_names))
+        return cls.ratio(class_names, sums, np.bincount(index, minlength=len(class_names)))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of an artifact, as it stands in the results file.
+
+    Attributes:
+        stage: the stage whose artifact was evaluated, or `baseline`.
+        variant: its variant, '' for the plain one.
+        name: what is told.
+        value: a share in [0, 1] or a count; None where there is nothing to tell.
+        share: whether `value` is a share.
+        classes: class -> figure, where the metric is a mean over classes.
+    """
+
+    stage: str
+    variant: str
+    name: str
+    value: float | None
+    share: bool = True
+    classes: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in the results file."""
+        return {
+            "stage": self.stage,
+            "variant": self.variant,
+            "name": self.name,
+            "value": None if self.value is None or np.isnan(self.value) else round(self.value, 6),
+            "share": self.share,
+            "classes": {name: round(value, 6) for name, value in self.classes.items() if not np.isnan(value)},
+        }
+
+
+@dataclass(frozen=True)
+class Case:
+    """One artifact, and what it is held against.
+
+    Attributes:
+        stage, variant: whose it is.
+        path: the artifact.
+        labels: of the split.
+        truth: annotated objects of all images of the labels; empty where the dataset has no boxes.
+        layout: of the dataset: its boxes follow the conventions of the layout.
+        artifacts: `stage` or `stage@variant` -> all artifacts of the split.
+    """
+
+    stage: str
+    variant: str
+    path: Path
+    labels: Labels
+    truth: Truth
+    layout: str
+    artifacts: Mapping[str, Path]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the class indexes."""
+        return self.labels.class_names
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Image key to height and width."""
+        return {image.key: (image.height, image.width) for image in self.labels.file.images}
+
+    @cached_property
+    def detections(self) -> dict[str, Detections]:
+        """What a JSON artifact holds, by image key; read once for all evaluators."""
+        return read_detections(self.path, self.labels)
+
+    def metric(self, name: str, value: float | None, *, share: bool = True) -> Metric:
+        """A figure of this artifact as a whole."""
+        return Metric(self.stage, self.variant, name, value, share)
+
+    def per_class(self, name: str, found: PerClass) -> Metric:
+        """A figure of this artifact that is a mean over classes."""
+        return Metric(self.stage, self.variant, name, found.mean, classes=found.values)

@@ -1,0 +1,133 @@
+"""How much of the energy of class activation maps lies inside boxes of their class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, fuse_scales, read_class_maps
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.data.labels import Labels
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
+from weaksam_cli.eval.matching import check_classes, in_order
+
+FUSED_SHORT_SIDE = 64
+"""Maps are fused at this many cells on the shorter side."""
+
+
+@dataclass(frozen=True)
+class FusedMaps:
+    """Maps of the classes of one image, at any resolution.
+
+    Every value stands for the rectangle of the image that its cell covers.
+
+    Attributes:
+        class_index: int32 (k,), index into the dataset's class names.
+        maps: float32 (k, h, w).
+        height, width: of the image.
+    """
+
+    class_index: NDArray[np.int32]
+    maps: NDArray[np.float32]
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.maps.ndim != 3 or self.class_index.shape != (len(self.maps),):
+            raise ValueError(
+                f"maps: expected shape (k, h, w) with k classes, got {self.maps.shape} and {self.class_index.shape}"
+            )
+        if min(self.height, self.width, *self.maps.shape[1:]) < 1:
+            raise ValueError(
+                f"maps: expected at least one pixel, got {self.maps.shape} of an image {self.height} x {self.width}"
+            )
+
+
+def evaluate(case: Case, _: RecipeModel) -> list[Metric]:
+    """One share a kind of maps."""
+    found = []
+    for kind in KINDS:
+        maps = fused_maps(case.path, kind, case.labels)
+        if maps:
+            energy = energy_inside(case.truth, maps, case.class_names)
+            found.append(case.per_class(f"energy of {kind} maps inside boxes", energy))
+    return found
+
+
+def fused_maps(path: Path, kind: str, labels: Labels) -> dict[str, FusedMaps]:
+    """Fused maps of a kind at low resolution, of the classes that an image really shows, by image key."""
+    images, found = labels.by_key(), {}
+    with open_artifact(path, cam_schema(len(labels.class_names)), verify=False) as artifact:
+        labels.expect(artifact.image_ids, path)
+        for key in artifact:
+            maps = read_class_maps(artifact, key)
+            height, width = maps.image_size
+            factor = FUSED_SHORT_SIDE / min(height, width)
+            size = max(1, round(height * factor)), max(1, round(width * factor))
+            fused = fuse_scales(maps, KINDS.index(kind), *size)
+            present = set(labels.class_indexes(images[key]))
+            rows = [row for row, index in enumerate(maps.classes()) if index in present]
+            if fused is not None and rows:
+                flat = fused.mean(axis=1) if fused.ndim == 4 else fused
+                found[key] = FusedMaps(np.asarray(maps.classes(), np.int32)[rows], flat[rows], height, width)
+    return found
+
+
+def energy_inside(truth: Truth, maps: Mapping[str, FusedMaps], class_names: Sequence[str]) -> PerClass:
+    """Mean over the maps of a class of the share of a map's sum that lies inside the boxes of the class.
+
+    A map is read as constant within a cell; a pixel is inside when its centre is. Negative values count as 0, and
+    a map without energy has the share 0.
+
+    Args:
+        truth: image key to objects.
+        maps: image key to maps; a missing image has none.
+        class_names: names of the classes, in the order of the class indexes.
+
+    Returns:
+        Shares; the support is the number of maps.
+
+    Raises:
+        UserError: for maps of an image that the ground truth does not hold.
+        ValueError: for classes outside `class_names`.
+    """
+    in_order(truth, maps, None, name="maps")
+    shares: list[tuple[int, float]] = []
+    for key, image in maps.items():
+        check_classes(image.class_index, len(class_names), name="maps")
+        objects, cells = truth[key], _pixels_in_cells(image, np.ones((image.height, image.width), bool))
+        for class_index, heat in zip(image.class_index, image.maps, strict=True):
+            inside = pixels_inside(
+                objects.boxes[objects.class_index == class_index], image.height, image.width
+            )
+            positive = np.maximum(heat.astype(np.float64), 0)
+            energy = float((positive * cells).sum())
+            covered = float((positive * _pixels_in_cells(image, inside)).sum())
+            shares.append((int(class_index), covered / energy if energy > 0 else 0.0))
+    return PerClass.means(class_names, shares)
+
+
+def pixels_inside(boxes: FloatArray, height: int, width: int) -> NDArray[np.bool_]:
+    """Bool (height, width): whose centre lies in one of the boxes."""
+    inside = np.zeros((height, width), dtype=bool)
+    for x1, y1, x2, y2 in np.ceil(boxes - np.float32(0.5)).astype(np.int64):
+        inside[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
+    return inside
+
+
+def _pixels_in_cells(image: FusedMaps, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How many of the chosen pixels (height, width) lie in every cell of the map, (h, w)."""
+    height, width = image.maps.shape[1:]
+    rows = ((np.arange(image.height) + 0.5) * height / image.height).astype(np.int64)
+    columns = ((np.arange(image.width) + 0.5) * width / image.width).astype(np.int64)
+    by_row = np.zeros((height, image.width))
+    np.add.at(by_row, rows, chosen)
+    cells = np.zeros((width, height))
+    np.add.at(cells, columns, by_row.T)
+    return cells.T

@@ -1,0 +1,150 @@
+"""The results file for people: its table on the console, and recall against the number of proposals as a plot."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weaksam_cli.console import Console
+from weaksam_cli.eval.recall import RecallCurve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH, _HEIGHT, _DOTS = 9.0, 3.9, 150
+"""Inches, and dots an inch: letters stay legible when a page shows the image 900 pixels wide."""
+_STYLES = ("-", "--", "-.", ":")
+
+
+def show_results(path: Path, console: Console) -> None:
+    """Print a results file, a row a metric."""
+    content = json.loads(path.read_bytes())
+    of_sources = [item for item in content["metrics"] if source_of(item)]
+    rows = [
+        [label(item), item["name"], format_value(item)]
+        for item in content["metrics"]
+        if item not in of_sources
+    ]
+    title = f"{content['dataset']} {content['split']}: {content['images']} images ({path})"
+    console.table(title, ["artifact", "metric", "value"], rows)
+    left_out = len(content["ground_truth"]["images_with_objects_left_out"])
+    if left_out:
+        images = "1 image" if left_out == 1 else f"{left_out} images"
+        console.warn(f"objects of {images} could not be used as ground truth, see {path}")
+    if of_sources:
+        console.table("recall of every source of proposals alone", *source_table(of_sources))
+    for line in gains(content["metrics"]):
+        console.result(line, gain=line)
+
+
+def gains(metrics: list[dict[str, Any]]) -> list[str]:
+    """What retraining changed: the headline AP50 of every retrained detector beside the weakly supervised one's."""
+    headline = next((item["name"] for item in metrics if item["name"].startswith("VOC AP50")), None)
+    found = [item for item in metrics if item["name"] == headline and item["value"] is not None]
+    before = next((item for item in found if item["stage"] == "wsod" and not item["variant"]), None)
+    if before is None:
+        return []
+    return [
+        f"{label(item)}: {headline} {format_value(before)} -> {format_value(item)} "
+        f"({100 * (item['value'] - before['value']):+.1f})"
+        for item in found
+        if item["stage"] == "retrain"
+    ]
+
+
+def source_of(item: dict[str, Any]) -> str:
+    """The source of the proposals that a metric is about; '' for all of them, and for other metrics."""
+    return str(item["name"].partition(": ")[2]) if item["stage"] == "propose" else ""
+
+
+def source_table(metrics: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one row an artifact and source, of metrics of single sources."""
+    values: dict[tuple[str, str], dict[str, str]] = {}
+    for item in metrics:
+        name = item["name"].partition(": ")[0].removeprefix("recall at ")
+        values.setdefault((label(item), source_of(item)), {})[name] = format_value(item)
+    columns = list(dict.fromkeys(name for row in values.values() for name in row))
+    rows = [
+        [artifact, source, *(row.get(name, "") for name in columns)]
+        for (artifact, source), row in values.items()
+    ]
+    return ["artifact", "source", *columns], rows
+
+
+def label(item: dict[str, Any]) -> str:
+    """`stage` or `stage@variant`."""
+    return f"{item['stage']}@{item['variant']}" if item["variant"] else str(item["stage"])
+
+
+def format_value(item: dict[str, Any]) -> str:
+    """Shares in percent, counts as they are."""
+    if item["value"] is None:
+        return "-"
+    return f"{100 * item['value']:.1f} %" if item["share"] else f"{item['value']:.1f}"
+
+
+def draw_results(content: dict[str, Any]) -> bytes:
+    """The curves of a results file as a PNG."""
+    curves = {label(item): RecallCurve.from_json(item) for item in content["curves"]}
+    title = f"Recall of proposals on {content['dataset']} {content['split']} ({content['images']} images)"
+    return draw_recall(curves, title)
+
+
+def draw_recall(curves: Mapping[str, RecallCurve], title: str) -> bytes:
+    """A PNG with one panel an IoU threshold and one line a curve; equal curves give equal bytes.
+
+    Args:
+        curves: name in the legend to curve; all have the same thresholds.
+        title: above the panels.
+
+    Raises:
+        ValueError: for no curve, or curves of different thresholds.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    thresholds = {tuple(curve.recall) for curve in curves.values()}
+    if len(thresholds) != 1:
+        raise ValueError(f"curves: expected one or more of the same thresholds, got {sorted(thresholds)}")
+    (panels,) = thresholds
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DOTS, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for threshold, panel in zip(panels, axes, strict=True):
+        _draw_panel(panel, curves, threshold)
+    axes[0].set_ylabel("recall [%]")
+    axes[len(axes) // 2].set_xlabel("proposals kept of an image, the best first (mean, log scale)")
+    figure.suptitle(title, fontsize="large")
+    handles, names = axes[0].get_legend_handles_labels()
+    rows = math.ceil(len(names) / 3)
+    columns = math.ceil(len(names) / rows)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_panel(panel: Axes, curves: Mapping[str, RecallCurve], threshold: float) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+
+    for index, (name, curve) in enumerate(curves.items()):
+        panel.plot(
+            curve.mean_counts,
+            [100 * value for value in curve.recall[threshold]],
+            label=name,
+            color=f"C{index}",
+            linestyle=_STYLES[index % len(_STYLES)],
+            marker="o",
+            markersize=3.5,
+        )
+    panel.set_xscale("log")
+    panel.set_ylim(0, 100)
+    panel.set_title(f"IoU ≥ {threshold:g}", fontsize="medium")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    panel.xaxis.set_major_formatter(ScalarFormatter())
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.grid(alpha=0.3)
