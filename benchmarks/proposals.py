@@ -3,7 +3,8 @@
 python benchmarks/proposals.py runs/voc07-mini --plot docs/proposal-recall.png
 
 RUN is a run directory with labels and prompts. Every row is a variant of `weaksam propose` in it, evaluated by
-`weaksam eval` (into `eval@proposals`), so what is fresh is not made again. The commands are printed, then the table as Markdown.
+`weaksam eval` (into `eval@proposals`), so what is fresh is not made again. The commands are printed, then the table as
+Markdown.
 """
 
 from __future__ import annotations
