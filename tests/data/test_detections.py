@@ -58,7 +58,7 @@ def detections(n: int, seed: int = 0) -> Detections:
 def test_results_come_back(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int) -> None:
     path = tmp_path_factory.mktemp("results") / "r.json"
     labels, given_ = make_labels(), detections(n, seed)
-    path.write_text("[" + ", ".join(result_texts("k9", given_, labels)) + "]")
+    path.write_text("[" + ", ".join(result_texts(labels)("k9", given_)) + "]")
     found = read_detections(path, labels)
     assert set(found) == {"k7", "k9"}
     assert len(found["k7"]) == 0
@@ -78,7 +78,7 @@ def test_scores_keep_their_precision(tmp_path: Path, score: float) -> None:
     given_ = Detections(
         np.asarray([[0, 0, 5, 5]], np.float32), np.zeros(1, np.int32), np.asarray([score], np.float32)
     )
-    path.write_text("[" + ", ".join(result_texts("k7", given_, labels)) + "]")
+    path.write_text("[" + ", ".join(result_texts(labels)("k7", given_)) + "]")
     assert read_detections(path, labels)["k7"].scores.tolist() == given_.scores.tolist()
     assert len(str(json.loads(path.read_text())[0]["score"])) <= 14, "the shortest decimal, not float64's"
 

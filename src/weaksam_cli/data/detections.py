@@ -7,7 +7,7 @@ nowhere else on their way from a detector to the detector that is trained on its
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -26,12 +26,7 @@ RESULTS = Schema("coco/results", 1, (), json=True)
 """Detections of a split: COCO's list of results."""
 PGT = Schema("coco/pseudo-ground-truth", 1, ())
 """Pseudo ground truth: a COCO-JSON document with scores."""
-RESULTS_FORMAT, RESULTS_VERSION, PGT_FORMAT, PGT_VERSION = (
-    RESULTS.name,
-    RESULTS.version,
-    PGT.name,
-    PGT.version,
-)
+RESULTS_FORMAT, RESULTS_VERSION = RESULTS.name, RESULTS.version
 _BOX_DECIMALS = 2
 _LARGEST = 1e9
 
@@ -192,25 +187,34 @@ def _by_image(document: Document, labels: Labels, path: Path) -> dict[str, Detec
     }
 
 
-def _entries(detections: Iterable[tuple[str, Detections]], labels: Labels) -> Iterator[dict[str, Any]]:
-    """COCO's entry for every box; a score is the shortest decimal that is the same float32, so that none is lost."""
-    images = labels.by_key()
+def _entries(labels: Labels) -> Callable[[str, Detections], list[dict[str, Any]]]:
+    """What numbers images and classes: from an image's key and detections to COCO's entries, in the order given.
+
+    A score is the shortest decimal that is the same float32, so that none is lost.
+    """
+    image_ids = {image.key: image.id for image in labels.file.images}
     category_ids = [category.id for category in labels.file.categories]
-    for key, found in detections:
+
+    def entries(key: str, found: Detections) -> list[dict[str, Any]]:
         boxes = xyxy_to_xywh(found.boxes).tolist()
         scores = [float(text) for text in found.scores.astype(str)]
-        for box, index, score in zip(boxes, found.class_index.tolist(), scores, strict=True):
-            yield {
-                "image_id": images[key].id,
+        return [
+            {
+                "image_id": image_ids[key],
                 "category_id": category_ids[index],
                 "bbox": [round(value, _BOX_DECIMALS) for value in box],
                 "score": score,
             }
+            for box, index, score in zip(boxes, found.class_index.tolist(), scores, strict=True)
+        ]
+
+    return entries
 
 
-def result_texts(key: str, detections: Detections, labels: Labels) -> list[str]:
-    """The entries of one image in a COCO results file, each as JSON text, in the order given."""
-    return [json.dumps(entry) for entry in _entries([(key, detections)], labels)]
+def result_texts(labels: Labels) -> Callable[[str, Detections], list[str]]:
+    """From an image's key and detections to its entries in a COCO results file, each as JSON text, in the order given."""
+    entries = _entries(labels)
+    return lambda key, found: [json.dumps(entry) for entry in entries(key, found)]
 
 
 def annotations_bytes(detections: Mapping[str, Detections], labels: Labels) -> bytes:
@@ -220,9 +224,11 @@ def annotations_bytes(detections: Mapping[str, Detections], labels: Labels) -> b
     detectron2 need `area` and `iscrowd` as well, and `score` is the box's score.
     """
     named = ("id", "file_name", "height", "width", "key")
+    entries = _entries(labels)
+    boxes = [entry for key, found in detections.items() for entry in entries(key, found)]
     annotations = [
         {"id": number, **entry, "area": round(entry["bbox"][2] * entry["bbox"][3], 4), "iscrowd": 0}
-        for number, entry in enumerate(_entries(detections.items(), labels))
+        for number, entry in enumerate(boxes)
     ]
     content = {
         "info": {"description": "pseudo ground truth of weaksam", "dataset": labels.file.info.dataset},

@@ -30,13 +30,13 @@ class ResultsPredictor:
 
     def open(self) -> ImageFunction | Overlapped[Any, list[str]]:
         """Open the detector, and the labels that number images and classes."""
-        opened, labels = self.detector.open(), self.split.read()
+        opened, texts = self.detector.open(), result_texts(self.split.read())
         if not isinstance(opened, Overlapped):
-            return lambda image_id: result_texts(image_id, opened(image_id), labels)
+            return lambda image_id: texts(image_id, opened(image_id))
         compute = opened.compute
         return Overlapped(
             opened.load,
-            lambda image_id, loaded: result_texts(image_id, compute(image_id, loaded), labels),
+            lambda image_id, loaded: texts(image_id, compute(image_id, loaded)),
         )
 
 

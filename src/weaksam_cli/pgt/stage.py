@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.detections import PGT_FORMAT, PGT_VERSION, annotations_bytes, read_detections
+from weaksam_cli.data.detections import PGT, annotations_bytes, read_detections
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
 
-STAGE = Stage("pgt", 2, "pgt", "{split}.json", Schema(PGT_FORMAT, PGT_VERSION, ()), train_only=True)
+STAGE = Stage("pgt", 2, "pgt", "{split}.json", PGT, train_only=True)
 
 Select = Callable[[Detections, Sequence[int]], Detections]
 """From the detections of one image and the classes of its labels to its pseudo boxes."""
