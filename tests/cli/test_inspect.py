@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _write(run_folder: Path, labels: Labels) -> None:
     boxes = {key: found(index + 1) for index, key in enumerate(labels.keys)}
-    texts = [text for key, item in boxes.items() for text in result_texts(key, item, labels)]
+    texts = [text for key, item in boxes.items() for text in result_texts(labels)(key, item)]
     results = f"[{','.join(texts)}]".encode()
     for name, data in (
         (RESULTS, results),
