@@ -31,8 +31,7 @@ from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.recall import read_proposals
-from weaksam_cli.models.lite0 import Lite0, load_lite0
-from weaksam_cli.models.views import view_features
+from weaksam_cli.models.lite0 import Lite0, load_lite0, view_features
 
 BINS: Final = 7
 _SAMPLES = 2
