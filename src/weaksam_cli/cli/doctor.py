@@ -56,11 +56,8 @@ def examine(options: CommonOptions, console: Console) -> None:
     """
     context = build_context(options, None, console)
     checks = list(_checks(context))
-    console.table(
-        "weaksam doctor",
-        ["check", "state", "found"],
-        [[check.name, check.state, check.detail] for check in checks],
-    )
+    rows = [[check.name, check.state, check.detail] for check in checks]
+    console.table("weaksam doctor", ["check", "state", "found"], rows)
     for check in checks:
         if check.remedy:
             console.result(f"{check.name}: {check.remedy}", check=check.name, remedy=check.remedy)
@@ -92,20 +89,11 @@ def _checks(context: Context) -> Iterator[Check]:
 
 
 def _detectron2() -> Check:
+    from weaksam_cli.detectron.compat import INSTALL_COMMANDS, import_detectron2
+
     if importlib.util.find_spec("detectron2") is None:
-        return Check(
-            "detectron2", "note", "not installed: wsod and retrain cannot train", install_detectron2()
-        )
-    from weaksam_cli.detectron.compat import import_detectron2
-
+        return Check("detectron2", "note", "not installed: wsod and retrain cannot train", INSTALL_COMMANDS)
     return Check("detectron2", "ok", import_detectron2().describe())
-
-
-def install_detectron2() -> str:
-    """The command that installs detectron2 as pure Python beside this program."""
-    from weaksam_cli.detectron.compat import INSTALL_COMMANDS
-
-    return INSTALL_COMMANDS
 
 
 def _device() -> Check:
@@ -117,23 +105,14 @@ def _device() -> Check:
 
 
 def _disk(root: Path) -> Check:
-    folder = _existing(root)
+    folder = next(place for place in (root.absolute(), *root.absolute().parents) if place.exists())
     free = shutil.disk_usage(folder).free
-    writable = os.access(folder, os.W_OK)
-    if not writable:
+    if not os.access(folder, os.W_OK):
         return Check("disk", "missing", f"{folder} is read-only", "Give a --run-dir that can be written to")
     if free < MINIMAL_DISK:
-        return Check(
-            "disk", "missing", f"{size(free)} free", f"Free {size(MINIMAL_DISK)}, or give another --run-dir"
-        )
+        remedy = f"Free {size(MINIMAL_DISK)}, or give another --run-dir"
+        return Check("disk", "missing", f"{size(free)} free", remedy)
     return Check("disk", "ok", f"{size(free)} free in {folder}")
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def preflight(context: Context, profile: Profile) -> None:
@@ -150,5 +129,5 @@ def preflight(context: Context, profile: Profile) -> None:
         raise UserError(
             f"detectron2 is not installed; {' and '.join(needs_training)} need it",
             where=f"profile {profile.name}",
-            remedy=install_detectron2(),
+            remedy=_detectron2().remedy,
         )

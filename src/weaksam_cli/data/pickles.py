@@ -110,14 +110,10 @@ class Inert:
 
 
 class _Ordered(dict[Any, Any]):
-    """Stands in for an OrderedDict; its own attributes (torch notes versions there) are dropped."""
+    """Stands in for an OrderedDict, which is made empty; its own attributes (torch notes versions there) are dropped."""
 
-    def __init__(self, pairs: object = ()) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        for pair in pairs if isinstance(pairs, list) else ():
-            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-                raise RefusedError("a dictionary that is not made of pairs")
-            _set_items(self, list(pair))
 
     def set_state(self, state: object) -> None:
         """Nothing of it is needed."""

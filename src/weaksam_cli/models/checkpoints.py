@@ -36,17 +36,11 @@ _OLD_FORMAT: Final = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 """The number that files of `torch.save` before version 1.6 begin with."""
 
 _STORAGES: Final = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
+    "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool",
+}  # fmt: skip
+"""`torch.<name>Storage` in a pickle -> the type of the numbers in a record."""
+
 _NAMED_KEYS: Final = 3
 
 
@@ -164,17 +158,18 @@ def _read_archive(path: Path, remedy: str) -> Any:
             raise UserError(
                 "expected an archive of torch, got another zip file", where=str(path), remedy=remedy
             )
-        data_names = [name for name in records if name.startswith(f"{root}data")]
-        if any(records[name].compress_type != zipfile.ZIP_STORED for name in data_names):
+        whole = path.stat().st_size
+        data = [info for name, info in records.items() if name.startswith(f"{root}data")]
+        if any(info.compress_type != zipfile.ZIP_STORED or info.file_size > whole for info in data):
             # torch stores these as they are; a compressed one could be of any size.
             raise UserError("cannot be read: its records are compressed", where=str(path), remedy=remedy)
-        data = archive.read(f"{root}data.pkl")
+        tree = archive.read(f"{root}data.pkl")
     storages = _Storages(path, records, root)
     import torch
 
     found = load_stream(
-        BytesIO(data),
-        len(data),
+        BytesIO(tree),
+        len(tree),
         where=str(path),
         remedy=remedy,
         calls=_torch_calls(),
@@ -209,7 +204,8 @@ class _Storages:
 
         if not isinstance(pid, tuple) or len(pid) != 5 or not isinstance(pid[1], StandIn):
             raise RefusedError("an object that is stored elsewhere")
-        dtype = getattr(torch, _STORAGES.get(pid[1].name.removeprefix("torch."), ""), None)
+        name = pid[1].name.removeprefix("torch.").removesuffix("Storage")
+        dtype = getattr(torch, _STORAGES.get(name, ""), None)
         info = self.records.get(f"{self.root}data/{pid[2]}") if isinstance(pid[2], str) else None
         count = pid[4]
         if dtype is None or info is None or type(count) is not int:
@@ -255,7 +251,7 @@ def _torch_calls() -> Calls:
         ("torch", "Size"): _first,
         ("torch", "device"): Inert,
         ("argparse", "Namespace"): Inert,
-        **{("torch", name): None for name in _STORAGES},
+        **{("torch", f"{name}Storage"): None for name in _STORAGES},
         **{
             ("torch.jit._pickle", name): _first
             for name in (
