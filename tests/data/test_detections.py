@@ -212,7 +212,7 @@ def test_labels_come_back(tmp_path: Path) -> None:
         ({"info": {"format": "other"}}, "not a labels file of weaksam"),
         (
             {"info": {"format": "weaksam/labels", "format_version": 9}},
-            "version 9, this program reads up to 1",
+            "version 9, this program reads up to 2",
         ),
         ({"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]}, "a class name occurs twice"),
         ({"categories": [{"id": 1, "name": "cow"}]}, "unknown classes"),

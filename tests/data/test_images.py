@@ -26,7 +26,7 @@ def _two_by_one() -> Image.Image:
     return image
 
 
-def _png_header(width: int, height: int) -> bytes:
+def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and has no pixels behind it."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -156,9 +156,9 @@ def _jpeg() -> bytes:
         (b"not an image at all", "not an image of a known kind"),
         (b"%PDF-1.7", "not an image of a known kind"),
         (_jpeg()[: len(_jpeg()) // 2], "cannot be decoded"),
-        (_png_header(30000, 30000), "more than the limit|limit of"),
-        (_png_header(10000, 10000), "more than the limit"),
-        (_png_header(100, 100), "cannot be decoded"),
+        (png_header(30000, 30000), "more than the limit|limit of"),
+        (png_header(10000, 10000), "more than the limit"),
+        (png_header(100, 100), "cannot be decoded"),
     ],
 )
 def test_damage_is_told_in_words(tmp_path: Path, content: bytes, message: str) -> None:
@@ -173,7 +173,7 @@ def test_damage_is_told_in_words(tmp_path: Path, content: bytes, message: str) -
 
 @pytest.mark.filterwarnings("error")
 def test_limit_is_checked_before_decoding_and_without_warning(tmp_path: Path) -> None:
-    (tmp_path / "bomb.png").write_bytes(_png_header(10000, 9500))
+    (tmp_path / "bomb.png").write_bytes(png_header(10000, 9500))
     for function in (read_image, image_size):
         with pytest.raises(ImageError, match=r"10000 x 9500 pixels are more than the limit"):
             function(tmp_path / "bomb.png")

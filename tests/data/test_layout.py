@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from tests.data.helpers import coco_content, make_coco, make_voc, sample, voc_object, voc_xml
-from weaksam_cli.data.image_labels import detect_layout
-from weaksam_cli.data.paths import inside, role_of
-from weaksam_cli.data.types import DatasetSplit, ImageRecord, ReadOptions, similar_spellings
+from weaksam_cli.data.dataset import DatasetSplit, ImageRecord, inside, role_of, similar_spellings
+from weaksam_cli.data.stage import choose_layout
 from weaksam_cli.errors import UserError
+
+
+def detect_layout(source: Path) -> str:
+    return choose_layout(str(source), None)
 
 
 def test_detect_layout(tmp_path: Path) -> None:
@@ -24,13 +27,15 @@ def test_detect_layout(tmp_path: Path) -> None:
     table.parent.mkdir()
     table.write_text("image,label\n")
     assert detect_layout(voc) == detect_layout(voc.parent) == "voc"
+    assert choose_layout("demo", None) == "demo"
+    assert choose_layout("anywhere", "coco") == "coco"
     assert detect_layout(coco) == detect_layout(coco / "annotations" / "instances_train2017.json") == "coco"
     assert detect_layout(tmp_path / "f") == detect_layout(table) == detect_layout(table.parent) == "folder"
 
 
 def test_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
     sample(tmp_path / "1.jpg")
-    with pytest.raises(UserError, match=r"JPEGImages.*instances_.*labels\.csv.*--layout"):
+    with pytest.raises(UserError, match=r"instances_.*labels\.csv.*JPEGImages.*--layout"):
         detect_layout(tmp_path)
     with pytest.raises(UserError, match="no such file or folder"):
         detect_layout(tmp_path / "absent")
@@ -38,8 +43,8 @@ def test_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
 
 def test_label_readers_do_not_import_ground_truth() -> None:
     code = (
-        "import sys, weaksam_cli.data.image_labels\n"
-        "assert not [name for name in sys.modules if 'ground_truth' in name]\n"
+        "import sys, weaksam_cli.data.voc, weaksam_cli.data.coco, weaksam_cli.data.folder, weaksam_cli.data.demo\n"
+        "assert not [name for name in sys.modules if 'ground_truth' in name or name.endswith('_truth')]\n"
         "assert not {'torch', 'cv2', 'pycocotools', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -97,11 +102,3 @@ def test_splits_are_validated(change: dict[str, Any]) -> None:
     DatasetSplit(**good)
     with pytest.raises(ValueError, match=r"expected|twice|distinct|no classes"):
         DatasetSplit(**{**good, **change})
-
-
-@pytest.mark.parametrize(
-    "change", [{"test_share": 1.0}, {"difficult": "maybe"}, {"task": "Layout"}, {"max_pixels": 0}]
-)
-def test_options_are_validated(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        ReadOptions(**change)

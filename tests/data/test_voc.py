@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +11,15 @@ from PIL import Image
 
 from tests.data.helpers import make_voc, sample, voc_object, voc_xml
 from weaksam_cli.core import masks as mask_codec
-from weaksam_cli.data.ground_truth import read_ground_truth
-from weaksam_cli.data.image_labels import read_labels
-from weaksam_cli.data.types import DatasetSplit, Layout, ReadOptions
-from weaksam_cli.data.voc_layout import VOC_CLASSES, open_voc
+from weaksam_cli.data.dataset import DatasetSplit
+from weaksam_cli.data.voc import VOC_CLASSES, Recipe, open_voc, read, read_ground_truth
 from weaksam_cli.errors import UserError
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "xxxxxxxx"><!ENTITY y "&x;&x;&x;&x;">]>' + voc_xml(voc_object("&y;"))
 
 
-def labels(root: Path, **options: object) -> dict[str, DatasetSplit]:
-    return {split.name: split for split in read_labels(root, ReadOptions(**options), layout="voc")}  # type: ignore[arg-type]
+def labels(root: Path, **options: Any) -> dict[str, DatasetSplit]:
+    return {split.name: split for split in read(root, Recipe(**options))}
 
 
 @pytest.fixture
@@ -55,21 +54,20 @@ def test_labels_and_conventions_for_difficult(small: Path) -> None:
     assert exclude["trainval"].class_names == VOC_CLASSES
     assert exclude["trainval"].category_ids == tuple(range(1, 21))
     assert (exclude["trainval"].role, exclude["test"].role) == ("train", "test")
-    assert (exclude["trainval"].without_object, exclude["test"].unlabelled) == (1, 1)
-    assert exclude["test"].without_size == 1
+    assert [image.difficult for image in exclude["trainval"].images] == [("cat",), ("cat",)]
     image = exclude["trainval"].images[0]
     assert (image.height, image.width, image.path.name) == (30, 40, "1.jpg")
 
 
 def test_ground_truth_is_apart(small: Path) -> None:
-    truth = read_ground_truth(small, "trainval", ReadOptions())
+    truth = read_ground_truth(small, "trainval", Recipe())
     assert truth.class_names == VOC_CLASSES
     objects = truth.images[0].objects
     assert objects.boxes.tolist() == [[0, 0, 10, 10]] * 3
     assert [truth.class_names[index] for index in objects.class_index] == ["dog", "cat", "dog"]
     assert objects.difficult.tolist() == [False, True, False]
     assert truth.images[0].areas.tolist() == [100] * 3
-    test = read_ground_truth(small, "test", ReadOptions())
+    test = read_ground_truth(small, "test", Recipe())
     assert [image.key for image in test.images] == ["3"]
     assert [(item.key, item.reason) for item in test.failed] == [
         ("4", "no annotation file, so no ground truth")
@@ -82,7 +80,7 @@ def test_firewall_labels_do_not_depend_on_boxes(small: Path) -> None:
         path.write_text(re.sub(r"<bndbox>.*?</bndbox>", "", path.read_text(), flags=re.DOTALL))
     assert [labels(small, difficult=choice) for choice in ("exclude", "include")] == before
     with pytest.raises(UserError, match="have no boxes"):
-        read_ground_truth(small, "trainval", ReadOptions())
+        read_ground_truth(small, "trainval", Recipe())
 
 
 def test_classes_outside_voc_are_sorted_and_the_same_for_every_split(small: Path) -> None:
@@ -90,17 +88,17 @@ def test_classes_outside_voc_are_sorted_and_the_same_for_every_split(small: Path
     expected = ("cat", "dog", "ünï/corn 🦄")
     assert labels(small)["trainval"].class_names == expected
     assert labels(small, splits={"trainval": "train"})["trainval"].class_names == expected
-    assert read_ground_truth(small, "trainval", ReadOptions()).class_names == expected
+    assert read_ground_truth(small, "trainval", Recipe()).class_names == expected
 
 
 def test_class_list(small: Path) -> None:
-    given = labels(small, class_names=("person", "dog", "cat"))
+    given = labels(small, classes=("person", "dog", "cat"))
     assert given["trainval"].class_names == ("person", "dog", "cat")
     assert given["trainval"].images[0].labels == ("dog",)
     with pytest.raises(
-        UserError, match=r"1\.xml: the class 'dog' is not in the class list. Did you mean 'doggo'"
+        UserError, match=r"1\.xml: the class 'dog' is not in the class list, did you mean 'doggo'"
     ):
-        labels(small, class_names=("doggo", "cat", "person"))
+        labels(small, classes=("doggo", "cat", "person"))
 
 
 def test_two_spellings_are_told(small: Path) -> None:
@@ -233,23 +231,23 @@ def test_without_image_sets_everything_annotated_is_trainval(small: Path) -> Non
 
 
 def test_finding_the_folder(small: Path, tmp_path: Path) -> None:
-    assert open_voc(tmp_path).root == small
+    assert open_voc(tmp_path, Recipe()).root == small
     devkit = tmp_path / "VOCdevkit"
     devkit.mkdir()
     small.rename(devkit / "VOC2007")
-    assert open_voc(tmp_path).root == devkit / "VOC2007"
+    assert open_voc(tmp_path, Recipe()).root == devkit / "VOC2007"
     shutil.copytree(devkit / "VOC2007", devkit / "VOC2012")
     with pytest.raises(
-        UserError, match=r"several VOC datasets here: VOC2007, VOC2012\. Choose one with --year"
+        UserError, match=r"several VOC datasets here: VOC2007, VOC2012\. Choose one with --set year=2007"
     ):
-        open_voc(devkit)
-    assert open_voc(devkit, year="2012").root == devkit / "VOC2012"
+        open_voc(devkit, Recipe())
+    assert open_voc(devkit, Recipe(year="2012")).root == devkit / "VOC2012"
     with pytest.raises(UserError, match=r"with the year 2010.*Found: VOC2007, VOC2012"):
-        open_voc(devkit, year="2010")
+        open_voc(devkit, Recipe(year="2010"))
     with pytest.raises(UserError, match="with the year 2012"):
-        open_voc(devkit / "VOC2007", year="2012")
+        open_voc(devkit / "VOC2007", Recipe(year="2012"))
     with pytest.raises(UserError, match="no VOC dataset here"):
-        open_voc(tmp_path / "absent")
+        open_voc(tmp_path / "absent", Recipe())
 
 
 @pytest.mark.parametrize(
@@ -271,7 +269,7 @@ def test_finding_the_folder(small: Path, tmp_path: Path) -> None:
 )
 def test_boxes(small: Path, box: tuple[object, ...] | None, failure: str | None, warning: str | None) -> None:
     (small / "Annotations" / "1.xml").write_text(voc_xml(voc_object("cat", box=box), voc_object("dog")))
-    truth = read_ground_truth(small, "trainval", ReadOptions())
+    truth = read_ground_truth(small, "trainval", Recipe())
     assert len(truth.images[0].objects) == (1 if failure else 2)
     if failure is None and box is not None:
         left, top, right, bottom = (float(str(value)) for value in box)
@@ -291,7 +289,7 @@ def test_masks_count_the_objects_of_the_file(small: Path) -> None:
     values[20:25, 5:9] = 3
     values[12] = 255
     Image.fromarray(values).save(small / "SegmentationObject" / "1.png")
-    truth = read_ground_truth(small, "trainval", ReadOptions(), masks=True)
+    truth = read_ground_truth(small, "trainval", Recipe(), masks=True)
     first = truth.images[0]
     assert first.masks is not None
     assert first.masks[1] is None
@@ -304,15 +302,14 @@ def test_masks_count_the_objects_of_the_file(small: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("layout", ["voc", None])
-def test_real_photographs(voc07_mini: Path, layout: Layout | None) -> None:
-    splits = read_labels(voc07_mini, ReadOptions(), layout=layout)
+def test_real_photographs(voc07_mini: Path) -> None:
+    splits = read(voc07_mini, Recipe())
     assert [(split.name, len(split.images), split.failed) for split in splits] == [
         ("trainval", 600, ()),
         ("test", 300, ()),
     ]
     counts = {name: sum(name in (image.labels or ()) for image in splits[0].images) for name in VOC_CLASSES}
     assert (counts["aeroplane"], counts["bus"], counts["person"]) == (37, 36, 37)
-    truth = read_ground_truth(voc07_mini, "test", ReadOptions(), layout=layout)
+    truth = read_ground_truth(voc07_mini, "test", Recipe())
     assert sum(len(image.objects) for image in truth.images) == 800
     assert sum(int(image.objects.difficult.sum()) for image in truth.images) == 205

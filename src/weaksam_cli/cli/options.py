@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weaksam_cli.console import Console, Mode
+from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -243,7 +244,11 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     settings = read_file_settings()
     dataset = resolve_dataset(options.dataset, environment, settings)
     root = options.run_dir or Path(settings.run_dir or "runs") / ("" if settings.run_dir else dataset)
-    variants = {stage: _variant_name(options.variant)} if stage and options.variant else {}
+    if options.split is not None:
+        plain_word(options.split, "split", where="--split")
+    if options.variant is not None:
+        plain_word(options.variant, "variant", where="--variant")
+    variants = {stage: options.variant} if stage and options.variant else {}
     weights_dir = options.weights_dir or (Path(settings.weights_dir) if settings.weights_dir else None)
     workers = options.workers if options.workers is not None else settings.workers or 0
     seed = options.seed if options.seed is not None else settings.seed or 0
@@ -267,16 +272,6 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
 def chosen_profile(options: CommonOptions) -> str:
     """`--profile`, else WEAKSAM_PROFILE, else weaksam.toml, else `auto`."""
     return options.profile or os.environ.get("WEAKSAM_PROFILE") or read_file_settings().profile or "auto"
-
-
-def _variant_name(name: str) -> str:
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise UserError(
-            f"{name!r} cannot be the name of a variant",
-            where="--variant",
-            remedy="Use letters, digits, - _ .",
-        )
-    return name
 
 
 def _given_inputs(texts: tuple[str, ...]) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.cli.run import describe_recipe
 from weaksam_cli.console import Console, duration, size
-from weaksam_cli.data.paths import first_few
+from weaksam_cli.core.names import first_few
 from weaksam_cli.data.unlabelled import DATASET, SPLIT, Listing, list_images, look_at
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import AUTO, read_profile

@@ -142,7 +142,7 @@ def run_data(
     source: str | None, layout: str | None, images: Path | None, options: CommonOptions, console: Console
 ) -> None:
     """`weaksam data`."""
-    from weaksam_cli.data.stage import DataStage, choose_layout
+    from weaksam_cli.data.stage import STAGE, choose_layout, read_dataset
 
     context = build_context(options, "data", console)
     if source is None and context.dataset != "demo":
@@ -153,13 +153,12 @@ def run_data(
         )
     place = "demo" if source is None else source
     chosen = choose_layout(place, layout)
-    stage = DataStage(place, images)
     loaded = load_recipe("data", options.recipe or chosen, options.overrides)
     context = dataclasses.replace(context, recipe_name=loaded.name)
     if options.dry_run:
-        _describe(load_stage("data"), loaded, context, [])
+        _describe(STAGE, loaded, context, [])
         return
-    stage.run(loaded.recipe, context, options.split)
+    read_dataset(loaded, place, images, context, options.split)
 
 
 def run_pipeline(source: str | None, layout: str | None, options: CommonOptions, console: Console) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError, suggestion
 
 SETTINGS_FILE = "weaksam.toml"
@@ -61,13 +62,7 @@ def resolve_dataset(given: str | None, environment: dict[str, str], settings: Fi
     """The dataset's name: `--dataset`, else WEAKSAM_DATASET, else weaksam.toml, else `demo`.
 
     Raises:
-        UserError: for a name that cannot be a folder.
+        UserError: for a name that is not a plain word; the place of the images goes to `weaksam data SOURCE`.
     """
-    name = given or environment.get("WEAKSAM_DATASET") or settings.dataset or DEFAULT_DATASET
-    if name in (".", "..") or "/" in name or "\\" in name or "@" in name:
-        raise UserError(
-            f"{name!r} cannot be the name of a dataset",
-            where="--dataset",
-            remedy="Use a plain word; the place of the images goes to `weaksam data SOURCE`",
-        )
-    return name
+    named = (given, environment.get("WEAKSAM_DATASET") or None, settings.dataset, DEFAULT_DATASET)
+    return plain_word(next(name for name in named if name is not None), "dataset", where="--dataset")

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weaksam_cli.data.coco_ground_truth import read_coco_ground_truth
-from weaksam_cli.data.image_labels import detect_layout
-from weaksam_cli.data.types import GroundTruthSplit, Layout, ReadOptions
-from weaksam_cli.data.voc_ground_truth import read_voc_ground_truth
-from weaksam_cli.errors import UserError
+from weaksam_cli.data.dataset import GroundTruthSplit
+from weaksam_cli.data.source import SOURCE_FILE, Source, dataset_path
+from weaksam_cli.engine.methods import load_method
 
 
 def read_ground_truth(
-    source: Path, split: str, options: ReadOptions, *, layout: Layout | None = None, masks: bool = False
-) -> GroundTruthSplit:
+    run_root: Path, source: Source, split: str, *, masks: bool = False
+) -> GroundTruthSplit | None:
     """Annotated objects of one split, difficult ones flagged; with `masks`, their compressed RLE too.
 
+    None for a layout that has labels alone, as folders and CSV tables.
+
     Raises:
-        UserError: as the reader of the layout, and for the folder layout, which has labels alone.
+        UserError: as the reader of the layout.
     """
-    chosen = layout or detect_layout(source)
-    if chosen == "voc":
-        return read_voc_ground_truth(source, split, options, masks=masks)
-    if chosen == "coco":
-        return read_coco_ground_truth(source, split, options, masks=masks)
-    raise UserError(
-        "folders and CSV tables hold labels but no boxes, so there is no ground truth",
-        where=str(source),
-        remedy="Give a VOC folder or COCO json with boxes to evaluate against",
+    layout = load_method("data", source.layout, where=str(run_root / SOURCE_FILE))
+    if not hasattr(layout, "read_ground_truth"):
+        return None
+    known = {name: value for name, value in source.recipe.items() if name in layout.Recipe.model_fields}
+    images = Path(source.images) if source.images else None
+    found: GroundTruthSplit = layout.read_ground_truth(
+        dataset_path(run_root, source), split, layout.Recipe.model_validate(known), images, masks=masks
     )
+    return found

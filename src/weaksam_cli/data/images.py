@@ -23,7 +23,9 @@ from weaksam_cli.errors import ImageError, UserError
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 DEFAULT_MAX_PIXELS: Final = 89_478_485
-"""256 MiB of RGB: the size above which Pillow, too, suspects a decompression bomb."""
+"""256 MiB of RGB: the size above which Pillow, too, suspects a decompression bomb. Labels say their own limit."""
+PILLOW_MAX_PIXELS: Final = 2 * DEFAULT_MAX_PIXELS
+"""Pillow itself reads nothing larger."""
 
 _TRANSPOSITIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,7 +61,9 @@ def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[n
         return _to_rgb(image, path)
 
 
-def read_unchanged(path: Path, sha256: str | None, *, since: str, remedy: str) -> NDArray[np.uint8]:
+def read_unchanged(
+    path: Path, sha256: str | None, *, since: str, remedy: str, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[np.uint8]:
     """Decode an image as `read_image` does, if it is the file that was seen before.
 
     Args:
@@ -67,6 +71,7 @@ def read_unchanged(path: Path, sha256: str | None, *, since: str, remedy: str) -
         sha256: digest of the file when it was seen; None where there was no file that could be read.
         since: when that was, in words: "the file changed after ...".
         remedy: what to do about a file that changed.
+        max_pixels: as for `read_image`.
 
     Raises:
         ImageError: the file is gone, damaged, or another one.
@@ -77,7 +82,7 @@ def read_unchanged(path: Path, sha256: str | None, *, since: str, remedy: str) -
         raise ImageError(f"cannot be read: {error.strerror}", where=str(path)) from error
     if now != sha256:
         raise ImageError(f"the file changed after {since}", where=str(path), remedy=remedy)
-    return read_image(path)
+    return read_image(path, max_pixels=max_pixels)
 
 
 def image_size(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:

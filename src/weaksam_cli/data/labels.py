@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
+from weaksam_cli.core.names import plain_word
+from weaksam_cli.data.dataset import DatasetSplit, Difficult, ImageRecord, in_class_order
+from weaksam_cli.data.images import read_unchanged
 from weaksam_cli.errors import UserError
 
 LABELS_FORMAT = "weaksam/labels"
-LABELS_VERSION = 1
+LABELS_VERSION = 2
+"""Version 2 says the largest image that was admitted, and which classes difficult objects alone show."""
 
 
 class _Model(BaseModel):
@@ -40,6 +46,7 @@ class LabelledImage(_Model):
         height, width: size in pixels after EXIF orientation.
         sha256: digest of the file, so that an image that changed between two stages is noticed.
         labels: names of the classes in the image; None where nobody said.
+        difficult: classes that difficult objects alone show; a stage can count them or not (see `Labels.counting`).
     """
 
     id: int
@@ -49,16 +56,26 @@ class LabelledImage(_Model):
     width: int
     sha256: str
     labels: list[str] | None
+    difficult: list[str] = []
 
 
 class LabelsInfo(_Model):
-    """Header of a labels file."""
+    """Header of a labels file.
+
+    Attributes:
+        format, format_version: what it is.
+        dataset: the dataset's name.
+        split: name of the split.
+        role: train or test.
+        max_pixels: the largest image that `weaksam data` admitted; whoever decodes these images admits as much.
+    """
 
     format: str
     format_version: int
     dataset: str
     split: str
     role: str
+    max_pixels: int = 100_000_000
 
 
 class LabelsFile(_Model):
@@ -130,12 +147,91 @@ class Labels:
         Raises:
             ImageError: when the file is gone, damaged, or not the file that the `data` stage saw.
         """
-        from weaksam_cli.data.images import read_unchanged
+        labelled = bool(self.file.categories)
+        return read_unchanged(
+            self.image_root / image.file_name,
+            image.sha256 or None,
+            since="`weaksam data` saw it" if labelled else "the work began",
+            remedy="Run `weaksam data` again" if labelled else "Run the same command again",
+            max_pixels=self.file.info.max_pixels,
+        )
 
-        path = self.image_root / image.file_name
-        since = "`weaksam data` saw it" if self.file.categories else "the work began"
-        remedy = "Run `weaksam data` again" if self.file.categories else "Run the same command again"
-        return read_unchanged(path, image.sha256 or None, since=since, remedy=remedy)
+    def counting(self, difficult: Difficult | None) -> Labels:
+        """The same with or without the classes that difficult objects alone show; None leaves what `data` chose.
+
+        The published system mixes both: maps and pseudo boxes use the classes of all objects, WSOD trainers leave out
+        what is marked difficult.
+        """
+        if difficult is None:
+            return self
+        images = [
+            image.model_copy(update={"labels": self._labels(image, difficult)}) for image in self.file.images
+        ]
+        return replace(self, file=self.file.model_copy(update={"images": images}))
+
+    def _labels(self, image: LabelledImage, difficult: Difficult) -> list[str] | None:
+        if image.labels is None:
+            return None
+        every = {*image.labels, *image.difficult}
+        chosen = every if difficult == "include" else every - set(image.difficult)
+        return list(in_class_order(chosen, self.class_names))
+
+
+def common_root(splits: Sequence[DatasetSplit]) -> Path:
+    """The deepest folder that holds every image of every split."""
+    folders = {str(image.path.parent.absolute()) for split in splits for image in split.images}
+    return Path(os.path.commonpath(folders)) if folders else Path.cwd()
+
+
+def integer_ids(images: Sequence[ImageRecord]) -> list[int]:
+    """Ids for COCO files: the dataset's own, else the digits of VOC ids, else 1 to n."""
+    own = [image.image_id for image in images]
+    if all(value is not None for value in own):
+        return [value for value in own if value is not None]
+    digits = [image.key.replace("_", "") for image in images]
+    numeric = all(text.isascii() and text.isdigit() and len(text) < 16 for text in digits)
+    if numeric and len({int(text) for text in digits}) == len(digits):
+        return [int(text) for text in digits]
+    return list(range(1, len(images) + 1))
+
+
+def labels_file(dataset: str, split: DatasetSplit, root: Path, max_pixels: int) -> LabelsFile:
+    """The labels file of a split whose images lie below `root`; reads every image once for its digest."""
+    images = [
+        LabelledImage(
+            id=identifier,
+            key=image.key,
+            file_name=image.path.absolute().relative_to(root).as_posix(),
+            height=image.height,
+            width=image.width,
+            sha256=digest.of_file(image.path),
+            labels=None if image.labels is None else list(image.labels),
+            difficult=list(image.difficult),
+        )
+        for identifier, image in zip(integer_ids(split.images), split.images, strict=True)
+    ]
+    # Reasons name no folder of this machine, so that equal datasets give equal bytes.
+    failed = [
+        receipts.Failure(image=key, reason=reason.replace(f"{root}{os.sep}", ""))
+        for key, reason in split.failed
+    ]
+    return LabelsFile(
+        info=LabelsInfo(
+            format=LABELS_FORMAT,
+            format_version=LABELS_VERSION,
+            dataset=dataset,
+            split=split.name,
+            role=split.role,
+            max_pixels=max_pixels,
+        ),
+        categories=[
+            Category(id=identifier, name=name)
+            for identifier, name in zip(split.category_ids, split.class_names, strict=True)
+        ],
+        images=images,
+        annotations=[],
+        failed=failed,
+    )
 
 
 @dataclass(frozen=True)
@@ -150,9 +246,9 @@ class Split:
     labels: Path
     image_root: Path
 
-    def read(self) -> Labels:
-        """Read and validate; raises as `read_labels`."""
-        return read_labels(self.labels, self.image_root)
+    def read(self, difficult: Difficult | None = None) -> Labels:
+        """Read and validate, and count classes that difficult objects alone show or not (see `Labels.counting`)."""
+        return read_labels(self.labels, self.image_root).counting(difficult)
 
 
 def labels_bytes(file: LabelsFile) -> bytes:
@@ -202,8 +298,10 @@ def _check(file: LabelsFile, path: Path) -> None:
     names = [category.name for category in file.categories]
     if len(set(names)) != len(names):
         raise UserError("a class name occurs twice", where=str(path))
+    for name, what in ((file.info.split, "split"), (file.info.dataset, "dataset")):
+        plain_word(name, what, where=str(path))
     known = set(names)
     for image in file.images:
-        unknown = set(image.labels or ()) - known
+        unknown = {*(image.labels or ()), *image.difficult} - known
         if unknown:
             raise UserError(f"image {image.key!r} has unknown classes {sorted(unknown)}", where=str(path))

@@ -9,9 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
 
 SOURCE_FILE = Path("labels") / "source.json"
@@ -21,11 +22,12 @@ class Source(BaseModel):
     """What `weaksam data` was pointed at.
 
     Attributes:
-        layout: voc, coco or folder.
+        layout: the module of this package that reads it.
         path: the dataset; relative paths are relative to the run directory (the demo lies in it).
         image_root: the folder that image paths are relative to.
         splits: split -> role (train or test).
-        options: what else the reader of the layout was told.
+        images: the folder of images where it was named.
+        recipe: how the layout was read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +35,19 @@ class Source(BaseModel):
     path: str
     image_root: str
     splits: dict[str, str]
-    options: dict[str, Any]
+    images: str | None = None
+    recipe: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, values: Any) -> Any:
+        """Before labels had version 2, `options` held the recipe under other names."""
+        if isinstance(values, dict) and isinstance(values.get("options"), dict):
+            old = dict(values["options"])
+            values = {name: value for name, value in values.items() if name != "options"}
+            values["images"] = old.pop("images_root", None)
+            values["recipe"] = {"classes": old.pop("class_names", None), **old}
+        return values
 
 
 def _resolve(run_root: Path, text: str) -> Path:
@@ -74,11 +88,11 @@ def read_source(run_root: Path) -> Source:
     """Read it back.
 
     Raises:
-        UserError: when `weaksam data` has not been run, or the file is damaged.
+        UserError: when `weaksam data` has not been run, the file is damaged, or the name of a split could not name a file.
     """
     path = run_root / SOURCE_FILE
     try:
-        return Source.model_validate(json.loads(path.read_bytes()))
+        source = Source.model_validate(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
         raise UserError(
             "this run has no dataset yet",
@@ -87,3 +101,6 @@ def read_source(run_root: Path) -> Source:
         ) from error
     except (ValueError, ValidationError) as error:
         raise UserError("not readable", where=str(path), remedy="Run `weaksam data SOURCE` again") from error
+    for split in source.splits:
+        plain_word(split, "split", where=str(path))
+    return source

@@ -1,162 +1,136 @@
-"""`weaksam data`: read a dataset, write `labels/<split>.json` and `labels/source.json`."""
+"""`weaksam data`: read a dataset, write `labels/<split>.json` and `labels/source.json`.
+
+Its methods are the layouts, see `dataset`. A dataset is read as a whole; then each split is a step.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import Schema
-from weaksam_cli.artifacts.shards import Outcome as MergeCount
-from weaksam_cli.data.conversion import common_root, labels_file
-from weaksam_cli.data.image_labels import detect_layout, read_labels
-from weaksam_cli.data.labels import LABELS_FORMAT, LABELS_VERSION, LabelsFile, labels_bytes
-from weaksam_cli.data.recipe import CocoRecipe, DataRecipe, DemoRecipe, FolderRecipe, VocRecipe
+from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.data.dataset import DatasetSplit
+from weaksam_cli.data.labels import (
+    LABELS_FORMAT,
+    LABELS_VERSION,
+    LabelsFile,
+    common_root,
+    labels_bytes,
+    labels_file,
+)
 from weaksam_cli.data.source import Source, write_source
-from weaksam_cli.data.types import DatasetSplit, Layout, ReadOptions
-from weaksam_cli.engine.legacy import Context, Job, Product, make_product
-from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.methods import load_method, method_names
+from weaksam_cli.engine.recipes import LoadedRecipe, RecipeModel
 from weaksam_cli.engine.stages import Stage
+from weaksam_cli.engine.steps import Step, make
 from weaksam_cli.errors import UserError, suggestion
 
-LAYOUTS = ("voc", "coco", "folder", "demo")
-DEMO = "demo"
-DEMO_FOLDER = "images"
+STAGE = Stage("data", 2, "labels", "{split}.json", Schema(LABELS_FORMAT, LABELS_VERSION, ()))
+_SHOWN_REMARKS = 5
 
 
 def choose_layout(source: str, given: str | None) -> str:
-    """The layout that was named, else what lies at `source`.
+    """The layout that was named, else the likeliest for what lies at `source`.
 
     Raises:
         UserError: an unknown layout, a missing folder, or nothing that is recognised.
     """
-    if given is not None and given not in LAYOUTS:
-        raise UserError(
-            f"there is no layout {given!r}{suggestion(given, LAYOUTS)}",
-            where="--layout",
-            remedy=f"Allowed: {', '.join(LAYOUTS)}",
-        )
-    if source == DEMO and given in (None, DEMO):
-        return DEMO
-    return given or detect_layout(Path(source))
+    names = method_names("data")
+    if given is not None:
+        if given not in names:
+            raise UserError(
+                f"there is no layout {given!r}{suggestion(given, names)}",
+                where="--layout",
+                remedy=f"Allowed: {', '.join(names)}",
+            )
+        return given
+    layouts = {name: load_method("data", name, where="--layout") for name in names}
+    likeness = {name: layout.likeness(Path(source)) for name, layout in layouts.items()}
+    best = max(names, key=likeness.__getitem__)
+    if likeness[best] > 0:
+        return best
+    if not Path(source).exists():
+        raise UserError("no such file or folder", where=source, remedy="Check the path of the dataset")
+    looked = "; ".join(layout.LOOKS_LIKE for layout in layouts.values())
+    raise UserError(
+        f"the layout of the dataset is not recognised; looked for: {looked}",
+        where=source,
+        remedy="Name the layout with --layout, or give the folder that holds one of these",
+    )
 
 
-@dataclass(frozen=True)
-class DataStage:
-    """Reads the dataset at `source`; `images` is the folder of its images where that has to be said."""
+def read_dataset(
+    loaded: LoadedRecipe, source: str, images: Path | None, context: Context, only: str | None
+) -> None:
+    """Read the dataset at `source` and write the labels of its splits (or of one), and where it lies.
 
-    source: str = DEMO
-    images: Path | None = None
+    Args:
+        loaded: the recipe, and the layout that reads with it.
+        source: the dataset.
+        images: the folder of its images where that has to be said.
+        context: of the command.
+        only: one of its splits.
 
-    name: ClassVar[str] = "data"
-    version: ClassVar[int] = 1
-    train_only: ClassVar[bool] = False
-    recipe_types: ClassVar[Mapping[str, type[RecipeModel]]] = {
-        "voc": VocRecipe,
-        "coco": CocoRecipe,
-        "folder": FolderRecipe,
-        "demo": DemoRecipe,
-    }
-
-    def run(self, recipe: Any, context: Context, only: str | None) -> None:
-        """Read the dataset and write the labels of its splits (or of one)."""
-        place, layout = self._place(recipe, context)
-        options = self._options(recipe)
-        splits = read_labels(place, options, layout=layout)
-        if only is not None:
-            splits = tuple(split for split in splits if split.name == only) or _no_split(only, splits)
-        root = common_root(splits)
-        for split in splits:
-            _check_labels(split)
-            product = self._product(labels_file(context.dataset, split, root), recipe, context, split)
-            make_product(product, self, context)
-            _summarise(split, context)
-        write_source(
-            context.ops, context.run.root, self._source(recipe, context, place, layout, root, splits)
-        )
-
-    def products(self, recipe: DataRecipe, context: Context, split: str) -> Iterator[Product]:
-        """The dataset is read as a whole by `run`; no product of it can be known before."""
-        yield from ()
-
-    def _place(self, recipe: DataRecipe, context: Context) -> tuple[Path, Layout]:
-        if not isinstance(recipe, DemoRecipe):
-            return Path(self.source).absolute(), recipe.method
-        from weaksam_cli.data.demo.dataset import make_demo_images
-
-        return make_demo_images(recipe, context, DEMO_FOLDER), "voc"
-
-    def _options(self, recipe: DataRecipe) -> ReadOptions:
-        if isinstance(recipe, DemoRecipe):
-            return ReadOptions(difficult=recipe.difficult)
-        values: dict[str, Any] = {
-            "splits": recipe.splits,
-            "difficult": recipe.difficult,
-            "class_names": recipe.classes,
-            "images_root": self.images.absolute() if self.images else None,
-            "max_pixels": recipe.max_pixels,
-        }
-        for name in ("year", "task", "subset", "test_share"):
-            if hasattr(recipe, name):
-                values[name] = getattr(recipe, name)
-        return ReadOptions(**values)
-
-    def _product(
-        self, file: LabelsFile, recipe: DataRecipe, context: Context, split: DatasetSplit
-    ) -> Product:
-        data = labels_bytes(file)
-
-        def make(job: Job) -> MergeCount:
-            job.context.ops.write_atomically(job.path, data)
-            return MergeCount(len(file.images), tuple((item.image, item.reason) for item in file.failed))
-
-        return Product(
-            path=context.run.output("data", split.name),
-            format_name=LABELS_FORMAT,
-            format_version=LABELS_VERSION,
-            split=split.name,
-            recipe=recipe.model_dump(mode="json"),
-            inputs={},
-            digests={"source": InputDigest(path=self.source, sha256=digest.of_bytes(data), file=False)},
-            make=make,
-            what="images and image-level labels",
-        )
-
-    def _source(
-        self,
-        recipe: DataRecipe,
-        context: Context,
-        place: Path,
-        layout: Layout,
-        root: Path,
-        splits: tuple[DatasetSplit, ...],
-    ) -> Source:
-        inside = isinstance(recipe, DemoRecipe)
-        run_root = context.run.root.absolute()
-        options = self._options(recipe)
-        return Source(
-            layout=layout,
-            path=place.absolute().relative_to(run_root).as_posix() if inside else str(place),
-            image_root=root.relative_to(run_root).as_posix() if inside else str(root),
-            splits={split.name: split.role for split in splits},
-            options={
-                "splits": dict(options.splits) if options.splits else None,
-                "difficult": options.difficult,
-                "class_names": list(options.class_names) if options.class_names else None,
-                "year": options.year,
-                "task": options.task,
-                "images_root": str(options.images_root) if options.images_root else None,
-                "subset": list(options.subset) if options.subset else None,
-                "max_pixels": options.max_pixels,
-            },
-        )
+    Raises:
+        UserError: as the layout, for a split that is not there, and for a split to train on without a label.
+    """
+    layout, place = loaded.method, Path(source).absolute()
+    recipe: Any = loaded.recipe
+    if hasattr(layout, "make"):
+        place, recipe = layout.make(recipe, context)
+    folder = images.absolute() if images is not None else None
+    splits: Sequence[DatasetSplit] = layout.read(place, recipe, folder)
+    if only is not None:
+        splits = [split for split in splits if split.name == only] or _no_split(only, splits)
+    root = common_root(splits)
+    for split in splits:
+        _check_labels(split)
+        file = labels_file(context.dataset, split, root, recipe.max_pixels)
+        make(_step(file, loaded.recipe, source, context), STAGE, context)
+        _summarise(split, context)
+    noted = Source(
+        layout=recipe.method,
+        path=_place_in_run(place, context),
+        image_root=_place_in_run(root, context),
+        splits={split.name: split.role for split in splits},
+        images=None if folder is None else str(folder),
+        recipe=recipe.model_dump(mode="json"),
+    )
+    write_source(context.ops, context.run.root, noted)
 
 
-def _no_split(name: str, splits: tuple[DatasetSplit, ...]) -> tuple[DatasetSplit, ...]:
+def _step(file: LabelsFile, recipe: RecipeModel, source: str, context: Context) -> Step:
+    data = labels_bytes(file)
+
+    def run(job: Job) -> Outcome:
+        job.context.ops.write_atomically(job.path, data)
+        return Outcome(len(file.images), tuple((item.image, item.reason) for item in file.failed))
+
+    return Step(
+        path=context.run.output("data", file.info.split),
+        schema=STAGE.schema,
+        split=file.info.split,
+        settings=recipe,
+        inputs={},
+        run=run,
+        title="images and image-level labels",
+        given={"source": InputDigest(path=source, sha256=digest.of_bytes(data), file=False)},
+    )
+
+
+def _place_in_run(path: Path, context: Context) -> str:
+    """A path as `source.json` notes it: what lies in the run directory moves with it."""
+    root = context.run.root.absolute()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _no_split(name: str, splits: Sequence[DatasetSplit]) -> list[DatasetSplit]:
     names = [split.name for split in splits]
     raise UserError(
         f"the dataset has no split {name!r}{suggestion(name, names)}",
@@ -166,14 +140,6 @@ def _no_split(name: str, splits: tuple[DatasetSplit, ...]) -> tuple[DatasetSplit
 
 
 def _check_labels(split: DatasetSplit) -> None:
-    if not split.images:
-        raise UserError(
-            f"split {split.name!r} has no readable image ({len(split.failed)} failed)",
-            where=f"split {split.name}",
-            remedy=f"First failure: {split.failed[0].reason}"
-            if split.failed
-            else "Check the list of the split",
-        )
     if split.role == "train" and not any(image.labels for image in split.images):
         raise UserError(
             "no image of this training split has a label",
@@ -185,19 +151,19 @@ def _check_labels(split: DatasetSplit) -> None:
 def _summarise(split: DatasetSplit, context: Context) -> None:
     counts = Counter(label for image in split.images for label in image.labels or ())
     absent = [name for name in split.class_names if not counts[name]]
-    if split.role == "train" and absent:
-        context.console.warn(f"split {split.name}: no image shows {', '.join(absent)}; they cannot be learnt")
-    if split.without_object:
-        context.console.warn(f"split {split.name}: {split.without_object} images show none of the classes")
-    if split.unlabelled and split.role == "train":
-        context.console.warn(
-            f"split {split.name}: {split.unlabelled} images have unknown labels and are not learnt from"
+    without = sum(image.labels == () for image in split.images)
+    unlabelled = sum(image.labels is None for image in split.images)
+    lines = [f"{remark.key}: {remark.reason}" if remark.key else remark.reason for remark in split.warnings]
+    if len(lines) > _SHOWN_REMARKS:
+        rest = f"split {split.name}: {len(lines) - _SHOWN_REMARKS} more remarks of this kind"
+        lines = [*lines[:_SHOWN_REMARKS], rest]
+    if split.role == "train" and unlabelled:
+        lines.insert(
+            0, f"split {split.name}: {unlabelled} images have unknown labels and are not learnt from"
         )
-    for remark in split.warnings[:5]:
-        context.console.warn(f"{remark.key}: {remark.reason}" if remark.key else remark.reason)
-    if len(split.warnings) > 5:
-        context.console.warn(f"split {split.name}: {len(split.warnings) - 5} more remarks of this kind")
-
-
-LEGACY = DataStage()
-STAGE = Stage("data", 1, "labels", "{split}.json", Schema(LABELS_FORMAT, LABELS_VERSION, ()))
+    if without:
+        lines.insert(0, f"split {split.name}: {without} images show none of the classes")
+    if split.role == "train" and absent:
+        lines.insert(0, f"split {split.name}: no image shows {', '.join(absent)}; they cannot be learnt")
+    for line in lines:
+        context.console.warn(line)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from weaksam_cli.artifacts import digest
-from weaksam_cli.data.images import SUFFIXES, find_images, image_size
+from weaksam_cli.data.dataset import Difficult
+from weaksam_cli.data.images import DEFAULT_MAX_PIXELS, SUFFIXES, find_images, image_size
 from weaksam_cli.data.labels import (
     LABELS_FORMAT,
     LABELS_VERSION,
@@ -127,9 +128,9 @@ class UnlabelledSplit(Split):
     file: LabelsFile
     sizes: int
 
-    def read(self) -> Labels:
+    def read(self, difficult: Difficult | None = None) -> Labels:
         """As if it had been read."""
-        return Labels(self.labels, self.file, self.image_root)
+        return Labels(self.labels, self.file, self.image_root).counting(difficult)
 
     def sha256(self) -> str:
         """Digest over keys and contents, in order; places play no part in it."""
@@ -156,7 +157,12 @@ def look_at(listing: Listing, on_files: Callable[[int], None]) -> UnlabelledSpli
         # Whoever interrupts a million files does not want to wait for the rest of them.
         pool.shutdown(cancel_futures=True)
     info = LabelsInfo(
-        format=LABELS_FORMAT, format_version=LABELS_VERSION, dataset=DATASET, split=SPLIT, role="test"
+        format=LABELS_FORMAT,
+        format_version=LABELS_VERSION,
+        dataset=DATASET,
+        split=SPLIT,
+        role="test",
+        max_pixels=DEFAULT_MAX_PIXELS,
     )
     images = [image for image, _ in seen]
     file = LabelsFile(info=info, categories=[], images=images, annotations=[], failed=[])

@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.data.ground_truth import read_ground_truth
 from weaksam_cli.data.labels import Labels
-from weaksam_cli.data.source import Source, dataset_path
-from weaksam_cli.data.types import Layout, ReadOptions
+from weaksam_cli.data.source import Source
 from weaksam_cli.errors import UserError
-
-FOLDER_LAYOUT = "folder"
 
 
 @dataclass(frozen=True)
@@ -54,16 +50,9 @@ def load_ground_truth(run_root: Path, source: Source, split: str, labels: Labels
     Raises:
         UserError: annotations without boxes, or classes that are not those of the labels.
     """
-    if source.layout == FOLDER_LAYOUT:
+    found = read_ground_truth(run_root, source, split)
+    if found is None:
         return AnnotatedSplit({}, {}, ())
-    options = dict(source.options)
-    images_root = options.pop("images_root", None)
-    for name in ("class_names", "subset"):
-        options[name] = tuple(options[name]) if options.get(name) else None
-    read_options = ReadOptions(**options, images_root=Path(images_root) if images_root else None)
-    found = read_ground_truth(
-        dataset_path(run_root, source), split, read_options, layout=cast(Layout, source.layout)
-    )
     if list(found.class_names) != labels.class_names:
         raise UserError(
             "the annotations have other classes than the labels were read with",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from weaksam_cli.data.paths import first_few
+from weaksam_cli.core.names import first_few
 from weaksam_cli.data.pickles import Calls, Inert, RefusedError, StandIn, load_stream, read_pickle, shown
 from weaksam_cli.errors import UserError
 

@@ -4,7 +4,7 @@ import pytest
 
 from weaksam_cli.cam.class_tokens.maps import COCO_IDS, class_slots
 from weaksam_cli.data.labels import Category
-from weaksam_cli.data.voc_layout import VOC_CLASSES
+from weaksam_cli.data.voc import VOC_CLASSES
 from weaksam_cli.errors import UserError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from weaksam_cli.cam.clip_es.words import BACKGROUND, SYNONYMS, background_words, class_words
-from weaksam_cli.data.voc_layout import VOC_CLASSES as VOC
+from weaksam_cli.data.voc import VOC_CLASSES as VOC
 from weaksam_cli.errors import UserError
 
 _COCO_NAMES = (

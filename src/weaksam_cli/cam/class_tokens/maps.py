@@ -18,7 +18,7 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.cam.class_tokens.method import MapSettings
 from weaksam_cli.core.maps import classes_of_views
 from weaksam_cli.data.labels import Category
-from weaksam_cli.data.voc_layout import VOC_CLASSES
+from weaksam_cli.data.voc import VOC_CLASSES
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.attention import Workspace
 from weaksam_cli.models.vit.checkpoint import read_checkpoint

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from weaksam_cli.cam.class_tokens.method import TrainingSettings
-from weaksam_cli.data.paths import first_few
+from weaksam_cli.core.names import first_few
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.checkpoint import read_checkpoint
 from weaksam_cli.models.vit.network import (

@@ -1,244 +1,251 @@
-"""Which things stand where in an image: classes, groups, companions, clutter and what hides what."""
+"""Scenes of the demo: which things stand where, painted, and which pixels belong to which object."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from weaksam_cli.data.demo.backdrops import Backdrop
-from weaksam_cli.data.demo.canvas import Canvas
-from weaksam_cli.data.demo.clutter import CLUTTER
-from weaksam_cli.data.demo.swimmers import draw_fish, draw_sailboat
-from weaksam_cli.data.demo.things import draw_car, draw_flower, draw_house, draw_owl, draw_robot, draw_teapot
+from weaksam_cli.data.demo.brush import INK, SCALE, Brush, Canvas, ellipse
+from weaksam_cli.data.demo.places import PLACES
+from weaksam_cli.data.demo.things import CLASS_NAMES, CLASSES, CLUTTER, LOOKS
 
-SMALLEST: Final = 34.0
-LARGEST: Final = 205.0
+Split = Literal["trainval", "test"]
+Rng = np.random.Generator
+SIZES: Final = ((240, 320), (216, 288), (192, 256), (240, 320), (224, 300), (320, 240), (288, 216))
+"""Heights and widths; two of seven images stand upright."""
+SMALLEST, LARGEST = 34.0, 205.0
 """Bounds of an object's size in pixels (a class's height is its `tall` times that): a factor of more than six."""
+LEAST_VISIBLE, DIFFICULT_VISIBLE = 0.15, 0.5
+"""Shares of an object's pixels: more hidden than the first is not annotated, than the second is difficult."""
+LEAST_PIXELS, DIFFICULT_PIXELS = 60, 330
 
 
 @dataclass(frozen=True)
-class ClassLook:
-    """How a class is painted and where it is found.
+class DemoObject:
+    """An annotated object.
 
     Attributes:
-        draw: the brush work.
-        half_width: in units of its height.
-        tall: height as a share of its size, so that a car of some size is lower than a robot of that size.
-        places: weights of the places it is found in.
+        class_name: one of `CLASS_NAMES`.
+        box: float32 (4,), xyxy pixel edges, tight around the visible pixels.
+        mask: bool (H, W), the visible pixels.
+        difficult: tiny, or more than half hidden.
+        truncated: reaches to the image's border.
     """
 
-    draw: Callable[[Canvas, np.random.Generator], None]
-    half_width: float
-    tall: float
-    places: Mapping[str, float]
-
-
-CLASSES: Final[Mapping[str, ClassLook]] = {
-    "car": ClassLook(draw_car, 1.2, 0.52, {"street": 0.55, "meadow": 0.25, "shore": 0.2}),
-    "fish": ClassLook(draw_fish, 1.1, 0.54, {"reef": 0.72, "shore": 0.14, "room": 0.14}),
-    "flower": ClassLook(draw_flower, 0.36, 1.0, {"meadow": 0.4, "room": 0.35, "street": 0.15, "shore": 0.1}),
-    "house": ClassLook(draw_house, 0.56, 1.0, {"meadow": 0.5, "shore": 0.25, "street": 0.15, "reef": 0.1}),
-    "owl": ClassLook(draw_owl, 0.4, 0.86, {"meadow": 0.45, "room": 0.3, "street": 0.25}),
-    "robot": ClassLook(draw_robot, 0.45, 0.96, {"street": 0.3, "room": 0.3, "meadow": 0.2, "reef": 0.2}),
-    "sailboat": ClassLook(draw_sailboat, 0.6, 0.94, {"sea": 0.62, "shore": 0.2, "room": 0.18}),
-    "teapot": ClassLook(draw_teapot, 0.9, 0.64, {"room": 0.55, "shore": 0.2, "meadow": 0.25}),
-}
-CLASS_NAMES: Final = tuple(CLASSES)
-
-_CLUTTER_OF: Final[Mapping[str, Sequence[str]]] = {
-    "meadow": ("bush", "tree", "tree", "rock", "fence", "crate", "barrel", "ball"),
-    "shore": ("rock", "rock", "ball", "crate", "barrel"),
-    "sea": ("buoy", "buoy", "barrel", "rock"),
-    "reef": ("weed", "weed", "coral", "rock", "barrel"),
-    "street": ("crate", "barrel", "ball", "fence", "tree"),
-    "room": ("ball", "crate", "barrel", "ball"),
-}
-_HIDING: Final[Mapping[str, Sequence[str]]] = {
-    "meadow": ("bush", "fence", "rock"),
-    "shore": ("rock", "crate", "barrel"),
-    "sea": ("buoy", "barrel"),
-    "reef": ("weed", "coral", "rock"),
-    "street": ("crate", "barrel", "fence"),
-    "room": ("crate", "ball", "barrel"),
-}
+    class_name: str
+    box: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    difficult: bool
+    truncated: bool
 
 
 @dataclass(frozen=True)
-class Placed:
-    """One thing to paint.
+class DemoImage:
+    """An image with its objects.
 
     Attributes:
-        kind: a class name, or a kind of clutter.
-        is_object: which of the two.
-        x: column of its foot.
-        y: row of its foot; what has a larger one is painted later.
-        height: pixels.
-        angle: radians, counter-clockwise.
-        flip: mirrored.
-        floats: hangs in the water, so it throws no shadow.
+        key: six digits, counted over the whole dataset.
+        split: "trainval" or "test".
+        image: uint8 (H, W, 3), RGB.
+        objects: at least one.
     """
+
+    key: str
+    split: Split
+    image: NDArray[np.uint8]
+    objects: tuple[DemoObject, ...]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One thing to paint: a class or a kind of clutter, its foot (x, y) and height in pixels; a larger y is nearer."""
 
     kind: str
-    is_object: bool
     x: float
     y: float
     height: float
-    angle: float
-    flip: bool
-    floats: bool = False
+    angle: float = 0.0
+    flip: bool = False
 
-    @property
-    def half_width(self) -> float:
-        """Half of its width in pixels."""
-        look = CLASSES[self.kind].half_width if self.is_object else CLUTTER[self.kind].half_width
-        return look * self.height
-
-    def overlap(self, other: Placed) -> float:
+    def overlap(self, other: Thing) -> float:
         """Overlap of the rough boxes as a share of the smaller one."""
-        wide = min(self.x + self.half_width, other.x + other.half_width)
-        wide -= max(self.x - self.half_width, other.x - other.half_width)
+        half, other_half = (LOOKS[thing.kind].half_width * thing.height for thing in (self, other))
+        wide = min(self.x + half, other.x + other_half) - max(self.x - half, other.x - other_half)
         tall = min(self.y, other.y) - max(self.y - self.height, other.y - other.height)
-        smaller = min(self.half_width * self.height, other.half_width * other.height) * 2
-        return max(wide, 0.0) * max(tall, 0.0) / smaller
+        return max(wide, 0) * max(tall, 0) / (2 * min(half * self.height, other_half * other.height))
 
 
-def choose_place(rng: np.random.Generator, class_name: str) -> str:
-    """A place where the class is found."""
+def make_demo(seed: int, n_trainval: int, n_test: int) -> Iterator[DemoImage]:
+    """The images of the demo dataset, in order; the same for the same seed.
+
+    The k-th image of a split depends on the seed, the split and k alone, so a larger dataset begins with the
+    images of a smaller one. Every eight images feature each class once.
+    """
+    parts: tuple[tuple[Split, int, int], ...] = (("trainval", n_trainval, 0), ("test", n_test, n_trainval))
+    for stream, (split, count, offset) in enumerate(parts):
+        for index in range(count):
+            image, objects = _make_image(seed, stream, index)
+            yield DemoImage(f"{offset + index + 1:06d}", split, image, objects)
+
+
+def _make_image(seed: int, stream: int, index: int) -> tuple[NDArray[np.uint8], tuple[DemoObject, ...]]:
+    block, place_in_block = divmod(index, len(CLASS_NAMES))
+    order = np.random.default_rng([seed, stream, 0, block]).permutation(len(CLASS_NAMES))
+    class_name = CLASS_NAMES[order[place_in_block]]
+    rng = np.random.default_rng([seed, stream, 1, index])
+    height, width = SIZES[int(rng.integers(len(SIZES)))]
     places = CLASSES[class_name].places
-    weights = np.asarray(list(places.values()))
-    return str(rng.choice(list(places), p=weights / weights.sum()))
+    place = str(rng.choice(list(places), p=list(places.values())))
+    backdrop, horizon = PLACES[place](rng, (height * SCALE, width * SCALE))
+    pixels = np.clip(np.rint(backdrop), 0, 255).astype(np.uint8)
+    planner = Planner(rng, place, height, width, horizon * height)
+    while True:  # until every object can be seen, which most plans allow
+        canvas = Canvas(pixels.copy(), np.zeros(pixels.shape[:2], np.uint8))
+        objects = _paint(rng, planner.plan(class_name), canvas)
+        if any(item.class_name == class_name and not item.difficult for item in objects):
+            return _photograph(rng, canvas.pixels), tuple(objects)
 
 
+@dataclass(frozen=True)
 class Planner:
-    """Lays out one image: `width` x `height` pixels, at `place`, whose ground is that of `backdrop`."""
+    """Lays out one image of `height` x `width` pixels at `place`, whose ground begins at row `ground`."""
 
-    def __init__(self, rng: np.random.Generator, place: str, backdrop: Backdrop) -> None:
-        self.rng = rng
-        self.place = place
-        self.height, self.width = backdrop.pixels.shape[:2]
-        self.floating = backdrop.floating
-        self.ground = round(self.height * 0.84) if backdrop.floating else backdrop.horizon
-        self.objects: list[Placed] = []
+    rng: Rng
+    place: str
+    height: int
+    width: int
+    ground: float
 
-    def plan(self, class_name: str) -> list[Placed]:
-        """Everything in the image, from back to front; `class_name` is certainly there."""
-        manner = self.rng.random()
-        if manner < 0.3:
-            self._single(class_name, large=True)
-        elif manner < 0.64:
-            self._group(class_name, int(self.rng.choice([2, 2, 3, 3, 4])))
+    def plan(self, class_name: str) -> list[Thing]:
+        """Everything in the image, from back to front: one object or a group, companions, clutter, what hides them."""
+        manner, count = self.rng.random(), int(self.rng.choice([2, 2, 3, 3, 4]))
+        if manner < 0.34:
+            objects = self._row(class_name, count, 56, 180, [])
         else:
-            self._single(class_name, large=False)
-        for _ in range(int(self.rng.choice([0, 1, 1, 2, 3], p=[0.24, 0.26, 0.2, 0.2, 0.1]))):
-            if len(self.objects) < 5:
-                self._single(self._companion(class_name), large=False)
-        things = [*self._clutter(), *self.objects, *self._hiders()]
-        return sorted(things, key=lambda thing: thing.y)
+            objects = self._row(class_name, 1, 110 if manner < 0.64 else SMALLEST, LARGEST, [])
+        for _ in range(int(self.rng.choice(4, p=[0.24, 0.36, 0.25, 0.15]))):
+            objects += self._row(self._companion(class_name), 1, SMALLEST, 165, objects)
+        clutter = [self._clutter() for _ in range(int(self.rng.integers(1, 5)))]
+        hiders = [
+            self._hider(item)
+            for item in objects
+            if item.height > 40 and item.kind != "fish" and self.rng.random() < 0.35
+        ]
+        return sorted([*clutter, *objects, *hiders], key=lambda thing: thing.y)
 
-    def alone(self, class_name: str) -> list[Placed]:
-        """The class and nothing else."""
-        self.objects.clear()
-        while not self.objects:
-            self._single(class_name, large=True)
-        return self.objects
+    def _row(self, kind: str, count: int, low: float, high: float, others: Sequence[Thing]) -> list[Thing]:
+        """One object or several that touch, none over others by more than 40 %; nothing where there is no room."""
+        look, rng = LOOKS[kind], self.rng
+        for shrink in 0.95 ** np.arange(25):
+            step = rng.uniform(0.74, 0.94)
+            length = 2 * look.half_width * (1 + step * (count - 1))
+            size = np.exp(rng.uniform(np.log(low), np.log(max(high * shrink, low * 1.1))))
+            height = min(min(size, 0.9 * self.height) * look.tall, 0.98 * self.width / length)
+            wide, free = 2 * look.half_width * height, self.width - length * height
+            beyond = 0.28 * wide if rng.random() < 0.25 else 0.0
+            left, foot, flip = (
+                rng.uniform(-beyond, free + beyond),
+                self._foot(kind, height),
+                rng.random() < 0.5,
+            )
+            sway = 0.14 if kind in ("fish", "sailboat") else 0.045
+            row = [
+                Thing(
+                    kind,
+                    left + wide * (0.5 + index * step),
+                    foot + rng.normal(0, 0.025) * height,
+                    height * rng.uniform(0.9, 1.05),
+                    np.clip(rng.normal(0, sway), -0.35, 0.35),
+                    flip,
+                )
+                for index in range(count)
+            ]
+            if all(thing.overlap(other) < 0.4 for thing in row for other in others):
+                return row
+        return []
 
     def _companion(self, class_name: str) -> str:
-        if self.rng.random() < 0.3:
-            return class_name
         weights = np.asarray([look.places.get(self.place, 0.0) for look in CLASSES.values()])
-        return str(self.rng.choice(CLASS_NAMES, p=weights / weights.sum()))
-
-    def _size(self, class_name: str, low: float, high: float, room: float) -> float:
-        """Height in pixels for a size drawn evenly on a log scale, no wider than `room`."""
-        look = CLASSES[class_name]
-        size = float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
-        size = min(size, 0.9 * self.height)
-        return min(size * look.tall, room / (2 * look.half_width))
+        other = str(self.rng.choice(CLASS_NAMES, p=weights / weights.sum()))
+        return class_name if self.rng.random() < 0.3 else other
 
     def _foot(self, kind: str, height: float) -> float:
-        """Row of the foot: on the ground larger things stand nearer, in the water fish are anywhere."""
-        if self.floating and kind == "fish":
+        """Row of the foot: larger things stand nearer; fish in the water are anywhere."""
+        if self.place == "reef" and kind == "fish":
             return float(self.rng.uniform(height + 4, max(self.height * 0.9, height + 8)))
-        tall = CLASSES[kind].tall if kind in CLASSES else 0.5
-        near = float(np.clip((height / tall - SMALLEST) / (LARGEST - SMALLEST), 0, 1)) ** 0.75
-        row = self.ground + 6 + near * (self.height - self.ground - 10) + float(self.rng.normal(0, 3))
-        return float(np.clip(row, self.ground + 3, self.height + 0.06 * height))
+        near = np.clip((height / LOOKS[kind].tall - SMALLEST) / (LARGEST - SMALLEST), 0, 1) ** 0.75
+        return float(self.ground + 6 + near * (self.height - self.ground - 10))
 
-    def _place(self, kind: str, height: float, x: float, y: float) -> Placed:
-        floats = self.floating and kind == "fish"
-        sway = 0.16 if floats or self.place == "sea" else 0.045
-        angle = float(np.clip(self.rng.normal(0, sway), -0.35, 0.35))
-        return Placed(kind, True, x, y, height, angle, bool(self.rng.random() < 0.5), floats)
+    def _kind(self) -> str:
+        weights = np.asarray([look.places.get(self.place, 0.0) for look in CLUTTER.values()])
+        return str(self.rng.choice(list(CLUTTER), p=weights / weights.sum()))
 
-    def _single(self, class_name: str, *, large: bool) -> None:
-        low, high = (110.0, LARGEST) if large else (SMALLEST, 165.0)
-        for _ in range(25):
-            height = self._size(class_name, low, high, self.width * 0.96)
-            half = CLASSES[class_name].half_width * height
-            margin = half * (0.45 if self.rng.random() < 0.1 else 0.95)
-            span = (
-                (margin, self.width - margin)
-                if margin < self.width / 2
-                else (self.width / 2 - 1, self.width / 2 + 1)
-            )
-            thing = self._place(
-                class_name, height, float(self.rng.uniform(*span)), self._foot(class_name, height)
-            )
-            if all(thing.overlap(other) < 0.4 for other in self.objects):
-                self.objects.append(thing)
-                return
-            high = max(low * 1.1, high * 0.93)
+    def _clutter(self) -> Thing:
+        kind, near, rng = self._kind(), self.rng.uniform(0, 0.55), self.rng
+        height = rng.uniform(0.1, 0.3) * self.height * LOOKS[kind].tall * (0.55 + near)
+        y = self.ground + 3 + near * (self.height - self.ground)
+        return Thing(kind, rng.uniform(0, self.width), y, height, flip=rng.random() < 0.5)
 
-    def _group(self, class_name: str, count: int) -> None:
-        look = CLASSES[class_name]
-        step = float(self.rng.uniform(0.74, 0.94))
-        height = self._size(class_name, 56.0, 180.0, self.width * 1.02 / (1 + step * (count - 1)))
-        y = self._foot(class_name, height)
-        wide = 2 * look.half_width * height
-        total = wide * (1 + step * (count - 1))
-        left = (
-            float(self.rng.uniform(0, max(self.width - total, 1.0)))
-            if total < self.width
-            else (self.width - total) / 2
-        )
-        flip = bool(self.rng.random() < 0.5)
-        for index in range(count):
-            tall = height * float(self.rng.uniform(0.9, 1.06))
-            x = left + wide / 2 + index * step * wide
-            member = self._place(class_name, tall, x, y + float(self.rng.normal(0, 0.025 * height)))
-            self.objects.append(
-                Placed(class_name, True, x, member.y, tall, member.angle, flip, member.floats)
-            )
+    def _hider(self, target: Thing) -> Thing:
+        height = target.height * self.rng.uniform(0.26, 0.52)
+        x = target.x + self.rng.uniform(-0.75, 0.75) * LOOKS[target.kind].half_width * target.height
+        return Thing(self._kind(), x, target.y + self.rng.uniform(1, 4) + 0.05 * height, height)
 
-    def _clutter(self) -> list[Placed]:
-        things: list[Placed] = []
-        for _ in range(int(self.rng.integers(1, 6))):
-            kind = str(self.rng.choice(list(_CLUTTER_OF[self.place])))
-            height = float(self.rng.uniform(0.1, 0.3)) * self.height * (1.9 if kind == "tree" else 1.0)
-            if kind == "fence":
-                height *= 0.6
-            near = float(self.rng.uniform(0, 0.55))
-            y = self.ground + 3 + near * (self.height - self.ground)
-            things.append(
-                self._thing(kind, height * (0.55 + near), float(self.rng.uniform(0, self.width)), y)
-            )
-        return things
 
-    def _hiders(self) -> list[Placed]:
-        things: list[Placed] = []
-        for target in self.objects:
-            if target.height < 40 or target.floats or self.rng.random() > 0.3:
-                continue
-            kind = str(self.rng.choice(list(_HIDING[self.place])))
-            height = target.height * float(self.rng.uniform(0.26, 0.52))
-            x = target.x + float(self.rng.uniform(-0.75, 0.75)) * target.half_width
-            things.append(
-                self._thing(kind, height, x, target.y + float(self.rng.uniform(1, 4)) + 0.05 * height)
-            )
-        return things
+def _paint(rng: Rng, things: Sequence[Thing], canvas: Canvas) -> list[DemoObject]:
+    """Paint the things from back to front; no objects at all when one of them is hidden too far."""
+    red, green, blue = canvas.pixels.mean(axis=(0, 1))
+    full: dict[int, int] = {}
+    for number, thing in enumerate(things, start=1):
+        air = ((red, green, blue), 0.2 * max(0.0, 1 - thing.height / 110))
+        if thing.kind != "fish":
+            _shadow(canvas, thing)
+        owner = number if thing.kind in CLASSES else 0
+        brush = Brush(canvas, owner, thing.x, thing.y, thing.height, thing.angle, thing.flip, air)
+        LOOKS[thing.kind].draw(brush, rng)
+        if owner:
+            full[number] = int((canvas.owner == owner).sum()) // SCALE**2
+    size = canvas.owner.shape[1] // SCALE, canvas.owner.shape[0] // SCALE
+    objects: list[DemoObject] = []
+    for number, pixels in full.items():
+        share = cv2.resize((canvas.owner == number).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        item = _object(things[number - 1].kind, share > 0.5, pixels)
+        if item is None:
+            return []
+        objects.append(item)
+    return objects
 
-    def _thing(self, kind: str, height: float, x: float, y: float) -> Placed:
-        return Placed(kind, False, x, y, height, 0.0, bool(self.rng.random() < 0.5))
+
+def _shadow(canvas: Canvas, thing: Thing) -> None:
+    """A soft dark patch on the ground, a little to the right of the foot."""
+    brush = Brush(canvas, None, thing.x, thing.y, thing.height)
+    for grow in (1.15, 1.0, 0.85, 0.7, 0.5):
+        half = LOOKS[thing.kind].half_width * grow
+        brush.shape(ellipse(0.06 * half, 0.01, half, 0.09 * grow), INK, shade=0, outline=False, opacity=0.11)
+
+
+def _object(class_name: str, mask: NDArray[np.bool_], full: int) -> DemoObject | None:
+    """The annotation of a painted thing, or None when too little of it is to be seen."""
+    visible = int(mask.sum())
+    if visible < max(LEAST_VISIBLE * full, LEAST_PIXELS):
+        return None
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = np.asarray([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float32)
+    truncated = box[:2].min() == 0 or box[2] == mask.shape[1] or box[3] == mask.shape[0]
+    difficult = visible < DIFFICULT_VISIBLE * full or visible < DIFFICULT_PIXELS
+    return DemoObject(class_name, box, mask, difficult, bool(truncated))
+
+
+def _photograph(rng: Rng, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At its final size, with light falling off to the corners, a slight cast and grain, as a camera gives."""
+    height, width = pixels.shape[0] // SCALE, pixels.shape[1] // SCALE
+    image = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    image *= (1.1 - 0.1 * (x**2 + y**2))[..., None] * (1 + rng.normal(0, 0.025, 3))
+    image += rng.normal(0, 3.2, (height, width, 1)) + rng.normal(0, 1.2, (height, width, 3))
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)

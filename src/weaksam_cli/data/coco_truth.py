@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -11,22 +11,48 @@ import numpy as np
 
 from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy
 from weaksam_cli.core.types import GroundTruth
-from weaksam_cli.data.coco import CocoEntry, class_table, read_images
-from weaksam_cli.data.coco_json import CocoAnnotation, CocoFile, coco_roles, read_coco_file
-from weaksam_cli.data.paths import role_of
-from weaksam_cli.data.types import (
+from weaksam_cli.data.coco import (
+    Annotation,
+    Instances,
+    ReadImage,
+    Recipe,
+    by_image,
+    class_table,
+    coco_roles,
+    read_images,
+    read_instances,
+)
+from weaksam_cli.data.dataset import (
     AnnotatedImage,
     GroundTruthSplit,
-    ReadOptions,
     Remarks,
+    for_one_split,
     similar_spellings,
 )
-from weaksam_cli.data.voc_ground_truth import outside
 from weaksam_cli.errors import UserError
 
 
-def read_coco_ground_truth(
-    source: Path, split: str, options: ReadOptions, *, masks: bool = False
+class TruthAnnotation(Annotation):
+    """An annotation with what the object looks like; checked one by one, since a bad one is left out and told."""
+
+    bbox: Any = None
+    area: Any = None
+    segmentation: Any = None
+
+    @property
+    def title(self) -> str:
+        """How it is called in remarks."""
+        return f"annotation {'?' if self.id is None else self.id}"
+
+
+class TruthInstances(Instances):
+    """An instances file with boxes."""
+
+    annotations: list[TruthAnnotation] | None = None
+
+
+def read_coco_truth(
+    source: Path, split: str, recipe: Recipe, images: Path | None, *, masks: bool
 ) -> GroundTruthSplit:
     """Annotated objects of one split; crowds are included and flagged difficult.
 
@@ -34,103 +60,83 @@ def read_coco_ground_truth(
     left out and listed as failed; one that stands out by more than a pixel is kept and listed as a warning.
 
     Args:
-        source: as for `read_coco`.
+        source: as for `coco.read`.
         split: name of the split.
-        options: as for `read_coco`, so that class tables agree.
+        recipe: as for `coco.read`, so that class tables agree.
+        images: as for `coco.read`.
         masks: turn `segmentation` (polygons, or run lengths in either form) into compressed RLE too.
 
     Raises:
-        UserError: as `read_coco`, and when no object of the split has a box.
+        UserError: as `coco.read`, and when no object of the split has a box.
     """
-    chosen = options.splits or {}
-    roles = coco_roles(source, ReadOptions(splits={split: chosen.get(split, role_of(split))}))
-    path, _ = roles[split]
-    file = read_coco_file(path)
-    _require_boxes(file)
-    class_names, category_ids = class_table(file, options)
-    entries, remarks = read_images(source, split, file, options)
-    images = tuple(
-        _annotated(
-            image, (file.annotations or {}).get(image.entry.image_id, ()), category_ids, masks, remarks
-        )
-        for image in entries
-    )
+    path, _ = coco_roles(source, for_one_split(recipe, split))[split]
+    file = read_instances(path, TruthInstances)
+    objects = by_image(_with_boxes(path, file))
+    class_names, category_ids = class_table(path, file, recipe)
+    found, remarks = read_images(source, split, path, file, recipe, images)
     return GroundTruthSplit(
         name=split,
         class_names=class_names,
         category_ids=category_ids,
-        images=images,
+        images=tuple(
+            _annotated(image, objects.get(image.entry.id, ()), category_ids, masks, remarks)
+            for image in found
+        ),
         failed=tuple(remarks.failed),
         warnings=(*similar_spellings(class_names), *remarks.warnings),
     )
 
 
-def _require_boxes(file: CocoFile) -> None:
+def _with_boxes(path: Path, file: TruthInstances) -> list[TruthAnnotation]:
     if file.annotations is None:
         raise UserError(
             "there are no annotations, so there is no ground truth",
-            where=str(file.path),
+            where=str(path),
             remedy="Evaluate on a split with annotations",
         )
-    objects = [item for items in file.annotations.values() for item in items]
-    if objects and all(item.raw.get("bbox") is None for item in objects):
+    if file.annotations and all(item.bbox is None for item in file.annotations):
         raise UserError(
             "the annotations have no boxes (bbox), so there is no ground truth",
-            where=str(file.path),
+            where=str(path),
             remedy="Evaluate against annotations with boxes; training does not need them",
         )
+    return file.annotations
 
 
 def _annotated(
-    image: CocoEntry,
-    objects: Sequence[CocoAnnotation],
+    image: ReadImage,
+    objects: Sequence[TruthAnnotation],
     category_ids: Sequence[int],
     masks: bool,
     remarks: Remarks,
 ) -> AnnotatedImage:
-    key = image.entry.file_name
-    kept: list[CocoAnnotation] = []
-    boxes: list[list[float]] = []
-    for item in objects:
-        name = f"annotation {item.raw.get('id', '?')}"
-        box = _box(item.raw.get("bbox"), name, image, remarks)
-        if box is not None:
-            kept.append(item)
-            boxes.append(box)
+    kept = [(item, box) for item in objects if (box := _box(item, image, remarks)) is not None]
     truth = GroundTruth(
-        boxes=xywh_to_xyxy(as_boxes(boxes)),
-        class_index=np.asarray([category_ids.index(item.category_id) for item in kept], dtype=np.int32),
-        difficult=np.asarray([item.crowd for item in kept], dtype=bool),
+        boxes=xywh_to_xyxy(as_boxes([box for _, box in kept])),
+        class_index=np.asarray([category_ids.index(item.category_id) for item, _ in kept], dtype=np.int32),
+        difficult=np.asarray([item.iscrowd for item, _ in kept], dtype=bool),
     )
-    areas = [_area(item.raw, box) for item, box in zip(kept, boxes, strict=True)]
     return AnnotatedImage(
-        key=key,
+        key=image.entry.key,
         height=image.height,
         width=image.width,
         objects=truth,
-        areas=np.asarray(areas, dtype=np.float32),
-        masks=tuple(_mask(item.raw, image, remarks) for item in kept) if masks else None,
-        image_id=image.entry.image_id,
+        areas=np.asarray([_area(item.area, box) for item, box in kept], dtype=np.float32),
+        masks=tuple(_mask(item, image, remarks) for item, _ in kept) if masks else None,
+        image_id=image.entry.id,
     )
 
 
-def _box(value: Any, name: str, image: CocoEntry, remarks: Remarks) -> list[float] | None:
+def _box(item: TruthAnnotation, image: ReadImage, remarks: Remarks) -> list[float] | None:
     """The `bbox` (left, top, width, height) as floats, or None after noting why not."""
-    key = image.entry.file_name
+    key, value = image.entry.key, item.bbox
     if not (isinstance(value, list) and len(value) == 4 and all(_is_number(number) for number in value)):
-        remarks.fail(key, f"{name}: expected a bbox of four finite numbers, got {str(value)[:60]}")
+        remarks.fail(key, f"{item.title}: expected a bbox of four finite numbers, got {str(value)[:60]}")
         return None
     left, top, width, height = (float(number) for number in value)
-    if width <= 0 or height <= 0:
-        remarks.fail(key, f"{name}: the bbox {value} has no extent")
-        return None
-    place = outside((left, top, left + width, top + height), image.height, image.width)
-    if place == "wholly":
-        remarks.fail(key, f"{name}: the bbox {value} lies outside the image")
-        return None
-    if place == "partly":
-        remarks.warn(key, f"{name}: the bbox {value} stands out of the image")
-    return [left, top, width, height]
+    edges = (left, top, left + width, top + height)
+    name, size = f"{item.title}: the bbox {value}", (image.height, image.width)
+    return [left, top, width, height] if remarks.box_place(key, name, edges, size) else None
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -142,36 +148,33 @@ def _is_number(value: object) -> TypeGuard[float]:
     )
 
 
-def _area(raw: Mapping[str, Any], box: Sequence[float]) -> float:
-    value = raw.get("area")
+def _area(value: object, box: Sequence[float]) -> float:
     return float(value) if _is_number(value) and value > 0 else box[2] * box[3]
 
 
-def _mask(raw: Mapping[str, Any], image: CocoEntry, remarks: Remarks) -> bytes | None:
+def _mask(item: TruthAnnotation, image: ReadImage, remarks: Remarks) -> bytes | None:
     """Compressed RLE of `segmentation`, or None after noting why not."""
     from pycocotools import mask as coco_mask
 
-    key, name = image.entry.file_name, f"annotation {raw.get('id', '?')}"
-    height, width = image.height, image.width
-    segmentation = raw.get("segmentation")
-    if not segmentation:
-        remarks.warn(key, f"{name}: no segmentation")
+    key, height, width = image.entry.key, image.height, image.width
+    if not item.segmentation:
+        remarks.warn(key, f"{item.title}: no segmentation")
         return None
     if image.entry.size not in (None, (height, width)):
         remarks.fail(
-            key, f"{name}: the mask is not used, because the file's size is not the one it was drawn on"
+            key,
+            f"{item.title}: the mask is not used, because the file's size is not the one it was drawn on",
         )
         return None
     try:
-        if isinstance(segmentation, list):
-            return bytes(
-                coco_mask.merge(coco_mask.frPyObjects(_polygons(segmentation), height, width))["counts"]
-            )
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"run lengths of size {segmentation['size']}, image of {[height, width]}")
-        return _run_lengths(segmentation["counts"], height, width)
+        if isinstance(item.segmentation, list):
+            polygons = coco_mask.frPyObjects(_polygons(item.segmentation), height, width)
+            return bytes(coco_mask.merge(polygons)["counts"])
+        if list(item.segmentation["size"]) != [height, width]:
+            raise ValueError(f"run lengths of size {item.segmentation['size']}, image of {[height, width]}")
+        return _run_lengths(item.segmentation["counts"], height, width)
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        remarks.fail(key, f"{name}: unusable segmentation ({error})")
+        remarks.fail(key, f"{item.title}: unusable segmentation ({error})")
         return None
 
 

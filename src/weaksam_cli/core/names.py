@@ -1,0 +1,35 @@
+"""Names that people give: splits, datasets, variants; and lists of names in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from weaksam_cli.errors import UserError
+
+_PLAIN: Final = re.compile(r"[\w.-]{1,100}")
+
+
+def plain_word(text: str, what: str, *, where: str) -> str:
+    """`text`, if it can be the name of a `what` (split, dataset, variant): files and folders are called by it.
+
+    Plain words have letters, digits and `. _ -`, at most 100 of them; nothing that is a path.
+
+    Raises:
+        UserError: naming the place `where` it stood.
+    """
+    if not _PLAIN.fullmatch(text) or text in (".", ".."):
+        raise UserError(
+            f"{text[:120]!r} cannot be the name of a {what}",
+            where=where,
+            remedy="Use a plain word of letters, digits and . _ - (no path)",
+        )
+    return text
+
+
+def first_few(names: Iterable[str], limit: int = 5) -> str:
+    """Names as a phrase, cut after `limit`."""
+    listed = list(names)
+    shown = ", ".join(listed[:limit])
+    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"

@@ -1,0 +1,365 @@
+"""What the readers of all layouts share: the value types of a dataset, what a recipe says, and how splits are chosen.
+
+A layout is a module of this package with
+
+* `Recipe`, what can be said about reading it, a `ReadRecipe` where splits and classes can be chosen;
+* `read(source, recipe, images)`, its splits with image-level labels and no box;
+* `LOOKS_LIKE`, what lies in such a dataset, in words, and `likeness(source)`, how surely `source` is one;
+* `read_ground_truth(source, split, recipe, images, masks)`, where it has boxes; `eval` and `report` alone call it;
+* `make(recipe, context)`, where the program makes the dataset itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Final, Literal, NamedTuple, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from weaksam_cli.core.names import first_few, plain_word
+from weaksam_cli.core.types import GroundTruth
+from weaksam_cli.data.images import PILLOW_MAX_PIXELS, image_size
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.errors import ImageError, UserError, suggestion
+
+Role = Literal["train", "test"]
+Difficult = Literal["exclude", "include"]
+R = TypeVar("R", bound="ReadRecipe")
+SPLIT_NAMES: Final = ("trainval", "train", "training", "val", "valid", "validation", "test", "testing")
+
+
+class ReadRecipe(RecipeModel):
+    """What all layouts share.
+
+    Attributes:
+        splits: split -> role; null reads what the dataset offers.
+        classes: the allowed classes in their order; null takes them from the dataset.
+        max_pixels: larger images are listed as failed; the limit travels with the labels to all later stages.
+    """
+
+    splits: dict[str, Role] | None = None
+    classes: tuple[str, ...] | None = None
+    max_pixels: int = Field(default=100_000_000, gt=0, le=PILLOW_MAX_PIXELS)
+
+
+class Remark(NamedTuple):
+    """Something to tell about one image; `key` is empty when it is about the whole dataset."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image and what is known about it as a whole.
+
+    Attributes:
+        key: identity: VOC's id, otherwise the POSIX path relative to the image root, suffix included.
+        path: the file.
+        height: pixels, upright (EXIF applied), read from the file and not from the annotation.
+        width: pixels.
+        labels: classes present, in the order of the class names; () when there is none, None when nobody said.
+        difficult: classes that difficult objects (COCO: crowds) alone show, whether or not they are in `labels`.
+        image_id: the dataset's own integer id (COCO), or None.
+    """
+
+    key: str
+    path: Path
+    height: int
+    width: int
+    labels: tuple[str, ...] | None
+    difficult: tuple[str, ...] = ()
+    image_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            raise ValueError("image record: the key is empty")
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"image {self.key!r}: expected positive sizes, got {self.height} x {self.width}")
+        if len(set(self.labels or ())) != len(self.labels or ()):
+            raise ValueError(f"image {self.key!r}: a label stands twice in {self.labels}")
+
+
+@dataclass(frozen=True)
+class DatasetSplit:
+    """The images of one split with image-level labels, and no box.
+
+    Attributes:
+        name: such as "trainval".
+        role: "train" where the labels supervise, "test" where they are only evaluated.
+        class_names: all classes of the dataset, in order; the same for each of its splits.
+        category_ids: the dataset's integer of each class (COCO's own ids, gaps kept; otherwise 1 to n).
+        images: in the order of the dataset, keys unique.
+        failed: images left out, with the reason.
+        warnings: things that look wrong but were taken.
+    """
+
+    name: str
+    role: Role
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    images: tuple[ImageRecord, ...]
+    failed: tuple[Remark, ...] = ()
+    warnings: tuple[Remark, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(Role):
+            raise ValueError(f"split {self.name!r}: expected the role train or test, got {self.role!r}")
+        _check_classes(self.class_names, self.category_ids)
+        known = set(self.class_names)
+        keys = set[str]()
+        for image in self.images:
+            if image.key in keys:
+                raise ValueError(f"split {self.name!r}: the key {image.key!r} stands twice")
+            keys.add(image.key)
+            strangers = {*(image.labels or ()), *image.difficult} - known
+            if strangers:
+                raise ValueError(
+                    f"image {image.key!r}: labels {sorted(strangers)} are no classes of the dataset"
+                )
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """The annotated objects of one image.
+
+    Attributes:
+        key: as in `ImageRecord`.
+        height: pixels, of the file.
+        width: pixels.
+        objects: boxes, classes and difficult flags.
+        areas: float32 (n,), pixels: the annotation's own area, else the mask's, else the box's.
+        masks: n compressed RLE strings, None for an object without a mask; None when masks were not asked for.
+        image_id: as in `ImageRecord`.
+    """
+
+    key: str
+    height: int
+    width: int
+    objects: GroundTruth
+    areas: NDArray[np.float32]
+    masks: tuple[bytes | None, ...] | None = None
+    image_id: int | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.objects)
+        if self.areas.shape != (n,):
+            raise ValueError(f"image {self.key!r}: expected areas of shape ({n},), got {self.areas.shape}")
+        if self.masks is not None and len(self.masks) != n:
+            raise ValueError(f"image {self.key!r}: expected {n} masks, got {len(self.masks)}")
+
+
+@dataclass(frozen=True)
+class GroundTruthSplit:
+    """Ground truth of one split; `eval` and `report` alone may hold one.
+
+    Attributes:
+        name: of the split.
+        class_names: as in `DatasetSplit`.
+        category_ids: as in `DatasetSplit`.
+        images: every readable image of the split, those without an object included.
+        failed: images and objects left out, with the reason.
+        warnings: things that look wrong but were taken.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    images: tuple[AnnotatedImage, ...]
+    failed: tuple[Remark, ...] = ()
+    warnings: tuple[Remark, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_classes(self.class_names, self.category_ids)
+
+
+@dataclass
+class Remarks:
+    """Collects what is to be told while a split is read."""
+
+    failed: list[Remark] = field(default_factory=list)
+    warnings: list[Remark] = field(default_factory=list)
+
+    def fail(self, key: str, reason: str) -> None:
+        """Note that the image or object is left out."""
+        self.failed.append(Remark(key, reason))
+
+    def warn(self, key: str, reason: str) -> None:
+        """Note something odd that is taken as it is."""
+        self.warnings.append(Remark(key, reason))
+
+    def measure(
+        self, key: str, path: Path, max_pixels: int, declared: tuple[int, int] | None = None
+    ) -> tuple[int, int] | None:
+        """(height, width) of an image; None after noting why it cannot be read. Warns when it is not as declared."""
+        try:
+            found = image_size(path, max_pixels=max_pixels)
+        except ImageError as error:
+            self.fail(key, error.one_line())
+            return None
+        if declared not in (None, found):
+            reason = f"the annotation says {_by(declared)} pixels, the file has {_by(found)}"
+            if declared == found[::-1]:
+                reason += "; if EXIF turned the image, its boxes were drawn on the unturned one"
+            self.warn(key, reason)
+        return found
+
+    def require(self, images: Sequence[object], split: str, where: Path) -> None:
+        """Refuse a split without a readable image.
+
+        Raises:
+            UserError: with the first reason.
+        """
+        if not images:
+            keys = {remark.key for remark in self.failed}
+            first = f"{self.failed[0].key}: {self.failed[0].reason}" if self.failed else "it lists none"
+            raise UserError(
+                f"none of the {len(keys)} images of {split} can be read; {first}",
+                where=str(where),
+                remedy="Complete the dataset, or choose another split",
+            )
+
+    def box_place(self, key: str, name: str, box: Sequence[float], size: tuple[int, int]) -> bool:
+        """Whether an object's box (xyxy pixel edges) lies in an image of (height, width); notes where it does not.
+
+        A box that stands out by more than a pixel is taken as it is, with a warning.
+        """
+        left, top, right, bottom = box
+        height, width = size
+        if right <= left or bottom <= top:
+            self.fail(key, f"{name} has no extent")
+        elif right <= 0 or bottom <= 0 or left >= width or top >= height:
+            self.fail(key, f"{name} lies outside the image")
+        else:
+            if min(left, top) < -1 or right > width + 1 or bottom > height + 1:
+                self.warn(key, f"{name} stands out of the image")
+            return True
+        return False
+
+
+def choose_splits(
+    wanted: Mapping[str, Role] | None, available: Iterable[str], default: Mapping[str, Role], source: Path
+) -> Mapping[str, Role]:
+    """The splits to read with their roles: those asked for, else the default ones.
+
+    Raises:
+        UserError: a split that the dataset does not have, or whose name cannot name a file.
+    """
+    chosen = default if wanted is None else wanted
+    names = list(available)
+    for name in chosen:
+        plain_word(name, "split", where=f"{source}, splits")
+        if name not in names:
+            raise UserError(
+                f"there is no split {name!r}",
+                where=str(source),
+                remedy=f"Available: {first_few(names, 20)}",
+            )
+    return chosen
+
+
+def for_one_split(recipe: R, split: str) -> R:
+    """The same recipe for one split, in the role that it gives it or that the name suggests."""
+    role = (recipe.splits or {}).get(split, role_of(split))
+    return recipe.model_copy(update={"splits": {split: role}})
+
+
+def role_of(split: str) -> Role:
+    """The role that a split's name suggests: val, valid, minival, test... are for testing, all others for training."""
+    name = split.casefold()
+    if name.startswith("train"):
+        return "train"
+    return "test" if "val" in name or "test" in name else "train"
+
+
+def inside(root: Path, relative: str, *, where: str) -> Path:
+    """`root / relative`, refused when it is absolute or climbs out of `root` by `..`.
+
+    Links are not resolved: a link inside the root was put there by its owner, a path in a file came from anywhere.
+
+    Raises:
+        UserError: naming the path and the place `where` it stood.
+    """
+    posix = PurePosixPath(relative)
+    escapes = posix.is_absolute() or PureWindowsPath(relative).drive or ".." in posix.parts
+    if escapes or not posix.parts or "\0" in relative:
+        raise UserError(
+            f"the path {relative!r} leaves the folder of the images",
+            where=where,
+            remedy=f"Give paths relative to {root}, without '..'",
+        )
+    return root / posix
+
+
+def given_folder(images: Path) -> Path:
+    """The folder of images that the user named.
+
+    Raises:
+        UserError: when there is none.
+    """
+    if not images.is_dir():
+        raise UserError("no such folder of images", where=str(images), remedy="Check --images")
+    return images
+
+
+def check_class(name: str, class_names: Sequence[str], *, where: str) -> None:
+    """Refuse a class that is not in the list the user gave.
+
+    Raises:
+        UserError: naming the place, the class and the allowed ones.
+    """
+    if name not in class_names:
+        raise UserError(
+            f"the class {name!r} is not in the class list{suggestion(name, class_names)}",
+            where=where,
+            remedy=f"Allowed: {first_few(class_names, 20)}",
+        )
+
+
+def in_class_order(found: Iterable[str], class_names: Sequence[str]) -> tuple[str, ...]:
+    """The distinct classes of `found`, in the order of `class_names`."""
+    present = set(found)
+    return tuple(name for name in class_names if name in present)
+
+
+def image_labels(
+    objects: Iterable[tuple[str, bool]], class_names: Sequence[str], difficult: Difficult
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`labels` and `difficult` of an `ImageRecord` from the image's objects (class, whether it is difficult)."""
+    listed = list(objects)
+    every, plain = {name for name, _ in listed}, {name for name, hard in listed if not hard}
+    labels = every if difficult == "include" else plain
+    return in_class_order(labels, class_names), in_class_order(every - plain, class_names)
+
+
+def numbered(class_names: Sequence[str]) -> tuple[int, ...]:
+    """Category ids 1 to n, where the dataset has none of its own."""
+    return tuple(range(1, len(class_names) + 1))
+
+
+def similar_spellings(class_names: Sequence[str]) -> tuple[Remark, ...]:
+    """One remark per group of class names that differ only in case, spaces or punctuation."""
+    groups: dict[str, list[str]] = {}
+    for name in class_names:
+        groups.setdefault(re.sub(r"[\W_]+", "", name.casefold()) or name, []).append(name)
+    return tuple(
+        Remark("", f"the classes {' and '.join(map(repr, names))} may be two spellings of one")
+        for names in groups.values()
+        if len(names) > 1
+    )
+
+
+def _by(size: tuple[int, int] | None) -> str:
+    return f"{size[1]} x {size[0]}" if size else "no"
+
+
+def _check_classes(class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> None:
+    if len(set(class_names)) != len(class_names) or not all(class_names):
+        raise ValueError(f"class names must be distinct and not empty, got {class_names}")
+    if len(category_ids) != len(class_names) or len(set(category_ids)) != len(category_ids):
+        raise ValueError(f"expected {len(class_names)} distinct category ids, got {category_ids}")
