@@ -89,7 +89,7 @@ MISTAKES = {
     "unknown key": (("prompt", "--set", "fine.windw=3"), "unknown key 'fine.windw', did you mean 'window'?"),
     "bad value": (("prompt", "--set", "fine.threshold=3"), "less than or equal to 1, got 3"),
     "bad --set": (("prompt", "--set", "fine"), "--set: expected key=value, got 'fine'"),
-    "unknown method": (("propose", "--set", "method=regon"), "did you mean 'region-tree'?"),
+    "unknown method": (("propose", "--set", "method=regon"), "did you mean 'region_tree'?"),
     "unknown profile": (("cam", "--profile", "papr"), "did you mean 'paper'? Allowed: auto, embedded, paper"),
     "profile without weights": (("propose", "--profile", "paper"), "sam_vit_h_4b8939.pth"),
     "unknown device": (("cam", "--device", "gpu"), "Allowed: auto, cpu, cuda, cuda:N"),
