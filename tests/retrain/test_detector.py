@@ -40,7 +40,7 @@ from weaksam_cli.retrain.detector import (
     training_entries,
 )
 from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
-from weaksam_cli.retrain.roi_drop import TopKMatcher
+from weaksam_cli.retrain.heads import TopKMatcher
 from weaksam_cli.training.checkpoint import model_bytes, read_tensors
 from weaksam_cli.training.run import TrainingRun
 
@@ -219,6 +219,9 @@ def test_a_model_for_other_classes_is_refused(trained: nn.Module, tmp_path: Path
     path = saved(tmp_path / "model.safetensors", trained, recipe())
     with pytest.raises(UserError, match=r"trained for the classes \['cat', 'dog'\]"):
         load_detector(path, recipe().inference, ["cat", "owl"], "cpu")
+    path.write_bytes(model_bytes(trained, {"class_names": CLASSES}))
+    with pytest.raises(UserError, match="no detector of `weaksam retrain`"):
+        load_detector(path, recipe().inference, CLASSES, "cpu")
 
 
 def test_top3_matcher_is_chosen() -> None:

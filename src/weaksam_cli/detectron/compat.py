@@ -92,13 +92,6 @@ class _ExtensionStub(ModuleType):
         return False
 
 
-def installed_kind() -> str:
-    """`compiled`, `pure Python` or `missing`, without raising (for `doctor`)."""
-    if importlib.util.find_spec("detectron2") is None:
-        return "missing"
-    return "compiled" if _has_extension() else "pure Python"
-
-
 @cache
 def import_detectron2() -> Detectron2:
     """Apply the fixes that this environment needs and import detectron2 (once; later calls are free).
@@ -121,7 +114,8 @@ def import_detectron2() -> Detectron2:
             warnings.simplefilter("ignore")  # torch deprecates what detectron2 does while it is imported
             package = importlib.import_module("detectron2")
             fixes.extend(_import_model_zoo())
-            fixes.append(keep_a_pixel())
+            if keep_a_pixel():
+                fixes.append("ResizeShortestEdge")
     except ModuleNotFoundError as error:
         raise UserError(
             f"detectron2 needs the library {error.name}, which is not installed",
@@ -131,20 +125,12 @@ def import_detectron2() -> Detectron2:
     return Detectron2(package.__version__, compiled, Path(str(package.__file__)).parent, tuple(fixes))
 
 
-def quiet_loggers(log_file: Path | None = None) -> None:
-    """Send the records of detectron2 and its libraries to `log_file`, or nowhere: never to the terminal."""
+def quiet_loggers() -> None:
+    """Send the records of detectron2 and its libraries nowhere: never to the terminal."""
     for name in _LIBRARY_LOGGERS:
         logger = logging.getLogger(name)
         logger.propagate = False
-        for handler in list(logger.handlers):
-            logger.removeHandler(handler)
-            handler.close()
-        handler = (
-            logging.FileHandler(log_file, encoding="utf-8", delay=True) if log_file else logging.NullHandler()
-        )
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        logger.addHandler(logging.NullHandler())
 
 
 def _has_extension() -> bool:
@@ -214,15 +200,17 @@ def resource_filename(package: str, resource: str) -> str:
     return str(Path(spec.submodule_search_locations[0]) / resource)
 
 
-def keep_a_pixel() -> str:
-    """Let detectron2 resize very long images: their short side, rounded to 0 pixels, is 1; the name of the fix."""
+def keep_a_pixel() -> bool:
+    """Let detectron2 resize very long images, whose short side it rounds to 0 pixels, to 1; True when it did not."""
     from detectron2.data.transforms import ResizeShortestEdge
 
     computed = ResizeShortestEdge.get_output_shape
+    if min(computed(1, 100, 10, 10)) > 0:
+        return False
 
     def at_least_one(oldh: int, oldw: int, short_edge_length: int, max_size: int) -> tuple[int, int]:
         height, width = computed(oldh, oldw, short_edge_length, max_size)
         return max(height, 1), max(width, 1)
 
     ResizeShortestEdge.get_output_shape = staticmethod(at_least_one)
-    return "ResizeShortestEdge"
+    return True

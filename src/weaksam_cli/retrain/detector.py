@@ -1,4 +1,7 @@
-"""A detector of detectron2: built from the settings, trained on pseudo ground truth, run on images."""
+"""A detector of detectron2: built from the settings, trained on pseudo ground truth, run on images.
+
+detectron2 is imported by functions, after `weaksam_cli.detectron` has mended what it does not know of today's libraries.
+"""
 
 from __future__ import annotations
 
@@ -12,41 +15,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from weaksam_cli.detectron.compat import import_detectron2
-
-import_detectron2()
-
-from detectron2 import model_zoo  # noqa: E402
-from detectron2.config import CfgNode, get_cfg  # noqa: E402
-from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform  # noqa: E402
-from detectron2.modeling import GeneralizedRCNNWithTTA, build_model  # noqa: E402
-
-from weaksam_cli.artifacts.shards import Outcome  # noqa: E402
-from weaksam_cli.core import boxes as box_math  # noqa: E402
-from weaksam_cli.core.types import Detections  # noqa: E402
-from weaksam_cli.data.detections import read_detections  # noqa: E402
-from weaksam_cli.data.labels import Labels, Split  # noqa: E402
-from weaksam_cli.detectron.backbones import add_backbone_config  # noqa: E402
-from weaksam_cli.detectron.training import (  # noqa: E402
-    ImageReader,
-    SeededMapper,
-    image_tensor,
-    in_event_storage,
-)
-from weaksam_cli.engine.context import Job  # noqa: E402
-from weaksam_cli.errors import UserError  # noqa: E402
-from weaksam_cli.retrain.heads import add_roi_heads_config  # noqa: E402
-from weaksam_cli.retrain.settings import (  # noqa: E402
-    DetectorSettings,
-    Inference,
-    Schedule,
-    read_network,
-)
-from weaksam_cli.training.batches import EpochSampler, sampled  # noqa: E402
-from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata  # noqa: E402
-from weaksam_cli.training.loop import train  # noqa: E402
-from weaksam_cli.training.run import TrainingRun, training_run  # noqa: E402
-from weaksam_cli.training.schedule import LearningRateSchedule  # noqa: E402
+from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.core import boxes as box_math
+from weaksam_cli.core.types import Detections
+from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.labels import Labels, Split
+from weaksam_cli.detectron.backbones import add_backbone_config
+from weaksam_cli.detectron.training import ImageReader, SeededMapper, image_tensor, in_event_storage
+from weaksam_cli.engine.context import Job
+from weaksam_cli.errors import UserError
+from weaksam_cli.retrain.heads import add_roi_heads_config
+from weaksam_cli.retrain.settings import DetectorSettings, Inference, Schedule, keys_of, read_network
+from weaksam_cli.training.batches import EpochSampler, sampled
+from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
+from weaksam_cli.training.loop import train
+from weaksam_cli.training.run import TrainingRun, training_run
+from weaksam_cli.training.schedule import LearningRateSchedule
 
 Detector = Callable[[NDArray[np.uint8]], Detections]
 """From an image uint8 RGB (H, W, 3) to its detections, best first."""
@@ -54,7 +38,7 @@ Detector = Callable[[NDArray[np.uint8]], Detections]
 
 def detectron_config(
     settings: DetectorSettings, class_count: int, device: str, weights: Path | None = None
-) -> CfgNode:
+) -> Any:
     """detectron2's configuration of a network for `class_count` classes: a base of its model zoo and what differs.
 
     Args:
@@ -63,9 +47,12 @@ def detectron_config(
         device: where the model is built.
         weights: the file that `settings.backbone.weights` names, where it is one.
     """
+    from detectron2.config import CfgNode
+    from detectron2.model_zoo import get_config_file
+
     network = read_network(settings.network)
     cfg = _empty_config()
-    cfg.merge_from_file(model_zoo.get_config_file(network["base"]))
+    cfg.merge_from_file(get_config_file(network["base"]))
     cfg.merge_from_other_cfg(CfgNode(network["detectron2"]))
     _merge(cfg, settings.detectron_keys())
     finest = settings.detector.first_level - 2
@@ -79,18 +66,20 @@ def detectron_config(
     return cfg
 
 
-def _empty_config() -> CfgNode:
+def _empty_config() -> Any:
+    from detectron2.config import get_cfg
+
     cfg = get_cfg()
     add_backbone_config(cfg)
     add_roi_heads_config(cfg)
     return cfg
 
 
-def _merge(cfg: CfgNode, keys: Mapping[str, Any]) -> None:
+def _merge(cfg: Any, keys: Mapping[str, Any]) -> None:
     cfg.merge_from_list([item for pair in keys.items() for item in pair])
 
 
-def stored_config(cfg: CfgNode) -> str:
+def stored_config(cfg: Any) -> str:
     """The configuration as a model file carries it, the same wherever the model was trained."""
     neutral = cfg.clone()
     neutral.MODEL.DEVICE = "cpu"
@@ -149,7 +138,7 @@ def fit_detector(
 
 def fit(
     settings: DetectorSettings,
-    cfg: CfgNode,
+    cfg: Any,
     entries: Sequence[Mapping[str, Any]],
     read_image: ImageReader,
     run: TrainingRun,
@@ -167,6 +156,8 @@ def fit(
     Raises:
         UserError: no image has a pseudo box; a weights file is missing, damaged or of another network; what `train` raises.
     """
+    from detectron2.modeling import build_model
+
     if not any(entry["annotations"] for entry in entries):
         raise UserError(
             "no image has a pseudo box",
@@ -257,16 +248,22 @@ def load_detector(path: Path, inference: Inference, class_names: Sequence[str], 
     Raises:
         UserError: the file is missing, damaged, or of a model for other classes.
     """
+    from detectron2.config import CfgNode
+    from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
+    from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
+
     metadata = read_metadata(path)
-    if metadata.get("class_names") != list(class_names):
+    if "detectron2" not in metadata:
+        raise UserError("is no detector of `weaksam retrain`", where=str(path), remedy="Train it again")
+    if metadata["class_names"] != list(class_names):
         raise UserError(
-            f"was trained for the classes {metadata.get('class_names')}, the images have {list(class_names)}",
+            f"was trained for the classes {metadata['class_names']}, the images have {list(class_names)}",
             where=str(path),
             remedy="Give labels of the same dataset, or train anew: --variant NAME",
         )
     cfg = _empty_config()
     cfg.merge_from_other_cfg(CfgNode.load_cfg(metadata["detectron2"]))
-    _merge(cfg, inference.detectron_keys() | {"MODEL.DEVICE": device})
+    _merge(cfg, keys_of(inference) | {"MODEL.DEVICE": device})
     model: nn.Module = build_model(cfg)
     load_model(model, path)
     model.eval()

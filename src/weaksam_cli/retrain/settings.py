@@ -31,6 +31,16 @@ def read_network(name: str) -> dict[str, Any]:
     return read_yaml_mapping(stages_folder() / "retrain" / "networks" / f"{name}.yaml")
 
 
+def keys_of(settings: RecipeModel) -> dict[str, Any]:
+    """The fields that have a key in detectron2's configuration, which stands in their types: key -> value."""
+    return {
+        key: getattr(settings, name)
+        for name, field in type(settings).model_fields.items()
+        for key in field.metadata
+        if isinstance(key, str)
+    }
+
+
 class RoiDrop(RecipeModel):
     """RoI drop regularisation (supplement section 3 and Table 1).
 
@@ -72,10 +82,10 @@ class Backbone(RecipeModel):
         pixels: `imagenet_rgb` (RGB, mean and deviation) or `msra_bgr` (BGR, mean only), as the weights were trained.
     """
 
-    weights: str = "imagenet"
-    freeze_at: NonNegativeInt = 4
+    weights: Annotated[str, "MODEL.BACKBONE.WEIGHTS"] = "imagenet"
+    freeze_at: Annotated[NonNegativeInt, "MODEL.BACKBONE.FREEZE_AT"] = 4
     norm: Literal["frozen", "batch"] = "frozen"
-    pixels: Literal["imagenet_rgb", "msra_bgr"] = "imagenet_rgb"
+    pixels: Annotated[Literal["imagenet_rgb", "msra_bgr"], "MODEL.BACKBONE.PIXELS"] = "imagenet_rgb"
 
 
 class Detector(RecipeModel):
@@ -99,21 +109,21 @@ class Detector(RecipeModel):
     """
 
     first_level: Literal[2, 3] = 3
-    channels: PositiveInt = 96
+    channels: Annotated[PositiveInt, "MODEL.FPN.OUT_CHANNELS"] = 96
     anchor_sizes: Sizes = (32, 64, 128, 256)
     aspect_ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
-    rpn_batch: PositiveInt = 128
-    rpn_before_nms_train: PositiveInt = 500
-    rpn_before_nms_test: PositiveInt = 500
-    rpn_after_nms_train: PositiveInt = 256
-    rpn_after_nms_test: PositiveInt = 256
-    roi_batch: PositiveInt = 64
-    roi_foreground: Fraction = 0.25
-    box_head_channels: PositiveInt = 256
-    box_loss_weight: PositiveFloat = 1.0
-    sampling_ratio: NonNegativeInt = 2
+    rpn_batch: Annotated[PositiveInt, "MODEL.RPN.BATCH_SIZE_PER_IMAGE"] = 128
+    rpn_before_nms_train: Annotated[PositiveInt, "MODEL.RPN.PRE_NMS_TOPK_TRAIN"] = 500
+    rpn_before_nms_test: Annotated[PositiveInt, "MODEL.RPN.PRE_NMS_TOPK_TEST"] = 500
+    rpn_after_nms_train: Annotated[PositiveInt, "MODEL.RPN.POST_NMS_TOPK_TRAIN"] = 256
+    rpn_after_nms_test: Annotated[PositiveInt, "MODEL.RPN.POST_NMS_TOPK_TEST"] = 256
+    roi_batch: Annotated[PositiveInt, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"] = 64
+    roi_foreground: Annotated[Fraction, "MODEL.ROI_HEADS.POSITIVE_FRACTION"] = 0.25
+    box_head_channels: Annotated[PositiveInt, "MODEL.ROI_BOX_HEAD.FC_DIM"] = 256
+    box_loss_weight: Annotated[PositiveFloat, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"] = 1.0
+    sampling_ratio: Annotated[NonNegativeInt, "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"] = 2
     context: bool = False
-    matcher: MatcherName = "standard"
+    matcher: Annotated[MatcherName, "MODEL.ROI_HEADS.MATCHER"] = "standard"
 
     @model_validator(mode="after")
     def _one_anchor_size_per_level(self) -> Self:
@@ -196,8 +206,8 @@ class TrainImages(RecipeModel):
         keep_empty: train also on images without pseudo boxes, as background.
     """
 
-    short_sides: Sizes
-    max_size: PositiveInt
+    short_sides: Annotated[Sizes, "INPUT.MIN_SIZE_TRAIN"]
+    max_size: Annotated[PositiveInt, "INPUT.MAX_SIZE_TRAIN"]
     flip: bool = True
     keep_empty: bool = False
 
@@ -216,27 +226,13 @@ class Inference(RecipeModel):
 
     short_side: PositiveInt
     max_size: PositiveInt
-    score_threshold: Fraction = 0.05
-    nms: Fraction = 0.5
-    detections: PositiveInt = 100
-    augment: bool = False
-    augment_short_sides: Sizes = (480, 576, 688, 864, 1000, 1800)
-    augment_max_size: PositiveInt = 2000
-    augment_flip: bool = True
-
-    def detectron_keys(self) -> dict[str, Any]:
-        """The same in detectron2's configuration."""
-        return {
-            "INPUT.MIN_SIZE_TEST": self.short_side,
-            "INPUT.MAX_SIZE_TEST": self.max_size,
-            "MODEL.ROI_HEADS.SCORE_THRESH_TEST": self.score_threshold,
-            "MODEL.ROI_HEADS.NMS_THRESH_TEST": self.nms,
-            "TEST.DETECTIONS_PER_IMAGE": self.detections,
-            "TEST.AUG.ENABLED": self.augment,
-            "TEST.AUG.MIN_SIZES": list(self.augment_short_sides),
-            "TEST.AUG.MAX_SIZE": self.augment_max_size,
-            "TEST.AUG.FLIP": self.augment_flip,
-        }
+    score_threshold: Annotated[Fraction, "MODEL.ROI_HEADS.SCORE_THRESH_TEST"] = 0.05
+    nms: Annotated[Fraction, "MODEL.ROI_HEADS.NMS_THRESH_TEST"] = 0.5
+    detections: Annotated[PositiveInt, "TEST.DETECTIONS_PER_IMAGE"] = 100
+    augment: Annotated[bool, "TEST.AUG.ENABLED"] = False
+    augment_short_sides: Annotated[Sizes, "TEST.AUG.MIN_SIZES"] = (480, 576, 688, 864, 1000, 1800)
+    augment_max_size: Annotated[PositiveInt, "TEST.AUG.MAX_SIZE"] = 2000
+    augment_flip: Annotated[bool, "TEST.AUG.FLIP"] = True
 
 
 class InferenceSettings(RecipeModel):
@@ -271,40 +267,24 @@ class DetectorSettings(RecipeModel):
         return self.model_copy(update={"schedule": schedule, "roi_drop": drop})
 
     def detectron_keys(self) -> dict[str, Any]:
-        """The same in detectron2's configuration, the schedule apart; features count from the finest level there is."""
-        backbone, detector, images = self.backbone, self.detector, self.train_images
+        """All of this in detectron2's configuration, the schedule apart: key -> value."""
+        backbone, detector = self.backbone, self.detector
         order, mean, deviation = _PIXELS[backbone.pixels]
         keys = {
             "INPUT.FORMAT": order,
-            "INPUT.MIN_SIZE_TRAIN": images.short_sides,
-            "INPUT.MAX_SIZE_TRAIN": images.max_size,
-            "INPUT.RANDOM_FLIP": "horizontal" if images.flip else "none",
+            "INPUT.RANDOM_FLIP": "horizontal" if self.train_images.flip else "none",
             "MODEL.PIXEL_MEAN": mean,
             "MODEL.PIXEL_STD": deviation,
-            "MODEL.BACKBONE.WEIGHTS": backbone.weights,
-            "MODEL.BACKBONE.PIXELS": backbone.pixels,
-            "MODEL.BACKBONE.FREEZE_AT": backbone.freeze_at,
             "MODEL.RESNETS.NORM": "FrozenBN" if backbone.norm == "frozen" else "BN",
             # MSRA's ResNet strides in the 1x1 convolution of a block, torchvision's in the 3x3.
             "MODEL.RESNETS.STRIDE_IN_1X1": backbone.pixels == "msra_bgr",
-            "MODEL.FPN.OUT_CHANNELS": detector.channels,
             "MODEL.ANCHOR_GENERATOR.SIZES": [[size] for size in detector.anchor_sizes],
             "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(detector.aspect_ratios)],
-            "MODEL.RPN.BATCH_SIZE_PER_IMAGE": detector.rpn_batch,
-            "MODEL.RPN.PRE_NMS_TOPK_TRAIN": detector.rpn_before_nms_train,
-            "MODEL.RPN.PRE_NMS_TOPK_TEST": detector.rpn_before_nms_test,
-            "MODEL.RPN.POST_NMS_TOPK_TRAIN": detector.rpn_after_nms_train,
-            "MODEL.RPN.POST_NMS_TOPK_TEST": detector.rpn_after_nms_test,
             "MODEL.ROI_HEADS.NAME": "WeakSamRoiHeads",
-            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": detector.roi_batch,
-            "MODEL.ROI_HEADS.POSITIVE_FRACTION": detector.roi_foreground,
-            "MODEL.ROI_HEADS.MATCHER": detector.matcher,
             "MODEL.ROI_HEADS.DROP": self.roi_drop.model_dump(),
-            "MODEL.ROI_BOX_HEAD.FC_DIM": detector.box_head_channels,
-            "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": detector.sampling_ratio,
-            "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": detector.box_loss_weight,
         }
-        return keys if detector.context else keys | {"MODEL.BACKBONE.CONTEXT": ""}
+        context = {} if detector.context else {"MODEL.BACKBONE.CONTEXT": ""}
+        return keys_of(backbone) | keys_of(detector) | keys_of(self.train_images) | keys | context
 
     @field_validator("network")
     @classmethod

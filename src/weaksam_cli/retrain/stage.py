@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from weaksam_cli.artifacts.digest import of_json
+from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.data.detections import RESULTS
@@ -12,7 +14,7 @@ from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detecting import detections_maker
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings
+from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings, read_network
 
 STAGE = Stage("retrain", 2, "retrain", "detections/{split}.json", RESULTS)
 MODEL: Final = Schema("weaksam/detectron2-detector", 1, ())
@@ -48,7 +50,11 @@ def train_then_detect(
         detector = DetectImages(model, inference.inference, place, device)
         return detections_maker(labels, labels.keys, detector, device=device)(job)
 
-    yield Step(model, MODEL, train, settings, inputs, fit, "the retrained detector")
+    network = InputDigest(
+        path=f"networks/{settings.network}.yaml", sha256=of_json(read_network(settings.network)), file=False
+    )
+    given = {"network": network}
+    yield Step(model, MODEL, train, settings, inputs, fit, "the retrained detector", given)
     yield Step(
         path=run.output("retrain", split),
         schema=STAGE.schema,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from weaksam_cli.detectron.compat import import_detectron2
-from weaksam_cli.retrain.roi_drop import (
+from weaksam_cli.retrain.heads import (
     Dropped,
     TopKMatcher,
     find_dropped,
