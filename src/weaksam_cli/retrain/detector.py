@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from torch import nn
 
@@ -79,13 +80,13 @@ def _merge(cfg: Any, keys: Mapping[str, Any]) -> None:
     cfg.merge_from_list([item for pair in keys.items() for item in pair])
 
 
-def stored_config(cfg: Any) -> str:
-    """The configuration as a model file carries it, the same wherever the model was trained."""
+def stored_config(cfg: Any) -> dict[str, Any]:
+    """The configuration as a model file carries it, plain values, the same wherever the model was trained."""
     neutral = cfg.clone()
     neutral.MODEL.DEVICE = "cpu"
     neutral.MODEL.BACKBONE.WEIGHTS = "random"  # the trained ones are loaded over whatever it would start from
-    text: str = neutral.dump()
-    return text
+    values: dict[str, Any] = yaml.safe_load(neutral.dump())
+    return values
 
 
 def training_entries(
@@ -262,7 +263,7 @@ def load_detector(path: Path, inference: Inference, class_names: Sequence[str], 
             remedy="Give labels of the same dataset, or train anew: --variant NAME",
         )
     cfg = _empty_config()
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(metadata["detectron2"]))
+    cfg.merge_from_other_cfg(CfgNode(metadata["detectron2"]))
     _merge(cfg, keys_of(inference) | {"MODEL.DEVICE": device})
     model: nn.Module = build_model(cfg)
     load_model(model, path)
