@@ -30,7 +30,7 @@ from weaksam_cli.data.source import image_root, read_source
 from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
-from weaksam_cli.eval.recall import read_proposals
+from weaksam_cli.eval.recall import proposals_of
 from weaksam_cli.models.lite0 import Lite0, load_lite0, view_features
 
 BINS: Final = 7
@@ -176,9 +176,8 @@ def read_sets(run: Path, split: str, variants: Sequence[str], min_side: float) -
         if record is None:
             raise UserError("there are no complete proposals", where=str(path), remedy="Run weaksam propose")
         recipe = record.identity.recipe_name
-        boxes = read_proposals(path).boxes
         sets[f"{recipe} ({name})" if recipe in sets else recipe] = {
-            key: largest_first(found, min_side) for key, found in boxes.items()
+            key: largest_first(found.boxes, min_side) for key, found in proposals_of(path).items()
         }
     return sets
 

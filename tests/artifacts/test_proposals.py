@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from weaksam_cli.artifacts import hdf5, open_artifact
+from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import (
     CLUE_SOURCES,
     PROPOSALS,
@@ -18,9 +19,10 @@ from weaksam_cli.artifacts.proposals import (
     proposals_to_rows,
     read_proposals,
 )
-from weaksam_cli.artifacts.schema import concatenate
+from weaksam_cli.artifacts.schema import ImageRows, concatenate
 from weaksam_cli.core.boxes import edges_to_inclusive, inclusive_to_edges, score_free_nms
 from weaksam_cli.core.types import PromptedMasks
+from weaksam_cli.errors import UserError
 
 
 def of_boxes(boxes: Any, source: Source) -> Proposals:
@@ -198,3 +200,38 @@ def test_what_is_written_is_read_back_by_the_files_own_table(tmp_path: Path, n: 
     np.testing.assert_array_equal(found.source, len(SOURCES) - 1 - every.source)
     for name in ("boxes", "prompt", "mask_token", "predicted_iou", "stability"):
         np.testing.assert_array_equal(getattr(found, name), getattr(every, name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"boxes": [[0, 0, np.nan, 5]]}, "finite coordinates"),
+        ({"boxes": [[9, 0, 3, 5]]}, "expected x1 <= x2"),
+        ({"mask_token": [9]}, "mask_token"),
+    ],
+)
+def test_a_file_with_boxes_that_are_none_is_refused(
+    tmp_path: Path, changes: dict[str, list[object]], message: str
+) -> None:
+    """Negative sides and NaN in the proposals of others were read as they were."""
+    rows = proposals_to_rows(Proposals.from_boxes(np.asarray([[1, 2, 3, 4]], np.float32), "search"), (30, 40))
+    wrong = {name: np.asarray(values, rows.columns[name].dtype) for name, values in changes.items()}
+    rows = ImageRows({**rows.columns, **wrong}, rows.image, rows.blobs)
+    attributes = {"format": PROPOSALS.name, "format_version": PROPOSALS.version, "complete": True}
+    with h5py.File(tmp_path / "p.h5", "w") as handle:
+        hdf5.create(handle, PROPOSALS, attributes, {"source_names": SOURCES})
+        hdf5.append(handle, PROPOSALS, concatenate(PROPOSALS, [("a", rows)]))
+    with open_artifact(tmp_path / "p.h5", PROPOSALS) as artifact, pytest.raises(UserError, match=message):
+        read_proposals(artifact, "a")
+
+
+def test_a_file_with_points_without_a_value_is_refused(tmp_path: Path) -> None:
+    columns = {column.name: np.zeros((1, *column.shape), column.dtype) for column in POINTS.columns}
+    columns["value"][:] = np.nan
+    rows = ImageRows(columns, {"image_size": np.asarray([30, 40], np.int32)})
+    attributes = {"format": POINTS.name, "format_version": POINTS.version, "complete": True}
+    with h5py.File(tmp_path / "p.h5", "w") as handle:
+        hdf5.create(handle, POINTS, attributes, {"kind_names": ["coarse"]})
+        hdf5.append(handle, POINTS, concatenate(POINTS, [("a", rows)]))
+    with open_artifact(tmp_path / "p.h5", POINTS) as artifact, pytest.raises(UserError, match="finite"):
+        read_points(artifact, "a")

@@ -85,13 +85,13 @@ def test_a_rerun_touches_nothing(finished: Path) -> None:
 
 def test_results_are_printed_and_written(finished: Path) -> None:
     text = run_stage(finished, "eval")
-    for measure in (
+    for metric in (
         "classification mAP",
         "recall at IoU 0.5",
         "CorLoc (mist): whole image",
         "VOC AP50 (weaksam)",
     ):
-        assert measure in text
+        assert metric in text
     results = json.loads((finished / "runs" / "tiny" / "eval" / "trainval.json").read_text())
     stages = {item["stage"] for item in results["metrics"]}
     assert stages == {"cam", "prompt", "propose", "wsod", "baseline", "pgt", "retrain"}
@@ -137,7 +137,7 @@ def test_a_moved_run_still_works(finished: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_variants_stand_side_by_side_and_are_judged(finished: Path, tmp_path: Path) -> None:
+def test_variants_stand_side_by_side_and_are_evaluated(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "work")
     folder = tmp_path / "work"
     run_stage(folder, "pgt", "--recipe", "top1", "--variant", "top1")

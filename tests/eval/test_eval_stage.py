@@ -82,7 +82,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     assert weaksam("data", "voc", "--dataset", "tiny", folder=folder).returncode == 0
     run = folder / "runs" / "tiny"
     write_proposals(run, "", KnownProposals(), ("grid", "coarse", "fine", "cross"))
-    write_proposals(run, "@other", KnownProposals(unranked=True), ("grid", "special"))
+    write_proposals(run, "@other", KnownProposals(unranked=True), ("grid", "search"))
     dry = weaksam(*COMMAND, "--dry-run", folder=folder)
     assert dry.returncode == 0, dry.stderr
     assert "eval/trainval.json: missing" in dry.stdout
@@ -98,7 +98,7 @@ def results(folder: Path) -> Any:
 
 def test_every_source_that_occurs_is_evaluated_alone(evaluated: tuple[Path, str]) -> None:
     metrics = {(item["variant"], item["name"]): item["value"] for item in results(evaluated[0])["metrics"]}
-    for variant, second in (("", "coarse"), ("other", "special")):
+    for variant, second in (("", "coarse"), ("other", "search")):
         assert metrics[variant, "recall at IoU 0.5"] == pytest.approx(4 / 6, abs=1e-6)
         assert metrics[variant, "proposals an image"] == pytest.approx(16 / 6, abs=1e-6)
         assert metrics[variant, "recall at IoU 0.5: grid"] == 0
@@ -134,7 +134,7 @@ def test_the_table_has_a_row_a_source(evaluated: tuple[Path, str]) -> None:
         ["propose", "grid", "0.0", "%", "0.0", "%", "0.0", "%", "2.0"],
         ["propose", "coarse", "66.7", "%", "66.7", "%", "0.0", "%", "0.7"],
         ["propose@other", "grid", "0.0", "%", "0.0", "%", "0.0", "%", "2.0"],
-        ["propose@other", "special", "66.7", "%", "66.7", "%", "0.0", "%", "0.7"],
+        ["propose@other", "search", "66.7", "%", "66.7", "%", "0.0", "%", "0.7"],
     ]
 
 

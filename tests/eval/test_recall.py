@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from weaksam_cli.artifacts.proposals import Proposals
 from weaksam_cli.core.boxes import as_boxes, inclusive_to_edges, voc_to_edges
 from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.errors import UserError
@@ -95,7 +96,7 @@ def test_the_shift_by_a_pixel_is_vocs_alone(layout: str, hit: float) -> None:
 )
 def test_the_best_come_first(scores: list[float], order: list[int]) -> None:
     boxes = as_boxes(squares(*range(len(scores))))
-    got = best_first(boxes, np.asarray(scores, np.float32))
+    got = best_first(Proposals.from_boxes(boxes, "import", np.asarray(scores, np.float32)))
     assert got.tolist() == boxes[order].tolist()
 
 

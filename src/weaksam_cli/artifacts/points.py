@@ -9,6 +9,7 @@ import numpy as np
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.core.types import Points
+from weaksam_cli.errors import UserError
 
 POINTS = Schema(
     "weaksam/points",
@@ -43,15 +44,24 @@ def points_to_rows(parts: Sequence[tuple[int, Points]], image_size: tuple[int, i
 
 
 def read_points(artifact: Artifact, image_id: str) -> dict[str, Points]:
-    """The points of one image by kind; every kind is a key."""
+    """The points of one image by kind; every kind is a key.
+
+    Raises:
+        UserError: a value that is no number.
+    """
     kinds = artifact.rows(image_id, "kind")
     columns = {name: artifact.rows(image_id, name) for name in ("xy", "class_index", "value", "map_index")}
-    return {
-        name: Points(
-            columns["xy"][kinds == index].astype(np.int32),
-            columns["class_index"][kinds == index].astype(np.int32),
-            columns["value"][kinds == index].astype(np.float32),
-            columns["map_index"][kinds == index].astype(np.int16),
-        )
-        for index, name in enumerate(artifact.table("kind_names"))
-    }
+    try:
+        return {
+            name: Points(
+                columns["xy"][kinds == index].astype(np.int32),
+                columns["class_index"][kinds == index].astype(np.int32),
+                columns["value"][kinds == index].astype(np.float32),
+                columns["map_index"][kinds == index].astype(np.int16),
+            )
+            for index, name in enumerate(artifact.table("kind_names"))
+        }
+    except ValueError as error:
+        raise UserError(
+            f"image {image_id!r}: {error}", where=str(artifact.path), remedy="Make the file again"
+        ) from error

@@ -16,6 +16,7 @@ from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.core.types import PromptedMasks
+from weaksam_cli.errors import UserError
 
 PROPOSALS: Final = Schema(
     "weaksam/proposals",
@@ -70,7 +71,7 @@ class Proposals:
     counts: list[bytes] | None = None
 
     def __post_init__(self) -> None:
-        as_boxes(self.boxes, name="proposals.boxes")
+        as_boxes(self.boxes, name="proposals.boxes", ordered=True)
         n = len(self.boxes)
         for name, column in self.columns().items():
             if len(column) != n or (name != "boxes" and column.shape != (n,)):
@@ -209,11 +210,16 @@ def read_proposals(artifact: Artifact, image_id: str) -> Proposals:
     """The proposals of one image, without their masks.
 
     Raises:
-        ValueError: a source that this program does not know.
+        UserError: a source that this program does not know, or a box that is none.
     """
     columns: dict[str, NDArray[Any]] = {
         column.name: artifact.rows(image_id, column.name).astype(column.dtype) for column in PROPOSALS.columns
     }
-    sources = [SOURCES.index(name) for name in artifact.table("source_names")]
-    columns["source"] = np.asarray(sources, np.int8)[columns["source"]]
-    return Proposals(**columns, counts=None)
+    try:
+        sources = [SOURCES.index(name) for name in artifact.table("source_names")]
+        columns["source"] = np.asarray(sources, np.int8)[columns["source"]]
+        return Proposals(**columns, counts=None)
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f"image {image_id!r}: {error}", where=str(artifact.path), remedy="Make the file again"
+        ) from error

@@ -15,7 +15,7 @@ from weaksam_cli.eval.baselines import best_contrast_detections, whole_image_det
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.maps import fused_maps
 from weaksam_cli.eval.matching import DETECTRON2_TEXT, MIST_CORLOC, Convention, best_overlaps
-from weaksam_cli.eval.recall import read_proposals
+from weaksam_cli.eval.recall import proposals_of
 
 THRESHOLD = 0.5
 """IoU that must be exceeded."""
@@ -81,7 +81,7 @@ def trivial_answers(case: Case, ring_factor: float) -> dict[str, dict[str, Detec
     classes = {image.key: case.labels.class_indexes(image) for image in case.labels.file.images}
     answers = {"whole image": whole_image_detections(case.sizes, classes)}
     if {"propose", "cam"} <= case.artifacts.keys():
-        proposals = read_proposals(case.artifacts["propose"]).boxes
+        proposals = {key: item.boxes for key, item in proposals_of(case.artifacts["propose"]).items()}
         maps = fused_maps(case.artifacts["cam"], "coarse", case.labels)
         common = {key: maps[key] for key in maps if key in proposals}
         if common:

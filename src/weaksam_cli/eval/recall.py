@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.proposals import PROPOSALS
+from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, read_proposals
 from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
 from weaksam_cli.engine.recipes import RecipeModel
-from weaksam_cli.errors import UserError
 from weaksam_cli.eval.case import Case, Metric, Truth
 from weaksam_cli.eval.matching import (
     FROM_ONE_INCLUSIVE,
@@ -65,79 +64,42 @@ class RecallSettings(RecipeModel):
 
 def evaluate(case: Case, settings: RecallSettings) -> list[Metric]:
     """Recall at each threshold and the mean number, of all proposals and of every source that occurs, alone."""
-    proposals, convention = read_proposals(case.path), convention_of(case.layout)
+    proposals, convention = proposals_of(case.path), convention_of(case.layout)
+    sets = {"": {key: item.boxes for key, item in proposals.items()}}
+    for index, name in enumerate(SOURCES):
+        if any((item.source == index).any() for item in proposals.values()):
+            sets[f": {name}"] = {key: item.boxes[item.source == index] for key, item in proposals.items()}
     found = []
-    for suffix, boxes in (("", proposals.boxes), *proposals.by_source().items()):
+    for suffix, boxes in sets.items():
         whole = recall_curve(case.truth, boxes, (None,), settings, convention)
-        name = f": {suffix}" if suffix else ""
         found += [
-            case.metric(f"recall at IoU {threshold:g}{name}", value)
+            case.metric(f"recall at IoU {threshold:g}{suffix}", value)
             for threshold, (value,) in whole.recall.items()
         ]
-        found.append(case.metric(f"proposals an image{name}", whole.mean_counts[0], share=False))
+        found.append(case.metric(f"proposals an image{suffix}", whole.mean_counts[0], share=False))
     return found
 
 
 def curve_of(case: Case, settings: RecallSettings) -> RecallCurve:
     """Recall against how many of the proposals, the best first, are kept of an image; the last budget is all."""
-    boxes = read_proposals(case.path).best_first()
+    boxes = {key: best_first(item) for key, item in proposals_of(case.path).items()}
     budgets = (*settings.recall_budgets, None)
     return recall_curve(case.truth, boxes, budgets, settings, convention_of(case.layout))
 
 
-@dataclass(frozen=True)
-class ProposalSet:
-    """Proposals by image; the three mappings have the same keys, and an image's arrays the same length.
-
-    Attributes:
-        boxes: float32 (n, 4), xyxy pixel edges.
-        source: int8 (n,), index into `source_names`.
-        predicted_iou: float32 (n,), the segmenter's own estimate; NaN where it gives none.
-        source_names: names of the sources. A box that several sources found belongs to the one it was kept for.
-    """
-
-    boxes: dict[str, FloatArray]
-    source: dict[str, NDArray[np.int8]]
-    predicted_iou: dict[str, NDArray[np.float32]]
-    source_names: Sequence[str]
-
-    def best_first(self) -> dict[str, FloatArray]:
-        """All boxes, the best first (see `best_first`)."""
-        return {key: best_first(boxes, self.predicted_iou[key]) for key, boxes in self.boxes.items()}
-
-    def by_source(self) -> dict[str, dict[str, FloatArray]]:
-        """Source -> image -> boxes, for every source that occurs, in the order of `source_names`."""
-        return {
-            name: {key: boxes[self.source[key] == index] for key, boxes in self.boxes.items()}
-            for index, name in enumerate(self.source_names)
-            if any((rows == index).any() for rows in self.source.values())
-        }
-
-
-def read_proposals(path: Path) -> ProposalSet:
-    """The proposals in an artifact.
+def proposals_of(path: Path) -> dict[str, Proposals]:
+    """The proposals in an artifact by image key.
 
     Raises:
         UserError: a damaged artifact, or a box that is not finite or ends before it begins.
     """
     with open_artifact(path, PROPOSALS) as artifact:
-        boxes = {}
-        for key in artifact:
-            try:
-                boxes[key] = as_boxes(artifact.rows(key, "boxes"), ordered=True)
-            except ValueError as error:
-                raise UserError(f"image {key!r}: {error}", where=str(path)) from error
-        return ProposalSet(
-            boxes,
-            {key: artifact.rows(key, "source").astype(np.int8) for key in artifact},
-            {key: artifact.rows(key, "predicted_iou").astype(np.float32) for key in artifact},
-            artifact.table("source_names"),
-        )
+        return {key: read_proposals(artifact, key) for key in artifact}
 
 
-def best_first(boxes: FloatArray, predicted_iou: NDArray[np.floating]) -> FloatArray:
-    """Boxes (n, 4) by decreasing predicted IoU (n,); equal ones keep their order, those without one (NaN) come last."""
-    return boxes[np.argsort(-predicted_iou, kind="stable")]
+def best_first(proposals: Proposals) -> FloatArray:
+    """Boxes (n, 4) by decreasing predicted IoU; equal ones keep their order, those without one (NaN) come last."""
+    return proposals.boxes[np.argsort(-proposals.predicted_iou, kind="stable")]
 
 
 @dataclass(frozen=True)
