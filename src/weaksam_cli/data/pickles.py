@@ -84,11 +84,18 @@ class _Dtype:
             self.value = self.value.newbyteorder(state[1])
 
 
-class _Array:
-    """Stands in for a numpy array while the stream is read; has a value once its data arrived."""
+class Held:
+    """Stands in for the value that is read in its place; what else the stream says about it is dropped."""
 
-    def __init__(self, value: Array | None = None) -> None:
+    def __init__(self, value: object = None, *_: object) -> None:
         self.value = value
+
+    def set_state(self, state: object) -> None:
+        """Nothing of it is needed."""
+
+
+class _Array(Held):
+    """Stands in for a numpy array while the stream is read; has a value once its data arrived."""
 
     def set_state(self, state: object) -> None:
         """From numpy's state: version, shape, dtype, Fortran order, data."""
@@ -214,7 +221,7 @@ def _load_new_object(unpickler: Any) -> None:
 def _load_build(unpickler: Any) -> None:
     state = unpickler.stack.pop()
     built = unpickler.stack[-1]
-    if not isinstance(built, (_Array, _Dtype, Inert, _Ordered)):
+    if not isinstance(built, (Held, _Dtype, Inert, _Ordered)):
         raise RefusedError("an object with a state of its own")
     built.set_state(state)
     unpickler.count(built)
@@ -305,7 +312,7 @@ class _Unpickler(_PythonUnpickler):
 
     def count(self, made: object) -> None:
         """Add what a stand-in made to what this stream has built so far."""
-        self._left -= _weight(made.value if isinstance(made, _Array) else made)
+        self._left -= _weight(made.value if isinstance(made, Held) else made)
         if self._left < 0:
             raise RefusedError("values that are many times as large as the file")
 
@@ -322,13 +329,13 @@ class _Finisher:
 
     def __init__(self, limit: int, leaves: tuple[type, ...]) -> None:
         self._limit = limit
-        self._leaves = (bool, int, float, str, bytes, np.generic, *leaves)
+        self._leaves = (bool, int, float, str, bytes, np.generic, np.ndarray, *leaves)
         self._done: dict[int, tuple[Any, int, int]] = {}
 
     def finish(self, value: Any, depth: int = 0) -> tuple[Any, int, int]:
         """`value` without stand-ins (what is used twice stays one object), its weight, and how deep it is nested."""
-        if isinstance(value, _Array) and value.value is not None:
-            return value.value, _weight(value.value), 0
+        if isinstance(value, Held) and isinstance(value.value, self._leaves):
+            value = value.value
         if value is None or isinstance(value, self._leaves):
             return value, _weight(value), 0
         inside = value.attributes if isinstance(value, Inert) else value

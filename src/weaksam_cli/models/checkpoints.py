@@ -2,19 +2,18 @@
 
 Read are safetensors, what `torch.save` writes, TorchScript archives (CLIP's `ViT-B-16.pt`) and pickles of numpy arrays
 (detectron2's `R-50.pkl`). Nothing in a file is run: the pickle of an archive goes through `data.pickles`, like any
-foreign pickle. `torch.load(weights_only=True)` refuses TorchScript archives, writes foreign trees into its messages and
-lets numpy reconstruct scalars; it is left for the old format of `torch.save`, which is no archive.
+foreign pickle. `torch.load(weights_only=True)` refuses TorchScript archives, lets numpy reconstruct scalars, and writes
+foreign trees into its messages: 400 bytes keep it busy for ever.
 """
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -23,7 +22,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from weaksam_cli.core.names import first_few
-from weaksam_cli.data.pickles import Calls, Inert, RefusedError, StandIn, load_stream, read_pickle, shown
+from weaksam_cli.data.pickles import (
+    Calls,
+    Held,
+    Inert,
+    RefusedError,
+    StandIn,
+    load_stream,
+    read_pickle,
+    shown,
+)
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,8 +90,6 @@ def read_checkpoint(path: Path, *, remedy: str) -> Checkpoint:
         found = _content(path, remedy)
     except UserError:
         raise
-    except pickle.UnpicklingError as error:
-        raise UserError("not a file of weights alone", where=where, remedy=remedy) from error
     except Exception as error:  # foreign bytes raise errors of any type
         raise UserError("cannot be read: truncated or damaged", where=where, remedy=remedy) from error
     table = next((name for name in _TABLES if isinstance(_entries(found).get(name), dict)), "")
@@ -116,10 +122,7 @@ def _content(path: Path, remedy: str) -> Any:
             where=str(path),
             remedy=remedy,
         )
-    import torch
-
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    return _read_old(path, remedy)
 
 
 def _tensors(table: Any, where: str, remedy: str) -> dict[str, Tensor]:
@@ -202,16 +205,14 @@ class _Storages:
         """The numbers that a persistent id means, as a flat tensor."""
         import torch
 
-        if not isinstance(pid, tuple) or len(pid) != 5 or not isinstance(pid[1], StandIn):
-            raise RefusedError("an object that is stored elsewhere")
-        name = pid[1].name.removeprefix("torch.").removesuffix("Storage")
-        dtype = getattr(torch, _STORAGES.get(name, ""), None)
-        info = self.records.get(f"{self.root}data/{pid[2]}") if isinstance(pid[2], str) else None
-        count = pid[4]
-        if dtype is None or info is None or type(count) is not int:
+        info = (
+            self.records.get(f"{self.root}data/{pid[2]}")
+            if isinstance(pid, tuple) and len(pid) == 5
+            else None
+        )
+        if info is None:
             raise RefusedError("tensors whose numbers are not in the archive")
-        if not 0 <= count * dtype.itemsize <= info.file_size:
-            raise RefusedError(f"{count} numbers in {info.file_size} bytes")
+        dtype, _, count = _numbers(pid, info.file_size)
         if count == 0:
             return torch.empty(0, dtype=dtype)
         start = self._start(info)
@@ -227,6 +228,51 @@ class _Storages:
             handle.seek(info.header_offset)
             name, extra = struct.unpack("<26xHH", handle.read(30))
         return info.header_offset + 30 + int(name) + int(extra)
+
+
+def _numbers(pid: Any, room: int) -> tuple[Any, str, int]:
+    """Type, name and count of the numbers that a persistent id means, which are to fit into `room` bytes."""
+    import torch
+
+    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or not isinstance(pid[1], StandIn):
+        raise RefusedError("an object that is stored elsewhere")
+    dtype = getattr(torch, _STORAGES.get(pid[1].name[6:-7], ""), None)  # torch.FloatStorage
+    name, count = pid[2], pid[4]
+    if dtype is None or type(count) is not int or not isinstance(name, str):
+        raise RefusedError("numbers of an unknown type")
+    if not 0 <= count * dtype.itemsize <= room:
+        raise RefusedError(f"{count} numbers in {room} bytes")
+    return dtype, name, count
+
+
+def _read_old(path: Path, remedy: str) -> Any:
+    """What `torch.save` wrote before version 1.6: five pickles, the fourth of them the contents, then the numbers."""
+    import torch
+
+    whole, stored = path.stat().st_size, dict[str, torch.Tensor]()
+
+    def storage(pid: Any) -> Tensor:
+        dtype, name, count = _numbers(pid, whole)
+        if name not in stored:
+            if sum(item.nbytes for item in stored.values()) + count * dtype.itemsize > whole:
+                raise RefusedError(f"more numbers than {whole} bytes hold")
+            stored[name] = torch.empty(count, dtype=dtype)
+        view = pid[5] if len(pid) == 6 else None
+        return stored[name] if view is None else stored[name][view[1] : view[1] + view[2]]
+
+    with path.open("rb") as stream:
+        load = partial(load_stream, stream, whole, where=str(path), remedy=remedy)
+        for _ in range(3):  # a number, the version, how long C's types were
+            load()
+        found = load(calls=_torch_calls(), stored=storage, leaves=(torch.Tensor,))
+        for key in load():
+            count = int.from_bytes(stream.read(8), "little")
+            if count != stored[key].numel():
+                raise ValueError(f"{count} numbers")
+            if count:
+                data = bytearray(stream.read(stored[key].nbytes))
+                stored[key].copy_(torch.frombuffer(data, dtype=stored[key].dtype, count=count))
+    return found
 
 
 def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Tensor:
@@ -248,6 +294,7 @@ def _torch_calls() -> Calls:
         ("torch._utils", "_rebuild_tensor"): _rebuild,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
         ("torch._utils", "_rebuild_parameter"): _first,
+        ("torch.nn.parameter", "Parameter"): Held,
         ("torch", "Size"): _first,
         ("torch", "device"): Inert,
         ("argparse", "Namespace"): Inert,
