@@ -63,12 +63,10 @@ def iou(a: Boxes, b: Boxes, *, plus_one: bool = False) -> Boxes:
     return paired_iou(a[:, None], b[None], plus_one=plus_one)
 
 
-def nms(
-    boxes: FloatArray, scores: NDArray[np.floating], threshold: float, *, plus_one: bool = False
-) -> IntArray:
-    """`score_free_nms` by decreasing score; equal scores keep their order."""
+def nms(boxes: FloatArray, scores: NDArray[np.floating], threshold: float) -> IntArray:
+    """`score_free_nms` by decreasing score, areas without +1; equal scores keep their order."""
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
-    return order[score_free_nms(boxes[order], threshold, plus_one=plus_one)]
+    return order[score_free_nms(boxes[order], threshold, plus_one=False)]
 
 
 def score_free_nms(boxes: FloatArray, threshold: float, *, plus_one: bool = True) -> IntArray:
