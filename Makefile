@@ -3,7 +3,7 @@
 #   make all DATASET=demo                      the whole pipeline on made images, no weights needed
 #   make all DATASET=voc07 DATA=path/to/VOC    the same on a dataset of yours
 #
-# Stages are file targets; `weaksam status` agrees with what make would do.
+# A stage makes those before it where they are not fresh: make wsod DATASET=demo
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -47,45 +47,25 @@ all: setup ## every stage, from labels to the table of results
 	    echo "which dataset? give its folder: make all DATASET=$(DATASET) DATA=path/to/dataset" >&2; exit 2; fi
 	$(WEAKSAM) all $(DATA) $(OPTIONS)
 
-# The splits of a run are known once `data` has read it; make reads this file anew after it is made.
-STAGES := cam prompt propose wsod pgt retrain
-ifneq ($(filter $(STAGES),$(MAKECMDGOALS)),)
-include $(RUN)/splits.mk
-endif
-$(RUN)/splits.mk: $(RUN)/labels/source.json
-	$(BIN)/python -c 'import json, sys; s = json.load(open(sys.argv[1]))["splits"]; print("SPLITS :=", *s); \
-	    print("TRAIN :=", *(k for k in s if s[k] == "train"))' $< > $@
-
-data: setup $(RUN)/labels/source.json ## labels/*.json from DATA
-cam: $(foreach s,$(SPLITS),$(RUN)/cam/$(s).h5) ## class activation maps
-prompt: $(foreach s,$(SPLITS),$(RUN)/prompts/$(s).h5) ## peak points
-propose: $(foreach s,$(SPLITS),$(RUN)/proposals/$(s).h5) ## proposals
-wsod: $(foreach s,$(SPLITS),$(RUN)/wsod/detections/$(s).json) ## weakly supervised detector and its detections
-pgt: $(foreach s,$(TRAIN),$(RUN)/pgt/$(s).json) ## pseudo ground truth
-retrain: $(foreach s,$(SPLITS),$(RUN)/retrain/detections/$(s).json) ## retrained detector and its detections
-eval: setup ## judge every artifact of the run
-	$(WEAKSAM) eval $(OPTIONS)
+# The program decides what is fresh, by one rule for make, `weaksam status` and the stages: each is asked in turn.
+NAMED := cam prompt propose wsod pgt retrain eval
+data: setup ## labels/*.json from DATA
+	@if [ -n "$(DATA)" ] || [ ! -f $(RUN)/labels/source.json ]; then \
+	    $(WEAKSAM) data $(DATA) --dataset $(DATASET) --run-dir $(RUN) --seed $(SEED); fi
+cam: data ## class activation maps
+prompt: cam ## peak points
+propose: prompt ## proposals
+wsod: propose ## weakly supervised detector and its detections
+pgt: wsod ## pseudo ground truth
+retrain: pgt ## retrained detector and its detections
+eval: retrain ## metrics of every artifact of the run
+$(NAMED):
+	$(WEAKSAM) $@ $(OPTIONS)
 report: eval ## the table of results
 status: setup ## what is fresh, stale, partial or missing
 	$(WEAKSAM) status --dataset $(DATASET) --run-dir $(RUN)
 doctor: setup ## is this machine ready
 	$(WEAKSAM) doctor
-
-$(RUN)/labels/source.json: | setup
-	$(WEAKSAM) data $(DATA) --dataset $(DATASET) --run-dir $(RUN) --seed $(SEED)
-$(RUN)/labels/%.json: $(RUN)/labels/source.json ;
-$(RUN)/cam/%.h5: $(RUN)/labels/%.json
-	$(WEAKSAM) cam --split $* $(OPTIONS)
-$(RUN)/prompts/%.h5: $(RUN)/cam/%.h5
-	$(WEAKSAM) prompt --split $* $(OPTIONS)
-$(RUN)/proposals/%.h5: $(RUN)/prompts/%.h5
-	$(WEAKSAM) propose --split $* $(OPTIONS)
-$(RUN)/wsod/detections/%.json: $(RUN)/proposals/%.h5
-	$(WEAKSAM) wsod --split $* $(OPTIONS)
-$(RUN)/pgt/%.json: $(RUN)/wsod/detections/%.json
-	$(WEAKSAM) pgt --split $* $(OPTIONS)
-$(RUN)/retrain/detections/%.json: $(foreach s,$(TRAIN),$(RUN)/pgt/$(s).json)
-	$(WEAKSAM) retrain --split $* $(OPTIONS)
 
 # ---------------------------------------------------------------- development
 test: setup ## the test suite (under 8 minutes on two cores)

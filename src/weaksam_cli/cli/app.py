@@ -10,8 +10,8 @@ import typer
 
 from weaksam_cli import __version__
 from weaksam_cli.cli import options as opt
-from weaksam_cli.cli.guard import guarded
 from weaksam_cli.cli.weights import weights_app
+from weaksam_cli.console import Console
 
 app = typer.Typer(
     name="weaksam",
@@ -26,11 +26,10 @@ app = typer.Typer(
 _STAGE_HELP = {
     "cam": "Class activation maps from image-level labels (reads labels, writes cam/*.h5).",
     "prompt": "Peak points of the maps (reads cam, writes prompts/*.h5).",
-    "propose": "Class-agnostic boxes, from a dataset's prompts or for any folder of images.",
     "wsod": "Train a weakly supervised detector and detect (reads proposals, writes wsod/).",
     "pgt": "Pseudo ground truth from the detections (reads detections and labels, writes pgt/*.json).",
     "retrain": "Train a detector on the pseudo ground truth, with RoI drop (reads pgt, writes retrain/).",
-    "eval": "Judge every artifact of the run against ground truth (writes eval/*.json and a table).",
+    "eval": "Metrics of every artifact of the run against ground truth (writes eval/*.json and a table).",
 }
 
 
@@ -59,28 +58,35 @@ _ALL = (
 _STAGE = tuple(dict.fromkeys([*_DATA, *_ALL, "variant", "inputs"]))
 
 
-def _run_stage(stage: str, common: opt.CommonOptions) -> None:
-    console = common.console()
-    with guarded(console):
+def _command(name: str, *options: str, text: str | None = None) -> Callable[[Callable[..., None]], None]:
+    """Register a command that takes some of the common options."""
+
+    def register(function: Callable[..., None]) -> None:
+        app.command(name, help=text)(opt.taking(*options)(function))
+
+    return register
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def run(common: opt.CommonOptions, console: Console) -> None:
         from weaksam_cli.cli.run import run_one_stage
 
         run_one_stage(stage, common, console)
 
-
-def _stage_command(stage: str) -> Callable[..., None]:
-    more = ("fit",) if stage == "cam" else ()
-
-    def command(common: opt.CommonOptions) -> None:
-        _run_stage(stage, common)
-
-    command.__doc__ = _STAGE_HELP[stage]
-    return opt.taking(*_STAGE, *more)(command)
+    return run
 
 
-@app.command("data")
-@opt.taking(*_DATA)
+def _add_stages(*names: str) -> None:
+    """Commands are listed in the order in which they are added: that of the pipeline."""
+    for name in names:
+        more = ("fit",) if name == "cam" else ()
+        _command(name, *_STAGE, *more, text=_STAGE_HELP[name])(_stage_command(name))
+
+
+@_command("data", *_DATA)
 def data(
     common: opt.CommonOptions,
+    console: Console,
     source: Annotated[
         str | None, typer.Argument(help="A VOC folder, COCO json, folder or CSV of labels, or `demo`.")
     ] = None,
@@ -92,16 +98,18 @@ def data(
     ] = None,
 ) -> None:
     """Read a dataset: images and image-level labels, no boxes (writes labels/*.json)."""
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.run import run_data
+    from weaksam_cli.cli.run import run_data
 
-        run_data(source, layout, images, common, console)
+    run_data(source, layout, images, common, console)
 
 
-@opt.taking(*_STAGE, "shard")
-def _propose(
+_add_stages("cam", "prompt")
+
+
+@_command("propose", *_STAGE, "shard")
+def propose(
     common: opt.CommonOptions,
+    console: Console,
     images: Annotated[
         Path | None,
         typer.Argument(
@@ -114,49 +122,41 @@ def _propose(
 ) -> None:
     """Class-agnostic boxes, for any folder of images or from a dataset's prompts (writes proposals/*.h5, or FILE)."""
     if images is None and output is None:
-        _run_stage("propose", common)
+        _stage_command("propose")(common, console)
         return
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.propose_folder import propose_folder
+    from weaksam_cli.cli.propose_folder import propose_folder
 
-        propose_folder(images, output, common, console)
+    propose_folder(images, output, common, console)
 
 
-for _stage in _STAGE_HELP:
-    app.command(_stage)(_propose if _stage == "propose" else _stage_command(_stage))
+_add_stages("wsod", "pgt", "retrain", "eval")
 
 
-@app.command("all")
-@opt.taking(*_ALL)
+@_command("all", *_ALL)
 def run_all(
     common: opt.CommonOptions,
+    console: Console,
     source: Annotated[str | None, typer.Argument(help="The dataset, as for `weaksam data`.")] = None,
     layout: Annotated[str | None, typer.Option("--layout", help="voc, coco, folder or demo.")] = None,
 ) -> None:
     """Every stage, from labels to the table of results."""
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.run import run_pipeline
+    from weaksam_cli.cli.run import run_pipeline
 
-        run_pipeline(source, layout, common, console)
+    run_pipeline(source, layout, common, console)
 
 
-@app.command("status")
-@opt.taking(*_WHICH, "json")
-def status(common: opt.CommonOptions) -> None:
+@_command("status", *_WHICH, "json")
+def status(common: opt.CommonOptions, console: Console) -> None:
     """What of a run is fresh, stale, partial or missing."""
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.status import show_status
+    from weaksam_cli.cli.status import show_status
 
-        show_status(common, console)
+    show_status(common, console)
 
 
-@app.command("inspect")
-@opt.taking("overwrite", "json")
+@_command("inspect", "overwrite", "json")
 def inspect(
     common: opt.CommonOptions,
+    console: Console,
     file: Annotated[Path, typer.Argument(help="Any artifact (.h5, .json, .safetensors, .pth).")],
     image: Annotated[
         str | None, typer.Option("--image", metavar="KEY", help="Show the rows of this image.")
@@ -169,28 +169,23 @@ def inspect(
     ] = None,
 ) -> None:
     """Open an artifact and say what is in it."""
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.inspect import inspect_file
+    from weaksam_cli.cli.inspect import inspect_file
 
-        inspect_file(file, image, draw, images, overwrite=common.overwrite, console=console)
+    inspect_file(file, image, draw, images, overwrite=common.overwrite, console=console)
 
 
-@app.command("doctor")
-@opt.taking("run_dir", "weights_dir", "json")
-def doctor(common: opt.CommonOptions) -> None:
+@_command("doctor", "run_dir", "weights_dir", "json")
+def doctor(common: opt.CommonOptions, console: Console) -> None:
     """Is this machine ready, and what to do if not."""
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.doctor import examine
+    from weaksam_cli.cli.doctor import examine
 
-        examine(common, console)
+    examine(common, console)
 
 
-@app.command("clip-templates")
-@opt.taking(*_WHICH, "split", "recipe", "overrides", "device", "weights_dir", *_SPEAK)
+@_command("clip-templates", *_WHICH, "split", "recipe", "overrides", "device", "weights_dir", *_SPEAK)
 def clip_templates(
     common: opt.CommonOptions,
+    console: Console,
     templates: Annotated[
         list[str] | None,
         typer.Argument(help="Candidates with one {}, like 'a photo of a {}.'; default: eight."),
@@ -198,17 +193,15 @@ def clip_templates(
     images: Annotated[int, typer.Option("--images", min=1, help="At most this many images.")] = 500,
 ) -> None:
     """Which prompt sees the classes of your images most evenly: CLIP-ES's choice by sharpness."""
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.clip_templates import rank_clip_templates
+    from weaksam_cli.cli.clip_templates import rank_clip_templates
 
-        rank_clip_templates(templates or [], images, common, console)
+    rank_clip_templates(templates or [], images, common, console)
 
 
-@app.command("export")
-@opt.taking("overwrite", *_SPEAK)
+@_command("export", "overwrite", *_SPEAK)
 def export(
     common: opt.CommonOptions,
+    console: Console,
     file: Annotated[
         Path, typer.Argument(help="Proposals or points (proposals/<split>.h5, prompts/<split>.h5).")
     ],
@@ -224,19 +217,15 @@ def export(
     ] = None,
 ) -> None:
     """Write proposals as a pickle of detectron2, wetectron or mmdetection 2, points as text files."""
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.exchange import export_file
+    from weaksam_cli.cli.exchange import export_file
 
-        export_file(
-            file, layout, out, labels=labels, order=order, overwrite=common.overwrite, console=console
-        )
+    export_file(file, layout, out, labels=labels, order=order, overwrite=common.overwrite, console=console)
 
 
-@app.command("import")
-@opt.taking("overwrite", "allow_stale", *_SPEAK)
+@_command("import", "overwrite", "allow_stale", *_SPEAK)
 def import_(
     common: opt.CommonOptions,
+    console: Console,
     file: Annotated[Path, typer.Argument(help="A proposal pickle, or a folder of point text files.")],
     layout: Annotated[str, typer.Option("--format", help="detectron2, wetectron, mmdet or points.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The artifact to write (.h5).")],
@@ -249,21 +238,19 @@ def import_(
     ] = None,
 ) -> None:
     """Read other people's proposals or points into an artifact for --input."""
-    console = common.console()
-    with guarded(console):
-        from weaksam_cli.cli.exchange import import_file
+    from weaksam_cli.cli.exchange import import_file
 
-        import_file(
-            file,
-            layout,
-            out,
-            labels=labels,
-            order=order,
-            kind=kind,
-            overwrite=common.overwrite,
-            allow_stale=common.allow_stale,
-            console=console,
-        )
+    import_file(
+        file,
+        layout,
+        out,
+        labels=labels,
+        order=order,
+        kind=kind,
+        overwrite=common.overwrite,
+        allow_stale=common.allow_stale,
+        console=console,
+    )
 
 
 app.add_typer(weights_app, name="weights")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weaksam_cli.cli.guard import guarded
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
@@ -22,111 +23,80 @@ if TYPE_CHECKING:
 
 _RUN, _WORK, _SPEAK = "Which run", "How it runs", "How it speaks"
 
-DatasetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset",
-        help="Name of the dataset (else WEAKSAM_DATASET, weaksam.toml, demo).",
-        rich_help_panel=_RUN,
-    ),
-]
-SplitOption = Annotated[
-    str | None, typer.Option("--split", help="Only this split; default: every split.", rich_help_panel=_RUN)
-]
-RunDirOption = Annotated[
-    Path | None,
-    typer.Option("--run-dir", help="Folder of the run; default: runs/<dataset>.", rich_help_panel=_RUN),
-]
-RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="Name of a recipe, or a YAML file.", rich_help_panel=_WORK)
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="key=value: change the recipe (repeatable).", rich_help_panel=_WORK),
-]
-ProfileOption = Annotated[
-    str | None,
-    typer.Option("--profile", help="A recipe for every stage: auto, embedded, paper.", rich_help_panel=_WORK),
-]
-VariantOption = Annotated[
-    str | None,
-    typer.Option(
-        "--variant", help="Write to <folder>@VARIANT, beside the plain output.", rich_help_panel=_RUN
-    ),
-]
-InputOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input", help="stage=FILE: read this file in place of the stage's output.", rich_help_panel=_RUN
-    ),
-]
-DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=_WORK)
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=0,
-        help="Processes; 0: one for each core. Results are the same.",
-        rich_help_panel=_WORK,
-    ),
-]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=0, help="Seed of all randomness.", rich_help_panel=_WORK)
-]
+
+def _option(kind: Any, panel: str, *names: str, text: str, **more: Any) -> Any:
+    """The annotation by which typer reads an option."""
+    return Annotated[kind, typer.Option(*names, help=text, rich_help_panel=panel, **more)]
+
+
 WeightsOption = Annotated[
-    Path | None, typer.Option("--weights-dir", help="Folder with published weights.", rich_help_panel=_WORK)
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option(
-        "--shard",
-        metavar="I/N",
-        help="Make part I of N only; other processes or machines make the others in the same folder.",
-        rich_help_panel=_WORK,
-    ),
-]
-FitOption = Annotated[
-    bool,
-    typer.Option(
-        "--fit",
-        help="Train the network on the dataset in place of loading the recipe's weights.",
-        rich_help_panel=_WORK,
-    ),
-]
-CheckpointOption = Annotated[
-    int | None,
-    typer.Option(
-        "--checkpoint-every",
-        min=1,
-        help="Iterations of a training between checkpoints.",
-        rich_help_panel=_WORK,
-    ),
-]
-StaleOption = Annotated[
-    bool,
-    typer.Option("--allow-stale", help="Read artifacts that are stale themselves.", rich_help_panel=_WORK),
-]
-OverwriteOption = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite",
-        help="Make again what has another recipe, is damaged, or lists failed images.",
-        rich_help_panel=_WORK,
-    ),
-]
-DryRunOption = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Print the whole recipe and what would be done.", rich_help_panel=_WORK),
-]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="End with code 3 when any image failed.", rich_help_panel=_WORK)
+    Path | None,
+    typer.Option("--weights-dir", help="Folder with published weights.", rich_help_panel=_WORK),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.", rich_help_panel=_SPEAK)]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", help="Nothing but warnings and errors.", rich_help_panel=_SPEAK)
-]
+_OPTIONS: Mapping[str, Any] = {
+    "dataset": _option(
+        str | None, _RUN, "--dataset", text="Name of the dataset (else WEAKSAM_DATASET, weaksam.toml, demo)."
+    ),
+    "split": _option(str | None, _RUN, "--split", text="Only this split; default: every split."),
+    "run_dir": _option(Path | None, _RUN, "--run-dir", text="Folder of the run; default: runs/<dataset>."),
+    "recipe": _option(str | None, _WORK, "--recipe", text="Name of a recipe, or a YAML file."),
+    "overrides": _option(list[str] | None, _WORK, "--set", text="key=value: change the recipe (repeatable)."),
+    "profile": _option(
+        str | None, _WORK, "--profile", text="A recipe for every stage: auto, embedded, paper."
+    ),
+    "variant": _option(
+        str | None, _RUN, "--variant", text="Write to <folder>@VARIANT, beside the plain output."
+    ),
+    "inputs": _option(
+        list[str] | None,
+        _RUN,
+        "--input",
+        text="stage=FILE: read this file in place of the stage's output.",
+    ),
+    "device": _option(str | None, _WORK, "--device", text="auto, cpu, cuda or cuda:N."),
+    "workers": _option(
+        int | None,
+        _WORK,
+        "--workers",
+        text="Processes; 0: one for each core. Results are the same.",
+        min=0,
+    ),
+    "shard": _option(
+        str | None,
+        _WORK,
+        "--shard",
+        text="Make part I of N only; other processes or machines make the others in the same folder.",
+        metavar="I/N",
+    ),
+    "seed": _option(int | None, _WORK, "--seed", text="Seed of all randomness.", min=0),
+    "weights_dir": WeightsOption,
+    "fit": _option(
+        bool,
+        _WORK,
+        "--fit",
+        text="Train the network on the dataset in place of loading the recipe's weights.",
+    ),
+    "checkpoint_every": _option(
+        int | None,
+        _WORK,
+        "--checkpoint-every",
+        text="Iterations of a training between checkpoints.",
+        min=1,
+    ),
+    "overwrite": _option(
+        bool,
+        _WORK,
+        "--overwrite",
+        text="Make again what has another recipe, is damaged, or lists failed images.",
+    ),
+    "allow_stale": _option(bool, _WORK, "--allow-stale", text="Read artifacts that are stale themselves."),
+    "dry_run": _option(bool, _WORK, "--dry-run", text="Print the whole recipe and what would be done."),
+    "strict": _option(bool, _WORK, "--strict", text="End with code 3 when any image failed."),
+    "json": JsonOption,
+    "quiet": _option(bool, _SPEAK, "--quiet", text="Nothing but warnings and errors."),
+}
+"""Field of `CommonOptions` -> how it is typed, in the order of `--help`."""
 
 
 @dataclass(frozen=True)
@@ -162,36 +132,11 @@ class CommonOptions:
         return Console(Mode.QUIET if self.quiet else Mode.HUMAN)
 
 
-_ANNOTATIONS: Mapping[str, Any] = {
-    "dataset": DatasetOption,
-    "split": SplitOption,
-    "run_dir": RunDirOption,
-    "recipe": RecipeOption,
-    "overrides": SetOption,
-    "profile": ProfileOption,
-    "variant": VariantOption,
-    "inputs": InputOption,
-    "device": DeviceOption,
-    "workers": WorkersOption,
-    "shard": ShardOption,
-    "seed": SeedOption,
-    "weights_dir": WeightsOption,
-    "fit": FitOption,
-    "checkpoint_every": CheckpointOption,
-    "allow_stale": StaleOption,
-    "overwrite": OverwriteOption,
-    "dry_run": DryRunOption,
-    "strict": StrictOption,
-    "json": JsonOption,
-    "quiet": QuietOption,
-}
-"""Field of `CommonOptions` -> how it is typed, in the order of `--help`."""
-
-
 def taking(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the common options `names`: it gets them as its first argument, a `CommonOptions`.
+    """Give a command the common options `names`, and end it as the README says (see `guarded`).
 
-    typer reads what a command takes from its signature, so a signature is made: the command's own arguments, then these.
+    It gets a `CommonOptions` and the console, then its own arguments. typer reads what a command takes from its signature,
+    so a signature is made: the command's own arguments, then the options.
     """
     defaults = {field.name: field.default for field in fields(CommonOptions)}
     kind = inspect.Parameter.KEYWORD_ONLY
@@ -199,18 +144,21 @@ def taking(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         inspect.Parameter(
             name, kind, default=None if defaults[name] == () else defaults[name], annotation=annotation
         )
-        for name, annotation in _ANNOTATIONS.items()
+        for name, annotation in _OPTIONS.items()
         if name in names
     ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        _, _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
         @wraps(command)
         def wrapper(**given: Any) -> None:
             rest = {parameter.name: given.pop(parameter.name) for parameter in own}
             lists = {name: tuple(given[name] or ()) for name in given if isinstance(defaults[name], tuple)}
-            command(CommonOptions(**{**given, **lists}), **rest)
+            options = CommonOptions(**{**given, **lists})
+            console = options.console()
+            with guarded(console):
+                command(options, console, **rest)
 
         keyword_only = [parameter.replace(kind=kind) for parameter in own]
         wrapper.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]

@@ -160,7 +160,6 @@ def _settle(step: Step, identity: receipts.Identity, context: Context) -> receip
     if found.state is State.FRESH and found.receipt is not None:
         if not _may_stay(step.path, found.receipt, context):
             return None
-        _renew_timestamp(step)
         context.console.info(f"{name}: fresh, nothing to do", artifact=name, state="fresh")
         return found.receipt
     if found.state is State.STALE:
@@ -206,13 +205,6 @@ def _may_stay(path: Path, receipt: receipts.Receipt, context: Context) -> bool:
         context.console.warn(f"made again: {error.one_line()}")
         return False
     return not (context.overwrite and receipt.failed)
-
-
-def _renew_timestamp(step: Step) -> None:
-    """Make decides by time stamps: a fresh artifact that is older than an input (copied, checked out) is touched."""
-    newest = max((path.stat().st_mtime_ns for path in step.inputs.values()), default=0)
-    if step.path.stat().st_mtime_ns < newest:
-        step.path.touch()
 
 
 def _finish(
