@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# As workers and trainings run. On a busy machine several threads wait for each other: SAM's tests took five times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ORACLES = Path(__file__).parent / "oracles"
 
 

@@ -353,5 +353,3 @@ def test_refuses_what_does_not_fit(tiny_sam: Any, sample: Image) -> None:
     for xy, labels, message in bad:
         with pytest.raises(ValueError, match=message):
             segmenter.prompt_points(xy, labels)
-    with pytest.raises(ValueError, match="points_per_batch"):
-        SamSegmenter(tiny_sam, points_per_batch=0)
