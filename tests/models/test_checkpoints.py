@@ -284,7 +284,8 @@ def test_a_compressed_record_is_refused(tmp_path: Path) -> None:
     [
         ((2,), 2, ""),
         ((1 << 30, 1 << 30), 2, "larger than its 2 numbers"),
-        ((2,), 1 << 30, "numbers in 8 bytes"),
+        ((2,), 1 << 30, "1073741824 numbers in"),
+        ((2,), 3, "not in the archive"),
     ],
 )
 def test_a_tensor_has_the_numbers_that_it_says(

@@ -15,54 +15,40 @@ def model() -> lite0.Lite0:
     return lite0.load_lite0()
 
 
-@pytest.mark.parametrize(
-    ("key", "expected"),
-    [
-        ("_conv_stem.weight", "conv_stem.weight"),
-        ("_bn0.running_mean", "bn1.running_mean"),
-        ("_conv_head.weight", "conv_head.weight"),
-        ("_bn1.bias", "bn2.bias"),
-        ("_fc.bias", "classifier.bias"),
-        ("_blocks.0._depthwise_conv.weight", "blocks.0.0.conv_dw.weight"),
-        ("_blocks.0._bn1.weight", "blocks.0.0.bn1.weight"),
-        ("_blocks.0._project_conv.weight", "blocks.0.0.conv_pw.weight"),
-        ("_blocks.0._bn2.num_batches_tracked", "blocks.0.0.bn2.num_batches_tracked"),
-        ("_blocks.1._expand_conv.weight", "blocks.1.0.conv_pw.weight"),
-        ("_blocks.3._bn0.weight", "blocks.2.0.bn1.weight"),
-        ("_blocks.7._bn1.running_var", "blocks.3.2.bn2.running_var"),
-        ("_blocks.15._project_conv.weight", "blocks.6.0.conv_pwl.weight"),
-        ("_blocks.15._bn2.bias", "blocks.6.0.bn3.bias"),
-    ],
-)
-def test_names_of_the_old_layout_become_those_of_timm(key: str, expected: str) -> None:
-    assert lite0.timm_key(key) == expected
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "",
-        "conv_stem.weight",
-        "_swish.weight",
-        "_fc",
-        "_blocks.16._bn0.weight",
-        "_blocks.0._expand_conv.weight",
-        "_blocks.0._bn0.weight",
-        "_blocks.1._se_reduce.weight",
-    ],
-)
-def test_a_foreign_name_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match="lite0"):
-        lite0.timm_key(key)
+NAMES = {
+    "_conv_stem.weight": "conv_stem.weight",
+    "_bn0.running_mean": "bn1.running_mean",
+    "_conv_head.weight": "conv_head.weight",
+    "_bn1.bias": "bn2.bias",
+    "_fc.bias": "classifier.bias",
+    "_blocks.0._depthwise_conv.weight": "blocks.0.0.conv_dw.weight",
+    "_blocks.0._bn1.weight": "blocks.0.0.bn1.weight",
+    "_blocks.0._project_conv.weight": "blocks.0.0.conv_pw.weight",
+    "_blocks.0._bn2.num_batches_tracked": "blocks.0.0.bn2.num_batches_tracked",
+    "_blocks.1._expand_conv.weight": "blocks.1.0.conv_pw.weight",
+    "_blocks.3._bn0.weight": "blocks.2.0.bn1.weight",
+    "_blocks.7._bn1.running_var": "blocks.3.2.bn2.running_var",
+    "_blocks.15._project_conv.weight": "blocks.6.0.conv_pwl.weight",
+    "_blocks.15._bn2.bias": "blocks.6.0.bn3.bias",
+}
 
 
 def test_the_packaged_file_fills_every_tensor_of_the_model_once(model: lite0.Lite0) -> None:
     state = torch.load(lite0.packaged_weights(), weights_only=True)
-    renamed = lite0.timm_keys(state)
-    assert len(renamed) == len(state) == 296
-    assert set(renamed) == set(model.network.state_dict())
     loaded = model.network.state_dict()
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in renamed.items())
+    found = lite0.renamed(state, list(loaded))
+    assert len(found) == len(state) == 296
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in found.items())
+    for old, new in NAMES.items():
+        assert torch.equal(loaded[new], state[old]), new
+
+
+def test_another_order_of_names_is_refused(model: lite0.Lite0) -> None:
+    names = list(model.network.state_dict())
+    state = dict.fromkeys(names, torch.zeros(1))
+    for other in (names[:-1], [names[0], names[2], names[1], *names[3:]]):
+        with pytest.raises(ValueError, match=r"expected the tensor|shorter"):
+            lite0.renamed(state, other)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def import_file(
     """
     module = formats.chosen(layout, formats.readers())
     for option, value in (("order", order), ("kind", kind)):
-        if value is not None and option not in module.TAKES:
+        if value is not None and option not in getattr(module, "TAKES", ()):
             raise UserError(
                 f"the format {layout} has no use for it", where=f"--{option}", remedy="Leave it away"
             )

@@ -26,7 +26,6 @@ from weaksam_cli.exchange.formats import ImageBoxes, Incoming, Outgoing, Source,
 
 SCHEMA: Final = PROPOSALS
 WRITES: Final = {"detectron2": "pixel edges, float32"}
-TAKES: Final[frozenset[str]] = frozenset()
 
 CALLS: Final[Calls] = {("detectron2.structures.boxes", "BoxMode"): int}
 """Files often hold detectron2's enumeration itself; its numbers say the same."""

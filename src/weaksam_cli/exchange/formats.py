@@ -2,10 +2,10 @@
 
 A format is a module of this package, found by listing it. It binds
 
-* `SCHEMA`: the artifact that it is about,
-* to be written: `WRITES`, name for `--format` -> what its numbers mean, and `write(outgoing, name) -> Written`,
-* to be read: `TAKES`, the options of `weaksam import` that it needs, and `read(source, labels) -> Incoming`; its name for
-  `--format` is the module's. A format that is a folder also binds `files(source)`: all that `read` will open.
+* `SCHEMA`: the artifact that it is about;
+* to be written: `WRITES`, name for `--format` -> what its numbers mean, and `write(outgoing, name) -> Written`;
+* to be read, under the module's own name: `read(source, labels) -> Incoming`; `TAKES`, the options of `weaksam import`
+  that it has a use for, if any; and where the source is a folder `files(source)`, all that `read` will open.
 
 No other file knows the formats.
 """
@@ -164,7 +164,8 @@ class Outgoing:
         if order is not None:
             wanted = read_order(order)
             found = names.resolve(wanted, where=str(order))
-            strangers = [text for text, key in zip(wanted, found, strict=True) if key not in keys]
+            known = set(keys)
+            strangers = [text for text, key in zip(wanted, found, strict=True) if key not in known]
             if strangers:
                 what = f"{len(strangers)} images of the list ({first_names(strangers)}) are not in {name}"
                 raise UserError(f"{what} ({names.first()})", where=str(order), remedy=remedy)

@@ -30,7 +30,6 @@ WRITES: Final = {
     "wetectron-voc": "inclusive pixel indexes, uint16",
     _COCO: "inclusive pixel indexes, whole numbers as float32",
 }
-TAKES: Final[frozenset[str]] = frozenset()
 _UINT16 = np.iinfo(np.uint16)
 
 

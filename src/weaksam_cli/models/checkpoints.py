@@ -153,81 +153,50 @@ def _native(array: np.ndarray[Any, Any]) -> Tensor:
 
 # ---------------------------------------------------------------- archives
 def _read_archive(path: Path, remedy: str) -> Any:
-    """What the pickle of an archive of torch stands for; of TorchScript, the tensors of its tree of modules."""
+    """What the pickle of an archive of torch stands for; of TorchScript, the tensors of its tree of modules.
+
+    The numbers are mapped: in memory once, however many processes work on a CPU.
+    """
+    import torch
+
+    where, whole = str(path), np.memmap(path, np.uint8, "c")
     with zipfile.ZipFile(path) as archive:
         records = {info.filename: info for info in archive.infolist()}
         root = next((name[:-8] for name in records if re.fullmatch(r"[^/]+/data\.pkl", name)), None)
         if root is None:
-            raise UserError(
-                "expected an archive of torch, got another zip file", where=str(path), remedy=remedy
-            )
-        whole = path.stat().st_size
+            raise UserError("expected an archive of torch, got another zip file", where=where, remedy=remedy)
         data = [info for name, info in records.items() if name.startswith(f"{root}data")]
-        if any(info.compress_type != zipfile.ZIP_STORED or info.file_size > whole for info in data):
+        if any(info.compress_type != zipfile.ZIP_STORED or info.file_size > len(whole) for info in data):
             # torch stores these as they are; a compressed one could be of any size.
-            raise UserError("cannot be read: its records are compressed", where=str(path), remedy=remedy)
+            raise UserError("cannot be read: its records are compressed", where=where, remedy=remedy)
         tree = archive.read(f"{root}data.pkl")
-    storages = _Storages(path, records, root)
-    import torch
+
+    def storage(pid: Any) -> Tensor:
+        dtype, name, count = _numbers(pid, len(whole))
+        info = records.get(f"{root}data/{name}")
+        if info is None or count * dtype.itemsize > info.file_size:
+            raise RefusedError("tensors whose numbers are not in the archive")
+        if count == 0:
+            return torch.empty(0, dtype=dtype)
+        # A record begins behind its local header, whose length stands in it.
+        begin = info.header_offset + 30
+        start = begin + sum(struct.unpack("<HH", whole[begin - 4 : begin].tobytes()))
+        numbers = whole[start : start + info.file_size]
+        return torch.frombuffer(
+            numbers.copy() if start % dtype.itemsize else numbers, dtype=dtype, count=count
+        )
 
     found = load_stream(
         BytesIO(tree),
         len(tree),
-        where=str(path),
+        where=where,
         remedy=remedy,
         calls=_torch_calls(),
-        stored=storages.stored,
+        stored=storage,
         leaves=(torch.Tensor,),
     )
     # Every TorchScript archive has a record of this name, a file of `torch.save` has none.
-    return dict(_flat(found, "", set())) if storages.has("constants.pkl") else found
-
-
-@dataclass(frozen=True)
-class _Storages:
-    """The numbers in an archive, mapped: in memory once, however many processes work on a CPU.
-
-    Attributes:
-        path: the archive.
-        records: name -> record.
-        root: folder of all records.
-    """
-
-    path: Path
-    records: Mapping[str, zipfile.ZipInfo]
-    root: str
-
-    def has(self, name: str) -> bool:
-        """Is there a record of this name?"""
-        return f"{self.root}{name}" in self.records
-
-    def stored(self, pid: Any) -> Tensor:
-        """The numbers that a persistent id means, as a flat tensor."""
-        import torch
-
-        info = (
-            self.records.get(f"{self.root}data/{pid[2]}")
-            if isinstance(pid, tuple) and len(pid) == 5
-            else None
-        )
-        if info is None:
-            raise RefusedError("tensors whose numbers are not in the archive")
-        dtype, _, count = _numbers(pid, info.file_size)
-        if count == 0:
-            return torch.empty(0, dtype=dtype)
-        start = self._start(info)
-        if start % dtype.itemsize:
-            whole = np.fromfile(self.path, np.uint8, info.file_size, offset=start)
-            return torch.frombuffer(whole, dtype=dtype, count=count)
-        mapped = np.memmap(self.path, np.uint8, "c", start, (info.file_size,))
-        return torch.frombuffer(mapped, dtype=dtype, count=count)
-
-    def _start(self, info: zipfile.ZipInfo) -> int:
-        """Where the bytes of a record begin: behind its local header, whose length stands in it."""
-        with self.path.open("rb") as handle:
-            handle.seek(info.header_offset)
-            name, extra = struct.unpack("<26xHH", handle.read(30))
-        return info.header_offset + 30 + int(name) + int(extra)
+    return dict(_flat(found, "", set())) if f"{root}constants.pkl" in records else found
 
 
 def _numbers(pid: Any, room: int) -> tuple[Any, str, int]:

