@@ -12,7 +12,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from weaksam_cli.errors import UserError
@@ -84,14 +84,6 @@ class FileOps:
         self.before("remove", path)
         path.unlink(missing_ok=True)
 
-    def remove_tree(self, directory: Path) -> None:
-        """Remove a directory of plain files, made by this program; another process may be doing the same."""
-        for path in sorted(_walk(directory), reverse=True):
-            self.remove(path)
-        for folder in [*sorted((p for p in directory.rglob("*") if p.is_dir()), reverse=True), directory]:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-
     def remove_stale_temporaries(self, directory: Path) -> list[Path]:
         """Remove temporary files that processes which are no longer running left in `directory`.
 
@@ -146,10 +138,6 @@ def _is_ours(path: Path) -> bool:
             return image.info.get("Software") == OUR_NAME
     except (OSError, UserError, ValueError, SyntaxError):
         return False
-
-
-def _walk(directory: Path) -> Iterable[Path]:
-    return (path for path in directory.rglob("*") if path.is_file()) if directory.is_dir() else ()
 
 
 def _host() -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import json
 import math
 import os
@@ -27,8 +26,6 @@ _DIGEST_LENGTH = 16
 _SHARD_NAME = re.compile(rf"(\d{{5,}})-[0-9a-f]{{{_DIGEST_LENGTH}}}\.(h5|json)")
 _OUR_FILES = re.compile(rf"{_SHARD_NAME.pattern}|checkpoint\.pt|\..*\.tmp")
 _OUR_FOLDERS = re.compile(rf"[0-9a-f]{{{_DIGEST_LENGTH}}}")
-_LONGEST_PAUSE = 20
-"""A gap between two shards that is this many times the mean of all others was a pause, not work."""
 
 
 class ShardLostError(Exception):
@@ -77,20 +74,6 @@ class ShardPlan:
         """Indexes of the shards that are still to be made."""
         done = self.done_indexes()
         return [index for index in range(len(self)) if index not in done]
-
-    def pace(self) -> float | None:
-        """Images a second at which the shards on the disk were made, by however many processes; None for fewer than 4.
-
-        Pauses between one run and the next are left out.
-        """
-        times = sorted(path.stat().st_mtime for path in self.done().values())
-        gaps = [after - before for before, after in itertools.pairwise(times)]
-        if len(gaps) < 3:
-            return None
-        whole = sum(gaps)
-        worked = [gap for gap in gaps if gap * (len(gaps) - 1) <= _LONGEST_PAUSE * (whole - gap)]
-        seconds = sum(worked)
-        return self.size * len(worked) / seconds if seconds > 0 else None
 
     def unfit_place(self, reason: str) -> UserError:
         """The error that ends the work when shards are lost again and again."""

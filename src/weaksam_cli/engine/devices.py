@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import sys
 from collections.abc import Sequence
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -54,10 +52,3 @@ def gpus_for(device: str) -> list[str]:
     import torch
 
     return visible_gpus(os.environ.get(VISIBLE), torch.cuda.device_count())
-
-
-def release_memory() -> None:
-    """Give back the GPU memory of models that this process no longer holds: its workers need it."""
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
-        gc.collect()
-        sys.modules["torch"].cuda.empty_cache()

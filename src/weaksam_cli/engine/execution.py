@@ -60,17 +60,6 @@ class Predictor(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class AlreadyOpen:
-    """A predictor that was opened before, in this process."""
-
-    opened: OpenedPredictor
-
-    def open(self) -> OpenedPredictor:
-        """Nothing is loaded again."""
-        return self.opened
-
-
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
