@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +22,12 @@ import torch
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.data.images import read_image
 from weaksam_cli.engine.recipes import load_recipe
-from weaksam_cli.wsod.end_to_end.detector import build_vgg_detector
-from weaksam_cli.wsod.end_to_end.fit import make_adversary, make_optimizer
-from weaksam_cli.wsod.end_to_end.predict import detect, view_item
-from weaksam_cli.wsod.end_to_end.recipe import MistRecipe, OicrRecipe
-from weaksam_cli.wsod.end_to_end.views import training_view
+from weaksam_cli.training.loop import Training
+from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.wsod.detector import make_optimizer
+from weaksam_cli.wsod.vgg16 import DetectionSettings
+from weaksam_cli.wsod.vgg_detector import build_vgg_detector, detect, view_sample
+from weaksam_cli.wsod.views import training_view
 
 CLASSES = 20
 
@@ -49,15 +51,14 @@ def peak_gib(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def recipe_of(name: str, short_side: int | None) -> MistRecipe | OicrRecipe:
+def recipe_of(name: str, short_side: int | None) -> Any:
+    """A recipe, which is its method, too."""
     sides = (
         []
         if short_side is None
-        else [f"train_images.short_sides=[{short_side}]", f"inference.short_sides=[{short_side}]"]
+        else [f"network.{kind}_images.short_sides=[{short_side}]" for kind in ("train", "test")]
     )
-    recipe = load_recipe("wsod", name, sides).recipe
-    assert isinstance(recipe, MistRecipe | OicrRecipe)
-    return recipe
+    return load_recipe("wsod", name, sides).recipe
 
 
 def main() -> None:
@@ -72,36 +73,34 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     recipe = recipe_of(given.recipe, given.short_side)
+    network = recipe.network
     rng = np.random.default_rng(0)
-    all_images = [read_image(path) for path in given.all_images]
+    all_images = [read_image(path) for path in given.images]
     boxes = [random_boxes(given.proposals, image.shape[0], image.shape[1], rng) for image in all_images]
 
     torch.manual_seed(0)
-    detector = build_vgg_detector(recipe, CLASSES, None).to(given.device).train()
+    detector = build_vgg_detector(recipe, network, CLASSES, None).to(given.device).train()
     schedule = recipe.schedule.resolved(len(all_images))
-    optimizer = make_optimizer(detector, schedule)
-    adversary = make_adversary(detector, recipe.model_copy(update={"schedule": schedule}))
-    items = []
+    step, _ = recipe.training_step(detector, schedule.steps)
+    run = TrainingRun(given.device, 0, Path("unused"), "", Path.write_bytes)
+    training = Training(detector, make_optimizer(detector, schedule), run)
+    samples = []
     for image, own in zip(all_images, boxes, strict=True):
-        view = training_view(image, own, recipe.train_images, recipe.pixels, rng)
         label = torch.zeros(CLASSES)
         label[0] = 1
-        items.append({**view_item(view), "image_labels": label})
+        samples.append(view_sample(training_view(image, own, network, rng), label))
     for name in ("first step", "next step"):
         start = time.perf_counter()
-        losses = detector(items)
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-        if adversary is not None:
-            adversary.loss(items).backward()
-            adversary.optimizer.step()
-        detector.zero_grad()
-        sys.stdout.write(f"{name}: {seconds(given.device, start):.1f} s for {len(items)} images\n")
+        step(training, samples)
+        sys.stdout.write(f"{name}: {seconds(given.device, start):.1f} s for {len(samples)} images\n")
     sys.stdout.write(f"peak memory: {peak_gib(given.device):.1f} GiB\n")
     detector.eval()
+    settings = DetectionSettings(
+        method=recipe, network=network, proposals=recipe.proposals, inference=recipe.inference
+    )
     start = time.perf_counter()
-    detect(detector, all_images[0], boxes[0], recipe)
-    views = len(recipe.inference.short_sides) * (2 if recipe.inference.flip else 1)
+    detect(detector, all_images[0], boxes[0], settings)
+    views = len(network.test_images.short_sides) * (2 if network.test_images.flip else 1)
     sys.stdout.write(f"detection: {seconds(given.device, start):.1f} s an image, {views} views\n")
 
 

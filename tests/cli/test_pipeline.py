@@ -17,7 +17,8 @@ FAST = {
     "prompt": (),
     "propose": ("grid_boxes=40",),
     "wsod": (
-        "dense.short_side=64", "dense.epochs=2", "dense.folds=2", "features.samples=8", "features.components=8",
+        "network.dense.short_side=64", "network.dense.epochs=2", "network.dense.folds=2", "network.features.samples=8",
+        "network.features.components=8",
         "schedule.epochs=2", "schedule.warmup_iterations=0", "proposals.min_side=4",
     ),
     "pgt": (),

@@ -8,17 +8,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import box_iou
 
 from weaksam_cli.core.boxes import inclusive_to_edges
-from weaksam_cli.wsod.box_geometry import encode, pairwise_iou
+from weaksam_cli.wsod.losses import encode
 from weaksam_cli.wsod.mining import (
     BACKGROUND,
     Assignment,
     PseudoBoxes,
     assign,
+    balanced_weights,
     max_ratio_pseudo_boxes,
     mist_pseudo_boxes,
+    pairwise_iou,
     top_one_pseudo_boxes,
+    without_last_pixel,
 )
 
 Miner = Callable[..., PseudoBoxes]
@@ -26,40 +30,34 @@ MIST_CASES = ["p=0.15", "p=0.5", "p=1.0", "no_label", "four_rois", "one_roi_two_
 
 
 def with_background(case: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Scores, boxes and image labels of a case whose first column is background."""
+    """Scores, boxes and image labels of a case whose first column is background; its boxes are inclusive indexes."""
     return (
         torch.tensor(case["source_score"])[:, 1:],
-        torch.tensor(case["boxes_xyxy"]),
+        torch.from_numpy(inclusive_to_edges(np.asarray(case["boxes_xyxy"], np.float32))),
         torch.tensor(case["labels"])[1:],
     )
 
 
-def assert_published(
-    found: Assignment, boxes: torch.Tensor, case: dict[str, Any], *, plus_one: bool = True
-) -> None:
+def assert_published(found: Assignment, boxes: torch.Tensor, case: dict[str, Any]) -> None:
     assert (found.labels + 1).tolist() == case["pseudo_labels"]
     torch.testing.assert_close(found.weights, torch.tensor(case["loss_weights"]))
-    targets = encode(found.matched, boxes, plus_one=plus_one)
+    targets = encode(found.matched, boxes)
     torch.testing.assert_close(targets, torch.tensor(case["regression_targets"]))
 
 
 @pytest.mark.parametrize("name", MIST_CASES)
-@pytest.mark.parametrize("on_edges", [False, True])
-def test_mist_as_published(oracle: Any, name: str, on_edges: bool) -> None:
+def test_mist_as_published(oracle: Any, name: str) -> None:
     case = next(case for case in oracle("mist_wetectron")["mist_layer"]["cases"] if case["name"] == name)
     scores, boxes, labels = with_background(case)
-    if on_edges:
-        boxes = torch.from_numpy(inclusive_to_edges(boxes.numpy()))
-    pseudo = mist_pseudo_boxes(scores, boxes, labels, share=case["p"], plus_one=not on_edges)
-    found = assign(boxes, pseudo, plus_one=not on_edges)
-    assert_published(found, boxes, case, plus_one=not on_edges)
+    pseudo = mist_pseudo_boxes(scores, boxes, labels, share=case["p"])
+    assert_published(assign(boxes, pseudo), boxes, case)
 
 
 def test_top_one_as_published(oracle: Any) -> None:
     case = oracle("mist_wetectron")["oicr_layer_wetectron"]
     scores, boxes, labels = with_background(case)
     pseudo = top_one_pseudo_boxes(scores, boxes, labels)
-    assert_published(assign(boxes, pseudo, above=True, plus_one=True), boxes, case)
+    assert_published(assign(boxes, pseudo, above=True), boxes, case)
 
 
 def test_max_ratio_as_published(oracle: Any) -> None:
@@ -92,13 +90,11 @@ def test_a_score_of_exactly_the_share_of_the_best_is_mined() -> None:
     assert len(max_ratio_pseudo_boxes(scores, boxes, torch.ones(1), ratio=0.5)) == 2
 
 
-def test_top_one_exclusive_switch() -> None:
+def test_the_best_of_one_class_is_no_later_class_s() -> None:
     scores = torch.tensor([[0.9, 0.8], [0.1, 0.7]])
     boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
     both = torch.tensor([True, True])
     assert top_one_pseudo_boxes(scores, boxes, both).boxes.tolist() == boxes.tolist()
-    shared = top_one_pseudo_boxes(scores, boxes, both, exclusive=False)
-    assert shared.boxes.tolist() == [boxes[0].tolist()] * 2
     assert scores[0, 1] == torch.tensor(0.8)
 
 
@@ -179,3 +175,45 @@ def test_mist_definition(n: int, seed: int) -> None:
     found = mist_pseudo_boxes(scores, boxes, torch.ones(1), share=0.4)
     assert found.boxes.tolist() == boxes[kept].tolist()
     assert found.scores.tolist() == scores[kept, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "share", "expected"),
+    [
+        ([-1, -1, 0, 1], 0.25, [1.5, 1.5, 0.5, 0.5]),
+        ([0, 1], 0.25, [1, 1]),
+        ([-1, -1, -1], 0.25, [1, 1, 1]),
+        ([], 0.5, []),
+    ],
+)
+def test_balanced_weights(labels: list[int], share: float, expected: list[float]) -> None:
+    weights = balanced_weights(torch.tensor(labels, dtype=torch.int64), share)
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
+
+
+number = st.integers(0, 60)
+box = st.tuples(number, number, st.integers(1, 60), st.integers(1, 60)).map(
+    lambda corner: [corner[0], corner[1], corner[0] + corner[2], corner[1] + corner[3]]
+)
+box_tables = st.lists(box, min_size=1, max_size=8).map(lambda rows: torch.tensor(rows, dtype=torch.float32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(box_tables, box_tables)
+def test_iou_agrees_with_torchvision(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(pairwise_iou(a, b), box_iou(a, b))
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 2), (2, 0), (1, 1)])
+def test_iou_of_few(n: int, m: int) -> None:
+    assert pairwise_iou(torch.zeros(n, 4), torch.zeros(m, 4)).tolist() == torch.zeros(n, m).tolist()
+
+
+def test_plus_one_iou_as_published(oracle: Any) -> None:
+    case = oracle("proposals")["bbox_overlaps_plus1"]
+    a, b = (
+        torch.from_numpy(inclusive_to_edges(np.asarray(case[name], np.float32)))
+        for name in ("boxes1", "boxes2")
+    )
+    torch.testing.assert_close(pairwise_iou(a, b), torch.tensor(case["iou"]))
+    torch.testing.assert_close(without_last_pixel(a), torch.tensor(case["boxes1"], dtype=torch.float32))

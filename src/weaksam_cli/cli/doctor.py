@@ -18,7 +18,6 @@ from weaksam_cli.engine.execution import available_cores
 from weaksam_cli.engine.profiles import Profile, profile_names, read_profile
 from weaksam_cli.errors import UserError
 
-TRAINING_STAGES = ("wsod", "retrain")
 MINIMAL_DISK = 2_000_000_000
 _PACKAGES = (
     "torch",
@@ -92,7 +91,7 @@ def _detectron2() -> Check:
     from weaksam_cli.detectron.compat import INSTALL_COMMANDS, import_detectron2
 
     if importlib.util.find_spec("detectron2") is None:
-        return Check("detectron2", "note", "not installed: wsod and retrain cannot train", INSTALL_COMMANDS)
+        return Check("detectron2", "note", "not installed: retrain cannot train", INSTALL_COMMANDS)
     return Check("detectron2", "ok", import_detectron2().describe())
 
 
@@ -124,10 +123,9 @@ def preflight(context: Context, profile: Profile) -> None:
     disk = _disk(context.run.root)
     if disk.state == "missing":
         raise UserError(disk.detail, where=str(context.run.root), remedy=disk.remedy)
-    needs_training = [stage for stage in TRAINING_STAGES if stage in profile.recipes]
-    if needs_training and importlib.util.find_spec("detectron2") is None:
+    if "retrain" in profile.recipes and importlib.util.find_spec("detectron2") is None:
         raise UserError(
-            f"detectron2 is not installed; {' and '.join(needs_training)} need it",
+            "detectron2 is not installed, and retrain needs it",
             where=f"profile {profile.name}",
             remedy=_detectron2().remedy,
         )

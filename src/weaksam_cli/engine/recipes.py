@@ -199,11 +199,10 @@ def _place(path: Path, lines: _Lines, names: tuple[str, ...]) -> str:
 
 def _explain(path: Path, lines: _Lines, model: type[BaseModel], error: ValidationError) -> UserError:
     first = error.errors()[0]
-    names = tuple(str(part) for part in first["loc"])
+    names, allowed = _key(model, first["loc"])
     place = _place(path, lines, names)
     more = f" ({error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        allowed = _fields(model, names[:-1])
         return UserError(
             f"unknown key {'.'.join(names)!r}{suggestion(names[-1], allowed)}{more}",
             where=place,
@@ -211,19 +210,34 @@ def _explain(path: Path, lines: _Lines, model: type[BaseModel], error: Validatio
         )
     if first["type"] == "missing":
         return UserError(f"key {'.'.join(names)!r} is missing{more}", where=place)
-    return UserError(f"{'.'.join(names)}: {first['msg']}, got {first['input']!r}{more}", where=place)
+    got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+    return UserError(f"{'.'.join(names)}: {first['msg']}{got}{more}", where=place)
 
 
-def _fields(model: type[BaseModel], names: tuple[str, ...]) -> list[str]:
-    for name in names:
-        field = model.model_fields.get(name)
-        inner = _nested_model(field.annotation) if field else None
-        if inner is None:
-            break
-        model = inner
-    return sorted(model.model_fields)
+def _key(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """A key as a user writes it, of a place as pydantic names it, and the fields that are allowed there.
+
+    Where one of several models is chosen by a field of theirs, pydantic's place holds the choice, too.
+    """
+    names: list[str] = []
+    choices: dict[str, type[BaseModel]] = {}
+    allowed: list[str] = []
+    for part in (str(item) for item in loc):
+        if part in choices:
+            model, choices = choices[part], {}
+            continue
+        names.append(part)
+        allowed = sorted(model.model_fields)
+        field = model.model_fields.get(part)
+        inner = _nested_models(field.annotation) if field else []
+        if field and isinstance(field.discriminator, str):
+            kinds = [(get_args(item.model_fields[field.discriminator].annotation)[0], item) for item in inner]
+            choices = dict(kinds)
+        elif inner:
+            model = inner[0]
+    return tuple(names), allowed
 
 
-def _nested_model(annotation: Any) -> type[BaseModel] | None:
+def _nested_models(annotation: Any) -> list[type[BaseModel]]:
     candidates = [annotation, *get_args(annotation)]
-    return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
+    return [item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)]

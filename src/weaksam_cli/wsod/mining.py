@@ -1,7 +1,8 @@
 """Mining of pseudo boxes from proposal scores, and the labels that proposals get from them (spec 04 §A.3, §B.2).
 
 Everything is about one image with R proposals and C classes. Scores are (R, C) without a background column; classes are
-indexes 0 to C - 1 and -1 is background, so `labels + 1` indexes a head whose first output is background. All functions run
+indexes 0 to C - 1 and -1 is background, so `labels + 1` indexes a head whose first output is background. Boxes are xyxy
+pixel edges, which gives the numbers of published codes that count inclusive pixel indexes with +1. All functions run
 without gradient, on the device of their inputs, and answer every R including 0 and images without any class.
 """
 
@@ -13,8 +14,6 @@ from typing import Final
 import torch
 from torch import Tensor
 from torchvision.ops import nms
-
-from weaksam_cli.wsod.box_geometry import pairwise_iou
 
 BACKGROUND: Final = -1
 
@@ -56,24 +55,20 @@ class Assignment:
 
 
 @torch.no_grad()
-def top_one_pseudo_boxes(
-    scores: Tensor, boxes: Tensor, image_labels: Tensor, *, exclusive: bool = True
-) -> PseudoBoxes:
-    """The best proposal of each class of the image, as the original OICR does.
+def top_one_pseudo_boxes(scores: Tensor, boxes: Tensor, image_labels: Tensor) -> PseudoBoxes:
+    """The best proposal of each class of the image, as the original OICR does; the best of one class is no later class's.
 
     Args:
         scores: (R, C).
         boxes: (R, 4), xyxy.
         image_labels: (C,), true or 1 for the classes of the image.
-        exclusive: a proposal that is the best of one class counts as scored 0 for the classes after it.
     """
     remaining = scores.clone()
     chosen: list[PseudoBoxes] = []
     for index in _classes(scores, image_labels):
         best = remaining[:, index].argmax()
         chosen.append(_seeds(best[None], index, remaining[:, index], boxes))
-        if exclusive:
-            remaining[best] = 0
+        remaining[best] = 0
     return _pool(chosen, scores, boxes)
 
 
@@ -112,13 +107,7 @@ def max_ratio_pseudo_boxes(
 
 @torch.no_grad()
 def mist_pseudo_boxes(
-    scores: Tensor,
-    boxes: Tensor,
-    image_labels: Tensor,
-    *,
-    share: float = 0.15,
-    iou_threshold: float = 0.2,
-    plus_one: bool = False,
+    scores: Tensor, boxes: Tensor, image_labels: Tensor, *, share: float = 0.15, iou_threshold: float = 0.2
 ) -> PseudoBoxes:
     """MIST: among the top share of proposals of each class, those that overlap no better one; class by class, then rank.
 
@@ -130,14 +119,13 @@ def mist_pseudo_boxes(
         image_labels: (C,), true or 1 for the classes of the image.
         share: the top int(R * share) proposals are candidates, at least one; exactly one below 10 proposals.
         iou_threshold: keep a proposal whose IoU with every better candidate is strictly below.
-        plus_one: boxes are inclusive pixel indexes; see `box_geometry`.
     """
     count = max(1, int(len(scores) * share)) if len(scores) >= _FEW_PROPOSALS else 1
     chosen: list[PseudoBoxes] = []
     for index in _classes(scores, image_labels):
         column = scores[:, index]
         ranked = column.argsort(descending=True, stable=True)[:count]
-        overlaps = pairwise_iou(boxes[ranked], boxes[ranked], plus_one=plus_one)
+        overlaps = pairwise_iou(boxes[ranked], boxes[ranked])
         with_better = overlaps.triu(diagonal=1).amax(dim=0)
         kept = with_better < iou_threshold
         kept[0] = True
@@ -147,12 +135,7 @@ def mist_pseudo_boxes(
 
 @torch.no_grad()
 def assign(
-    boxes: Tensor,
-    pseudo: PseudoBoxes,
-    *,
-    foreground_iou: float = 0.5,
-    above: bool = False,
-    plus_one: bool = False,
+    boxes: Tensor, pseudo: PseudoBoxes, *, foreground_iou: float = 0.5, above: bool = False
 ) -> Assignment:
     """Give each proposal the class and score of the pseudo box that it overlaps most; the first of equals wins.
 
@@ -161,17 +144,52 @@ def assign(
         pseudo: pseudo boxes of the image; none makes every proposal background of weight 0.
         foreground_iou: a proposal is foreground from this IoU on.
         above: the IoU must be strictly above, as in the original OICR.
-        plus_one: boxes are inclusive pixel indexes; see `box_geometry`.
     """
     if not len(pseudo) or not len(boxes):
         labels = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
         return Assignment(labels, pseudo.scores.new_zeros(len(boxes)), boxes.clone())
-    overlaps = pairwise_iou(boxes, pseudo.boxes, plus_one=plus_one)
+    overlaps = pairwise_iou(boxes, pseudo.boxes)
     nearest = overlaps.argmax(dim=1)
     best = overlaps.gather(1, nearest[:, None])[:, 0]
     foreground = best > foreground_iou if above else best >= foreground_iou
     labels = pseudo.classes[nearest].masked_fill(~foreground, BACKGROUND)
     return Assignment(labels, pseudo.scores[nearest], pseudo.boxes[nearest])
+
+
+def balanced_weights(labels: Tensor, foreground_share: float) -> Tensor:
+    """Weights (R,) that give foreground and background fixed shares of an image's loss, averaged over its R proposals.
+
+    An image with one kind alone has weight 1 everywhere.
+
+    Args:
+        labels: int64 (R,), -1 for background.
+        foreground_share: what foreground proposals weigh together.
+    """
+    foreground = labels != BACKGROUND
+    total, positive = len(labels), int(foreground.sum())
+    if positive in (0, total):
+        return torch.ones(total, device=labels.device)
+    weights = torch.full((total,), (1 - foreground_share) * total / (total - positive), device=labels.device)
+    weights[foreground] = foreground_share * total / positive
+    return weights
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m); 0 where both are empty."""
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = (high - low).clamp(min=0).prod(dim=2)
+    union = _area(a)[:, None] + _area(b)[None, :] - overlap
+    return torch.where(union > 0, overlap / union, torch.zeros_like(overlap))
+
+
+def without_last_pixel(boxes: Tensor) -> Tensor:
+    """Pixel edges (n, 4) as inclusive pixel indexes, which codes without +1 take for the box itself."""
+    return boxes - boxes.new_tensor((0, 0, 1, 1))
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
 
 
 def _classes(scores: Tensor, image_labels: Tensor) -> list[int]:

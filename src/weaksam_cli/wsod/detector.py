@@ -1,0 +1,372 @@
+"""Detectors over precomputed proposals, on whatever gives them RoI features (spec 04 §A.5, §A.6, §B.3, §B.4).
+
+Which proposals they are given, a method's heads on a network, training, and which answers become detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from weaksam_cli.artifacts.proposals import Proposals, keep_best
+from weaksam_cli.core import boxes as box_math
+from weaksam_cli.core.boxes import FloatArray, as_boxes
+from weaksam_cli.core.types import Detections
+from weaksam_cli.data.labels import Labels
+from weaksam_cli.errors import UserError
+from weaksam_cli.training.batches import EpochSampler, LoadItem, sampled
+from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
+from weaksam_cli.training.loop import train
+from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.schedule import LearningRateSchedule
+from weaksam_cli.wsod.losses import mean_losses
+from weaksam_cli.wsod.method import (
+    HeadSettings,
+    InferenceSettings,
+    Method,
+    Outputs,
+    ProposalSettings,
+    Regions,
+    ScheduleSettings,
+)
+
+_REFINEMENTS = "heads.refinements."
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as a detector takes it.
+
+    Attributes:
+        input: what features are made from: for vgg16 a view, float32 (3, h, w); for lite0 RoI features, float32 (R, D).
+        regions: its proposals.
+    """
+
+    input: Tensor
+    regions: Regions
+
+    def to(self, device: torch.device) -> Sample:
+        """The same on a device."""
+        tensors = {name: value.to(device) for name, value in vars(self.regions).items() if value is not None}
+        return Sample(self.input.to(device), Regions(**tensors))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a detector says of the R proposals of one image.
+
+    Attributes:
+        scores: float32 (R, C).
+        boxes: float32, xyxy pixel edges in the view: (R, 4), or (R, C, 4) with one for each class.
+    """
+
+    scores: Tensor
+    boxes: Tensor
+
+
+class RegionHeads(nn.Module):
+    """WSDDN's two streams and the branches of a method, with fresh weights (seed torch before).
+
+    Tensors of the branches are named `refinements.<i>`, their regressions `regressions.<i>`.
+
+    Args:
+        method: says how many outputs there are.
+        feature_size: D, length of a RoI feature.
+        class_count: C.
+        channels: of pooled RoIs, before the neck.
+    """
+
+    def __init__(self, method: Method, feature_size: int, class_count: int, channels: int) -> None:
+        super().__init__()
+        settings = method.heads
+        self.shared, branches = settings.shared, method.branches
+        width, deltas = settings.hidden or feature_size, method.delta_columns(class_count)
+        streams = method.stream_columns(class_count)
+        self.necks = nn.ModuleList(
+            _neck(feature_size, settings) for _ in range(1 if settings.shared else 1 + branches)
+        )
+        self.classification = nn.Linear(width, streams)
+        self.detection = nn.Linear(width, streams)
+        self.refinements = _layers(width, class_count + 1, branches)
+        self.regressions = _layers(width, deltas, branches if deltas else 0)
+        for layer in (self.classification, self.detection, *self.refinements, *self.regressions):
+            nn.init.normal_(layer.weight, std=settings.initial_deviation)
+            nn.init.zeros_(layer.bias)
+        for name, module in method.modules(channels).items():
+            self.add_module(name, module)
+
+    def forward(self, features: Tensor) -> Outputs:
+        """Outputs, float32 whatever the features (R, D) are."""
+        hidden = [neck(features) for neck in self.necks]
+        own = hidden[:1] * len(self.refinements) if self.shared else hidden[1:]
+        return Outputs(
+            self.classification(hidden[0]).float(),
+            self.detection(hidden[0]).float(),
+            tuple(branch(found).float() for branch, found in zip(self.refinements, own, strict=True)),
+            tuple(branch(found).float() for branch, found in zip(self.regressions, own, strict=False)),
+        )
+
+
+def _neck(feature_size: int, settings: HeadSettings) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    if settings.hidden:
+        layers = [nn.Linear(feature_size, settings.hidden), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Dropout(settings.dropout))
+
+
+def _layers(inputs: int, outputs: int, count: int) -> Any:
+    return nn.ModuleList(nn.Linear(inputs, outputs) for _ in range(count))
+
+
+class RegionDetector(nn.Module):
+    """A method's heads on a neck; those who derive from it say where pooled RoIs come from.
+
+    Args:
+        method: what is trained.
+        neck: from pooled RoIs to features (R, D).
+        feature_size: D.
+        class_count: C.
+        channels: of pooled RoIs.
+    """
+
+    def __init__(
+        self, method: Method, neck: nn.Module, feature_size: int, class_count: int, channels: int
+    ) -> None:
+        super().__init__()
+        self.method, self.neck = method, neck
+        self.heads = RegionHeads(method, feature_size, class_count, channels)
+
+    def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
+        """Of each image."""
+        raise NotImplementedError
+
+    def forward(self, samples: Sequence[Sample]) -> dict[str, Tensor] | list[Answer]:
+        """Losses by name, means over the images, in training mode; else the answer for each image, without gradient."""
+        device = self.heads.classification.weight.device
+        samples = [item.to(device) for item in samples]
+        if not self.training:
+            with torch.no_grad():
+                pairs = zip(self.outputs(samples), samples, strict=True)
+                return [
+                    Answer(self.method.scores(found), self.method.boxes(found, item.regions.boxes))
+                    for found, item in pairs
+                ]
+        outputs = self.outputs(samples)
+        with torch.autocast(device.type, enabled=False):
+            pairs = zip(outputs, samples, strict=True)
+            return mean_losses([self.method.losses(found, item.regions) for found, item in pairs])
+
+
+def fit_detector(
+    detector: RegionDetector, load_item: LoadItem, images: int, schedule: ScheduleSettings, run: TrainingRun
+) -> None:
+    """Train in place, going on from the checkpoint where there is one.
+
+    Args:
+        detector: with the weights that the training starts from.
+        load_item: from iteration, position in the step and index of an image to its `Sample`; a pure function.
+        images: how many there are to learn from, at least 1.
+        schedule: how long and how fast.
+        run: where and from which seed.
+
+    Raises:
+        UserError: what `train` raises.
+    """
+    schedule = schedule.resolved(images)
+    detector.to(run.device).train()
+    step, extras = detector.method.training_step(detector, schedule.steps)
+    train(
+        detector,
+        make_optimizer(detector, schedule),
+        sampled(EpochSampler(images, schedule.batch_size, run.seed), load_item, run.workers),
+        LearningRateSchedule(
+            schedule.steps,
+            milestones=schedule.milestones,
+            gamma=schedule.decay,
+            warmup_iterations=schedule.warmup_iterations,
+            warmup_factor=schedule.warmup_factor,
+            cosine=schedule.cosine,
+        ),
+        run,
+        mixed_precision=schedule.mixed_precision,
+        images_at_once=schedule.images_at_once,
+        step=step,
+        extras=extras,
+    )
+
+
+def make_optimizer(detector: nn.Module, schedule: ScheduleSettings) -> torch.optim.Adam:
+    """Adam over what is not frozen, with the learning rates and decays that the schedule gives to each kind."""
+    factors = {_REFINEMENTS: schedule.refinement_factor} if schedule.refinement_factor else {}
+    groups = parameter_groups(
+        detector, schedule.learning_rate, schedule.weight_decay, schedule.bias_factor, factors
+    )
+    return torch.optim.Adam(groups, lr=schedule.learning_rate)
+
+
+def parameter_groups(
+    module: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    bias_factor: float | None,
+    factors: dict[str, float],
+    *,
+    frozen_too: bool = False,
+) -> list[dict[str, Any]]:
+    """Parameters as an optimiser takes them: biases learn faster and do not decay, where a factor for them is given.
+
+    Args:
+        module: whose parameters.
+        learning_rate, weight_decay: of the others.
+        bias_factor: learning rate of biases relative to the others; None leaves them alone.
+        factors: start of a name -> factor on the learning rate; it goes before the biases' rule.
+        frozen_too: those that take no gradient now, as well.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not (parameter.requires_grad or frozen_too):
+            continue
+        factor, decay = 1.0, weight_decay
+        own = [value for start, value in factors.items() if name.startswith(start)]
+        if own:
+            factor = own[0]
+        elif name.endswith("bias") and bias_factor is not None:
+            factor, decay = bias_factor, 0.0
+        groups.setdefault((learning_rate * factor, decay), []).append(parameter)
+    return [
+        {"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()
+    ]
+
+
+def label_vectors(labels: Labels) -> dict[str, Tensor]:
+    """Image key -> float (C,), 1 for its classes, of the images with at least one label."""
+    vectors = {}
+    for image in labels.file.images:
+        if image.labels:
+            vectors[image.key] = torch.zeros(len(labels.class_names))
+            vectors[image.key][labels.class_indexes(image)] = 1
+    return vectors
+
+
+def detector_bytes(detector: RegionDetector, class_names: Sequence[str], **metadata: Any) -> bytes:
+    """A trained detector as a safetensors file."""
+    return model_bytes(detector, {"class_names": list(class_names), **metadata})
+
+
+def load_detector(
+    path: Path, class_names: Sequence[str], build: Callable[[dict[str, Any]], RegionDetector]
+) -> RegionDetector:
+    """A trained detector in evaluation mode, on the CPU.
+
+    Args:
+        path: of the model.
+        class_names: of the images that it is to look at.
+        build: from the file's metadata to a detector whose weights are replaced.
+
+    Raises:
+        UserError: the file is missing, damaged, of another model or for other classes.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("class_names") != list(class_names):
+        raise UserError(
+            f"was trained for the classes {metadata.get('class_names')}, the images have {list(class_names)}",
+            where=str(path),
+            remedy="Give labels of the same dataset, or train anew: --variant NAME",
+        )
+    detector = build(metadata)
+    load_model(detector, path)
+    return detector.eval()
+
+
+def usable_proposals(proposals: Proposals, height: int, width: int, settings: ProposalSettings) -> FloatArray:
+    """Clip to the image, drop small proposals, keep the first of duplicates, then the best of what is left.
+
+    The published trainers fail on an image of which nothing is left; here the box of the whole image stands in.
+
+    Args:
+        proposals: of the image, pixel edges.
+        height: of the image in pixels.
+        width: of the image in pixels.
+        settings: what is left out.
+
+    Returns:
+        float32 (R, 4), R at least 1, xyxy pixel edges, in the order of `proposals`.
+    """
+    clipped = box_math.clip(proposals.boxes, height, width)
+    sides = clipped[:, 2:] - clipped[:, :2]
+    enough = sides > settings.min_side if settings.above else sides >= settings.min_side
+    candidates = np.flatnonzero((enough & (sides > 0)).all(axis=1))
+    index = candidates[first_of_duplicates(clipped[candidates], cell=settings.cell)]
+    if not len(index):
+        return as_boxes([[0, 0, width, height]])
+    return keep_best(replace(proposals, boxes=clipped, counts=None).take(index), settings.most).boxes
+
+
+def first_of_duplicates(boxes: FloatArray, *, cell: float) -> NDArray[np.int64]:
+    """Indexes, ascending, of the boxes that come first among those whose corners, in cells, round to the same numbers.
+
+    The published code compares sums of corners times powers of 1000, which confuses boxes beyond 1000 pixels; here all
+    four numbers are compared. They are rounded as inclusive pixel indexes, as there.
+    """
+    if not len(boxes):
+        return np.zeros(0, np.int64)
+    # Adding 0 turns the -0 that rounding may leave into 0, which the comparison of rows tells apart.
+    corners = np.round(box_math.edges_to_inclusive(boxes) / np.float32(cell)) + np.float32(0)
+    _, first = np.unique(corners, axis=0, return_index=True)
+    return np.sort(first).astype(np.int64)
+
+
+def select_detections(
+    boxes: FloatArray, scores: NDArray[np.float32], settings: InferenceSettings
+) -> Detections:
+    """Detections of one image, class by class and by decreasing score within a class.
+
+    A box without area, which decoding and cutting to the image may leave, never becomes a detection. Further detections of
+    the score of the last one that is let in stay, too.
+
+    Args:
+        boxes: float32 (R, 4), xyxy pixel edges, or (R, C, 4) with a box for each class.
+        scores: float32 (R, C).
+        settings: thresholds and number.
+
+    Raises:
+        ValueError: for boxes of another shape, or numbers that are not finite.
+    """
+    _check(boxes, scores)
+    found = [Detections.empty()]
+    for index in range(scores.shape[1]):
+        places = boxes if boxes.ndim == 2 else boxes[:, index]
+        has_area = (places[:, 2:] > places[:, :2]).all(axis=1)
+        rows = np.flatnonzero(has_area & (scores[:, index] > settings.score_threshold))
+        compared = box_math.edges_to_inclusive(places[rows]) if settings.inclusive else places[rows]
+        own = torch.from_numpy(scores[rows, index])
+        kept = rows[nms(torch.from_numpy(compared), own, settings.nms).numpy()]
+        found.append(Detections(places[kept], np.full(len(kept), index, np.int32), scores[kept, index]))
+    joined = Detections(
+        np.concatenate([part.boxes for part in found]),
+        np.concatenate([part.class_index for part in found]),
+        np.concatenate([part.scores for part in found]),
+    )
+    if len(joined) <= settings.detections:
+        return joined
+    return joined.take(
+        joined.scores >= np.partition(joined.scores, -settings.detections)[-settings.detections]
+    )
+
+
+def _check(boxes: FloatArray, scores: NDArray[np.float32]) -> None:
+    proposals, classes = scores.shape
+    if boxes.shape not in ((proposals, 4), (proposals, classes, 4)):
+        raise ValueError(
+            f"boxes: expected shape ({proposals}, 4) or ({proposals}, {classes}, 4), got {boxes.shape}"
+        )
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise ValueError("boxes and scores: expected finite numbers, got NaN or infinity")

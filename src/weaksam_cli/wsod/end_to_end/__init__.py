@@ -1,1 +1,0 @@
-"""OICR and MIST as published: VGG16 trained through, over precomputed proposals."""

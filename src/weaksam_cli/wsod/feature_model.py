@@ -1,0 +1,278 @@
+"""The feature model: what turns maps of frozen lite0 into RoI features, learned once from the training split.
+
+It has dense classifiers and principal components. A dense classifier of cells learns what the class activation maps of all
+training images show, and then sees the same thing in every image: its maps cover objects better than those that it learnt
+from, and it needs no labels on new images. Cells are those of lite0's stride-16 map; a cell's descriptor joins that map
+with the trunk's last map at the same place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from weaksam_cli.errors import UserError
+from weaksam_cli.training.checkpoint import read_metadata, read_tensors, tensors_bytes
+from weaksam_cli.wsod.lite0 import DenseSettings, FeatureSettings
+
+FloatArray = NDArray[np.float32]
+CELL_CHANNELS = 112 + 320
+POOLED_CHANNELS = 2 * 1280
+_DEVIATION_FLOOR = 1e-3
+_BATCH = 1024
+_WEIGHT_DECAY = 1e-4
+
+
+def describe_cells(middle: Tensor, trunk: Tensor) -> Tensor:
+    """Descriptors (432, h, w) of the cells of one image: `middle` (112, h, w), `trunk` (320, h', w') resized to it."""
+    size = tuple(middle.shape[1:])
+    resized = F.interpolate(trunk[None], size=size, mode="bilinear", align_corners=False)
+    return torch.cat([middle, resized[0]])
+
+
+def sample_cells(
+    cells: FloatArray,
+    maps: FloatArray,
+    classes: list[int],
+    settings: DenseSettings,
+    generator: np.random.Generator,
+) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Training cells of one image.
+
+    Args:
+        cells: float32 (432, h, w).
+        maps: float32 (k, h, w), normalised maps of the image's classes at the cells' resolution.
+        classes: the k classes.
+        settings: thresholds and number.
+        generator: draws the cells.
+
+    Returns:
+        Descriptors (n, 432) and labels (n,): 0 for background, class + 1 otherwise.
+    """
+    flat = cells.reshape(len(cells), -1).T
+    if not classes:
+        return flat[:0], np.zeros(0, np.int64)
+    values = maps.reshape(len(maps), -1)
+    best, strength = values.argmax(axis=0), values.max(axis=0)
+    chosen, labels = [], []
+    for rows, is_object in (
+        (np.flatnonzero(strength > settings.foreground), True),
+        (np.flatnonzero(strength < settings.background), False),
+    ):
+        some = (
+            generator.choice(rows, min(settings.cells // 2, len(rows)), replace=False) if len(rows) else rows
+        )
+        chosen.append(some)
+        labels.append(np.asarray(classes)[best[some]] + 1 if is_object else np.zeros(len(some), np.int64))
+    return flat[np.concatenate(chosen)], np.concatenate(labels).astype(np.int64)
+
+
+def fold_of(image_id: str, folds: int) -> int:
+    """The fold of an image, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]) % folds
+
+
+@dataclass(frozen=True)
+class DenseClassifier:
+    """A two-layer perceptron over standardised cells.
+
+    Attributes:
+        mean, deviation: float32 (432,).
+        network: 432 -> C + 1, background first; in evaluation mode.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    network: nn.Sequential
+
+    @torch.inference_mode()
+    def logits(self, cells: Tensor) -> Tensor:
+        """(C + 1, h, w) of cells (432, h, w)."""
+        flat = cells.reshape(len(cells), -1).T
+        found = self.network((flat - self.mean) / self.deviation)
+        return found.T.reshape(-1, *cells.shape[1:])
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors by name."""
+        return {"mean": self.mean, "deviation": self.deviation, **self.network.state_dict()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> DenseClassifier:
+        """From `state`."""
+        hidden, outputs = state["0.weight"].shape[0], state["3.weight"].shape[0]
+        network = _network(hidden, outputs, 0.0)
+        network.load_state_dict({name: value for name, value in state.items() if name[0].isdigit()})
+        return cls(state["mean"], state["deviation"], network.eval())
+
+
+def _network(hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(CELL_CHANNELS, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
+    )
+
+
+def fit_dense(
+    cells: FloatArray, labels: NDArray[np.int64], n_classes: int, settings: DenseSettings, seed: int
+) -> DenseClassifier:
+    """Fit the classifier by Adam with a linearly falling rate; deterministic from the seed.
+
+    Args:
+        cells: float32 (n, 432).
+        labels: int64 (n,), 0 background.
+        n_classes: C.
+        settings: network and schedule.
+        seed: initial weights, order and dropout.
+
+    Raises:
+        ValueError: when there are no cells.
+    """
+    if not len(cells):
+        raise ValueError("cells: expected at least one, got none")
+    mean = torch.from_numpy(cells.mean(axis=0))
+    deviation = torch.from_numpy(cells.std(axis=0) + np.float32(_DEVIATION_FLOOR))
+    inputs, targets = (torch.from_numpy(cells) - mean) / deviation, torch.from_numpy(labels)
+    torch.manual_seed(seed)
+    network = _network(settings.hidden, n_classes + 1, settings.dropout).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY)
+    total = settings.epochs * -(-len(cells) // _BATCH)
+    generator = np.random.default_rng(seed)
+    step = 0
+    for _ in range(settings.epochs):
+        order = torch.from_numpy(generator.permutation(len(cells)))
+        for rows in order.split(_BATCH):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * (1 - step / total)
+            loss = F.cross_entropy(network(inputs[rows]), targets[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+    return DenseClassifier(mean, deviation, network.eval())
+
+
+@dataclass(frozen=True)
+class PrincipalComponents:
+    """The leading principal components of pooled features, softly whitened.
+
+    Attributes:
+        mean: float32 (D,).
+        components: float32 (D, k), columns divided by half their deviation plus a share of the largest.
+    """
+
+    mean: Tensor
+    components: Tensor
+
+    def project(self, features: Tensor) -> Tensor:
+        """(R, k) of features (R, D)."""
+        return (features - self.mean) @ self.components
+
+
+def fit_components(features: NDArray[np.floating], count: int) -> PrincipalComponents:
+    """Principal components of a sample (n, D), n > 1; signs are fixed so that equal samples give equal components."""
+    sample = np.asarray(features, np.float64)
+    mean = sample.mean(axis=0)
+    covariance = (sample - mean).T @ (sample - mean) / max(len(sample) - 1, 1)
+    values, vectors = np.linalg.eigh(covariance)
+    vectors = vectors[:, ::-1][:, :count]
+    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
+    deviation = np.sqrt(np.maximum(values[::-1][:count], 1e-6))
+    scaled = vectors * signs / (deviation * 0.5 + deviation[0] * 0.05)
+    return PrincipalComponents(
+        torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scaled.astype(np.float32))
+    )
+
+
+@dataclass(frozen=True)
+class FeatureModel:
+    """Everything that turns an image and its proposals into RoI features.
+
+    Attributes:
+        whole: dense classifier fitted to all training images.
+        folds: dense classifiers; the i-th has not seen the images of fold i.
+        components: principal components of pooled features.
+    """
+
+    whole: DenseClassifier
+    folds: tuple[DenseClassifier, ...]
+    components: PrincipalComponents
+
+    def to_bytes(self, class_names: list[str]) -> bytes:
+        """As a safetensors file."""
+        tensors = {"components.mean": self.components.mean, "components.matrix": self.components.components}
+        named = {"whole": self.whole} | {f"fold{index}": item for index, item in enumerate(self.folds)}
+        for name, classifier in named.items():
+            tensors |= {f"{name}/{key}": value for key, value in classifier.state().items()}
+        return tensors_bytes(tensors, {"class_names": class_names, "folds": len(self.folds)})
+
+    @classmethod
+    def read(cls, path: Path, class_names: list[str]) -> FeatureModel:
+        """From a file of `to_bytes`.
+
+        Raises:
+            UserError: a damaged file, or one for other classes.
+        """
+        metadata, tensors = read_metadata(path), read_tensors(path)
+        if metadata.get("class_names") != class_names:
+            raise UserError(
+                f"was made for the classes {metadata.get('class_names')}, the dataset has {class_names}",
+                where=str(path),
+                remedy="Run `weaksam wsod --overwrite` on this dataset",
+            )
+        return cls(
+            _classifier(tensors, "whole"),
+            tuple(_classifier(tensors, f"fold{index}") for index in range(metadata["folds"])),
+            PrincipalComponents(tensors["components.mean"], tensors["components.matrix"]),
+        )
+
+    def of_image(self, image_id: str, *, is_training: bool) -> tuple[DenseClassifier, ...]:
+        """The dense classifiers that answer for an image: for one of the training split, that which has not seen it."""
+        return (self.folds[fold_of(image_id, len(self.folds))],) if is_training else self.folds
+
+
+def _classifier(tensors: Mapping[str, Tensor], name: str) -> DenseClassifier:
+    state = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
+    return DenseClassifier.from_state(state)
+
+
+def fit_feature_model(
+    cells: NDArray[np.float16],
+    labels: NDArray[np.int16],
+    fold: NDArray[np.int8],
+    pooled: NDArray[np.float16],
+    n_classes: int,
+    settings: FeatureSettings,
+    seed: int,
+) -> FeatureModel:
+    """Fit all parts.
+
+    Args:
+        cells: (n, 432), sampled cells.
+        labels: (n,), 0 background, class + 1 otherwise.
+        fold: (n,), fold of the image of each cell.
+        pooled: (m, 2560), pooled features of sampled RoIs.
+        n_classes: C.
+        settings: of both parts.
+        seed: of the classifiers.
+
+    Raises:
+        UserError: too few cells or RoIs to learn from.
+    """
+    seen = [np.ones(len(cells), bool), *(fold != index for index in range(settings.dense.folds))]
+    if len(pooled) < 2 or any(not rows.any() for rows in seen):
+        raise UserError(
+            f"too few images to learn from: {len(cells)} cells and {len(pooled)} RoIs were sampled",
+            where="weaksam wsod",
+            remedy="Give more labelled images, or fewer network.dense.folds",
+        )
+    flat, targets = cells.astype(np.float32), labels.astype(np.int64)
+    fitted = [fit_dense(flat[rows], targets[rows], n_classes, settings.dense, seed) for rows in seen]
+    components = fit_components(pooled, min(settings.features.components, pooled.shape[1]))
+    return FeatureModel(fitted[0], tuple(fitted[1:]), components)

@@ -1,0 +1,454 @@
+"""`network: lite0`: detectors on RoI features of frozen EfficientNet-Lite0, which are computed once an image.
+
+Cells and RoIs are sampled from training images; a feature model learns from them; it gives every proposal its features and
+prior; heads are trained and tested on these, without looking at an image again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, SerializeAsAny
+
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.proposals import PROPOSALS, read_proposals
+from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
+from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.random import generator_of
+from weaksam_cli.core.types import Detections
+from weaksam_cli.data.detections import RESULTS
+from weaksam_cli.data.labels import Split
+from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.detecting import detections_maker
+from weaksam_cli.engine.execution import ImageFunction, one_thread
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.sharded import PerImage
+from weaksam_cli.engine.steps import Step
+from weaksam_cli.errors import UserError
+from weaksam_cli.wsod.method import (
+    DetectorSettings,
+    InferenceSettings,
+    Method,
+    ProposalSettings,
+    ScheduleSettings,
+)
+
+if TYPE_CHECKING:
+    from weaksam_cli.artifacts.class_maps import ClassMaps
+    from weaksam_cli.wsod.detector import Sample
+    from weaksam_cli.wsod.roi_features import ImageMaps
+
+SAMPLES = Schema(
+    "weaksam/region-samples",
+    1,
+    columns=(Column("fold", "int8"),),
+    blobs=(Column("cells", "float16"), Column("cell_labels", "int16"), Column("pooled", "float16")),
+)
+"""One row an image: sampled cells (n x 432), their labels (0 background), and pooled features of sampled RoIs (m x 2560)."""
+FEATURE_MODEL = Schema("weaksam/feature-model", 1, ())
+MODEL = Schema("weaksam/region-detector", 2, ())
+_DETECTIONS_A_SHARD = 64
+
+
+def regions_schema(feature_size: int, n_classes: int) -> Schema:
+    """RoI features of each proposal, and the class maps' prior (0 for classes without maps)."""
+    return Schema(
+        "weaksam/regions",
+        1,
+        columns=(
+            Column("boxes", "float32", (4,)),
+            Column("features", "float16", (feature_size,)),
+            Column("prior", "float16", (n_classes,)),
+        ),
+        image_columns=(Column("image_size", "int32", (2,)), Column("class_scores", "float32", (n_classes,))),
+    )
+
+
+class DenseSettings(RecipeModel):
+    """The dense classifier: cells of an image learn the class that the fine maps show there, or background.
+
+    Attributes:
+        short_side: the images' shorter side when features are taken.
+        cells: training cells of an image, half foreground, half background.
+        foreground: normalised maps above it make a cell foreground.
+        background: below it, background.
+        hidden, dropout, epochs, learning_rate: of the two-layer perceptron.
+        folds: classifiers that leave out a part of the training images, so that RoI features of a training image come
+            from one that has not seen it.
+    """
+
+    short_side: int = Field(default=480, ge=32)
+    cells: int = Field(default=120, ge=2)
+    foreground: float = Field(default=0.5, gt=0, lt=1)
+    background: float = Field(default=0.2, gt=0, lt=1)
+    hidden: int = Field(default=128, ge=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    epochs: int = Field(default=6, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    folds: int = Field(default=3, ge=2, le=10)
+
+
+class RoiSettings(RecipeModel):
+    """RoI features.
+
+    Attributes:
+        samples: RoIs of a training image that the principal components are fitted to.
+        components: principal components of the pooled features that are kept.
+        context_scale: the box around a RoI whose features are subtracted, relative to the RoI.
+        grid: cells a side of the grid of dense probabilities over the RoI.
+        grid_scale: extent of that grid, relative to the RoI.
+    """
+
+    samples: int = Field(default=32, ge=1)
+    components: int = Field(default=256, ge=1)
+    context_scale: float = Field(default=1.6, gt=1)
+    grid: int = Field(default=5, ge=1)
+    grid_scale: float = Field(default=5 / 3, ge=1)
+
+
+class PriorSettings(RecipeModel):
+    """Class maps as a prior: IoU of a proposal with the box of the map's largest component.
+
+    Attributes:
+        thresholds: of the normalised map; the IoUs are averaged.
+        floor: added to the prior before its power is taken.
+        weight: power of the prior in the score at test; 0 leaves it out.
+    """
+
+    thresholds: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6)
+    floor: float = Field(default=0.02, gt=0, lt=1)
+    weight: float = Field(default=1.0, ge=0)
+
+
+class Lite0(RecipeModel):
+    """Frozen EfficientNet-Lite0.
+
+    Attributes:
+        image_score_weight: power of the image's class probability in the score at test.
+    """
+
+    knows_prior: ClassVar[bool] = True
+    pools_cells: ClassVar[bool] = False
+
+    name: Literal["lite0"]
+    dense: DenseSettings = DenseSettings()
+    features: RoiSettings = RoiSettings()
+    prior: PriorSettings = PriorSettings()
+    image_score_weight: float = Field(default=1.0, ge=0)
+
+    def steps(
+        self, settings: DetectorSettings, method: Method, context: Context, split: str
+    ) -> Iterator[Step]:
+        """The feature model and the detector, from the training split; then the detections of this split."""
+        train, folder = context.train_split(), context.run.folder("wsod")
+        samples, feature_model = folder / f"samples-{train}.h5", folder / "feature_model.safetensors"
+        model, sources = folder / "model.safetensors", Sources.of(context, train)
+        data = {"data": sources.split.labels}
+        parts = {"proposals": settings.proposals, "dense": self.dense, "features": self.features}
+
+        features, title = FeatureSettings(**parts), "sampled cells and RoIs"
+        run = partial(_sample, features, sources)
+        yield Step(samples, SAMPLES, train, features, sources.inputs(), run, title)
+
+        run, inputs = (
+            partial(_fit_features, features, samples, sources.split),
+            data | {"wsod-samples": samples},
+        )
+        yield Step(feature_model, FEATURE_MODEL, train, features, inputs, run, "the feature model")
+
+        regions = RegionSettings(**parts, prior_thresholds=self.prior.thresholds)
+        learnt = _region_step(regions, context, train, feature_model)
+        yield learnt
+
+        training = TrainingSettings(
+            method=method, grid=self.features.grid, prior_floor=self.prior.floor, schedule=settings.schedule
+        )
+        run, inputs = (
+            partial(_fit, training, learnt.path, sources.split),
+            data | {"wsod-regions": learnt.path},
+        )
+        yield Step(model, MODEL, train, training, inputs, run, "the weakly supervised detector")
+
+        tested = _region_step(regions, context, split, feature_model)
+        if split != train:
+            yield tested
+        detection = DetectionSettings(
+            method=method,
+            prior=self.prior,
+            image_score_weight=self.image_score_weight,
+            inference=settings.inference,
+        )
+        predictor = DetectionPredictor(detection, tested.path, model, context.split(split))
+        inputs = {"wsod-model": model, "wsod-regions": tested.path, "data": predictor.split.labels}
+        path, run = context.run.output("wsod", split), partial(_detect, predictor)
+        yield Step(path, RESULTS, split, detection, inputs, run, "detections")
+
+
+class FeatureSettings(RecipeModel):
+    """What decides the feature model."""
+
+    proposals: ProposalSettings
+    dense: DenseSettings
+    features: RoiSettings
+
+
+class RegionSettings(FeatureSettings):
+    """What decides features and prior of every proposal."""
+
+    prior_thresholds: tuple[float, ...]
+
+
+class TrainingSettings(RecipeModel):
+    """What decides the detector, besides its regions."""
+
+    method: SerializeAsAny[Method]
+    grid: int
+    prior_floor: float
+    schedule: ScheduleSettings
+
+
+class DetectionSettings(RecipeModel):
+    """What decides the detections, besides detector and regions."""
+
+    method: SerializeAsAny[Method]
+    prior: PriorSettings
+    image_score_weight: float
+    inference: InferenceSettings
+
+
+def _region_step(settings: RegionSettings, context: Context, split: str, feature_model: Path) -> Step:
+    path = context.run.folder("wsod") / f"regions-{split}.h5"
+    sources, is_training = Sources.of(context, split), split == context.train_split()
+    run = partial(_make_regions, RegionPredictor(settings, sources, feature_model, is_training))
+    inputs, title = sources.inputs() | {"wsod-features": feature_model}, "RoI features and priors"
+    return Step(path, regions_schema(1, 1), split, settings, inputs, run, title)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the features of a split's proposals come from.
+
+    Attributes:
+        split: labels and images.
+        cam, proposals: artifacts of the split.
+    """
+
+    split: Split
+    cam: Path
+    proposals: Path
+
+    @classmethod
+    def of(cls, context: Context, split: str) -> Sources:
+        """Those of a run."""
+        run = context.run
+        return cls(context.split(split), run.input("cam", split), run.input("propose", split))
+
+    def inputs(self) -> dict[str, Path]:
+        """As a step names them."""
+        return {"data": self.split.labels, "cam": self.cam, "propose": self.proposals}
+
+    def open(self, settings: FeatureSettings) -> Callable[[str], tuple[ImageMaps, ClassMaps, FloatArray]]:
+        """Load the backbone; what is returned gives maps, class maps and usable proposals of an image."""
+        from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
+        from weaksam_cli.models.lite0 import load_lite0
+        from weaksam_cli.wsod.detector import usable_proposals
+        from weaksam_cli.wsod.roi_features import image_maps
+
+        labels, backbone = self.split.read(), load_lite0()
+        images = labels.by_key()
+        cam = open_artifact(self.cam, cam_schema(len(labels.class_names)), verify=False)
+        proposals = open_artifact(self.proposals, PROPOSALS, verify=False)
+
+        def read(image_id: str) -> tuple[ImageMaps, ClassMaps, FloatArray]:
+            maps = image_maps(backbone, labels.read_image(images[image_id]), settings.dense.short_side)
+            found = read_proposals(proposals, image_id)
+            boxes = usable_proposals(found, *maps.image_size, settings.proposals)
+            return maps, read_class_maps(cam, image_id), boxes
+
+        return read
+
+
+@dataclass(frozen=True)
+class SamplePredictor:
+    """Cells and RoIs of one training image, to learn the feature model from."""
+
+    settings: FeatureSettings
+    sources: Sources
+    seed: int
+
+    def open(self) -> ImageFunction:
+        """Load the backbone once a process."""
+        from weaksam_cli.wsod.feature_model import fold_of
+        from weaksam_cli.wsod.roi_features import image_samples
+
+        read, settings = self.sources.open(self.settings), self.settings
+
+        def predict(image_id: str) -> ImageRows:
+            maps, class_maps, boxes = read(image_id)
+            generator = generator_of(self.seed, image_id)
+            cells, targets, pooled = image_samples(maps, class_maps, boxes, settings, generator)
+            return ImageRows(
+                {"fold": np.asarray([fold_of(image_id, settings.dense.folds)], np.int8)},
+                blobs={"cells": [cells], "cell_labels": [targets], "pooled": [pooled]},
+            )
+
+        return predict
+
+
+@dataclass(frozen=True)
+class RegionPredictor:
+    """RoI features and prior of one image."""
+
+    settings: RegionSettings
+    sources: Sources
+    feature_model: Path
+    is_training: bool
+
+    def open(self) -> ImageFunction:
+        """Load backbone and feature model once a process."""
+        from weaksam_cli.wsod.feature_model import FeatureModel
+        from weaksam_cli.wsod.roi_features import class_map_prior, roi_features
+
+        names, read, settings = (
+            self.sources.split.read().class_names,
+            self.sources.open(self.settings),
+            self.settings,
+        )
+        model = FeatureModel.read(self.feature_model, names)
+
+        def predict(image_id: str) -> ImageRows:
+            maps, class_maps, boxes = read(image_id)
+            classifiers = model.of_image(image_id, is_training=self.is_training)
+            prior = class_map_prior(
+                maps, boxes, model.whole, class_maps.classes(), settings.prior_thresholds, len(names)
+            )
+            features = roi_features(maps, boxes, model, classifiers, settings.features)
+            return ImageRows(
+                {"boxes": boxes, "features": features, "prior": prior},
+                {
+                    "image_size": np.asarray(maps.image_size, np.int32),
+                    "class_scores": class_maps.class_scores,
+                },
+            )
+
+        return predict
+
+
+@dataclass(frozen=True)
+class DetectionPredictor:
+    """Detections of one image from its RoI features."""
+
+    settings: DetectionSettings
+    regions: Path
+    model: Path
+    split: Split
+
+    def open(self) -> Callable[[str], Detections]:
+        """Load the heads once a process."""
+        import torch
+
+        from weaksam_cli.wsod.detector import load_detector, select_detections
+        from weaksam_cli.wsod.lite0_detector import FrozenDetector, region_sample
+
+        settings, names = self.settings, self.split.read().class_names
+        regions = open_artifact(self.regions, verify=False)
+
+        def build(metadata: dict[str, Any]) -> FrozenDetector:
+            statistics = torch.zeros(metadata["feature_size"])
+            return FrozenDetector(settings.method, statistics, statistics.clone(), len(names))
+
+        detector = load_detector(self.model, names, build)
+
+        def predict(image_id: str) -> Detections:
+            sample = region_sample(regions, image_id, settings.prior.floor, torch.zeros(len(names)))
+            image_scores = torch.from_numpy(regions.image_value(image_id, "class_scores").astype(np.float32))
+            with torch.inference_mode():
+                (answer,) = detector([sample])
+                assert sample.regions.prior is not None
+                prior = sample.regions.prior**settings.prior.weight
+                scores = answer.scores * prior * image_scores[None] ** settings.image_score_weight
+            return select_detections(answer.boxes.numpy(), scores.numpy(), settings.inference)
+
+        return predict
+
+
+def _sample(settings: FeatureSettings, sources: Sources, job: Job) -> Outcome:
+    labels = sources.split.read()
+    with open_artifact(sources.proposals, PROPOSALS) as proposals:
+        known = {image.key for image in labels.file.images if image.labels}
+        ids = [key for key in proposals.image_ids if key in known]
+    return PerImage(SAMPLES, ids, SamplePredictor(settings, sources, job.context.seed), "samples")(job)
+
+
+def _fit_features(settings: FeatureSettings, samples: Path, split: Split, job: Job) -> Outcome:
+    from weaksam_cli.wsod.feature_model import CELL_CHANNELS, POOLED_CHANNELS, fit_feature_model
+
+    names = split.read().class_names
+    with open_artifact(samples, SAMPLES) as artifact:
+        labels = artifact.column("cell_labels").astype(np.int16)
+        counts = np.diff(artifact.column("cell_labels_offsets"))
+        fold = np.repeat(artifact.column("fold"), counts).astype(np.int8)
+        cells = artifact.column("cells").astype(np.float16).reshape(-1, CELL_CHANNELS)
+        pooled = artifact.column("pooled").astype(np.float16).reshape(-1, POOLED_CHANNELS)
+        images = len(artifact)
+    with one_thread():
+        model = fit_feature_model(cells, labels, fold, pooled, len(names), settings, job.context.seed)
+    job.context.ops.write_atomically(job.path, model.to_bytes(names))
+    return Outcome(images)
+
+
+def _make_regions(predictor: RegionPredictor, job: Job) -> Outcome:
+    from weaksam_cli.wsod.feature_model import FeatureModel
+
+    sources = predictor.sources
+    labels = sources.split.read()
+    names = labels.class_names
+    components = FeatureModel.read(predictor.feature_model, names).components.components.shape[1]
+    grid = (len(names) + 1) * predictor.settings.features.grid**2
+    with open_artifact(sources.proposals, PROPOSALS) as proposals:
+        ids = proposals.image_ids
+    labels.expect(ids, sources.proposals)
+    schema = regions_schema(components + grid, len(names))
+    return PerImage(schema, ids, predictor, "regions", tables={"class_names": names})(job)
+
+
+def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job) -> Outcome:
+    import torch
+
+    from weaksam_cli.training.run import training_run
+    from weaksam_cli.wsod.detector import detector_bytes, fit_detector, label_vectors
+    from weaksam_cli.wsod.lite0_detector import FrozenDetector, feature_statistics, region_sample
+
+    labels = split.read()
+    vectors, names = label_vectors(labels), labels.class_names
+    with open_artifact(regions_path) as regions:
+        image_ids = [image_id for image_id in regions.image_ids if image_id in vectors]
+        if not image_ids:
+            raise UserError("no training image has both proposals and labels", where=str(regions_path))
+        size, grid = regions.datasets_shape("features")[1], (len(names) + 1) * settings.grid**2
+        schedule = settings.schedule.resolved(len(image_ids))
+
+        def load(_iteration: int, _position: int, index: int) -> Sample:
+            key = image_ids[index]
+            return region_sample(regions, key, settings.prior_floor, vectors[key])
+
+        with training_run(job, schedule.steps, checkpoint_every=job.context.checkpoint_every) as run:
+            torch.manual_seed(run.seed)
+            statistics = feature_statistics(regions, image_ids, size - grid)
+            detector = FrozenDetector(settings.method, *statistics, len(names))
+            fit_detector(detector, load, len(image_ids), schedule, run)
+    job.context.ops.write_atomically(job.path, detector_bytes(detector, names, feature_size=size))
+    return Outcome(len(image_ids))
+
+
+def _detect(predictor: DetectionPredictor, job: Job) -> Outcome:
+    with open_artifact(predictor.regions) as artifact:
+        ids = artifact.image_ids
+    labels = predictor.split.read()
+    return detections_maker(labels, ids, predictor, shard_images=_DETECTIONS_A_SHARD)(job)

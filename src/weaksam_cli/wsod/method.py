@@ -1,0 +1,250 @@
+"""What a method of weakly supervised detection adds to the parts that all share, and the settings that all recipes have.
+
+A method module derives its settings from `Method`, overrides what is its own, and hands itself to `stage.detector_steps`.
+The feature paths do the rest: `lite0`, whose RoI features are computed once, and `vgg16`, which is trained through.
+Recipes are read without torch, so it is imported inside of functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, model_validator
+
+from weaksam_cli.engine.recipes import RecipeModel
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from weaksam_cli.training.loop import Stateful, Step
+    from weaksam_cli.wsod.detector import RegionDetector, RegionHeads
+
+
+class ProposalSettings(RecipeModel):
+    """Which proposals are used; one of the whole image stands in where none is left.
+
+    Attributes:
+        min_side: boxes with a shorter side, in pixels of the image, are left out.
+        above: sides must be strictly above `min_side`.
+        cell: boxes whose corners, divided by this many pixels, round to the same numbers are duplicates.
+        most: at most so many of what is left: those of classification clues first, then by score; null takes all.
+    """
+
+    min_side: float = Field(default=20, ge=0)
+    above: bool = False
+    cell: float = Field(default=1.0, gt=0)
+    most: int | None = Field(default=None, ge=1)
+
+
+class HeadSettings(RecipeModel):
+    """The layers that answer for a RoI.
+
+    Attributes:
+        hidden: width of a layer before the heads; 0 puts them on the features themselves.
+        dropout: before the heads.
+        initial_deviation: of the heads' weights.
+        shared: one such layer for the two streams and all branches, as published; otherwise each has its own, so that
+            multiple-instance learning, which goes for parts, does not shape what the branches see.
+    """
+
+    hidden: int = Field(default=0, ge=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    initial_deviation: float = Field(default=0.01, gt=0)
+    shared: bool = True
+
+
+class ScheduleSettings(RecipeModel):
+    """How long and how fast.
+
+    Attributes:
+        iterations: optimiser steps; null where the length is given in epochs.
+        epochs: passes over the training images, as an alternative to `iterations`.
+        batch_size: images a step.
+        images_at_once: of them in memory together; gradients add up over the step. 0 takes them all.
+        learning_rate: of Adam.
+        bias_factor: learning rate of biases relative to it, and they do not decay; null leaves them alone.
+        refinement_factor: learning rate of the refinement branches, biases too, relative to it; null leaves them alone.
+        weight_decay: of the other weights.
+        warmup_iterations, warmup_factor: linear rise from this share of the learning rate.
+        cosine: the learning rate falls to zero along half a cosine; there are no milestones then.
+        milestones, decay: the learning rate is multiplied by `decay` at these iterations, or after these epochs where the
+            length is given in epochs.
+        mixed_precision: float16, on CUDA only; refused on a CPU.
+    """
+
+    iterations: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    images_at_once: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=1e-5, gt=0)
+    bias_factor: float | None = Field(default=None, gt=0)
+    refinement_factor: float | None = Field(default=None, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    warmup_iterations: int = Field(default=200, ge=0)
+    warmup_factor: float = Field(default=0.001, ge=0, le=1)
+    cosine: bool = False
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    decay: float = Field(default=0.1, gt=0)
+    mixed_precision: bool = False
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.iterations is None) == (self.epochs is None):
+            raise ValueError("expected iterations or epochs, and not both")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones: expected increasing numbers, got {list(self.milestones)}")
+        if self.cosine and self.milestones:
+            raise ValueError("expected a cosine or milestones, and not both")
+        return self
+
+    def resolved(self, images: int) -> Self:
+        """The schedule for so many training images, all of it in iterations; an epoch ends with a whole step."""
+        if self.epochs is None:
+            return self
+        steps = math.ceil(images / self.batch_size)
+        milestones = tuple(epoch * steps for epoch in self.milestones)
+        return self.model_copy(
+            update={"iterations": self.epochs * steps, "epochs": None, "milestones": milestones}
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a resolved schedule."""
+        if self.iterations is None:
+            raise ValueError("the schedule is given in epochs: resolve it first")
+        return self.iterations
+
+
+class InferenceSettings(RecipeModel):
+    """From scores of proposals to detections.
+
+    Attributes:
+        nms: IoU above which the lower of two boxes of a class goes.
+        inclusive: that IoU takes corners as inclusive pixel indexes and does not count the last pixel, as torchvision's does
+            with the published codes' boxes; otherwise corners are pixel edges.
+        detections: at most so many of an image.
+        score_threshold: detections must score strictly above.
+    """
+
+    nms: float = Field(default=0.3, gt=0, le=1)
+    inclusive: bool = False
+    detections: int = Field(default=100, ge=1)
+    score_threshold: float = Field(default=0.0, ge=0)
+
+
+class DetectorSettings(RecipeModel):
+    """What every detector is told, whatever its method and network are."""
+
+    proposals: ProposalSettings = ProposalSettings()
+    schedule: ScheduleSettings
+    inference: InferenceSettings = InferenceSettings()
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The R proposals of one image as a method sees them.
+
+    Attributes:
+        boxes: float32 (R, 4), xyxy pixel edges in the view.
+        image_labels: (C,), 1 for the classes of the image; known in training.
+        prior: float32 (R, C), above 0: how well each proposal fits the box of a class's map, in [0, 1], plus a floor. None
+            where the feature path knows no class maps.
+    """
+
+    boxes: Tensor
+    image_labels: Tensor
+    prior: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Raw outputs of the heads for the R proposals of one image, or of several, one after the other.
+
+    Attributes:
+        class_logits, detection_logits: (R, `Method.stream_columns`).
+        refinement_logits: one (R, C + 1) for each branch, background first.
+        deltas: one (R, `Method.delta_columns`) for each branch, or none.
+    """
+
+    class_logits: Tensor
+    detection_logits: Tensor
+    refinement_logits: tuple[Tensor, ...] = ()
+    deltas: tuple[Tensor, ...] = ()
+
+    def rows(self, start: int, stop: int) -> Outputs:
+        """Those of the proposals from `start` to before `stop`."""
+        rows = slice(start, stop)
+        return Outputs(
+            self.class_logits[rows],
+            self.detection_logits[rows],
+            tuple(item[rows] for item in self.refinement_logits),
+            tuple(item[rows] for item in self.deltas),
+        )
+
+
+class Method(RecipeModel):
+    """Settings of a method, and what it does with the heads; here, two streams without any branch.
+
+    All functions are about one image with R proposals and C classes, and answer every R including 0.
+
+    Attributes:
+        method: its module's name.
+        heads: see `HeadSettings`.
+    """
+
+    method: str
+    heads: HeadSettings = HeadSettings()
+
+    @property
+    def branches(self) -> int:
+        """Refinement branches."""
+        return 0
+
+    def stream_columns(self, class_count: int) -> int:
+        """Outputs of each of the two streams: C, or C + 1 with background first."""
+        return class_count
+
+    def delta_columns(self, class_count: int) -> int:
+        """Outputs of each branch's box regression; 0 for none."""
+        return 0
+
+    def modules(self, channels: int) -> dict[str, nn.Module]:
+        """Networks of the method's own, by name; `channels` are those of what comes before the neck."""
+        return {}
+
+    def outputs(self, heads: RegionHeads, pooled: Tensor, neck: Callable[[Tensor], Tensor]) -> Outputs:
+        """From pooled RoIs to outputs.
+
+        Args:
+            heads: `heads(features)` gives outputs; the method's own modules are its attributes.
+            pooled: (R, channels, 7, 7) of vgg16, or the features (R, D) of lite0.
+            neck: from `pooled` to the features (R, D) of the heads.
+        """
+        return heads(neck(pooled))
+
+    def losses(self, outputs: Outputs, regions: Regions) -> dict[str, Tensor]:
+        """Scalar losses by name, trained by their sum."""
+        raise NotImplementedError
+
+    def scores(self, outputs: Outputs) -> Tensor:
+        """Scores (R, C) at test: the mean of the branches' probabilities, or without branches those of the two streams."""
+        import torch
+
+        from weaksam_cli.wsod.losses import wsddn_scores
+
+        if outputs.refinement_logits:
+            return torch.stack([item.softmax(dim=1)[:, 1:] for item in outputs.refinement_logits]).mean(dim=0)
+        return wsddn_scores(outputs.class_logits, outputs.detection_logits)
+
+    def boxes(self, outputs: Outputs, boxes: Tensor) -> Tensor:
+        """Boxes at test, xyxy pixel edges of the view: (R, 4), or (R, C, 4) with one for each class."""
+        return boxes
+
+    def training_step(self, detector: RegionDetector, iterations: int) -> tuple[Step, dict[str, Stateful]]:
+        """What an iteration of so many does, and what a checkpoint keeps for it beside model and optimiser."""
+        from weaksam_cli.training.loop import optimizer_step
+
+        return optimizer_step, {}

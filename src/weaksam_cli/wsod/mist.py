@@ -1,0 +1,165 @@
+"""MIST of wetectron: many seeds a class, box regression in each branch, Concrete DropBlock (spec 04 §A)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.steps import Step
+from weaksam_cli.wsod.method import HeadSettings, Method, Outputs, Regions
+from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from weaksam_cli.training.loop import Stateful
+    from weaksam_cli.training.loop import Step as TrainingStep
+    from weaksam_cli.wsod.detector import RegionDetector, RegionHeads
+    from weaksam_cli.wsod.mining import Assignment
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"expected an odd number, got {value}")
+    return value
+
+
+class MiningSettings(RecipeModel):
+    """Pseudo boxes of each branch.
+
+    Attributes:
+        share: the top int(R * share) proposals of a class are candidates.
+        overlap: candidates whose IoU with a better one is not below it give way.
+        foreground_iou: proposals from this IoU with a pseudo box on are foreground.
+        branch_weights: of the branches' losses; there are as many branches.
+    """
+
+    share: float = Field(default=0.15, gt=0, le=1)
+    overlap: float = Field(default=0.2, gt=0, le=1)
+    foreground_iou: float = Field(default=0.5, gt=0, lt=1)
+    branch_weights: Annotated[tuple[float, ...], Field(min_length=1, max_length=8)] = (3.0, 1.0, 1.0)
+
+
+class DropBlockSettings(RecipeModel):
+    """Concrete DropBlock: a small network learns which cells of a RoI to hide, against the detector.
+
+    Attributes:
+        gamma: largest probability that a cell is the centre of a hidden block.
+        block: cells a side of a hidden block; odd.
+        temperature: of the Gumbel softmax.
+        loss_weight: the network goes up the detector's loss with this weight.
+        learning_rate, weight_decay: of its own Adam.
+        bias_factor: learning rate of its biases relative to it, and they do not decay.
+        milestones, decay: its learning rate is multiplied by `decay` at these iterations (published: 3, it grows).
+        warmup_iterations: linear rise.
+    """
+
+    gamma: float = Field(default=0.3 / 9, gt=0, lt=1)
+    block: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 3
+    temperature: float = Field(default=0.01, gt=0)
+    loss_weight: float = Field(default=0.01, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0)
+    bias_factor: float = Field(default=2.0, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    decay: float = Field(default=3.0, gt=0)
+    warmup_iterations: int = Field(default=500, ge=0)
+
+
+class Mist(Method):
+    """Two streams and refinement branches with a background column, and boxes for each class.
+
+    Attributes:
+        drop_block: null leaves it out.
+    """
+
+    method: Literal["mist"] = "mist"
+    heads: HeadSettings = HeadSettings(initial_deviation=0.001)
+    mining: MiningSettings = MiningSettings()
+    drop_block: DropBlockSettings | None = DropBlockSettings()
+
+    @property
+    def branches(self) -> int:
+        """One for each weight."""
+        return len(self.mining.branch_weights)
+
+    def stream_columns(self, class_count: int) -> int:
+        """Background first."""
+        return class_count + 1
+
+    def delta_columns(self, class_count: int) -> int:
+        """Four for each class, background first."""
+        return 4 * (class_count + 1)
+
+    def modules(self, channels: int) -> dict[str, nn.Module]:
+        """DropBlock's mask network, where there is one."""
+        from weaksam_cli.wsod.drop_block import ConcreteDropBlock
+
+        return {} if self.drop_block is None else {"drop_block": ConcreteDropBlock(self.drop_block, channels)}
+
+    def outputs(self, heads: RegionHeads, pooled: Tensor, neck: Callable[[Tensor], Tensor]) -> Outputs:
+        """In training, of RoIs of which DropBlock hides cells."""
+        kept = pooled if self.drop_block is None else heads.get_submodule("drop_block")(pooled)
+        return super().outputs(heads, kept, neck)
+
+    def losses(self, outputs: Outputs, regions: Regions) -> dict[str, Tensor]:
+        """`loss_img`, and `loss_ref_cls<i>`, `loss_ref_reg<i>` of each branch."""
+        from weaksam_cli.wsod.losses import refinement_losses, wsddn_loss_mean, wsddn_scores
+
+        scores = wsddn_scores(outputs.class_logits, outputs.detection_logits)
+        return {"loss_img": wsddn_loss_mean(scores, regions.image_labels)} | refinement_losses(
+            outputs,
+            scores[:, 1:].detach(),
+            regions.boxes,
+            lambda source: self.mine(source, regions),
+            self.mining.branch_weights,
+        )
+
+    def mine(self, source: Tensor, regions: Regions) -> Assignment:
+        """What each proposal learns from scores (R, C)."""
+        from weaksam_cli.wsod.mining import assign, mist_pseudo_boxes
+
+        settings = self.mining
+        pseudo = mist_pseudo_boxes(
+            source, regions.boxes, regions.image_labels, share=settings.share, iou_threshold=settings.overlap
+        )
+        return assign(regions.boxes, pseudo, foreground_iou=settings.foreground_iou)
+
+    def boxes(self, outputs: Outputs, boxes: Tensor) -> Tensor:
+        """The branches' deltas are averaged, then decoded: (R, C, 4)."""
+        import torch
+
+        from weaksam_cli.wsod.losses import decode
+
+        decoded = decode(torch.stack(outputs.deltas).mean(dim=0), boxes)
+        return decoded.unflatten(1, (decoded.shape[1] // 4, 4))[:, 1:]
+
+    def training_step(
+        self, detector: RegionDetector, iterations: int
+    ) -> tuple[TrainingStep, dict[str, Stateful]]:
+        """The usual step, and with DropBlock one of the adversary after it."""
+        if self.drop_block is None:
+            return super().training_step(detector, iterations)
+        from weaksam_cli.wsod.drop_block import Adversary
+
+        adversary = Adversary(detector, self.drop_block, iterations)
+        return adversary.step, {"adversary": adversary.optimizer}
+
+
+class Recipe(Mist, DetectorRecipe):
+    """MIST on either network."""
+
+    @model_validator(mode="after")
+    def _cells_are_known(self) -> Self:
+        if self.drop_block is not None and not self.network.pools_cells:
+            raise ValueError(f"drop_block: {self.network.name} has no cells of RoIs to hide; expected null")
+        return self
+
+
+def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
+    """The steps of the network's path; the last makes the detections of the split."""
+    return detector_steps(recipe, recipe.part(Mist), context, split)

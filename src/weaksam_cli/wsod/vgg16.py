@@ -1,0 +1,291 @@
+"""`network: vgg16`: detectors trained through VGG16 from its ImageNet weights, over views of images and their proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, Field, SerializeAsAny
+
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.proposals import PROPOSALS, read_proposals
+from weaksam_cli.artifacts.schema import Schema
+from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.types import Detections
+from weaksam_cli.data.detections import RESULTS
+from weaksam_cli.data.labels import Split
+from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.detecting import detections_maker
+from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.engine.steps import Step
+from weaksam_cli.wsod.method import (
+    DetectorSettings,
+    InferenceSettings,
+    Method,
+    ProposalSettings,
+    ScheduleSettings,
+)
+
+MODEL: Final = Schema("weaksam/vgg-detector", 2, ())
+RANDOM: Final = "random"
+"""In place of a weights file: no initial weights."""
+_MOST_LOADERS: Final = 8
+
+
+def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("expected each size once")
+    return values
+
+
+Side = Annotated[int, Field(ge=32)]
+Sides = Annotated[tuple[Side, ...], Field(min_length=1), AfterValidator(_each_once)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Width = Annotated[int, Field(ge=1)]
+Deviation = Annotated[float, Field(gt=0)]
+
+
+class PixelSettings(RecipeModel):
+    """What the network is shown of a pixel; it has to fit the initial weights.
+
+    Attributes:
+        order: of the channels.
+        mean: taken from the channels in that order, 0 to 255.
+        deviation: they are divided by it afterwards.
+    """
+
+    order: Literal["BGR", "RGB"] = "BGR"
+    mean: tuple[float, float, float] = (102.9801, 115.9465, 122.7717)
+    deviation: tuple[Deviation, Deviation, Deviation] = (1.0, 1.0, 1.0)
+
+
+class ViewSettings(RecipeModel):
+    """How an image and its proposals become a view.
+
+    Attributes:
+        max_size: of the longer side, which has the last word.
+        sizes: `rounded` to whole pixels, or `truncated` as the published MIST does: the longer side is the whole part of
+            what the shorter one makes it, a pixel less in half of the views.
+        boxes: their corners are scaled as pixel `edges`, or as `inclusive` pixel indexes as the published codes do: right
+            and bottom lie (scale - 1) pixels further in then.
+    """
+
+    max_size: int = Field(default=2000, ge=32)
+    sizes: Literal["rounded", "truncated"] = "rounded"
+    boxes: Literal["edges", "inclusive"] = "edges"
+
+
+class TrainImageSettings(RecipeModel):
+    """How training images are changed.
+
+    Attributes:
+        short_sides: one is drawn for every view; length of the shorter side in pixels.
+        flip: probability of the mirror image.
+        lighting: deviation of the noise along the principal components of ImageNet's colours (AlexNet), pixels 0 to 1; 0 for
+            none.
+    """
+
+    short_sides: Sides = (480, 576, 688, 864, 1000, 1200)
+    flip: Share = 0.5
+    lighting: float = Field(default=0.1, ge=0)
+
+
+class TestImageSettings(RecipeModel):
+    """The views of an image at test; boxes and scores are averaged over them.
+
+    Attributes:
+        short_sides: a view each.
+        flip: every view mirrored, too.
+    """
+
+    short_sides: Sides = (800, 480, 576, 688, 864, 1000, 1200)
+    flip: bool = True
+
+
+class Vgg16Training(RecipeModel):
+    """VGG16 with a stride of 8, and RoI pooling, as it is trained.
+
+    Attributes:
+        weights: file name of VGG16 trained on ImageNet, or its path; `random` for none.
+        weights_order: order of the channels that the file was trained with, which has to be that of `pixels`; `auto` is
+            told by the layout of the file: torchvision's is RGB, Caffe's BGR.
+        widths: channels of the five blocks of convolutions; others than VGG16's start from random weights alone.
+        hidden: width of the two layers after RoI pooling; likewise.
+        ceil_mode: pooling keeps incomplete windows at the right and bottom.
+        last_relu: after conv5_3; the published MIST leaves it out.
+        frozen_blocks: blocks of convolutions, from the image on, that keep their weights; 0 to 5.
+        dropout: after each of the two layers after RoI pooling.
+    """
+
+    knows_prior: ClassVar[bool] = False
+    pools_cells: ClassVar[bool] = True
+
+    name: Literal["vgg16"]
+    weights: str = "vgg16-00b39a1b.pth"
+    weights_order: Literal["auto", "BGR", "RGB"] = "auto"
+    pixels: PixelSettings = PixelSettings()
+    views: ViewSettings = ViewSettings()
+    train_images: TrainImageSettings = TrainImageSettings()
+    widths: tuple[Width, Width, Width, Width, Width] = (64, 128, 256, 512, 512)
+    hidden: int = Field(default=4096, ge=1)
+    ceil_mode: bool = False
+    last_relu: bool = True
+    frozen_blocks: int = Field(default=2, ge=0, le=5)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+class Vgg16(Vgg16Training):
+    """VGG16 in training and at test."""
+
+    test_images: TestImageSettings = TestImageSettings()
+
+    def steps(
+        self, settings: DetectorSettings, method: Method, context: Context, split: str
+    ) -> Iterator[Step]:
+        """The detector, from the training split; then the detections of this split.
+
+        Raises:
+            UserError: the initial weights are not found.
+        """
+        train, run = context.train_split(), context.run
+        model, sources = run.folder("wsod") / "model.safetensors", Sources.of(context, train)
+        inputs, weights = sources.inputs(), None
+        if self.weights != RANDOM:
+            weights = inputs["weights"] = context.weights.require(self.weights)
+        network = self.part(Vgg16Training)
+        training = TrainingSettings(
+            method=method, network=network, proposals=settings.proposals, schedule=settings.schedule
+        )
+        fit, title = partial(_fit, training, sources, weights), "the weakly supervised detector"
+        yield Step(model, MODEL, train, training, inputs, fit, title)
+
+        sources = Sources.of(context, split)
+        detection = DetectionSettings(
+            method=method, network=self, proposals=settings.proposals, inference=settings.inference
+        )
+        path, detect = run.output("wsod", split), partial(_detect, detection, sources, model)
+        inputs = sources.inputs() | {"wsod-model": model}
+        yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
+
+
+class TrainingSettings(RecipeModel):
+    """What decides the detector."""
+
+    method: SerializeAsAny[Method]
+    network: Vgg16Training
+    proposals: ProposalSettings
+    schedule: ScheduleSettings
+
+
+class DetectionSettings(RecipeModel):
+    """What decides the detections, besides the detector."""
+
+    method: SerializeAsAny[Method]
+    network: Vgg16
+    proposals: ProposalSettings
+    inference: InferenceSettings
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a split's detector looks at: labels and images, and the proposals artifact."""
+
+    split: Split
+    proposals: Path
+
+    @classmethod
+    def of(cls, context: Context, split: str) -> Sources:
+        """Those of a run."""
+        return cls(context.split(split), context.run.input("propose", split))
+
+    def inputs(self) -> dict[str, Path]:
+        """As a step names them."""
+        return {"data": self.split.labels, "propose": self.proposals}
+
+
+def _fit(settings: TrainingSettings, sources: Sources, weights: Path | None, job: Job) -> Outcome:
+    import torch
+
+    from weaksam_cli.training.run import training_run
+    from weaksam_cli.wsod.detector import detector_bytes, fit_detector
+    from weaksam_cli.wsod.vgg_detector import TrainingImages, build_vgg_detector
+
+    context, labels = job.context, sources.split.read()
+    names = labels.class_names
+    if weights is None:
+        context.console.warn(
+            "the training starts from random weights (weights: random), which learns far less"
+        )
+    if settings.method.stream_columns(len(names)) == 1:
+        context.console.warn(
+            f"there is one class: the image-level loss of {settings.method.method} is always 0 then, so its seeds are "
+            "chance; mist-vgg16 has a background class"
+        )
+    with open_artifact(sources.proposals, PROPOSALS) as proposals:
+        images = TrainingImages.of(labels, proposals, settings, context.seed)
+        left_out = len(labels.file.images) - len(images)
+        if left_out:
+            context.console.info(f"{left_out} images without labels or proposals are not learnt from")
+        schedule = settings.schedule.resolved(len(images))
+        with training_run(
+            job, schedule.steps, checkpoint_every=context.checkpoint_every, most_workers=_MOST_LOADERS
+        ) as run:
+            torch.manual_seed(run.seed)
+            detector = build_vgg_detector(settings.method, settings.network, len(names), weights)
+            fit_detector(detector, images.sample, len(images), schedule, run)
+    context.ops.write_atomically(job.path, detector_bytes(detector, names))
+    return Outcome(len(images))
+
+
+def _detect(settings: DetectionSettings, sources: Sources, model: Path, job: Job) -> Outcome:
+    labels, device = sources.split.read(), job.context.torch_device()
+    with open_artifact(sources.proposals, PROPOSALS) as artifact:
+        ids = artifact.image_ids
+    labels.expect(ids, sources.proposals)
+    predictor = DetectionPredictor(settings, sources, model, device)
+    return detections_maker(labels, ids, predictor, device=device)(job)
+
+
+Loaded = tuple[NDArray[np.uint8], FloatArray]
+"""An image, uint8 RGB (H, W, 3), and the proposals that are used, float32 (R, 4)."""
+
+
+@dataclass(frozen=True)
+class DetectionPredictor:
+    """Detections of one image.
+
+    Attributes:
+        settings: of the detections.
+        sources: what is looked at.
+        model: file of the trained detector.
+        device: where it runs.
+    """
+
+    settings: DetectionSettings
+    sources: Sources
+    model: Path
+    device: str
+
+    def open(self) -> Overlapped[Loaded, Detections]:
+        """Load the network once a process; images and proposals are read while the one before is computed."""
+        from weaksam_cli.wsod.detector import usable_proposals
+        from weaksam_cli.wsod.vgg_detector import detect, load_vgg_detector
+
+        settings, labels = self.settings, self.sources.split.read()
+        images = labels.by_key()
+        proposals = open_artifact(self.sources.proposals, PROPOSALS, verify=False)
+        network = load_vgg_detector(self.model, settings, labels.class_names, self.device)
+
+        def load(image_id: str) -> Loaded:
+            pixels = labels.read_image(images[image_id])
+            found = read_proposals(proposals, image_id)
+            return pixels, usable_proposals(found, pixels.shape[0], pixels.shape[1], settings.proposals)
+
+        return Overlapped(load, lambda _, loaded: detect(network, *loaded, settings))

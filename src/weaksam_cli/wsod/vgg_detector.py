@@ -1,0 +1,239 @@
+"""Detectors on VGG16: from views and proposals to losses, or to detections averaged over views (spec 04 §A, §B)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import roi_pool
+
+from weaksam_cli.artifacts.proposals import read_proposals
+from weaksam_cli.artifacts.reader import Artifact
+from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.types import Detections
+from weaksam_cli.data.labels import LabelledImage, Labels
+from weaksam_cli.errors import UserError
+from weaksam_cli.models.vgg16 import POOLED, STRIDE, DilatedVgg16, Vgg16Shape, VggNeck, load_vgg16
+from weaksam_cli.training.batches import augmentation_rng
+from weaksam_cli.wsod.detector import (
+    Answer,
+    RegionDetector,
+    Sample,
+    label_vectors,
+    load_detector,
+    select_detections,
+    usable_proposals,
+)
+from weaksam_cli.wsod.method import Method, Outputs, Regions
+from weaksam_cli.wsod.vgg16 import DetectionSettings, TrainingSettings, Vgg16Training
+from weaksam_cli.wsod.views import View, boxes_to_image, test_views, training_view
+
+_PADDED_TO: Final = 32
+"""Sides of what the network sees are multiples of so many pixels, also of one image alone (spec 04 §A.5)."""
+
+
+class VggDetector(RegionDetector):
+    """VGG16 with the heads of a method, with fresh weights (seed torch before).
+
+    Args:
+        method: what is trained.
+        network: shape of VGG16.
+        class_count: C.
+    """
+
+    def __init__(self, method: Method, network: Vgg16Training, class_count: int) -> None:
+        shape = Vgg16Shape(network.widths, network.hidden)
+        backbone = DilatedVgg16(
+            shape,
+            ceil_mode=network.ceil_mode,
+            last_relu=network.last_relu,
+            frozen_blocks=network.frozen_blocks,
+        )
+        neck = VggNeck(shape, network.dropout)
+        super().__init__(method, neck, shape.hidden, class_count, shape.widths[-1])
+        self.backbone = backbone
+
+    def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
+        """All RoIs of all images go through the heads together."""
+        features = self.backbone(padded([item.input for item in samples]))
+        boxes = [item.regions.boxes for item in samples]
+        found = self.method.outputs(self.heads, pool_rois(features, boxes), self.neck)
+        ends = np.cumsum([len(item) for item in boxes]).tolist()
+        return [found.rows(end - len(own), end) for own, end in zip(boxes, ends, strict=True)]
+
+
+def padded(images: Sequence[Tensor]) -> Tensor:
+    """Images (3, h, w) as one tensor (B, 3, H, W); zeros fill up the right and bottom."""
+    height, width = (
+        -(-max(item.shape[side] for item in images) // _PADDED_TO) * _PADDED_TO for side in (1, 2)
+    )
+    return torch.stack(
+        [F.pad(item, (0, width - item.shape[2], 0, height - item.shape[1])) for item in images]
+    )
+
+
+def pool_rois(features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    """Largest feature in each of 7 x 7 cells of every RoI (RoIPool of Fast R-CNN); 0 in a cell outside the map.
+
+    MIST's operator takes inclusive pixel indexes, rounds their eighth to cells and counts both ends in; right and bottom are
+    made such indexes here. OICR departs from its publication, whose operator (mmcv's) does not round: a RoI may cover a
+    cell less there.
+
+    Args:
+        features: (B, C, h, w), stride 8.
+        boxes: for each image (R, 4), xyxy pixel edges.
+
+    Returns:
+        (sum of all R, C, 7, 7), the images one after the other.
+    """
+    inclusive = [item - item.new_tensor((0, 0, 1, 1)) for item in boxes]
+    # Coordinates would lose whole pixels in float16, and the operator wants one type.
+    pooled: Tensor = roi_pool(features.float(), inclusive, POOLED, 1 / STRIDE)
+    return pooled.to(features.dtype)
+
+
+def build_vgg_detector(
+    method: Method, network: Vgg16Training, class_count: int, weights: Path | None
+) -> VggDetector:
+    """The detector with VGG16's ImageNet weights and fresh heads (seed torch before).
+
+    Args:
+        method: what is trained.
+        network: shape of VGG16, which the file has to fit, and the pixels that it is shown.
+        class_count: C.
+        weights: file of VGG16's ImageNet weights; None leaves all weights fresh.
+
+    Raises:
+        UserError: the file is missing, damaged or does not fit, or was trained with another order of the channels.
+    """
+    detector = VggDetector(method, network, class_count)
+    if weights is None:
+        return detector
+    assert isinstance(detector.neck, VggNeck)
+    told = load_vgg16(detector.backbone, detector.neck, weights)
+    order, shown = told if network.weights_order == "auto" else network.weights_order, network.pixels.order
+    if order != shown:
+        raise UserError(
+            f"the file was trained with {order} pixels",
+            where=f"network.pixels.order = {shown} with {weights}",
+            remedy=f"Use --set network.pixels.order={order}, with its mean and deviation: oicr-vgg16 has Caffe's for BGR, "
+            f"oicr-vgg16-coco14 torchvision's for RGB; or --set network.weights_order={shown}, where the layout of the "
+            "file misleads",
+        )
+    return detector
+
+
+def load_vgg_detector(
+    path: Path, settings: DetectionSettings, class_names: Sequence[str], device: str
+) -> RegionDetector:
+    """A trained detector in evaluation mode on its device; raises as `load_detector`."""
+
+    def build(_: dict[str, Any]) -> VggDetector:
+        return VggDetector(settings.method, settings.network, len(class_names))
+
+    return load_detector(path, class_names, build).to(device)
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Images that are learnt from: those with a label and proposals.
+
+    Attributes:
+        labels: of the training split.
+        proposals: artifact of the split, open.
+        images: by position, each with its labels, float (C,).
+        settings: how images are changed, and which proposals are used.
+        seed: decides every view.
+    """
+
+    labels: Labels
+    proposals: Artifact
+    images: tuple[tuple[LabelledImage, Tensor], ...]
+    settings: TrainingSettings
+    seed: int
+
+    @classmethod
+    def of(cls, labels: Labels, proposals: Artifact, settings: TrainingSettings, seed: int) -> TrainingImages:
+        """All images of a split that can be learnt from.
+
+        Raises:
+            UserError: there is none.
+        """
+        by_key, vectors = labels.by_key(), label_vectors(labels)
+        images = tuple((by_key[key], vectors[key]) for key in proposals.image_ids if key in vectors)
+        if not images:
+            raise UserError("no training image has both proposals and labels", where=str(proposals.path))
+        return cls(labels, proposals, images, settings, seed)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sample(self, iteration: int, position: int, index: int) -> Sample:
+        """A view of the image `index` for its place in a step.
+
+        Raises:
+            ImageError: the image cannot be read, or is not the one that `weaksam data` saw.
+        """
+        image, vector = self.images[index]
+        pixels = self.labels.read_image(image)
+        found = read_proposals(self.proposals, image.key)
+        boxes = usable_proposals(found, pixels.shape[0], pixels.shape[1], self.settings.proposals)
+        rng = augmentation_rng(self.seed, iteration, position)
+        return view_sample(training_view(pixels, boxes, self.settings.network, rng), vector)
+
+
+def view_sample(view: View, image_labels: Tensor) -> Sample:
+    """A view as a detector takes it."""
+    return Sample(torch.from_numpy(view.pixels), Regions(torch.from_numpy(view.boxes), image_labels))
+
+
+Network = Callable[[list[Sample]], Sequence[Answer]]
+"""A detector in evaluation mode: an answer for each view."""
+
+
+def detect(
+    network: Network, image: NDArray[np.uint8], boxes: FloatArray, settings: DetectionSettings
+) -> Detections:
+    """Detections of one image, class by class and by decreasing score within a class.
+
+    Args:
+        network: takes its inputs to its own device.
+        image: uint8 RGB (H, W, 3).
+        boxes: float32 (R, 4), the proposals, xyxy pixel edges.
+        settings: views and selection.
+    """
+    if not len(boxes):
+        return Detections.empty()
+    height, width = image.shape[:2]
+    box_sum = score_sum = np.zeros((), np.float32)
+    count = 0
+    for view, answer in _answers(network, test_views(image, boxes, settings.network)):
+        box_sum = box_sum + boxes_to_image(_to_array(answer.boxes), view, height, width)
+        score_sum = score_sum + _to_array(answer.scores)
+        count += 1
+    number = np.float32(count)
+    return select_detections(box_sum / number, score_sum / number, settings.inference)
+
+
+def _answers(network: Network, views: Iterator[View]) -> Iterator[tuple[View, Answer]]:
+    """Each view with the answer to it."""
+    view = next(views, None)
+    while view is not None:
+        with torch.inference_mode():
+            answer = network([view_sample(view, torch.zeros(0))])[0]
+        # A GPU is still at work now: the next view is made before anything waits for the answer.
+        following = next(views, None)
+        yield view, answer
+        view = following
+
+
+def _to_array(values: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = values.float().cpu().numpy()
+    return array

@@ -1,0 +1,129 @@
+"""Recipes: the published settings, what is refused, and which part of a recipe decides which artifact."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from weaksam_cli.engine.recipes import load_recipe, recipe_names
+from weaksam_cli.errors import UserError
+
+PUBLISHED = {
+    # recipe: (images, iterations, milestones, learning rate, views of a test image, least side)
+    "mist-vgg16": (5011, 30000, (20000, 26700), 1e-5, 14, 20),
+    "mist-vgg16-voc12": (11540, 32000, (20000, 26700), 1e-5, 14, 20),
+    "mist-vgg16-coco14": (82783, 125000, (82500, 115000), 1e-5, 14, 2),
+    # 5011 images in steps of 4 are 1253 steps an epoch, in mmdet as here.
+    "oicr-vgg16": (5011, 62650, (45108,), 8e-6, 5, 20),
+    "oicr-vgg16-voc12": (11540, 72125, (51930,), 8e-6, 5, 20),
+    "oicr-vgg16-coco14": (82783, 248352, (165568, 227656), 1e-5, 6, 20),
+}
+
+
+def recipe_of(name: str, *changes: str) -> Any:
+    return load_recipe("wsod", name, changes).recipe
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_published_settings(name: str) -> None:
+    images, iterations, milestones, rate, views, side = PUBLISHED[name]
+    recipe = recipe_of(name)
+    schedule = recipe.schedule.resolved(images)
+    assert (schedule.steps, schedule.milestones, schedule.learning_rate) == (iterations, milestones, rate)
+    assert schedule.resolved(1) == schedule
+    tested = recipe.network.test_images
+    assert len(tested.short_sides) * (2 if tested.flip else 1) == views
+    assert recipe.proposals.min_side == side
+
+
+def test_coco14_is_trained_without_drop_block() -> None:
+    """The published file has no DB section, hence the trainer runs plainly; VOC has DropBlock."""
+    assert recipe_of("mist-vgg16-coco14").drop_block is None
+    for name in ("mist-vgg16", "mist-vgg16-voc12"):
+        settings = recipe_of(name).drop_block
+        assert settings is not None and settings.bias_factor == 2 and settings.decay == 3
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_boxes_and_sizes_are_taken_as_published(name: str) -> None:
+    recipe = recipe_of(name)
+    assert recipe.network.views.boxes == "inclusive"
+    assert recipe.network.views.sizes == ("truncated" if name.startswith("mist") else "rounded")
+    assert recipe.inference.inclusive
+    assert recipe.method == "mist" or recipe.mining.inclusive
+
+
+def test_every_setting_stands_in_the_recipes() -> None:
+    """No number hides in a default: what is written is all there is."""
+    from weaksam_cli.engine.recipes import find_recipe, read_yaml_mapping
+
+    def keys(values: dict[str, Any], prefix: str = "") -> set[str]:
+        found = {f"{prefix}{name}" for name in values}
+        for name, value in values.items():
+            found |= keys(value, f"{prefix}{name}.") if isinstance(value, dict) else set()
+        return found
+
+    for name in recipe_names("wsod"):
+        written = keys(read_yaml_mapping(find_recipe("wsod", name)))
+        missing = keys(recipe_of(name).model_dump(mode="json")) - written
+        # A schedule has one of two lengths, and milestones or a cosine.
+        allowed = {"schedule.iterations", "schedule.epochs", "schedule.milestones", "schedule.decay"}
+        assert missing <= allowed, name
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("mist-vgg16", "schedule.epochs=2", "expected iterations or epochs, and not both"),
+        ("oicr-vgg16", "schedule.epochs=null", "expected iterations or epochs, and not both"),
+        ("mist-vgg16", "schedule.milestones=[5, 5]", "expected increasing numbers"),
+        ("mist-vgg16", "schedule.milestones=[0]", "greater than or equal to 1"),
+        ("mist-vgg16", "schedule.cosine=true", "expected a cosine or milestones"),
+        (
+            "mist-vgg16",
+            "network.train_images.short_sides=[]",
+            r"network\.train_images\.short_sides: .*at least 1 item",
+        ),
+        ("mist-vgg16", "network.test_images.short_sides=[64, 64]", "expected each size once"),
+        ("mist-vgg16", "drop_block.block=2", "expected an odd number, got 2"),
+        (
+            "mist-vgg16",
+            "network.pixels.deviation=[0, 1, 1]",
+            r"network\.pixels\.deviation\.0: .*greater than 0",
+        ),
+        ("mist-vgg16", "network.frozen_blocks=6", "less than or equal to 5"),
+        ("mist-vgg16", "network.name=resnet", r"network: .*'lite0', 'vgg16'"),
+        ("mist-vgg16", "network.lenght=6", "unknown key 'network.lenght'.*Allowed: .*widths"),
+        ("oicr-lite0", "network.widths=[1]", "unknown key 'network.widths'.*Allowed: dense, features"),
+        ("oicr-vgg16", "drop_block=null", "unknown key 'drop_block'"),
+        ("mist-vgg16", "mining.ratio=0.9", "unknown key 'mining.ratio'"),
+        ("oicr-vgg16", "mining.prior_weight=1", "vgg16 has no prior of class maps"),
+        ("oicr-lite0", "mining.prior_weight=0", "the prior needs a prior_weight above 0"),
+        ("oicr-lite0", "mining.branch_weights=[]", "at least 1 item"),
+    ],
+)
+def test_recipes_that_do_not_fit_are_refused(name: str, change: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe_of(name, change)
+
+
+def test_drop_block_needs_the_cells_of_rois() -> None:
+    from weaksam_cli.wsod.mist import Recipe
+
+    values = {"method": "mist", "network": {"name": "lite0"}, "schedule": {"epochs": 1}}
+    assert Recipe.model_validate(values | {"drop_block": None}).network.name == "lite0"
+    with pytest.raises(ValueError, match="drop_block: lite0 has no cells"):
+        Recipe.model_validate(values)
+
+
+def test_recipes_are_read_without_heavy_libraries() -> None:
+    code = (
+        "import sys; from weaksam_cli.engine.recipes import load_recipe, recipe_names; "
+        "[load_recipe('wsod', name) for name in recipe_names('wsod')]; "
+        "print(sorted({'torch', 'torchvision', 'detectron2', 'cv2', 'h5py'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
