@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -184,31 +184,17 @@ def _draw_proposals(pixels: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Im
 def _draw_detections(pixels: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> Image.Image:
     canvas, factor = _enlarged(pixels)
     pen = ImageDraw.Draw(canvas)
-    order = np.argsort(-found.scores, kind="stable")
-    best = {
-        index: found.scores[found.class_index == index].max() for index in set(found.class_index.tolist())
-    }
-    good = [
-        row for row in order.tolist() if found.scores[row] >= _least_score(best, int(found.class_index[row]))
-    ]
-    shown = good[:_MOST_DETECTIONS]
+    # A class is drawn at all when its best detection reaches half of the image's.
+    best = np.asarray([found.scores[found.class_index == index].max() for index in found.class_index])
+    good = (found.scores >= _SHARE_OF_BEST * best) & (best >= _SHARE_OF_BEST * best.max(initial=0))
+    shown = [row for row in np.argsort(-found.scores, kind="stable") if good[row]][:_MOST_DETECTIONS]
     for row in reversed(shown):
         colour = _COLOURS[int(found.class_index[row]) % len(_COLOURS)]
         box = [float(value) * factor for value in found.boxes[row]]
         pen.rectangle(box, outline=colour, width=3)
-        _text(
-            pen,
-            (box[0] + 4, box[1] + 3),
-            f"{names[int(found.class_index[row])]} {found.scores[row]:.2f}",
-            colour,
-        )
+        name = names[int(found.class_index[row])]
+        _text(pen, (box[0] + 4, box[1] + 3), f"{name} {found.scores[row]:.2f}", colour)
     return canvas
-
-
-def _least_score(best: Mapping[int, float], index: int) -> float:
-    """A class is drawn at all when its best detection reaches half of the image's."""
-    top = max(best.values())
-    return float(best[index] if best[index] >= _SHARE_OF_BEST * top else np.inf) * _SHARE_OF_BEST
 
 
 def _draw_maps(
@@ -223,8 +209,8 @@ def _draw_maps(
         for index, heat in zip(maps.classes(), flat, strict=True):
             canvas, _ = _enlarged(_overlay(pixels, heat))
             _text(ImageDraw.Draw(canvas), (4, 4), f"{names[index]} ({name})", "white")
-            tiles.append(canvas)
-    return _beside(tiles or [_enlarged(pixels)[0]])
+            tiles.append(np.asarray(canvas))
+    return Image.fromarray(np.concatenate(tiles, axis=1)) if tiles else _enlarged(pixels)[0]
 
 
 def _overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -233,15 +219,6 @@ def _overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np
     coloured = colormaps["turbo"](np.clip(heat, 0, 1))[..., :3] * 255
     mixed: NDArray[np.uint8] = (0.5 * pixels + 0.5 * coloured).astype(np.uint8)
     return mixed
-
-
-def _beside(tiles: Sequence[Image.Image]) -> Image.Image:
-    sheet = Image.new("RGB", (sum(tile.width for tile in tiles), max(tile.height for tile in tiles)))
-    left = 0
-    for tile in tiles:
-        sheet.paste(tile, (left, 0))
-        left += tile.width
-    return sheet
 
 
 def _text(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: str) -> None:

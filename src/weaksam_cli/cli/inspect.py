@@ -76,6 +76,8 @@ def _receipt_lines(path: Path) -> list[str]:
     lines, record = [f"{path} ({size(path.stat().st_size)})"], read_receipt(path)
     if record is None:
         return [*lines, "no receipt: nothing is known about where it comes from"]
+    if path.suffix != ".h5":  # an artifact that is opened was compared already
+        verify(path, record)
     identity = record.identity
     return [
         *lines,
@@ -137,9 +139,7 @@ def _cell(value: Any) -> str:
 def _describe_json(path: Path, console: Console) -> None:
     from weaksam_cli.data.detections import read_document
 
-    lines, record = _receipt_lines(path), read_receipt(path)
-    if record is not None:
-        verify(path, record)
+    lines = _receipt_lines(path)
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -185,10 +185,8 @@ def _describe_boxes(path: Path, key: str, console: Console) -> None:
 def _describe_model(path: Path, console: Console) -> None:
     from weaksam_cli.models.checkpoints import read_checkpoint
 
-    record = read_receipt(path)
-    if record is not None:
-        verify(path, record)
+    lines = _receipt_lines(path)
     tensors = read_checkpoint(path, remedy="Give a file of weights").tensors
-    console.result("\n".join(_receipt_lines(path)), path=str(path))
+    console.result("\n".join(lines), path=str(path))
     rows = [[name, _sides(tuple(value.shape))] for name, value in tensors.items()]
     console.table("", ["tensor", "shape"], rows)
