@@ -190,16 +190,25 @@ def test_a_registered_extension_is_not_looked_up(tmp_path: Path) -> None:
         copyreg.remove_extension("os", "system", 240)
 
 
-def array_with(*, shape: bytes = b"I2\nI4\n", data: bytes = b"S'12345678'\n", dtype: bytes = b"u1") -> bytes:
+def array_with(
+    *,
+    shape: bytes = b"I2\nI4\n",
+    data: bytes = b"S'12345678'\n",
+    dtype: bytes = b"u1",
+    fortran: bytes = b"I00",
+) -> bytes:
     """A pickle of an array of 2 x 4 bytes, with parts replaced."""
     return (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(" + shape + b"tcnumpy\ndtype\n(S'"
-        + dtype + b"'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntbI00\n" + data + b"tb."
+        + dtype + b"'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntb" + fortran + b"\n" + data + b"tb."
     )  # fmt: skip
 
 
 def test_an_array_made_by_hand(tmp_path: Path) -> None:
-    assert_same(read(tmp_path, array_with()), np.frombuffer(b"12345678", np.uint8).reshape(2, 4))
+    expected = np.frombuffer(b"12345678", np.uint8)
+    assert_same(read(tmp_path, array_with()), expected.reshape(2, 4))
+    for fortran in (b"I01", b"I1"):
+        assert_same(read(tmp_path, array_with(fortran=fortran)), expected.reshape(2, 4, order="F"))
 
 
 @pytest.mark.parametrize(
@@ -209,6 +218,7 @@ def test_an_array_made_by_hand(tmp_path: Path) -> None:
         {"shape": b"I-2\nI-4\n"},
         {"shape": b"I4000000000\nI4000000000\n"},
         {"shape": b"F2.0\nF4.0\n"},
+        {"shape": b"I281474976710655\n" * 50_000},
         {"data": b"S'1234567'\n"},
         {"data": b"S''\n"},
         {"data": b"I8\n"},

@@ -43,6 +43,7 @@ Calls = Mapping[Global, Callable[..., object] | None]
 
 Array = NDArray[np.generic]
 
+_MOST_SIDES: Final = 32
 _DTYPE: Final = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|[SU]\d{1,6})", re.ASCII)
 _REMEDY: Final = "Write the file as lists and dictionaries of numpy arrays of numbers"
 
@@ -102,7 +103,7 @@ class _Array(Held):
         if not isinstance(state, tuple) or len(state) != 5:
             raise RefusedError("an array whose state is not numpy's")
         _, shape, dtype, fortran, data = state
-        self.value = _as_array(data, dtype, shape, fortran=fortran is True)
+        self.value = _as_array(data, dtype, shape, fortran=bool(fortran))
 
 
 class Inert:
@@ -133,7 +134,9 @@ def _as_array(data: object, dtype: object, shape: object, *, fortran: bool) -> A
     raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2 kept bytes in its strings
     if not isinstance(raw, bytes):
         raise RefusedError("an array whose data are not bytes")
-    if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
+    if not isinstance(shape, tuple) or len(shape) > _MOST_SIDES:
+        raise RefusedError("an array without a shape")
+    if not all(type(side) is int and 0 <= side < 1 << 48 for side in shape):
         raise RefusedError("an array whose shape is not of integers")
     if math.prod(shape) * dtype.value.itemsize != len(raw):
         raise RefusedError(f"an array of shape {shape} and dtype {dtype.value} in {len(raw)} bytes")
