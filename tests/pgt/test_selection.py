@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.exchange.helpers import labels
 from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy, xyxy_to_xywh
 from weaksam_cli.core.types import Detections
+from weaksam_cli.data.detections import read_detections, result_texts
 from weaksam_cli.pgt import adaptive, top1
 from weaksam_cli.pgt.adaptive import contained, containment, relative_scores
 
@@ -138,6 +141,17 @@ def test_top_k_of_the_published_code(oracle: Any, index: int) -> None:
     for key, items in case["input"].items():
         got = top1.select(published(items), case["class_labels"][key], top1.Recipe(k=case["topk"]))
         assert as_published(got) == case["output"].get(key, []), key
+
+
+@pytest.mark.parametrize("score", [4e-7, 3e-7])
+def test_a_small_score_keeps_its_box_through_the_file(tmp_path: Path, score: float) -> None:
+    """Scores were written with six decimals: these became 0, and a box of score 0 is none."""
+    split = labels({"000005": 5})
+    path = tmp_path / "detections.json"
+    found = Detections(as_boxes([[0, 0, 9, 9]]), np.zeros(1, np.int32), np.asarray([score], np.float32))
+    path.write_text("[" + ",".join(result_texts(split)("000005", found)) + "]")
+    read = read_detections(path, split)["000005"]
+    assert top1.select(read, [0], top1.Recipe()).scores.tolist() == found.scores.tolist()
 
 
 def test_class_filter_of_the_published_code(oracle: Any) -> None:

@@ -14,11 +14,8 @@ from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.eval.baselines import best_contrast_detections, whole_image_detections
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.maps import fused_maps
-from weaksam_cli.eval.matching import DETECTRON2_TEXT, MIST_CORLOC, Convention, best_overlaps
+from weaksam_cli.eval.matching import DETECTRON2_TEXT, MIST_CORLOC, THRESHOLD, Convention, best_overlaps
 from weaksam_cli.eval.recall import proposals_of
-
-THRESHOLD = 0.5
-"""IoU that must be exceeded."""
 
 
 @dataclass(frozen=True)

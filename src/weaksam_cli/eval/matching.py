@@ -28,6 +28,8 @@ FROM_ZERO_INCLUSIVE: Offset = (0, 0, -1, -1)
 FROM_ONE_INCLUSIVE: Offset = (1, 1, 0, 0)
 
 TRUE, FALSE, IGNORED = 1, 0, -1
+THRESHOLD = 0.5
+"""IoU of a hit, in VOC AP and CorLoc."""
 
 
 @dataclass(frozen=True)
@@ -278,16 +280,15 @@ def match_detections(
     detections: Mapping[str, Detections],
     n_classes: int,
     convention: Convention,
-    threshold: float = 0.5,
 ) -> Matches:
-    """Match as VOC does: a detection stands or falls with the object of its class that it overlaps most.
+    """Match at an IoU of .5 as VOC does: a detection stands or falls with the object of its class that it overlaps most.
 
     Raises:
         UserError, ValueError: see `best_overlaps`.
     """
     found = best_overlaps(ground_truth, detections, n_classes, convention)
     difficult = found.annotated.weight > 0
-    hit = (found.claimed >= 0) & convention.reaches(found.best, threshold)
+    hit = (found.claimed >= 0) & convention.reaches(found.best, THRESHOLD)
     order, status = first_claims(found.claimed, hit, difficult, found.detected.weight)
     n_objects = np.bincount(found.annotated.class_index[~difficult], minlength=n_classes)
     return Matches(found.detected.class_index[order], status, n_objects)
