@@ -25,7 +25,7 @@ from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cam.stage import LabelSettings, Side, chosen_classes, known_images, label_rows, maps_step
 from weaksam_cli.core.maps import cell_affinity, resize_bilinear
-from weaksam_cli.data.labels import Split
+from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import ImageFunction
 from weaksam_cli.engine.recipes import RecipeModel
@@ -56,7 +56,7 @@ class PooledSettings(RecipeModel):
     flip: bool = True
 
 
-class HeadSettings(PooledSettings):
+class HeadSettings(LabelChoice, PooledSettings):
     """The multi-label head.
 
     Attributes:
@@ -140,7 +140,7 @@ def _pool(settings: PooledSettings, split: str, job: Job) -> Outcome:
 
 
 def _fit(settings: HeadSettings, split: str, pooled: Path, job: Job) -> Outcome:
-    labels = job.context.split(split).read()
+    labels = job.context.split(split).read(settings.difficult)
     with open_artifact(pooled, POOLED) as artifact:
         keys = artifact.image_ids
         features = artifact.column("features").astype(np.float32)
@@ -187,7 +187,7 @@ class MapsPredictor:
         """Load the network once a process."""
         from weaksam_cli.models.lite0 import load_lite0
 
-        labels = self.split.read()
+        labels = self.split.read(self.recipe.difficult)
         images, backbone = labels.by_key(), load_lite0()
         head = LinearHead.load(self.head, labels.class_names)
 

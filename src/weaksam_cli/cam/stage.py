@@ -13,7 +13,7 @@ from pydantic import Field
 from weaksam_cli.artifacts.class_maps import cam_schema, cam_tables
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.console import Console
-from weaksam_cli.data.labels import LabelledImage, Labels, Split
+from weaksam_cli.data.labels import LabelChoice, LabelledImage, Labels, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import Predictor
 from weaksam_cli.engine.recipes import RecipeModel
@@ -27,7 +27,7 @@ Side = Annotated[int, Field(ge=32)]
 """A side of an image, pixels."""
 
 
-class LabelSettings(RecipeModel):
+class LabelSettings(LabelChoice):
     """Whose classes get maps.
 
     Attributes:

@@ -18,6 +18,7 @@ from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.core.names import plain_word
 from weaksam_cli.data.dataset import DatasetSplit, Difficult, ImageRecord, in_class_order
 from weaksam_cli.data.images import read_unchanged
+from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.errors import UserError
 
 LABELS_FORMAT = "weaksam/labels"
@@ -34,6 +35,16 @@ class Category(_Model):
 
     id: int
     name: str
+
+
+class LabelChoice(RecipeModel):
+    """Which classes of an image count for a step: its settings inherit from this one.
+
+    Attributes:
+        difficult: `include` counts classes that difficult objects alone show, `exclude` does not; None: as `data` chose.
+    """
+
+    difficult: Difficult | None = None
 
 
 class LabelledImage(_Model):

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from weaksam_cli.core.boxes import area, intersection
 from weaksam_cli.core.types import Detections
+from weaksam_cli.data.labels import LabelChoice
 from weaksam_cli.engine.context import Context
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.pgt.stage import selection
 
@@ -25,7 +25,7 @@ SCORE_EPSILON, AREA_EPSILON = 1e-8, 1e-6
 """What the published code adds to a span of scores, and to an area in square pixels, before dividing by it."""
 
 
-class Recipe(RecipeModel):
+class Recipe(LabelChoice):
     """Class filter, relative scores, containment.
 
     Attributes:

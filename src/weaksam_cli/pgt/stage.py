@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import PGT, annotations_bytes, read_detections
+from weaksam_cli.data.labels import LabelChoice
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
 
@@ -18,12 +18,12 @@ Select = Callable[[Detections, Sequence[int]], Detections]
 """From the detections of one image and the classes of its labels to its pseudo boxes."""
 
 
-def selection(settings: RecipeModel, context: Context, split: str, select: Select) -> Step:
+def selection(settings: LabelChoice, context: Context, split: str, select: Select) -> Step:
     """The step that reads the detections of a split, selects image by image, and writes COCO-JSON with scores."""
     detections = context.run.input("wsod", split)
 
     def run(job: Job) -> Outcome:
-        labels = context.split(split).read()
+        labels = context.split(split).read(settings.difficult)
         found = read_detections(detections, labels)
         kept = {
             image.key: select(found[image.key], labels.class_indexes(image)) for image in labels.file.images

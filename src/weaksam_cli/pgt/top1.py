@@ -10,13 +10,13 @@ import numpy as np
 from pydantic import Field
 
 from weaksam_cli.core.types import Detections
+from weaksam_cli.data.labels import LabelChoice
 from weaksam_cli.engine.context import Context
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.pgt.stage import selection
 
 
-class Recipe(RecipeModel):
+class Recipe(LabelChoice):
     """The best boxes of every image-level label.
 
     Attributes:

@@ -31,7 +31,7 @@ OPTIONS = ("--dataset", "tiny", "--workers", "1", "--set", "affinity.blocks=2")
 
 def test_the_recipe_of_voc_is_the_default_of_the_type() -> None:
     loaded = load_recipe("cam", "clip-es")
-    assert loaded.recipe == Recipe()
+    assert loaded.recipe == Recipe(difficult="include")
 
 
 def test_the_recipe_of_coco_differs_in_words_and_boxes() -> None:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from weaksam_cli.artifacts.schema import ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cam.stage import LabelSettings, Side, known_images, maps_step
-from weaksam_cli.data.labels import Split
+from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import Overlapped
 from weaksam_cli.engine.recipes import RecipeModel
@@ -41,7 +41,7 @@ AttentionType = Literal["fused", "patchcam", "attention"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class HeadsSettings(RecipeModel):
+class HeadsSettings(LabelChoice):
     """What weights and maps both depend on.
 
     Attributes:
@@ -212,7 +212,8 @@ class Predictor:
         """Load the network once a process."""
         from weaksam_cli.cam.class_tokens.maps import class_maps, make_views, open_network
 
-        labels, settings = self.split.read(), self.settings
+        settings = self.settings
+        labels = self.split.read(settings.difficult)
         images = labels.by_key()
         clues = open_network(settings, self.weights, labels.file.categories, self.device)
 
@@ -243,7 +244,7 @@ def _training_step(settings: TrainingSettings, context: Context) -> Step:
     def run(job: Job) -> Outcome:
         from weaksam_cli.cam.class_tokens.training import fit_and_write
 
-        labels = context.split(train).read()
+        labels = context.split(train).read(settings.difficult)
         return fit_and_write(settings, labels, known_images(labels, context.console), initial, job)
 
     path = context.run.folder("cam") / "model.pth"

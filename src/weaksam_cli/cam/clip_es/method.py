@@ -106,7 +106,7 @@ class Predictor:
         """Load the network and embed the texts once a process."""
         from weaksam_cli.cam.clip_es.maps import class_maps
 
-        labels = self.split.read()
+        labels = self.split.read(self.recipe.difficult)
         images = labels.by_key()
         clip = load_clip_es(self.recipe, labels.class_names, self.weights, self.device)
 
