@@ -68,11 +68,6 @@ def load_method(stage: str, name: str, *, where: str) -> ModuleType:
     Raises:
         UserError: there is no such method.
     """
-    old = getattr(importlib.import_module(f"weaksam_cli.{stage}.stage"), "LEGACY", None)
-    if old is not None:
-        from weaksam_cli.engine.legacy import legacy_method
-
-        return legacy_method(old, name, where)
     module = name.replace("-", "_")
     if module in _own_methods(stage):
         return importlib.import_module(f"weaksam_cli.{stage}.{module}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
@@ -109,8 +108,7 @@ def load_recipe(stage: str, name: str, overrides: Sequence[str] = ()) -> LoadedR
     for text in overrides:
         _override(values, lines, text)
     method = load_method(stage, str(values.get("method")), where=_place(path, lines, ("method",)))
-    if not isinstance(method, SimpleNamespace):
-        values["method"] = values["method"].replace("-", "_")
+    values["method"] = values["method"].replace("-", "_")
     try:
         recipe = method.Recipe.model_validate(values)
     except ValidationError as error:
