@@ -22,8 +22,7 @@ import torch
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.data.images import read_image
 from weaksam_cli.engine.recipes import load_recipe
-from weaksam_cli.training.loop import Training
-from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.loop import Training, TrainingRun
 from weaksam_cli.wsod.detector import make_optimizer
 from weaksam_cli.wsod.vgg16 import DetectionSettings
 from weaksam_cli.wsod.vgg_detector import build_vgg_detector, detect, view_sample

@@ -42,7 +42,7 @@ from weaksam_cli.retrain.detector import (
 from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
 from weaksam_cli.retrain.heads import TopKMatcher
 from weaksam_cli.training.checkpoint import model_bytes, read_tensors
-from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.loop import TrainingRun
 
 ITERATIONS = 4
 CLASSES = ["cat", "dog"]

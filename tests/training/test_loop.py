@@ -18,8 +18,7 @@ from weaksam_cli.engine.execution import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import EpochSampler, augmentation_rng, in_threads
 from weaksam_cli.training.checkpoint import model_bytes, read_checkpoint
-from weaksam_cli.training.loop import DivergedError, Training, optimizer_step, train
-from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.loop import DivergedError, Training, TrainingRun, optimizer_step, train
 from weaksam_cli.training.schedule import LearningRateSchedule
 
 ITERATIONS = 9

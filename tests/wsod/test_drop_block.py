@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.wsod.vgg_helpers import DROPPING, HEADS, detector_of, sample
 
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.loop import TrainingRun
 from weaksam_cli.wsod.detector import Sample, fit_detector
 from weaksam_cli.wsod.drop_block import Adversary, ConcreteDropBlock, block_mask, masked, sample_drops
 from weaksam_cli.wsod.method import ScheduleSettings

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.detectron.compat import import_detectron2
 from weaksam_cli.wsod.vgg16 import Vgg16, ViewSettings
 from weaksam_cli.wsod.views import View, boxes_to_image, training_view, view_size
 from weaksam_cli.wsod.views import test_views as views_of  # pytest would take it for a test
@@ -257,3 +258,14 @@ def test_published_boxes_are_scaled_as_inclusive_indexes(mirrored: bool) -> None
             [200 - right, top, 200 - left, bottom] if mirrored else [left, top, right, bottom]
         ]
         np.testing.assert_allclose(boxes_to_image(view.boxes, view, 50, 100), boxes, atol=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(height=st.integers(1, 3000), width=st.integers(1, 3000))
+def test_rounded_sizes_equal_detectron2s(height: int, width: int) -> None:
+    import_detectron2()
+    from detectron2.data.transforms import ResizeShortestEdge
+
+    size = ResizeShortestEdge.get_output_shape(height, width, 256, 640)
+    found = view_size(height, width, 256, ViewSettings(max_size=640))
+    assert np.abs(np.subtract(found, size)).max() <= 1

@@ -29,8 +29,7 @@ from weaksam_cli.retrain.heads import add_roi_heads_config
 from weaksam_cli.retrain.settings import DetectorSettings, Inference, Schedule, keys_of, read_network
 from weaksam_cli.training.batches import EpochSampler, sampled
 from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
-from weaksam_cli.training.loop import train
-from weaksam_cli.training.run import TrainingRun, training_run
+from weaksam_cli.training.loop import TrainingRun, train, training_run
 from weaksam_cli.training.schedule import LearningRateSchedule
 
 Detector = Callable[[NDArray[np.uint8]], Detections]

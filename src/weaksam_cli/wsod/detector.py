@@ -24,8 +24,7 @@ from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import EpochSampler, LoadItem, sampled
 from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
-from weaksam_cli.training.loop import train
-from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.loop import TrainingRun, train
 from weaksam_cli.training.schedule import LearningRateSchedule
 from weaksam_cli.wsod.losses import mean_losses
 from weaksam_cli.wsod.method import (

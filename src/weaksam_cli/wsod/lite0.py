@@ -421,7 +421,7 @@ def _make_regions(predictor: RegionPredictor, job: Job) -> Outcome:
 def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job) -> Outcome:
     import torch
 
-    from weaksam_cli.training.run import training_run
+    from weaksam_cli.training.loop import training_run
     from weaksam_cli.wsod.detector import detector_bytes, fit_detector, label_vectors
     from weaksam_cli.wsod.lite0_detector import FrozenDetector, feature_statistics, region_sample
 
@@ -438,7 +438,7 @@ def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job)
             key = image_ids[index]
             return region_sample(regions, key, settings.prior_floor, vectors[key])
 
-        with training_run(job, schedule.steps, checkpoint_every=job.context.checkpoint_every) as run:
+        with training_run(job, schedule.steps) as run:
             torch.manual_seed(run.seed)
             statistics = feature_statistics(regions, image_ids, size - grid)
             detector = FrozenDetector(settings.method, *statistics, len(names))

@@ -213,7 +213,7 @@ class Sources:
 def _fit(settings: TrainingSettings, sources: Sources, weights: Path | None, job: Job) -> Outcome:
     import torch
 
-    from weaksam_cli.training.run import training_run
+    from weaksam_cli.training.loop import training_run
     from weaksam_cli.wsod.detector import detector_bytes, fit_detector
     from weaksam_cli.wsod.vgg_detector import TrainingImages, build_vgg_detector
 
@@ -234,9 +234,7 @@ def _fit(settings: TrainingSettings, sources: Sources, weights: Path | None, job
         if left_out:
             context.console.info(f"{left_out} images without labels or proposals are not learnt from")
         schedule = settings.schedule.resolved(len(images))
-        with training_run(
-            job, schedule.steps, checkpoint_every=context.checkpoint_every, most_workers=_MOST_LOADERS
-        ) as run:
+        with training_run(job, schedule.steps, most_workers=_MOST_LOADERS) as run:
             torch.manual_seed(run.seed)
             detector = build_vgg_detector(settings.method, settings.network, len(names), weights)
             fit_detector(detector, images.sample, len(images), schedule, run)

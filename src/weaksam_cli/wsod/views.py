@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from weaksam_cli.core import boxes as box_math
 from weaksam_cli.core.boxes import FloatArray
-from weaksam_cli.detectron.resize import resize, resized_shape
 from weaksam_cli.wsod.vgg16 import PixelSettings, Vgg16, Vgg16Training, ViewSettings
 
 COLOUR_EIGENVALUES: Final = (0.2175, 0.0188, 0.0045)
@@ -108,12 +108,19 @@ def lighting_noise(rng: np.random.Generator, deviation: float) -> NDArray[np.flo
 def view_size(height: int, width: int, short_side: int, settings: ViewSettings) -> tuple[int, int]:
     """Height and width of the view of an image, with `short_side` unless the longer side is too long then."""
     if settings.sizes == "rounded":
-        return resized_shape(height, width, short_side, settings.max_size)
+        return _rounded_size(height, width, short_side, settings.max_size)
     short, long = min(height, width), max(height, width)
     if long * short_side > settings.max_size * short:
         short_side = max(round(settings.max_size * short / long), 1)
     longer = int(short_side * long / short)
     return (short_side, longer) if height <= width else (longer, short_side)
+
+
+def _rounded_size(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
+    factor = short_side / min(height, width)
+    if max(height, width) * factor > max_size:
+        factor = max_size / max(height, width)
+    return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
 def _plain_view(
@@ -125,7 +132,9 @@ def _plain_view(
 ) -> View:
     height, width = view_size(image.shape[0], image.shape[1], short_side, network.views)
     scale = width / image.shape[1], height / image.shape[0]
-    normalised = _normalise(resize(image, height, width), network.pixels, noise)
+    # Bilinear with antialiasing, as detectron2 resizes.
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    normalised = _normalise(np.asarray(resized), network.pixels, noise)
     inclusive = network.views.boxes == "inclusive"
     return View(
         normalised, _scaled(boxes, scale, inclusive=inclusive), scale, mirrored=False, inclusive=inclusive

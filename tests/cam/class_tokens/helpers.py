@@ -16,7 +16,7 @@ from weaksam_cli.cam.class_tokens.training import Best, fit
 from weaksam_cli.data.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
 from weaksam_cli.models.vit.mctformer import MCTformer
 from weaksam_cli.models.vit.network import VitShape
-from weaksam_cli.training.run import TrainingRun
+from weaksam_cli.training.loop import TrainingRun
 
 PLAIN = AugmentSettings(rand_augment=None, erasing=0.0, colour_jitter=0.0, smallest_area=0.5)
 FAST = FitSettings(

@@ -24,8 +24,7 @@ from weaksam_cli.data.labels import Labels
 from weaksam_cli.engine.context import Job
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.network import ClassTokenVit
-from weaksam_cli.training.loop import Training, train
-from weaksam_cli.training.run import TrainingRun, training_run
+from weaksam_cli.training.loop import Training, TrainingRun, train, training_run
 from weaksam_cli.training.schedule import LearningRateSchedule
 
 _REFERENCE_BATCH: Final = 512
@@ -52,9 +51,7 @@ def fit_and_write(
     say(line)
     images = TrainingImages(labels, keys, fit_settings, context.seed)
     iterations = Plan.of(images).steps * fit_settings.total_epochs
-    with training_run(
-        job, iterations, checkpoint_every=context.checkpoint_every, most_workers=_MOST_LOADERS
-    ) as run:
+    with training_run(job, iterations, most_workers=_MOST_LOADERS) as run:
         best = fit(network, images, run)
     context.console.info(
         f"kept the network of epoch {best.epochs} of {fit_settings.total_epochs}: training mAP {best.value:.3f} "
