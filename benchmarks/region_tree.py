@@ -18,7 +18,7 @@ from defusedxml import ElementTree
 from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import edges_to_inclusive, iou
-from weaksam_cli.propose.region_tree.method import TreeSettings
+from weaksam_cli.propose.region_tree import TreeSettings
 from weaksam_cli.propose.region_tree.segmenter import RegionTreeSegmenter
 
 FloatArray = NDArray[np.float32]

@@ -85,8 +85,8 @@ class Recorder:
         self.events.append(f"done {image_id}")
         return rows_of(image_id)
 
-    def work(self) -> Predictor:
-        return AlreadyOpen(Overlapped(self.load, self.compute))
+    def open(self) -> Overlapped[str]:
+        return Overlapped(self.load, self.compute)
 
 
 def test_the_next_image_is_read_while_one_is_computed_also_across_shards(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_next_image_is_read_while_one_is_computed_also_across_shards(tmp_pat
     make(step(plain), STAGE, context(tmp_path))
     recorder = Recorder()
     path = tmp_path / "a.h5"
-    make(with_predictor(step(path), recorder.work()), STAGE, context(tmp_path))
+    make(with_predictor(step(path), recorder), STAGE, context(tmp_path))
     assert path.read_bytes() == plain.read_bytes()
     assert [item for item in recorder.events if item.startswith("load")] == [f"load i{k}" for k in range(11)]
     assert max(recorder.ahead) == 2, "the image that is computed, and one more"
@@ -106,7 +106,7 @@ def test_an_image_that_cannot_be_read_fails_by_itself(tmp_path: Path) -> None:
     make(step(plain, broken=broken), STAGE, context(tmp_path))
     recorder = Recorder(broken)
     record = make(
-        with_predictor(step(path), recorder.work()),
+        with_predictor(step(path), recorder),
         STAGE,
         context(tmp_path),
     )
@@ -115,7 +115,7 @@ def test_an_image_that_cannot_be_read_fails_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_bug_in_reading_names_the_image(tmp_path: Path) -> None:
-    item = with_predictor(step(tmp_path / "a.h5"), Recorder(bug="i5").work())
+    item = with_predictor(step(tmp_path / "a.h5"), Recorder(bug="i5"))
     with pytest.raises(ZeroDivisionError) as caught:
         make(item, STAGE, context(tmp_path))
     assert caught.value.__notes__ == ["while working on image 'i5'"]
@@ -178,7 +178,7 @@ def test_a_part_says_what_is_missing_and_the_plain_command_does_the_rest(tmp_pat
     recorder.loaded = {f"i{number}": threading.Event() for number in range(27)}
     for event in recorder.loaded.values():
         event.set()
-    make(with_predictor(step(path, 26), recorder.work()), STAGE, context(tmp_path))
+    make(with_predictor(step(path, 26), recorder), STAGE, context(tmp_path))
     assert path.read_bytes() == whole.read_bytes()
     computed = {item.split()[1] for item in recorder.events if item.startswith("compute")}
     assert computed == {f"i{k}" for k in range(26) if k // 4 not in (1, 4)}

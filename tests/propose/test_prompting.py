@@ -20,6 +20,7 @@ from weaksam_cli.propose.prompting import (
     grid_points,
     group_by_class,
     pad_prompts,
+    without_repeats,
 )
 from weaksam_cli.propose.segmenter import PADDING, check_image, check_points
 from weaksam_cli.propose.stage import ClueSettings
@@ -196,6 +197,19 @@ def test_the_boxes_of_clues_are_the_last_to_go(most: int) -> None:
         for one, two, three in zip(best.source, best.prompt, best.mask_token, strict=True)
     ]
     assert positions == sorted(positions), "the order stays"
+
+
+def test_every_box_of_the_grid_suppresses_also_one_that_another_would_suppress() -> None:
+    """The second box of the grid (IoU 0.95) would go in NMS over the joined list, and the first clue (0.88, 0.93) stay."""
+    grid = np.asarray([[0, 0, 100, 100], [0, 0, 100, 95]], np.float32)
+    clues = Proposals.from_boxes(
+        np.asarray([[0, 0, 100, 88], [50, 50, 60, 60], [50, 50, 60, 60], [0, 0, 100, 85]], np.float32), "fine"
+    )
+    kept = without_repeats(clues, grid, 0.9)
+    assert kept.prompt.tolist() == [1, 3]
+    assert without_repeats(clues, grid[:0], 0.9).prompt.tolist() == [0, 1]
+    assert without_repeats(clues, grid, 1.0).prompt.tolist() == [0, 1, 2, 3]
+    assert len(without_repeats(clues.take(np.zeros(4, bool)), grid, 0.9)) == 0
 
 
 def test_padding() -> None:

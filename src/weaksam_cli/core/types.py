@@ -72,14 +72,14 @@ class Points:
 
 @dataclass(frozen=True)
 class PromptedMasks:
-    """What a segmenter answers to n prompts: three nested masks each (part, object, whole).
+    """What a segmenter answers to n prompts: k masks each, mostly three that are nested (part, object, whole).
 
     Attributes:
-        boxes: float32 (n, 3, 4), tight boxes of the masks, xyxy pixel edges; all zero for an empty mask.
-        area: int64 (n, 3), mask areas in pixels; 0 for an empty mask.
-        predicted_iou: float32 (n, 3), the segmenter's own estimate of mask quality.
-        stability: float32 (n, 3), in [0, 1]; NaN for an empty mask.
-        counts: n lists of three compressed RLE strings, or None when masks were not asked for; b"" for a mask that was
+        boxes: float32 (n, k, 4), tight boxes of the masks, xyxy pixel edges; all zero for an empty mask.
+        area: int64 (n, k), mask areas in pixels; 0 for an empty mask.
+        predicted_iou: float32 (n, k), the segmenter's own estimate of mask quality.
+        stability: float32 (n, k), in [0, 1]; NaN for an empty mask.
+        counts: n lists of k compressed RLE strings, or None when masks were not asked for; b"" for a mask that was
             not wanted.
     """
 
@@ -90,11 +90,11 @@ class PromptedMasks:
     counts: list[list[bytes]] | None = None
 
     def __post_init__(self) -> None:
-        _expect(self.boxes, (None, 3, 4), "boxes")
-        n = len(self.boxes)
-        _expect(self.area, (n, 3), "area")
-        _expect(self.predicted_iou, (n, 3), "predicted_iou")
-        _expect(self.stability, (n, 3), "stability")
+        _expect(self.boxes, (None, None, 4), "boxes")
+        n, k = self.boxes.shape[:2]
+        _expect(self.area, (n, k), "area")
+        _expect(self.predicted_iou, (n, k), "predicted_iou")
+        _expect(self.stability, (n, k), "stability")
         if self.counts is not None and len(self.counts) != n:
             raise ValueError(f"counts: expected {n} prompts, got {len(self.counts)}")
 

@@ -139,6 +139,15 @@ def clue_proposals(
     return Proposals.from_prompted(prompted, source, first_mask=clues.first_mask)
 
 
+def without_repeats(clues: Proposals, grid: box_ops.FloatArray, threshold: float) -> Proposals:
+    """The clues' proposals whose IoU with all boxes of the grid (n, 4), and with earlier ones that stay, is not above.
+
+    All of the grid stays in the list, so all of it suppresses, boxes that the grid's own NMS would have suppressed too.
+    """
+    new = clues.take(box_ops.iou(clues.boxes, grid).max(axis=1, initial=0) <= threshold)
+    return new.take(box_ops.score_free_nms(new.boxes, threshold, plus_one=False))
+
+
 def group_by_class(class_index: NDArray[np.int32]) -> list[NDArray[np.int64]]:
     """Point indexes of each class, classes in order of first appearance; points without a class (-1) are in no group."""
     classes, first = np.unique(class_index, return_index=True)

@@ -20,11 +20,6 @@ PADDING: Final = -1
 class Segmenter(Protocol):
     """Answers point and box prompts on one image at a time with three nested masks each."""
 
-    @property
-    def encodings(self) -> int:
-        """How many images were encoded since the segmenter was made; one for each `set_image`."""
-        ...
-
     def set_image(self, image: NDArray[np.uint8]) -> None:
         """Encode the image (H, W, 3), uint8 RGB, that the next prompts are about.
 

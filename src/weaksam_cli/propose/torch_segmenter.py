@@ -71,44 +71,28 @@ class _Wanted:
     masks: bool = False
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Measures of the k masks of b prompts, on the CPU; masks that are not wanted are empty."""
+def _no_masks(prompts: int, masks: int) -> PromptedMasks:
+    """Empty masks, to be filled in where they are wanted."""
+    shape = (prompts, masks)
+    return PromptedMasks(
+        np.zeros((*shape, 4), np.float32),
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.float32),
+        np.full(shape, np.nan, np.float32),
+        [[b""] * masks for _ in range(prompts)],
+    )
 
-    boxes: FloatArray
-    area: NDArray[np.int64]
-    predicted_iou: NDArray[np.float32]
-    stability: NDArray[np.float32]
-    counts: list[list[bytes]]
 
-    @classmethod
-    def empty(cls, prompts: int, masks: int) -> _Measured:
-        """No mask yet."""
-        shape = (prompts, masks)
-        return cls(
-            np.zeros((*shape, 4), np.float32),
-            np.zeros(shape, np.int64),
-            np.zeros(shape, np.float32),
-            np.full(shape, np.nan, np.float32),
-            [[b""] * masks for _ in range(prompts)],
-        )
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[_Measured], order: NDArray[np.int64]) -> _Measured:
-        """The prompts of `parts`; prompt i was decoded as `order[i]`-th."""
-        counts = [item for part in parts for item in part.counts]
-        return cls(
-            np.concatenate([part.boxes for part in parts])[order],
-            np.concatenate([part.area for part in parts])[order],
-            np.concatenate([part.predicted_iou for part in parts])[order],
-            np.concatenate([part.stability for part in parts])[order],
-            [counts[index] for index in order],
-        )
-
-    def as_prompted(self, *, masks: bool) -> PromptedMasks:
-        """As a segmenter answers."""
-        counts = self.counts if masks else None
-        return PromptedMasks(self.boxes, self.area, self.predicted_iou, self.stability, counts)
+def _joined(parts: Sequence[PromptedMasks], order: NDArray[np.int64], *, masks: bool) -> PromptedMasks:
+    """The prompts of `parts`, prompt i being the `order[i]`-th of them; with their masks or not."""
+    counts = [item for part in parts for item in part.counts or ()]
+    return PromptedMasks(
+        np.concatenate([part.boxes for part in parts])[order],
+        np.concatenate([part.area for part in parts])[order],
+        np.concatenate([part.predicted_iou for part in parts])[order],
+        np.concatenate([part.stability for part in parts])[order],
+        [counts[index] for index in order] if masks else None,
+    )
 
 
 class TorchSegmenter(ABC):
@@ -126,7 +110,6 @@ class TorchSegmenter(ABC):
         self._pixels = FULL_SIZE_PIXELS["cpu" if on_cpu else "cuda"]
         self._threshold = threshold
         self._upsampling: MaskUpsampling | None = None
-        self._encodings = 0
 
     @abstractmethod
     def _encode(self, image: NDArray[np.uint8]) -> MaskUpsampling:
@@ -155,11 +138,6 @@ class TorchSegmenter(ABC):
     def _decode_boxes(self, boxes: FloatArray, masks: range) -> tuple[Tensor, Tensor]:
         """Answer prompts of a box each, (b, 4), xyxy pixel edges of the image; see `_decode_points`."""
 
-    @property
-    def encodings(self) -> int:
-        """How many images were encoded since the segmenter was made."""
-        return self._encodings
-
     @torch.inference_mode()
     def set_image(self, image: NDArray[np.uint8]) -> None:
         """Encode the image (H, W, 3), uint8 RGB; the one before is forgotten.
@@ -178,7 +156,6 @@ class TorchSegmenter(ABC):
                 where="propose",
                 remedy="Use a smaller model (--recipe sam-vit-b), --set precision=auto, or --device cpu",
             ) from error
-        self._encodings += 1
         self._upsampling = upsampling
 
     def prompt_points(
@@ -199,17 +176,17 @@ class TorchSegmenter(ABC):
         self._current()
         check_points(xy, labels)
         wanted = _Wanted(first=0 if first_mask else 1, quality_above=quality_above, masks=masks)
-        measured = [_Measured.empty(0, len(wanted.tokens))]
+        measured = [_no_masks(0, len(wanted.tokens))]
         order = [np.zeros(0, np.int64)]
         for rows, points, kinds in by_length(xy, labels):
             order.append(rows)
             measured += self._run(self._decode_points, (points, kinds), wanted)
         inverse = np.argsort(np.concatenate(order), kind="stable")
-        return _Measured.concatenate(measured, inverse).as_prompted(masks=masks)
+        return _joined(measured, inverse, masks=masks)
 
     def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:
         """Three masks of each of n box prompts, float32 (n, 4), xyxy pixel edges."""
-        return self._box_masks(boxes, _Wanted(masks=masks)).as_prompted(masks=masks)
+        return self._box_masks(boxes, _Wanted(masks=masks))
 
     def single_box_masks(self, boxes: FloatArray) -> tuple[list[bytes], NDArray[np.float32]]:
         """One mask for each of n box prompts, by the token that SAM keeps for unambiguous prompts (spec 05 §9).
@@ -218,24 +195,24 @@ class TorchSegmenter(ABC):
             The masks as compressed RLE and their predicted IoU, float32 (n,).
         """
         measured = self._box_masks(boxes, _Wanted(SINGLE, masks=True))
-        return [item[0] for item in measured.counts], measured.predicted_iou[:, 0]
+        return [item[0] for item in measured.counts or ()], measured.predicted_iou[:, 0]
 
-    def _box_masks(self, boxes: FloatArray, wanted: _Wanted) -> _Measured:
+    def _box_masks(self, boxes: FloatArray, wanted: _Wanted) -> PromptedMasks:
         self._current()
         corners = as_boxes(boxes)
-        parts = [_Measured.empty(0, len(wanted.tokens)), *self._run(self._decode_boxes, (corners,), wanted)]
-        return _Measured.concatenate(parts, np.arange(len(corners)))
+        parts = [_no_masks(0, len(wanted.tokens)), *self._run(self._decode_boxes, (corners,), wanted)]
+        return _joined(parts, np.arange(len(corners)), masks=wanted.masks)
 
     def _run(
         self,
         decode: Callable[..., tuple[Tensor, Tensor]],
         prompts: tuple[NDArray[np.generic], ...],
         wanted: _Wanted,
-    ) -> list[_Measured]:
+    ) -> list[PromptedMasks]:
         """Decode and measure prompts, each of the arrays (n, ...), batch by batch."""
 
         @torch.inference_mode()
-        def measured(batch: slice) -> _Measured:
+        def measured(batch: slice) -> PromptedMasks:
             low, quality = decode(*(part[batch] for part in prompts), wanted.tokens[wanted.first :])
             return self._measure(low.float(), quality.float(), wanted)
 
@@ -246,11 +223,11 @@ class TorchSegmenter(ABC):
             raise ValueError("no image is set: call set_image before prompting")
         return self._upsampling
 
-    def _measure(self, low: Tensor, quality: Tensor, wanted: _Wanted) -> _Measured:
+    def _measure(self, low: Tensor, quality: Tensor, wanted: _Wanted) -> PromptedMasks:
         """Measure those masks of one batch, logits (b, k, h, w) and predicted IoU (b, k), that are wanted."""
         # Not `quality > ...`: a NaN is for the caller to judge.
         prompt, token = (~(quality <= wanted.quality_above)).nonzero(as_tuple=True)
-        result = _Measured.empty(len(low), len(wanted.tokens))
+        result = _no_masks(len(low), len(wanted.tokens))
         low = low[prompt, token]
         found = measure_low_resolution(low, self._current(), self._pixels, threshold=self._threshold)
         result.predicted_iou[:, wanted.first :] = quality.cpu().numpy()
@@ -258,7 +235,7 @@ class TorchSegmenter(ABC):
         result.boxes[place] = found.boxes.cpu().numpy()
         result.area[place] = found.area.cpu().numpy()
         result.stability[place] = found.stability.cpu().numpy()
-        if wanted.masks:
+        if result.counts is not None and wanted.masks:
             for row, index, mask in zip(*(item.tolist() for item in place), low, strict=True):
                 result.counts[row][index] = self._run_lengths(mask)
         return result

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from weaksam_cli.propose.region_tree import DEFAULT_CRITERIA, Criterion, TreeSettings
 from weaksam_cli.propose.region_tree.forest import Forest, plant
 from weaksam_cli.propose.region_tree.leaves import describe, join, pixel_features
 from weaksam_cli.propose.region_tree.merge import Merging, merge
-from weaksam_cli.propose.region_tree.method import DEFAULT_CRITERIA, Criterion, TreeSettings
 from weaksam_cli.propose.region_tree.ranking import among_peers, consensus, relative_rank, select
 
 

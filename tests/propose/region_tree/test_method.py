@@ -11,10 +11,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from weaksam_cli.artifacts.proposals import SOURCES, Proposals
+from weaksam_cli.artifacts.proposals import SOURCES
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.recipes import load_recipe, stages_folder
-from weaksam_cli.propose.region_tree.method import Criterion, Recipe, TreeSettings, build, without_repeats
+from weaksam_cli.propose.region_tree import Criterion, Recipe, TreeSettings, build
 
 
 def test_the_clues_nms_leaves_the_grid_alone(sample: Callable[[int, int], NDArray[np.uint8]]) -> None:
@@ -33,19 +33,6 @@ def test_the_clues_nms_leaves_the_grid_alone(sample: Callable[[int, int], NDArra
     np.testing.assert_array_equal(boxes[0.3][0], boxes[1.0][0])
     assert len(boxes[0.3][0]) > 10
     assert len(boxes[0.3][1]) < len(boxes[1.0][1])
-
-
-def test_every_box_of_the_grid_suppresses_also_one_that_another_would_suppress() -> None:
-    """The second box of the grid (IoU 0.95) would go in NMS over the joined list, and the first clue (0.88, 0.93) stay."""
-    grid = np.asarray([[0, 0, 100, 100], [0, 0, 100, 95]], np.float32)
-    clues = Proposals.from_boxes(
-        np.asarray([[0, 0, 100, 88], [50, 50, 60, 60], [50, 50, 60, 60], [0, 0, 100, 85]], np.float32), "fine"
-    )
-    kept = without_repeats(clues, grid, 0.9)
-    assert kept.prompt.tolist() == [1, 3]
-    assert without_repeats(clues, grid[:0], 0.9).prompt.tolist() == [0, 1]
-    assert without_repeats(clues, grid, 1.0).prompt.tolist() == [0, 1, 2, 3]
-    assert len(without_repeats(clues.take(np.zeros(4, bool)), grid, 0.9)) == 0
 
 
 def test_every_knob_of_the_tree_is_in_the_recipe_and_so_in_the_identity() -> None:

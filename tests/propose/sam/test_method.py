@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.propose.sam.method import Recipe, build
+from weaksam_cli.propose.sam import Recipe, build
 from weaksam_cli.propose.sam.segmenter import set_precision
 
 

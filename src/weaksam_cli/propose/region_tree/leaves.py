@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from weaksam_cli.core.boxes import FloatArray, IntArray
-from weaksam_cli.propose.region_tree.method import ColourSpace, Oversegmentation
+from weaksam_cli.propose.region_tree import ColourSpace, Oversegmentation
 
 COLOUR_BINS = 25
 ORIENTATIONS = 8

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weaksam_cli.core.boxes import FloatArray, IntArray
+from weaksam_cli.propose.region_tree import Criterion
 from weaksam_cli.propose.region_tree.leaves import Borders, Leaves, join
-from weaksam_cli.propose.region_tree.method import Criterion
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from weaksam_cli.core.boxes import FloatArray, IntArray
+from weaksam_cli.propose.region_tree import TreeSettings
 from weaksam_cli.propose.region_tree.forest import Forest
-from weaksam_cli.propose.region_tree.method import TreeSettings
 
 _CHUNK = 256
 _PEERS = 401

@@ -12,10 +12,10 @@ from weaksam_cli.artifacts.proposals import SOURCES, Proposals
 from weaksam_cli.core.boxes import FloatArray, IntArray, as_boxes, clip, iou
 from weaksam_cli.core.masks import encode
 from weaksam_cli.core.types import PromptedMasks
+from weaksam_cli.propose.region_tree import TreeSettings
 from weaksam_cli.propose.region_tree.forest import Forest, plant
 from weaksam_cli.propose.region_tree.leaves import Canvas, describe, oversegment, pixel_features
 from weaksam_cli.propose.region_tree.merge import merge
-from weaksam_cli.propose.region_tree.method import TreeSettings
 from weaksam_cli.propose.region_tree.prompts import OBJECT, nodes_of_boxes, nodes_of_points
 from weaksam_cli.propose.region_tree.ranking import Candidates, among_peers, rank, select
 from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, check_image, check_points
@@ -52,13 +52,7 @@ class RegionTreeSegmenter:
 
     def __init__(self, settings: TreeSettings) -> None:
         self.settings = settings
-        self._encodings = 0
         self._encoded: _Encoded | None = None
-
-    @property
-    def encodings(self) -> int:
-        """How many images were encoded since the segmenter was made."""
-        return self._encodings
 
     def set_image(self, image: NDArray[np.uint8]) -> None:
         """Segment the image (H, W, 3), uint8 RGB, that the next prompts are about.
@@ -81,7 +75,6 @@ class RegionTreeSegmenter:
         self._encoded = _Encoded(
             canvas, forest, candidates, quality, stability, area, self.settings.peer_weight
         )
-        self._encodings += 1
 
     def prompt_points(
         self,
