@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.checkpoints import Checkpoint, mismatches, read_checkpoint, shapes_of
+from weaksam_cli.models.checkpoints import MAX_TENSORS, Checkpoint, mismatches, read_checkpoint, shapes_of
 
 
 def read(path: Path) -> Checkpoint:
@@ -210,6 +210,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a number": (3, EXPECTED + "3"),
     "a tree": (_tree(14), "refused: it holds values that are used so often"),
     "plain pickle": (pickle.dumps({"a": 1}), EXPECTED + "a dictionary without tensors"),
+    "many": (
+        pickle.dumps({str(number): np.zeros(0) for number in range(MAX_TENSORS + 1)}),
+        EXPECTED + f"one of {MAX_TENSORS + 1}, more than any network has",
+    ),
     "text arrays": (pickle.dumps({"a": np.array(["x"])}), EXPECTED + "a dictionary without tensors"),
     "an empty file": (b"", "got an empty file"),
     "html": (b"<html>not found</html>", "got other bytes"),

@@ -37,6 +37,9 @@ from weaksam_cli.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAX_TENSORS: Final = 10_000
+"""More are refused: names are compared with each other, and the networks of this program have 1,500 at most."""
+
 _TABLES: Final = ("model", "state_dict", "blobs")
 """Where a file keeps its tensors that holds other things beside them."""
 
@@ -134,12 +137,14 @@ def _tensors(table: Any, where: str, remedy: str) -> dict[str, Tensor]:
         if isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
     }
     wrong = [name for name in found if not isinstance(name, str)]
-    if found and not wrong:
+    if found and not wrong and len(found) <= MAX_TENSORS:
         return found
     if not isinstance(table, dict):
         got = shown(table)
     elif wrong:
         got = f"one whose tensors are called {first_few(map(shown, wrong), _NAMED_KEYS)}"
+    elif found:
+        got = f"one of {len(found)}, more than any network has"
     else:
         got = "a dictionary without tensors" if table else "an empty dictionary"
     raise UserError(f"expected a table of named tensors, got {got}", where=where, remedy=remedy)
