@@ -14,8 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.pgt import adaptive, top1
 
 IMAGES, DETECTIONS, CLASSES = 5011, 100, 20

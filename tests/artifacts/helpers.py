@@ -12,9 +12,9 @@ import numpy as np
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.console import Console, Mode
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.execution import ImageFunction
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.stages import Stage

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine import methods
 from weaksam_cli.engine.methods import load_method, method_names
-from weaksam_cli.engine.recipes import RecipeModel, load_recipe, recipe_names
+from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
 from weaksam_cli.errors import UserError
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from weaksam_cli.core.settings import stages_folder
 from weaksam_cli.engine.profiles import choose_profile, profile_names, read_profile
-from weaksam_cli.engine.recipes import load_recipe, recipe_names, stages_folder
+from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.weights.catalogue import WeightsFinder, default_folders

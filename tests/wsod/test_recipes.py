@@ -58,7 +58,8 @@ def test_boxes_and_sizes_are_taken_as_published(name: str) -> None:
 
 def test_every_setting_stands_in_the_recipes() -> None:
     """No number hides in a default: what is written is all there is."""
-    from weaksam_cli.engine.recipes import find_recipe, read_yaml_mapping
+    from weaksam_cli.core.settings import read_yaml_mapping
+    from weaksam_cli.engine.recipes import find_recipe
 
     def keys(values: dict[str, Any], prefix: str = "") -> set[str]:
         found = {f"{prefix}{name}" for name in values}

@@ -7,6 +7,7 @@ inputs give equal bytes.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,44 @@ def verify(artifact: Path, receipt: Receipt) -> None:
             where=str(artifact),
             remedy=f"make it again: weaksam {receipt.identity.stage} --split {receipt.identity.split} --overwrite",
         )
+
+
+OUR_NAME = "weaksam"
+"""Marks what has no receipt as ours: the `Software` of a PNG."""
+
+
+def refuse_foreign(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write to a place where something stands that this program did not write.
+
+    Ours is a file that agrees with its receipt, an HDF5 file that says so, and a PNG that bears our mark.
+
+    Raises:
+        UserError: something else is there, and `overwrite` was not given; or a folder.
+    """
+    if path.is_dir():
+        raise UserError("is a folder", where=str(path), remedy="Give the name of a file")
+    if not overwrite and os.path.lexists(path) and not _is_ours(path):
+        raise UserError(
+            "there is another file, which weaksam did not write",
+            where=str(path),
+            remedy="Give another name, or --overwrite to replace it",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        receipt = read_receipt(path)
+        if receipt is not None:
+            verify(path, receipt)
+            return True
+        if path.suffix == ".h5":
+            import h5py
+
+            with h5py.File(path, "r") as handle:
+                return str(handle.attrs.get("format", "")).startswith(f"{OUR_NAME}/")
+        from PIL import Image
+
+        with Image.open(path) as image:
+            return image.info.get("Software") == OUR_NAME
+    except (OSError, UserError, ValueError, SyntaxError):
+        return False

@@ -25,10 +25,10 @@ from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cam.stage import LabelSettings, Side, chosen_classes, known_images, label_rows, maps_step
 from weaksam_cli.core.maps import cell_affinity, resize_bilinear
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import ImageFunction
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError

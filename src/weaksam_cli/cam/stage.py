@@ -13,10 +13,10 @@ from pydantic import Field
 from weaksam_cli.artifacts.class_maps import cam_schema, cam_tables
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.console import Console
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import LabelChoice, LabelledImage, Labels, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import Predictor
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step

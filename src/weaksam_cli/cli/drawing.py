@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
-from weaksam_cli.artifacts.fsops import OUR_NAME, FileOps, refuse_foreign
+from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import PROPOSALS
-from weaksam_cli.artifacts.receipt import read_receipt
+from weaksam_cli.artifacts.receipt import OUR_NAME, read_receipt, refuse_foreign
 from weaksam_cli.core.types import Detections, Points
 from weaksam_cli.data.detections import own_labels, read_detections
 from weaksam_cli.data.images import SUFFIXES, read_image

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.fsops import FileOps, refuse_foreign
+from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.receipt import refuse_foreign
 from weaksam_cli.console import Console, size
 from weaksam_cli.data.image_names import first_names
 from weaksam_cli.data.labels import Labels, read_labels

@@ -11,16 +11,11 @@ import yaml
 
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.console import Console
+from weaksam_cli.core.settings import read_yaml_mapping
 from weaksam_cli.data.source import read_source
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import Profile, choose_profile
-from weaksam_cli.engine.recipes import (
-    LoadedRecipe,
-    find_recipe,
-    load_recipe,
-    read_yaml_mapping,
-    recipe_names,
-)
+from weaksam_cli.engine.recipes import LoadedRecipe, find_recipe, load_recipe, recipe_names
 from weaksam_cli.engine.stages import Stage, load_stage
 from weaksam_cli.engine.steps import preview, run_steps
 from weaksam_cli.errors import UserError, suggestion

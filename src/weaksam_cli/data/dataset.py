@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from weaksam_cli.core.names import first_few, plain_word
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.data.images import PILLOW_MAX_PIXELS, image_size
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.errors import ImageError, UserError, suggestion
 
 Role = Literal["train", "test"]

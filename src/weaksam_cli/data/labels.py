@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.core.names import plain_word
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.dataset import DatasetSplit, Difficult, ImageRecord, in_class_order
 from weaksam_cli.data.images import read_unchanged
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.errors import UserError
 
 LABELS_FORMAT = "weaksam/labels"

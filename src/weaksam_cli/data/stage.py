@@ -14,6 +14,7 @@ from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.dataset import DatasetSplit
 from weaksam_cli.data.labels import (
     LABELS_FORMAT,
@@ -26,7 +27,7 @@ from weaksam_cli.data.labels import (
 from weaksam_cli.data.source import Source, write_source
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.methods import load_method, method_names
-from weaksam_cli.engine.recipes import LoadedRecipe, RecipeModel
+from weaksam_cli.engine.recipes import LoadedRecipe
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step, make
 from weaksam_cli.errors import UserError, suggestion

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from weaksam_cli.engine.recipes import read_yaml_mapping, recipe_names, stages_folder
+from weaksam_cli.core.settings import read_yaml_mapping, stages_folder
+from weaksam_cli.engine.recipes import recipe_names
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.errors import UserError, suggestion
 from weaksam_cli.models.weights.catalogue import WeightsFinder

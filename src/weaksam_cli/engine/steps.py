@@ -15,10 +15,10 @@ from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome, check_place, remove_shards
 from weaksam_cli.console import duration
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Freshness, Standing, State, file_digest
 from weaksam_cli.engine.queue import UnfinishedError
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.errors import IncompleteError, UserError
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import cam_schema
-from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.eval.case import Case, Metric, PerClass
 from weaksam_cli.eval.matching import in_order
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import area, xyxy_to_xywh
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.case import Case, Metric, Truth
 from weaksam_cli.eval.matching import in_order

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, fuse_scales, read_class_maps
 from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import Labels
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.matching import check_classes, in_order
 

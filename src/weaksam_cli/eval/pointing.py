@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.artifacts.points import POINTS, read_points
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import GroundTruth, Points
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.maps import pixels_inside
 from weaksam_cli.eval.matching import check_classes, in_order

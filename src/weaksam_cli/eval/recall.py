@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, read_proposals
 from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
-from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.eval.case import Case, Metric, Truth
 from weaksam_cli.eval.matching import (
     FROM_ONE_INCLUSIVE,

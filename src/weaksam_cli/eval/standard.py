@@ -14,10 +14,10 @@ from typing import Any, Literal
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Standing, State
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Step, preview
 from weaksam_cli.eval import classification, coco_ap, corloc, maps, pointing, pseudo_boxes, recall, voc_ap
 from weaksam_cli.eval.case import Case

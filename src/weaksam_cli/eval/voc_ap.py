@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.matching import (
     DETECTRON2_TEXT,

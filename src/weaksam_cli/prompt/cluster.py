@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
-from weaksam_cli.engine.recipes import RecipeModel
 
 FALLBACK_XY = (100, 100)
 """The pixel that the published code prompts with when an image has no cross-attention peak."""

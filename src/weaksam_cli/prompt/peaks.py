@@ -20,10 +20,10 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, fuse_scales, read
 from weaksam_cli.artifacts.points import POINTS, points_to_rows
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import ImageFunction
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.prompt.cluster import ClusterSettings, cluster_points

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from weaksam_cli.artifacts.proposals import CLUE_SOURCES, Proposals, Source, keep_best
 from weaksam_cli.core import boxes as box_ops
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, Segmenter
 from weaksam_cli.propose.stage import ClueSettings
 

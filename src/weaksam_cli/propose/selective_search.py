@@ -14,9 +14,9 @@ from pydantic import Field
 
 from weaksam_cli.artifacts.proposals import Proposals, Source
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale, xywh_to_xyxy
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.context import Context
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.propose.segmenter import check_image
 from weaksam_cli.propose.stage import Propose, proposal_steps

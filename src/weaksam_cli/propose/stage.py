@@ -17,12 +17,12 @@ from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, Sourc
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.console import Console
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.data.labels import Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import Overlapped
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.sharded import SHARD_IMAGES, PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from weaksam_cli.engine.recipes import RecipeModel, read_yaml_mapping, stages_folder
+from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping, stages_folder
 
 Semantics = Literal["intersection", "separate", "union_fg"]
 Normalisation = Literal["over_R", "released_sum"]

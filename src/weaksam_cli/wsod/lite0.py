@@ -21,13 +21,13 @@ from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.random import generator_of
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.data.labels import Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detecting import detections_maker
 from weaksam_cli.engine.execution import ImageFunction, one_thread
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError

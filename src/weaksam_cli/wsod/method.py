@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from weaksam_cli.engine.recipes import RecipeModel
+from weaksam_cli.core.settings import RecipeModel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

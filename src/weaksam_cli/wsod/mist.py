@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.method import HeadSettings, Method, Outputs, Regions
 from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps

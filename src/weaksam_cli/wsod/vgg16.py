@@ -17,13 +17,13 @@ from weaksam_cli.artifacts.proposals import PROPOSALS, read_proposals
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.data.labels import Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detecting import detections_maker
 from weaksam_cli.engine.execution import Overlapped
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.method import (
     DetectorSettings,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weaksam_cli.artifacts import digest
-from weaksam_cli.engine.recipes import stages_folder
+from weaksam_cli.core.settings import stages_folder
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.weights import catalogue as weights_catalogue
 from weaksam_cli.models.weights.catalogue import (

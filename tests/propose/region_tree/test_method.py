@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from weaksam_cli.artifacts.proposals import SOURCES
+from weaksam_cli.core.settings import stages_folder
 from weaksam_cli.core.types import Points
-from weaksam_cli.engine.recipes import load_recipe, stages_folder
+from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.propose.region_tree import Criterion, Recipe, TreeSettings, build
 
 

@@ -12,10 +12,10 @@ from pydantic import AfterValidator, Field
 from weaksam_cli.artifacts.schema import ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cam.stage import LabelSettings, Side, known_images, maps_step
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import Overlapped
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
 

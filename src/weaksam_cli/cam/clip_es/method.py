@@ -14,10 +14,10 @@ from pydantic import Field
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.cam.clip_es.words import BACKGROUND, Synonyms, background_words, class_words
 from weaksam_cli.cam.stage import LabelSettings, Side, maps_step
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import Split
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.execution import Overlapped
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, Literal
 from pydantic import Field
 
 from weaksam_cli.artifacts import digest
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data import voc
 from weaksam_cli.data.dataset import Difficult
 from weaksam_cli.data.voc import read
-from weaksam_cli.engine.recipes import RecipeModel
 
 if TYPE_CHECKING:
     from weaksam_cli.engine.context import Context

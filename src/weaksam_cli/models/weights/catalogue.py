@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.console import Console
-from weaksam_cli.engine.recipes import RecipeModel, read_yaml_mapping, stages_folder
+from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping, stages_folder
 from weaksam_cli.errors import UserError, suggestion
 
 CATALOGUE_FILE = "weights.yaml"

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from weaksam_cli.artifacts.proposals import CLUE_SOURCES, Proposals, Source
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.context import Context
-from weaksam_cli.engine.recipes import RecipeModel
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.propose.prompting import clue_proposals, without_repeats
 from weaksam_cli.propose.stage import ClueSettings, Propose, proposal_steps

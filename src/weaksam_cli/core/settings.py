@@ -1,0 +1,147 @@
+"""Typed settings in YAML files: parsed into frozen models, and refused in words when they do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from weaksam_cli.errors import UserError, suggestion
+
+P = TypeVar("P", bound="RecipeModel")
+
+
+class RecipeModel(BaseModel):
+    """Base of all recipe and settings types: frozen, and a key that nothing reads is refused.
+
+    A recipe that feeds several steps inherits from one settings class a step, and each step gets its `part` alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def part(self, settings: type[P]) -> P:
+        """The fields that `settings`, which this recipe inherits from, declares."""
+        return settings.model_validate({name: getattr(self, name) for name in settings.model_fields})
+
+
+def stages_folder() -> Path:
+    """The folder of recipes: inside the installed package, or `stages/` of the source tree."""
+    inside = Path(__file__).parents[1] / "_stages"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "stages"
+
+
+Lines = dict[tuple[str, ...], str]
+"""Key -> the place where it is given, for messages."""
+
+
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file that holds one mapping, with safe tags only.
+
+    Raises:
+        UserError: when it is not readable YAML or not a mapping.
+    """
+    return read_yaml(path)[0]
+
+
+class Loader(yaml.SafeLoader):
+    """Safe tags only, and no aliases: eleven short lines of them stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse an alias with its line."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"expected a value, got the alias *{event.anchor}: write the value out",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+
+UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError, OSError)
+"""What a text that is no YAML, or has tags with other values than theirs, makes the library raise."""
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+    """A YAML file that holds one mapping, and where each of its keys stands.
+
+    Raises:
+        UserError: as `read_yaml_mapping`; a key that stands twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=Loader)
+        values = yaml.load(text, Loader=Loader)
+    except UNREADABLE as error:
+        raise UserError(f"not readable as YAML: {' '.join(str(error).split())}", where=str(path)) from error
+    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+        raise UserError("expected a mapping of keys to values", where=str(path))
+    lines: Lines = {}
+    _collect_lines(node, (), lines, path)
+    return values, lines
+
+
+def _collect_lines(node: yaml.MappingNode, prefix: tuple[str, ...], lines: Lines, path: Path) -> None:
+    for key, value in node.value:
+        name = (*prefix, str(key.value))
+        if name in lines:
+            raise UserError(f"key {'.'.join(name)!r} stands twice", where=f"{path}:{key.start_mark.line + 1}")
+        lines[name] = f"{path}:{key.start_mark.line + 1}"
+        if isinstance(value, yaml.MappingNode):
+            _collect_lines(value, name, lines, path)
+
+
+def place_of(path: Path, lines: Lines, names: tuple[str, ...]) -> str:
+    """Where a key is given, or the nearest group that it would stand in."""
+    for length in range(len(names), 0, -1):
+        if names[:length] in lines:
+            return lines[names[:length]]
+    return str(path)
+
+
+def refusal(path: Path, lines: Lines, model: type[BaseModel], error: ValidationError) -> UserError:
+    """The first fault of a file that does not fit its model, in words: the line, what was given, what is allowed."""
+    first = error.errors()[0]
+    names, allowed = _key(model, first["loc"])
+    place = place_of(path, lines, names)
+    more = f" ({error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return UserError(
+            f"unknown key {'.'.join(names)!r}{suggestion(names[-1], allowed)}{more}",
+            where=place,
+            remedy=f"Allowed: {', '.join(allowed)}",
+        )
+    if first["type"] == "missing":
+        return UserError(f"key {'.'.join(names)!r} is missing{more}", where=place)
+    got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+    return UserError(f"{'.'.join(names)}: {first['msg']}{got}{more}", where=place)
+
+
+def _key(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """A key as a user writes it, of a place as pydantic names it, and the fields that are allowed there.
+
+    Where one of several models is chosen by a field of theirs, pydantic's place holds the choice, too.
+    """
+    names: list[str] = []
+    choices: dict[str, type[BaseModel]] = {}
+    allowed: list[str] = []
+    for part in (str(item) for item in loc):
+        if part in choices:
+            model, choices = choices[part], {}
+            continue
+        names.append(part)
+        allowed = sorted(model.model_fields)
+        field = model.model_fields.get(part)
+        inner = _nested_models(field.annotation) if field else []
+        if field and isinstance(field.discriminator, str):
+            kinds = [(get_args(item.model_fields[field.discriminator].annotation)[0], item) for item in inner]
+            choices = dict(kinds)
+        elif inner:
+            model = inner[0]
+    return tuple(names), allowed
+
+
+def _nested_models(annotation: Any) -> list[type[BaseModel]]:
+    candidates = [annotation, *get_args(annotation)]
+    return [item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)]
