@@ -18,6 +18,8 @@ class ExitCode(IntEnum):
     INCOMPLETE = 3
     """The work is done, but some images failed and `--strict` was given."""
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    """Whoever read stdout or stderr has left."""
     TERMINATED = 143
 
 

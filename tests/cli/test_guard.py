@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +64,21 @@ def test_handlers_are_put_back() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         wait()
     assert [signal.getsignal(number) for number, _ in SIGNALS] == before
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+@pytest.mark.parametrize("arguments", [("inspect", "none.h5"), ("weights", "--json")])
+def test_a_reader_who_has_left_ends_the_command_and_never_with_0(
+    tmp_path: Path, closed: str, arguments: tuple[str, ...]
+) -> None:
+    """F7: whoever piped stderr away got 0 for nothing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, closed: writer}
+    command = [sys.executable, "-m", "weaksam_cli", *arguments]
+    result = subprocess.run(command, cwd=tmp_path, text=True, check=False, **streams)
+    os.close(writer)
+    says = "stderr" if arguments[0] == "inspect" else "stdout"
+    expected = 141 if says == closed else 2 if arguments[0] == "inspect" else 0
+    assert result.returncode == expected
+    assert "Traceback" not in (result.stdout or "") + (result.stderr or "")

@@ -65,15 +65,25 @@ def _stoppable() -> Iterator[None]:
 def guarded(console: Console) -> Iterator[None]:
     """Turn what a command raises into one line on stderr and an exit code (see README, "Exit codes")."""
     try:
+        with _explained(console):
+            yield
+    except BrokenPipeError:
+        # Python flushes both at exit and would complain about the closed pipe once more.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(ExitCode.BROKEN_PIPE)
+
+
+@contextmanager
+def _explained(console: Console) -> Iterator[None]:
+    try:
         with _stoppable():
             yield
     except UserError as error:
         console.error(error.one_line())
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # Python flushes stdout at exit and would complain about the closed pipe once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.OK)
+        raise
     except KeyboardInterrupt:
         console.error("interrupted; finished shards are kept, the same command goes on from there")
         sys.exit(ExitCode.INTERRUPTED)
