@@ -5,13 +5,17 @@ Results go to stdout, everything else to stderr, so `weaksam ... > file` keeps t
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import IO, Any, Protocol
+
+from weaksam_cli.errors import UserError
 
 
 class Mode(Enum):
@@ -37,8 +41,9 @@ class Console:
         self, mode: Mode = Mode.HUMAN, out: IO[str] | None = None, err: IO[str] | None = None
     ) -> None:
         self.mode = mode
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
+        # A stream that the caller closed is None.
+        self._out = out or sys.stdout or io.StringIO()
+        self._err = err or sys.stderr or io.StringIO()
 
     def info(self, text: str, **fields: Any) -> None:
         """A line about what happens; `fields` are what JSON readers get beside it."""
@@ -88,11 +93,22 @@ class Console:
     def _event(self, kind: str, **fields: Any) -> None:
         self._write(self._out, json.dumps({"event": kind, **fields}, ensure_ascii=False))
 
-    @staticmethod
-    def _write(stream: IO[str], text: str) -> None:
+    def _write(self, stream: IO[str], text: str) -> None:
         encoding = getattr(stream, "encoding", None) or "utf-8"
-        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
-        stream.flush()
+        try:
+            stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            mute(stream)
+            if stream is self._out:
+                raise UserError(f"cannot be written: {error.strerror}", where="stdout") from error
+
+
+def mute(stream: IO[str]) -> None:
+    """Let a stream that cannot be written lead nowhere: Python flushes it at exit and would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _LineProgress:

@@ -82,3 +82,26 @@ def test_a_reader_who_has_left_ends_the_command_and_never_with_0(
     expected = 141 if says == closed else 2 if arguments[0] == "inspect" else 0
     assert result.returncode == expected
     assert "Traceback" not in (result.stdout or "") + (result.stderr or "")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [
+        (">/dev/full", 2, "error: stdout: cannot be written: No space left on device"),
+        ("2>/dev/full", 0, None),
+        (">&-", 0, ""),
+        ("2>&-", 0, None),
+        (">&- 2>&-", 0, None),
+    ],
+)
+def test_streams_that_cannot_be_written(
+    tmp_path: Path, redirection: str, code: int, message: str | None
+) -> None:
+    """F8: tracebacks, and code 120."""
+    command = f"{sys.executable} -m weaksam_cli weights --json {redirection}"
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code, result.stderr
+    assert message is None or result.stderr.strip() == message
+    assert "Traceback" not in result.stdout + result.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
-from weaksam_cli.console import Console
+from weaksam_cli.console import Console, mute
 from weaksam_cli.errors import ExitCode, UserError
 
 _AGAIN_SECONDS = 0.2
@@ -68,9 +67,9 @@ def guarded(console: Console) -> Iterator[None]:
         with _explained(console):
             yield
     except BrokenPipeError:
-        # Python flushes both at exit and would complain about the closed pipe once more.
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is not None:
+                mute(stream)
         sys.exit(ExitCode.BROKEN_PIPE)
 
 
