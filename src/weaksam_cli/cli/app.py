@@ -198,6 +198,11 @@ def clip_templates(
     rank_clip_templates(templates or [], images, common, console)
 
 
+_FormatOption = Annotated[
+    str, typer.Option("--format", help="Of the other program: detectron2, mmdet, ... (`?` lists all).")
+]
+
+
 @_command("export", "overwrite", *_SPEAK)
 def export(
     common: opt.CommonOptions,
@@ -205,9 +210,7 @@ def export(
     file: Annotated[
         Path, typer.Argument(help="Proposals or points (proposals/<split>.h5, prompts/<split>.h5).")
     ],
-    layout: Annotated[
-        str, typer.Option("--format", help="detectron2, wetectron-voc, wetectron-coco, mmdet; points.")
-    ],
+    layout: _FormatOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="The pickle (points: the folder) to write.")],
     labels: Annotated[
         Path | None, typer.Option("--labels", help="labels/<split>.json: name images by its integer ids.")
@@ -216,7 +219,7 @@ def export(
         Path | None, typer.Option("--order", help="List of images, one a line: write these, in this order.")
     ] = None,
 ) -> None:
-    """Write proposals as a pickle of detectron2, wetectron or mmdetection 2, points as text files."""
+    """Write proposals or points as files of another program."""
     from weaksam_cli.cli.exchange import export_file
 
     export_file(file, layout, out, labels=labels, order=order, overwrite=common.overwrite, console=console)
@@ -227,7 +230,7 @@ def import_(
     common: opt.CommonOptions,
     console: Console,
     file: Annotated[Path, typer.Argument(help="A proposal pickle, or a folder of point text files.")],
-    layout: Annotated[str, typer.Option("--format", help="detectron2, wetectron, mmdet or points.")],
+    layout: _FormatOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="The artifact to write (.h5).")],
     labels: Annotated[Path, typer.Option("--labels", help="labels/<split>.json of the images.")],
     order: Annotated[
