@@ -70,11 +70,6 @@ def test_it_learns_is_deterministic_and_survives_a_file() -> None:
     assert torch.equal(logits, DenseClassifier.from_state(first.state()).logits(sample))
 
 
-def test_nothing_to_fit_is_said() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        fit_dense(np.zeros((0, CELL_CHANNELS), np.float32), np.zeros(0, np.int64), 2, SETTINGS, 0)
-
-
 def test_components_are_whitened_and_deterministic() -> None:
     generator = np.random.default_rng(0)
     sample = generator.normal(size=(500, 6)) * [9, 5, 3, 1, 0.5, 0.1] + 7

@@ -31,7 +31,7 @@ METHODS = pytest.mark.parametrize(
 
 def detector_of(method: Method) -> FrozenDetector:
     torch.manual_seed(0)
-    return FrozenDetector(method, torch.zeros(D), torch.ones(D), C)
+    return FrozenDetector(method, torch.stack([torch.zeros(D), torch.ones(D)]), C)
 
 
 def image(n: int, seed: int = 0, labels: tuple[int, ...] = (0, 2)) -> Sample:
@@ -101,5 +101,5 @@ def test_it_learns_where_the_prior_points() -> None:
 
 
 def test_features_are_standardised_and_cut() -> None:
-    standardise = Standardise(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.1]))
+    standardise = Standardise(torch.tensor([[1.0, 0.0], [2.0, 0.1]]))
     assert standardise(torch.tensor([[3.0, 5.0], [1.0, -0.2]])).tolist() == [[1.0, 6.0], [0.0, -2.0]]

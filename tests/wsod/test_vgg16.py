@@ -27,7 +27,7 @@ from weaksam_cli.errors import ImageError
 from weaksam_cli.wsod.detector import Answer, Sample
 from weaksam_cli.wsod.method import InferenceSettings, ProposalSettings
 from weaksam_cli.wsod.mist import Mist
-from weaksam_cli.wsod.vgg16 import DetectionPredictor, DetectionSettings, Sources, Vgg16
+from weaksam_cli.wsod.vgg16 import DetectionPredictor, DetectionSettings, Vgg16
 
 NARROW = (
     "network.weights=random", "network.widths=[4, 4, 8, 8, 8]", "network.hidden=16", "heads.initial_deviation=0.1",
@@ -222,8 +222,8 @@ def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DetectionPredi
         proposals=ProposalSettings(min_side=20),
         inference=InferenceSettings(),
     )
-    sources = Sources(Split(tmp_path / "labels.json", tmp_path), tmp_path / "proposals.h5")
-    return DetectionPredictor(settings, sources, tmp_path / "model.safetensors", "cpu")
+    split, model = Split(tmp_path / "labels.json", tmp_path), tmp_path / "model.safetensors"
+    return DetectionPredictor(settings, split, tmp_path / "proposals.h5", model)
 
 
 def test_it_detects_among_the_usable_proposals(predictor: DetectionPredictor) -> None:
@@ -243,7 +243,7 @@ def test_it_detects_among_the_usable_proposals(predictor: DetectionPredictor) ->
 
 def test_an_image_that_changed_fails_alone(predictor: DetectionPredictor) -> None:
     opened = predictor.open()
-    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(predictor.sources.split.image_root / "c.png")
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(predictor.split.image_root / "c.png")
     with pytest.raises(ImageError, match="changed after"):
         opened("c")
     assert len(opened("a").boxes) == 4

@@ -23,10 +23,9 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import EpochSampler, LoadItem, sampled
-from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
-from weaksam_cli.training.loop import TrainingRun, train
+from weaksam_cli.training.checkpoint import load_model, read_metadata
+from weaksam_cli.training.loop import Training, TrainingRun, train
 from weaksam_cli.training.schedule import LearningRateSchedule
-from weaksam_cli.wsod.losses import mean_losses
 from weaksam_cli.wsod.method import (
     HeadSettings,
     InferenceSettings,
@@ -54,8 +53,10 @@ class Sample:
 
     def to(self, device: torch.device) -> Sample:
         """The same on a device."""
-        tensors = {name: value.to(device) for name, value in vars(self.regions).items() if value is not None}
-        return Sample(self.input.to(device), Regions(**tensors))
+        moved: dict[str, Any] = vars(self.regions) | {
+            name: item.to(device) for name, item in vars(self.regions).items() if isinstance(item, Tensor)
+        }
+        return Sample(self.input.to(device), Regions(**moved))
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ class RegionHeads(nn.Module):
         )
         self.classification = nn.Linear(width, streams)
         self.detection = nn.Linear(width, streams)
-        self.refinements = _layers(width, class_count + 1, branches)
-        self.regressions = _layers(width, deltas, branches if deltas else 0)
+        self.refinements: Any = nn.ModuleList(nn.Linear(width, class_count + 1) for _ in range(branches))
+        self.regressions: Any = nn.ModuleList(
+            nn.Linear(width, deltas) for _ in range(branches if deltas else 0)
+        )
         for layer in (self.classification, self.detection, *self.refinements, *self.regressions):
             nn.init.normal_(layer.weight, std=settings.initial_deviation)
             nn.init.zeros_(layer.bias)
@@ -121,10 +124,6 @@ def _neck(feature_size: int, settings: HeadSettings) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Dropout(settings.dropout))
 
 
-def _layers(inputs: int, outputs: int, count: int) -> Any:
-    return nn.ModuleList(nn.Linear(inputs, outputs) for _ in range(count))
-
-
 class RegionDetector(nn.Module):
     """A method's heads on a neck; those who derive from it say where pooled RoIs come from.
 
@@ -140,7 +139,7 @@ class RegionDetector(nn.Module):
         self, method: Method, neck: nn.Module, feature_size: int, class_count: int, channels: int
     ) -> None:
         super().__init__()
-        self.method, self.neck = method, neck
+        self.method, self.neck, self.progress = method, neck, 0.0
         self.heads = RegionHeads(method, feature_size, class_count, channels)
 
     def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
@@ -159,9 +158,9 @@ class RegionDetector(nn.Module):
                     for found, item in pairs
                 ]
         outputs = self.outputs(samples)
+        regions = [replace(item.regions, progress=self.progress) for item in samples]
         with torch.autocast(device.type, enabled=False):
-            pairs = zip(outputs, samples, strict=True)
-            return mean_losses([self.method.losses(found, item.regions) for found, item in pairs])
+            return self.method.batch_losses(outputs, regions)
 
 
 def fit_detector(
@@ -181,7 +180,12 @@ def fit_detector(
     """
     schedule = schedule.resolved(images)
     detector.to(run.device).train()
-    step, extras = detector.method.training_step(detector, schedule.steps)
+    method_step, extras = detector.method.training_step(detector, schedule.steps)
+
+    def step(training: Training, batch: list[Sample]) -> dict[str, float]:
+        detector.progress = training.iteration / schedule.steps
+        return method_step(training, batch)
+
     train(
         detector,
         make_optimizer(detector, schedule),
@@ -217,21 +221,18 @@ def parameter_groups(
     weight_decay: float,
     bias_factor: float | None,
     factors: dict[str, float],
-    *,
-    frozen_too: bool = False,
 ) -> list[dict[str, Any]]:
-    """Parameters as an optimiser takes them: biases learn faster and do not decay, where a factor for them is given.
+    """Parameters that take gradient, in groups; biases learn faster and do not decay, where a factor for them is given.
 
     Args:
         module: whose parameters.
         learning_rate, weight_decay: of the others.
         bias_factor: learning rate of biases relative to the others; None leaves them alone.
         factors: start of a name -> factor on the learning rate; it goes before the biases' rule.
-        frozen_too: those that take no gradient now, as well.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        if not (parameter.requires_grad or frozen_too):
+        if not parameter.requires_grad:
             continue
         factor, decay = 1.0, weight_decay
         own = [value for start, value in factors.items() if name.startswith(start)]
@@ -255,18 +256,13 @@ def label_vectors(labels: Labels) -> dict[str, Tensor]:
     return vectors
 
 
-def detector_bytes(detector: RegionDetector, class_names: Sequence[str], **metadata: Any) -> bytes:
-    """A trained detector as a safetensors file."""
-    return model_bytes(detector, {"class_names": list(class_names), **metadata})
-
-
 def load_detector(
     path: Path, class_names: Sequence[str], build: Callable[[dict[str, Any]], RegionDetector]
 ) -> RegionDetector:
     """A trained detector in evaluation mode, on the CPU.
 
     Args:
-        path: of the model.
+        path: of a file of `model_bytes` whose metadata has `class_names`.
         class_names: of the images that it is to look at.
         build: from the file's metadata to a detector whose weights are replaced.
 

@@ -136,14 +136,9 @@ class Adversary:
     def __init__(self, detector: RegionDetector, settings: DropBlockSettings, iterations: int) -> None:
         self._detector, self._weight = detector, settings.loss_weight
         self._mask_network = detector.heads.get_submodule("drop_block")
-        groups = parameter_groups(
-            self._mask_network,
-            settings.learning_rate,
-            settings.weight_decay,
-            settings.bias_factor,
-            {},
-            frozen_too=True,
-        )
+        rate, decay = settings.learning_rate, settings.weight_decay
+        with self.learning():
+            groups = parameter_groups(self._mask_network, rate, decay, settings.bias_factor, {})
         self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
         self._schedule = LearningRateSchedule(
             iterations,

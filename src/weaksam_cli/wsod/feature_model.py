@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.checkpoint import read_metadata, read_tensors, tensors_bytes
-from weaksam_cli.wsod.lite0 import DenseSettings, FeatureSettings
+from weaksam_cli.wsod.lite0 import POOLED_CHANNELS, DenseSettings, FeatureSettings
 
 FloatArray = NDArray[np.float32]
 CELL_CHANNELS = 112 + 320
-POOLED_CHANNELS = 2 * 1280
 _DEVIATION_FLOOR = 1e-3
 _BATCH = 1024
 _WEIGHT_DECAY = 1e-4
@@ -62,17 +62,12 @@ def sample_cells(
         return flat[:0], np.zeros(0, np.int64)
     values = maps.reshape(len(maps), -1)
     best, strength = values.argmax(axis=0), values.max(axis=0)
-    chosen, labels = [], []
-    for rows, is_object in (
-        (np.flatnonzero(strength > settings.foreground), True),
-        (np.flatnonzero(strength < settings.background), False),
-    ):
-        some = (
-            generator.choice(rows, min(settings.cells // 2, len(rows)), replace=False) if len(rows) else rows
-        )
-        chosen.append(some)
-        labels.append(np.asarray(classes)[best[some]] + 1 if is_object else np.zeros(len(some), np.int64))
-    return flat[np.concatenate(chosen)], np.concatenate(labels).astype(np.int64)
+    kinds = np.flatnonzero(strength > settings.foreground), np.flatnonzero(strength < settings.background)
+    objects, rest = (
+        generator.choice(rows, min(settings.cells // 2, len(rows)), replace=False) for rows in kinds
+    )
+    labels = np.concatenate([np.asarray(classes)[best[objects]] + 1, np.zeros(len(rest), np.int64)])
+    return flat[np.concatenate([objects, rest])], labels.astype(np.int64)
 
 
 def fold_of(image_id: str, folds: int) -> int:
@@ -125,17 +120,12 @@ def fit_dense(
     """Fit the classifier by Adam with a linearly falling rate; deterministic from the seed.
 
     Args:
-        cells: float32 (n, 432).
+        cells: float32 (n, 432), n at least 1.
         labels: int64 (n,), 0 background.
         n_classes: C.
         settings: network and schedule.
         seed: initial weights, order and dropout.
-
-    Raises:
-        ValueError: when there are no cells.
     """
-    if not len(cells):
-        raise ValueError("cells: expected at least one, got none")
     mean = torch.from_numpy(cells.mean(axis=0))
     deviation = torch.from_numpy(cells.std(axis=0) + np.float32(_DEVIATION_FLOOR))
     inputs, targets = (torch.from_numpy(cells) - mean) / deviation, torch.from_numpy(labels)
@@ -243,28 +233,23 @@ def _classifier(tensors: Mapping[str, Tensor], name: str) -> DenseClassifier:
 
 
 def fit_feature_model(
-    cells: NDArray[np.float16],
-    labels: NDArray[np.int16],
-    fold: NDArray[np.int8],
-    pooled: NDArray[np.float16],
-    n_classes: int,
-    settings: FeatureSettings,
-    seed: int,
+    samples: Artifact, class_count: int, settings: FeatureSettings, seed: int
 ) -> FeatureModel:
-    """Fit all parts.
+    """Fit all parts to the samples of the training images.
 
     Args:
-        cells: (n, 432), sampled cells.
-        labels: (n,), 0 background, class + 1 otherwise.
-        fold: (n,), fold of the image of each cell.
-        pooled: (m, 2560), pooled features of sampled RoIs.
-        n_classes: C.
+        samples: of the schema `lite0.SAMPLES`.
+        class_count: C.
         settings: of both parts.
         seed: of the classifiers.
 
     Raises:
         UserError: too few cells or RoIs to learn from.
     """
+    labels = samples.column("cell_labels").astype(np.int64)
+    fold = np.repeat(samples.column("fold"), np.diff(samples.column("cell_labels_offsets")))
+    cells = samples.column("cells").astype(np.float32).reshape(-1, CELL_CHANNELS)
+    pooled = samples.column("pooled").astype(np.float16).reshape(-1, POOLED_CHANNELS)
     seen = [np.ones(len(cells), bool), *(fold != index for index in range(settings.dense.folds))]
     if len(pooled) < 2 or any(not rows.any() for rows in seen):
         raise UserError(
@@ -272,7 +257,6 @@ def fit_feature_model(
             where="weaksam wsod",
             remedy="Give more labelled images, or fewer network.dense.folds",
         )
-    flat, targets = cells.astype(np.float32), labels.astype(np.int64)
-    fitted = [fit_dense(flat[rows], targets[rows], n_classes, settings.dense, seed) for rows in seen]
-    components = fit_components(pooled, min(settings.features.components, pooled.shape[1]))
+    fitted = [fit_dense(cells[rows], labels[rows], class_count, settings.dense, seed) for rows in seen]
+    components = fit_components(pooled, min(settings.features.components, POOLED_CHANNELS))
     return FeatureModel(fitted[0], tuple(fitted[1:]), components)

@@ -51,6 +51,8 @@ SAMPLES = Schema(
     blobs=(Column("cells", "float16"), Column("cell_labels", "int16"), Column("pooled", "float16")),
 )
 """One row an image: sampled cells (n x 432), their labels (0 background), and pooled features of sampled RoIs (m x 2560)."""
+POOLED_CHANNELS = 2 * 1280
+"""Of lite0's last map, inside a RoI and against its surroundings."""
 FEATURE_MODEL = Schema("weaksam/feature-model", 1, ())
 MODEL = Schema("weaksam/region-detector", 2, ())
 _DETECTIONS_A_SHARD = 64
@@ -196,6 +198,10 @@ class FeatureSettings(RecipeModel):
     proposals: ProposalSettings
     dense: DenseSettings
     features: RoiSettings
+
+    def feature_size(self, class_count: int) -> int:
+        """D: projected pooled features, and the grid of probabilities with background."""
+        return min(self.features.components, POOLED_CHANNELS) + (class_count + 1) * self.features.grid**2
 
 
 class RegionSettings(FeatureSettings):
@@ -360,8 +366,7 @@ class DetectionPredictor:
         regions = open_artifact(self.regions, verify=False)
 
         def build(metadata: dict[str, Any]) -> FrozenDetector:
-            statistics = torch.zeros(metadata["feature_size"])
-            return FrozenDetector(settings.method, statistics, statistics.clone(), len(names))
+            return FrozenDetector(settings.method, torch.zeros(2, metadata["feature_size"]), len(names))
 
         detector = load_detector(self.model, names, build)
 
@@ -387,42 +392,32 @@ def _sample(settings: FeatureSettings, sources: Sources, job: Job) -> Outcome:
 
 
 def _fit_features(settings: FeatureSettings, samples: Path, split: Split, job: Job) -> Outcome:
-    from weaksam_cli.wsod.feature_model import CELL_CHANNELS, POOLED_CHANNELS, fit_feature_model
+    from weaksam_cli.wsod.feature_model import fit_feature_model
 
     names = split.read().class_names
-    with open_artifact(samples, SAMPLES) as artifact:
-        labels = artifact.column("cell_labels").astype(np.int16)
-        counts = np.diff(artifact.column("cell_labels_offsets"))
-        fold = np.repeat(artifact.column("fold"), counts).astype(np.int8)
-        cells = artifact.column("cells").astype(np.float16).reshape(-1, CELL_CHANNELS)
-        pooled = artifact.column("pooled").astype(np.float16).reshape(-1, POOLED_CHANNELS)
-        images = len(artifact)
-    with one_thread():
-        model = fit_feature_model(cells, labels, fold, pooled, len(names), settings, job.context.seed)
+    with open_artifact(samples, SAMPLES) as artifact, one_thread():
+        images, model = len(artifact), fit_feature_model(artifact, len(names), settings, job.context.seed)
     job.context.ops.write_atomically(job.path, model.to_bytes(names))
     return Outcome(images)
 
 
 def _make_regions(predictor: RegionPredictor, job: Job) -> Outcome:
-    from weaksam_cli.wsod.feature_model import FeatureModel
-
     sources = predictor.sources
     labels = sources.split.read()
-    names = labels.class_names
-    components = FeatureModel.read(predictor.feature_model, names).components.components.shape[1]
-    grid = (len(names) + 1) * predictor.settings.features.grid**2
+    names, size = labels.class_names, predictor.settings.feature_size(len(labels.class_names))
     with open_artifact(sources.proposals, PROPOSALS) as proposals:
         ids = proposals.image_ids
     labels.expect(ids, sources.proposals)
-    schema = regions_schema(components + grid, len(names))
+    schema = regions_schema(size, len(names))
     return PerImage(schema, ids, predictor, "regions", tables={"class_names": names})(job)
 
 
 def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job) -> Outcome:
     import torch
 
+    from weaksam_cli.training.checkpoint import model_bytes
     from weaksam_cli.training.loop import training_run
-    from weaksam_cli.wsod.detector import detector_bytes, fit_detector, label_vectors
+    from weaksam_cli.wsod.detector import fit_detector, label_vectors
     from weaksam_cli.wsod.lite0_detector import FrozenDetector, feature_statistics, region_sample
 
     labels = split.read()
@@ -441,9 +436,10 @@ def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job)
         with training_run(job, schedule.steps) as run:
             torch.manual_seed(run.seed)
             statistics = feature_statistics(regions, image_ids, size - grid)
-            detector = FrozenDetector(settings.method, *statistics, len(names))
+            detector = FrozenDetector(settings.method, statistics, len(names))
             fit_detector(detector, load, len(image_ids), schedule, run)
-    job.context.ops.write_atomically(job.path, detector_bytes(detector, names, feature_size=size))
+    metadata = {"class_names": names, "feature_size": size}
+    job.context.ops.write_atomically(job.path, model_bytes(detector, metadata))
     return Outcome(len(image_ids))
 
 

@@ -19,15 +19,15 @@ _DEVIATION_FLOOR = 0.02
 
 
 class Standardise(nn.Module):
-    """Features (R, D) with the mean and deviation of the training split's taken out, and cut."""
+    """Features (R, D) with the mean and deviation, (2, D), of the training split's taken out, and cut."""
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+    def __init__(self, statistics: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("deviation", deviation)
+        self.register_buffer("mean", statistics[0].clone())
+        self.register_buffer("deviation", statistics[1].clone())
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardised (R, D)."""
@@ -36,10 +36,11 @@ class Standardise(nn.Module):
 
 
 class FrozenDetector(RegionDetector):
-    """A detector whose RoI features come with the image."""
+    """A detector whose RoI features come with the image; `statistics` (2, D) standardise them."""
 
-    def __init__(self, method: Method, mean: Tensor, deviation: Tensor, class_count: int) -> None:
-        super().__init__(method, Standardise(mean, deviation), len(mean), class_count, len(mean))
+    def __init__(self, method: Method, statistics: Tensor, class_count: int) -> None:
+        size = statistics.shape[1]
+        super().__init__(method, Standardise(statistics), size, class_count, size)
 
     def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
         """Image by image."""
@@ -55,10 +56,8 @@ def region_sample(regions: Artifact, image_id: str, prior_floor: float, image_la
     return Sample(features, Regions(boxes, image_labels, prior + prior_floor))
 
 
-def feature_statistics(
-    regions: Artifact, image_ids: Sequence[str], n_projected: int
-) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D,) that standardise RoI features; projected ones, whitened already, keep theirs (0 and 1)."""
+def feature_statistics(regions: Artifact, image_ids: Sequence[str], n_projected: int) -> Tensor:
+    """Mean and deviation (2, D) that standardise RoI features; projected ones, whitened already, keep theirs (0 and 1)."""
     total = squares = np.zeros(regions.datasets_shape("features")[1])
     count = 0
     for image_id in image_ids:
@@ -69,4 +68,4 @@ def feature_statistics(
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0)) + _DEVIATION_FLOOR
     mean[:n_projected], deviation[:n_projected] = 0, 1
-    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))
+    return torch.from_numpy(np.stack([mean, deviation]).astype(np.float32))

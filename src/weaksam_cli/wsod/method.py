@@ -8,8 +8,8 @@ Recipes are read without torch, so it is imported inside of functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
@@ -152,11 +152,13 @@ class Regions:
         image_labels: (C,), 1 for the classes of the image; known in training.
         prior: float32 (R, C), above 0: how well each proposal fits the box of a class's map, in [0, 1], plus a floor. None
             where the feature path knows no class maps.
+        progress: share of the training's iterations that are done, in [0, 1).
     """
 
     boxes: Tensor
     image_labels: Tensor
     prior: Tensor | None = None
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -167,12 +169,14 @@ class Outputs:
         class_logits, detection_logits: (R, `Method.stream_columns`).
         refinement_logits: one (R, C + 1) for each branch, background first.
         deltas: one (R, `Method.delta_columns`) for each branch, or none.
+        extra: what a method's own networks gave, a row a proposal.
     """
 
     class_logits: Tensor
     detection_logits: Tensor
     refinement_logits: tuple[Tensor, ...] = ()
     deltas: tuple[Tensor, ...] = ()
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def rows(self, start: int, stop: int) -> Outputs:
         """Those of the proposals from `start` to before `stop`."""
@@ -182,6 +186,7 @@ class Outputs:
             self.detection_logits[rows],
             tuple(item[rows] for item in self.refinement_logits),
             tuple(item[rows] for item in self.deltas),
+            {name: item[rows] for name, item in self.extra.items()},
         )
 
 
@@ -228,6 +233,12 @@ class Method(RecipeModel):
     def losses(self, outputs: Outputs, regions: Regions) -> dict[str, Tensor]:
         """Scalar losses by name, trained by their sum."""
         raise NotImplementedError
+
+    def batch_losses(self, outputs: Sequence[Outputs], regions: Sequence[Regions]) -> dict[str, Tensor]:
+        """Losses of the images that are in memory together; the means of their own, unless images learn from each other."""
+        from weaksam_cli.wsod.losses import mean_losses
+
+        return mean_losses([self.losses(*image) for image in zip(outputs, regions, strict=True)])
 
     def scores(self, outputs: Outputs) -> Tensor:
         """Scores (R, C) at test: the mean of the branches' probabilities, or without branches those of the two streams."""

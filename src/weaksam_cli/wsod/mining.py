@@ -218,11 +218,10 @@ def _suppress(pseudo: PseudoBoxes, threshold: float) -> PseudoBoxes:
 
 
 def _pool(chosen: list[PseudoBoxes], scores: Tensor, boxes: Tensor) -> PseudoBoxes:
-    if not chosen:
-        none = torch.zeros(0, dtype=torch.int64, device=boxes.device)
-        return PseudoBoxes(boxes[:0], none, scores.new_zeros(0))
+    none = torch.zeros(0, dtype=torch.int64, device=boxes.device)
+    parts = [PseudoBoxes(boxes[:0], none, scores.new_zeros(0)), *chosen]
     return PseudoBoxes(
-        torch.cat([part.boxes for part in chosen]),
-        torch.cat([part.classes for part in chosen]),
-        torch.cat([part.scores for part in chosen]),
+        torch.cat([part.boxes for part in parts]),
+        torch.cat([part.classes for part in parts]),
+        torch.cat([part.scores for part in parts]),
     )

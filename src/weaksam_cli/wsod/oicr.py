@@ -49,12 +49,6 @@ class MiningSettings(RecipeModel):
     prior_weight: float = Field(default=0.0, ge=0)
     first: Literal["scores", "prior"] = "scores"
 
-    @model_validator(mode="after")
-    def _prior_is_used(self) -> Self:
-        if self.first == "prior" and self.prior_weight == 0:
-            raise ValueError("first: the prior needs a prior_weight above 0")
-        return self
-
 
 class Oicr(Method):
     """WSDDN's two streams and refinement branches."""
@@ -116,10 +110,11 @@ class Recipe(Oicr, DetectorRecipe):
 
     @model_validator(mode="after")
     def _prior_is_known(self) -> Self:
-        if self.mining.prior_weight and not self.network.knows_prior:
-            raise ValueError(
-                f"mining.prior_weight: {self.network.name} has no prior of class maps; expected 0"
-            )
+        weight, network = self.mining.prior_weight, self.network
+        if weight and not network.knows_prior:
+            raise ValueError(f"mining.prior_weight: {network.name} has no prior of class maps; expected 0")
+        if self.mining.first == "prior" and not weight:
+            raise ValueError("mining.first: the prior needs a prior_weight above 0")
         return self
 
 

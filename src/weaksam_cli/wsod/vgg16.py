@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
@@ -47,7 +47,6 @@ def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
 
 Side = Annotated[int, Field(ge=32)]
 Sides = Annotated[tuple[Side, ...], Field(min_length=1), AfterValidator(_each_once)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[int, Field(ge=1)]
 Deviation = Annotated[float, Field(gt=0)]
 
@@ -93,7 +92,7 @@ class TrainImageSettings(RecipeModel):
     """
 
     short_sides: Sides = (480, 576, 688, 864, 1000, 1200)
-    flip: Share = 0.5
+    flip: float = Field(default=0.5, ge=0, le=1)
     lighting: float = Field(default=0.1, ge=0)
 
 
@@ -154,24 +153,30 @@ class Vgg16(Vgg16Training):
         Raises:
             UserError: the initial weights are not found.
         """
-        train, run = context.train_split(), context.run
-        model, sources = run.folder("wsod") / "model.safetensors", Sources.of(context, train)
-        inputs, weights = sources.inputs(), None
+        train, run, weights = context.train_split(), context.run, None
+        images, proposals = context.split(train), run.input("propose", train)
+        model, inputs = (
+            run.folder("wsod") / "model.safetensors",
+            {"data": images.labels, "propose": proposals},
+        )
         if self.weights != RANDOM:
             weights = inputs["weights"] = context.weights.require(self.weights)
         network = self.part(Vgg16Training)
         training = TrainingSettings(
             method=method, network=network, proposals=settings.proposals, schedule=settings.schedule
         )
-        fit, title = partial(_fit, training, sources, weights), "the weakly supervised detector"
+        fit, title = partial(_fit, training, images, proposals, weights), "the weakly supervised detector"
         yield Step(model, MODEL, train, training, inputs, fit, title)
 
-        sources = Sources.of(context, split)
+        images, proposals = context.split(split), run.input("propose", split)
         detection = DetectionSettings(
             method=method, network=self, proposals=settings.proposals, inference=settings.inference
         )
-        path, detect = run.output("wsod", split), partial(_detect, detection, sources, model)
-        inputs = sources.inputs() | {"wsod-model": model}
+        path, inputs = (
+            run.output("wsod", split),
+            {"data": images.labels, "propose": proposals, "wsod-model": model},
+        )
+        detect = partial(_detect, DetectionPredictor(detection, images, proposals, model))
         yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
 
 
@@ -193,31 +198,17 @@ class DetectionSettings(RecipeModel):
     inference: InferenceSettings
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What a split's detector looks at: labels and images, and the proposals artifact."""
-
-    split: Split
-    proposals: Path
-
-    @classmethod
-    def of(cls, context: Context, split: str) -> Sources:
-        """Those of a run."""
-        return cls(context.split(split), context.run.input("propose", split))
-
-    def inputs(self) -> dict[str, Path]:
-        """As a step names them."""
-        return {"data": self.split.labels, "propose": self.proposals}
-
-
-def _fit(settings: TrainingSettings, sources: Sources, weights: Path | None, job: Job) -> Outcome:
+def _fit(
+    settings: TrainingSettings, split: Split, proposals_path: Path, weights: Path | None, job: Job
+) -> Outcome:
     import torch
 
+    from weaksam_cli.training.checkpoint import model_bytes
     from weaksam_cli.training.loop import training_run
-    from weaksam_cli.wsod.detector import detector_bytes, fit_detector
+    from weaksam_cli.wsod.detector import fit_detector
     from weaksam_cli.wsod.vgg_detector import TrainingImages, build_vgg_detector
 
-    context, labels = job.context, sources.split.read()
+    context, labels = job.context, split.read()
     names = labels.class_names
     if weights is None:
         context.console.warn(
@@ -228,7 +219,7 @@ def _fit(settings: TrainingSettings, sources: Sources, weights: Path | None, job
             f"there is one class: the image-level loss of {settings.method.method} is always 0 then, so its seeds are "
             "chance; mist-vgg16 has a background class"
         )
-    with open_artifact(sources.proposals, PROPOSALS) as proposals:
+    with open_artifact(proposals_path, PROPOSALS) as proposals:
         images = TrainingImages.of(labels, proposals, settings, context.seed)
         left_out = len(labels.file.images) - len(images)
         if left_out:
@@ -238,17 +229,16 @@ def _fit(settings: TrainingSettings, sources: Sources, weights: Path | None, job
             torch.manual_seed(run.seed)
             detector = build_vgg_detector(settings.method, settings.network, len(names), weights)
             fit_detector(detector, images.sample, len(images), schedule, run)
-    context.ops.write_atomically(job.path, detector_bytes(detector, names))
+    context.ops.write_atomically(job.path, model_bytes(detector, {"class_names": names}))
     return Outcome(len(images))
 
 
-def _detect(settings: DetectionSettings, sources: Sources, model: Path, job: Job) -> Outcome:
-    labels, device = sources.split.read(), job.context.torch_device()
-    with open_artifact(sources.proposals, PROPOSALS) as artifact:
+def _detect(predictor: DetectionPredictor, job: Job) -> Outcome:
+    labels, device = predictor.split.read(), job.context.torch_device()
+    with open_artifact(predictor.proposals, PROPOSALS) as artifact:
         ids = artifact.image_ids
-    labels.expect(ids, sources.proposals)
-    predictor = DetectionPredictor(settings, sources, model, device)
-    return detections_maker(labels, ids, predictor, device=device)(job)
+    labels.expect(ids, predictor.proposals)
+    return detections_maker(labels, ids, replace(predictor, device=device), device=device)(job)
 
 
 Loaded = tuple[NDArray[np.uint8], FloatArray]
@@ -261,24 +251,25 @@ class DetectionPredictor:
 
     Attributes:
         settings: of the detections.
-        sources: what is looked at.
+        split, proposals: what is looked at.
         model: file of the trained detector.
         device: where it runs.
     """
 
     settings: DetectionSettings
-    sources: Sources
+    split: Split
+    proposals: Path
     model: Path
-    device: str
+    device: str = "cpu"
 
     def open(self) -> Overlapped[Loaded, Detections]:
         """Load the network once a process; images and proposals are read while the one before is computed."""
         from weaksam_cli.wsod.detector import usable_proposals
         from weaksam_cli.wsod.vgg_detector import detect, load_vgg_detector
 
-        settings, labels = self.settings, self.sources.split.read()
+        settings, labels = self.settings, self.split.read()
         images = labels.by_key()
-        proposals = open_artifact(self.sources.proposals, PROPOSALS, verify=False)
+        proposals = open_artifact(self.proposals, PROPOSALS, verify=False)
         network = load_vgg_detector(self.model, settings, labels.class_names, self.device)
 
         def load(image_id: str) -> Loaded:

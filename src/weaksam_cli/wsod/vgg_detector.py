@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -134,11 +134,8 @@ def load_vgg_detector(
     path: Path, settings: DetectionSettings, class_names: Sequence[str], device: str
 ) -> RegionDetector:
     """A trained detector in evaluation mode on its device; raises as `load_detector`."""
-
-    def build(_: dict[str, Any]) -> VggDetector:
-        return VggDetector(settings.method, settings.network, len(class_names))
-
-    return load_detector(path, class_names, build).to(device)
+    fresh = VggDetector(settings.method, settings.network, len(class_names))
+    return load_detector(path, class_names, lambda _: fresh).to(device)
 
 
 @dataclass(frozen=True)
@@ -209,14 +206,12 @@ def detect(
         boxes: float32 (R, 4), the proposals, xyxy pixel edges.
         settings: views and selection.
     """
-    if not len(boxes):
-        return Detections.empty()
     height, width = image.shape[:2]
     box_sum = score_sum = np.zeros((), np.float32)
     count = 0
     for view, answer in _answers(network, test_views(image, boxes, settings.network)):
-        box_sum = box_sum + boxes_to_image(_to_array(answer.boxes), view, height, width)
-        score_sum = score_sum + _to_array(answer.scores)
+        box_sum = box_sum + boxes_to_image(answer.boxes.float().cpu().numpy(), view, height, width)
+        score_sum = score_sum + answer.scores.float().cpu().numpy()
         count += 1
     number = np.float32(count)
     return select_detections(box_sum / number, score_sum / number, settings.inference)
@@ -232,8 +227,3 @@ def _answers(network: Network, views: Iterator[View]) -> Iterator[tuple[View, An
         following = next(views, None)
         yield view, answer
         view = following
-
-
-def _to_array(values: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = values.float().cpu().numpy()
-    return array
