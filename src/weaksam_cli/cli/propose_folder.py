@@ -12,17 +12,16 @@ from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, write_receipt
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
-from weaksam_cli.cli.run import describe_recipe
+from weaksam_cli.cli.run import describe
 from weaksam_cli.console import Console, duration, size
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.unlabelled import DATASET, SPLIT, Listing, list_images, look_at
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import AUTO, read_profile
-from weaksam_cli.engine.queue import UnfinishedError
 from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.stages import load_stage
-from weaksam_cli.engine.steps import Step, Summary, make, preview
+from weaksam_cli.engine.steps import Step, Summary, make, run_steps
 from weaksam_cli.errors import UserError
 
 _BEST_FIRST = ("sam-vit-h", "sam-vit-l", "sam-vit-b")
@@ -80,26 +79,14 @@ def propose_folder(
         given["prompt"] = InputDigest(path=place, sha256=digest.of_file(points), file=False)
     context = replace(context, run=run, recipe_name=loaded.name, unlabelled=split)
     step = next(loaded.steps(context, SPLIT))
-    inputs = {name: path for name, path in step.inputs.items() if name == "weights"}
+    inputs = {name: path for name, path in step.inputs.items() if name not in ("data", "prompt")}
     step = replace(step, path=target, inputs=inputs, given=given, summary=_summary(target))
-    _propose(step, loaded, context, options.dry_run)
-
-
-def _propose(step: Step, loaded: LoadedRecipe, context: Context, dry_run: bool) -> None:
     stage = load_stage("propose")
-    if not dry_run:
-        try:
-            _renew_place(make(step, stage, context), step, context)
-        except UnfinishedError as unfinished:
-            unfinished.report(step.path.name, context.console)
+    if options.dry_run:
+        describe(stage, loaded, lambda _: iter([step]), context, [SPLIT])
         return
-    describe_recipe(stage, loaded, context)
-    found = preview(step, stage, context)
-    if isinstance(found, UserError):
-        raise found
-    reasons = "".join(f"; {reason}" for reason in found.reasons)
-    state = found.state.value
-    context.console.result(f"{step.path}: {state}{reasons}", artifact=str(step.path), state=state)
+    for record in run_steps(lambda _: iter([step]), stage, context, [SPLIT]):
+        _renew_place(record, step, context)
 
 
 def _renew_place(record: Receipt, step: Step, context: Context) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import Profile, choose_profile
 from weaksam_cli.engine.recipes import LoadedRecipe, find_recipe, load_recipe, recipe_names
 from weaksam_cli.engine.stages import Stage, load_stage
-from weaksam_cli.engine.steps import preview, run_steps
+from weaksam_cli.engine.steps import Step, preview, run_steps
 from weaksam_cli.errors import UserError, suggestion
 
 PIPELINE = ("cam", "prompt", "propose", "wsod", "pgt", "retrain", "eval")
@@ -101,25 +101,27 @@ def _run(
     loaded = load_recipe(stage.name, recipe_name, options.overrides)
     context = dataclasses.replace(context, recipe_name=loaded.name)
     if options.dry_run:
-        _describe(stage, loaded, context, splits)
+        describe(stage, loaded, partial(loaded.steps, context), context, splits)
     else:
         run_steps(partial(loaded.steps, context), stage, context, splits)
 
 
-def describe_recipe(stage: Stage, loaded: LoadedRecipe, context: Context) -> None:
-    """Print the whole recipe, defaults included."""
+def describe(
+    stage: Stage,
+    loaded: LoadedRecipe,
+    steps_of: Callable[[str], Iterator[Step]],
+    context: Context,
+    splits: Sequence[str],
+) -> None:
+    """Print the whole recipe, defaults included, and how the artifacts of `splits` stand."""
     resolved = loaded.resolved()
     text = yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None).rstrip()
     context.console.result(
         f"# {stage.name}: recipe {loaded.name} ({loaded.path})\n{text}", stage=stage.name, recipe=resolved
     )
-
-
-def _describe(stage: Stage, loaded: LoadedRecipe, context: Context, splits: Sequence[str]) -> None:
-    describe_recipe(stage, loaded, context)
     for split in splits:
         try:
-            for step in loaded.steps(context, split):
+            for step in steps_of(split):
                 found = preview(step, stage, context)
                 state = found.one_line() if isinstance(found, UserError) else found.state.value
                 reasons = (
@@ -151,7 +153,7 @@ def run_data(
     loaded = load_recipe("data", options.recipe or chosen, options.overrides)
     context = dataclasses.replace(context, recipe_name=loaded.name)
     if options.dry_run:
-        _describe(STAGE, loaded, context, [])
+        describe(STAGE, loaded, partial(loaded.steps, context), context, [])
         return
     read_dataset(loaded, place, images, context, options.split)
 

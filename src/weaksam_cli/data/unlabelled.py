@@ -90,21 +90,7 @@ def _read_list(place: Path) -> Listing:
     # `splitlines` would cut at characters that may stand in names.
     lines = (line.removesuffix("\r") for line in text.split("\n"))
     written = [line for line in lines if line.strip() and not line.lstrip().startswith(_COMMENT)]
-    return listing_of(place, [_key(place.parent, line) for line in written])
-
-
-def _key(root: Path, line: str) -> str:
-    """Blanks around a path belong to it only where such a file exists."""
-    name = line if line == line.strip() or (root / line).exists() else line.strip()
-    return PurePosixPath(name).as_posix()
-
-
-def listing_of(place: Path, keys: list[str]) -> Listing:
-    """The listing of a text list at `place` that names `keys`.
-
-    Raises:
-        UserError: the list names no image, or a path that no file can have.
-    """
+    keys = [_key(place.parent, line) for line in written]
     if not keys:
         raise UserError("the list names no image", where=str(place), remedy="Write one path a line")
     impossible = next((key for key in keys if "\0" in key), None)
@@ -113,6 +99,12 @@ def listing_of(place: Path, keys: list[str]) -> Listing:
     seen: set[str] = set()
     duplicates = [key for key in keys if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
     return Listing(place.parent, tuple(dict.fromkeys(keys)), tuple(duplicates), place.stem)
+
+
+def _key(root: Path, line: str) -> str:
+    """Blanks around a path belong to it only where such a file exists."""
+    name = line if line == line.strip() or (root / line).exists() else line.strip()
+    return PurePosixPath(name).as_posix()
 
 
 @dataclass(frozen=True)

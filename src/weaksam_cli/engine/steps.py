@@ -98,7 +98,8 @@ def _input_digest(
     record = receipts.read_receipt(path)
     if record is None:
         # Weights and files of the user have no receipt; what else lies in the run without one is half of an artifact.
-        if path.is_file() and (name == _WEIGHTS_INPUT or Path(place).is_absolute()):
+        is_weights = name.partition("-")[0] == _WEIGHTS_INPUT
+        if path.is_file() and (is_weights or Path(place).is_absolute()):
             return file_digest(path, place, recorded)
         state = "is not complete" if path.is_file() else "is missing"
         raise UserError(
