@@ -56,7 +56,7 @@ def test_the_most_alike_neighbours_join_first() -> None:
     labels = checkerboard(1, 3, 4)
     merging = merge([describe(labels, pixel_features(image))], (Criterion(lab=1),))
     assert {int(node) for node in merging.children[0]} == {1, 2}
-    np.testing.assert_array_equal(merging.boxes[-1], [0, 0, 12, 4])
+    np.testing.assert_array_equal(merging.nodes.boxes[-1], [0, 0, 12, 4])
 
 
 def test_join_adds_duplicates_whatever_their_order() -> None:

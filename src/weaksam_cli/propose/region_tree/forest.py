@@ -107,7 +107,7 @@ class Forest:
 
 def plant(labels: NDArray[np.int32], tree_labels: IntArray, merging: Merging) -> Forest:
     """The forest of `merging`, whose tree i has the regions of `labels[tree_labels[i]]` as leaves."""
-    m, n = len(merging.tree), int(merging.leaves_of[-1])
+    m, n = len(merging.nodes.tree), int(merging.leaves_of[-1])
     rounds = list(zip(merging.round_ends, merging.round_ends[1:], strict=False))
     leaves, level = np.ones(m, np.int64), merging.unlike.clip(0, 1)
     for begin, stop in rounds:
@@ -116,26 +116,26 @@ def plant(labels: NDArray[np.int32], tree_labels: IntArray, merging: Merging) ->
         level[begin:stop] = np.maximum(level[begin:stop], level[children].max(axis=1))
     parent = np.arange(m)
     parent[merging.children] = np.arange(n, m)[:, None]
-    start, depth = merging.leaves_of[merging.tree], np.zeros(m, np.int64)
+    start, depth = merging.leaves_of[merging.nodes.tree], np.zeros(m, np.int64)
     for begin, stop in reversed(rounds):
         first, second = merging.children[begin - n : stop - n].T
         start[first] = start[begin:stop]
         start[second] = start[begin:stop] + leaves[first]
         depth[first] = depth[second] = depth[begin:stop] + 1
     larger = np.arange(m)
-    bigger = merging.size[merging.children].argmax(axis=1)
+    bigger = merging.nodes.size[merging.children].argmax(axis=1)
     larger[n:] = merging.children[np.arange(m - n), bigger]
     return Forest(
         labels=labels,
         tree_labels=tree_labels,
         first_leaf=merging.leaves_of[:-1],
-        tree=merging.tree,
+        tree=merging.nodes.tree,
         parent=parent,
         start=start,
         end=start + leaves,
         larger_child=larger,
-        boxes=merging.boxes,
-        size=merging.size,
+        boxes=merging.nodes.boxes,
+        size=merging.nodes.size,
         level=level,
         depth=depth,
     )

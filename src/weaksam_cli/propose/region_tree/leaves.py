@@ -80,16 +80,13 @@ class PixelFeatures:
 
     Attributes:
         colours: uint8 (h, w, 3) image per colour space.
-        lab: int32 (3, h * w), colour bin of every pixel and Lab channel, in [0, COLOUR_BINS).
-        hsv: the same of HSV.
-        texture: int32 (3, h * w), bin of gradient orientation and magnitude, in [0, TEXTURE_BINS).
+        bins: of Lab, HSV and texture (gradient orientation and magnitude): the bin of every pixel and channel, int32
+            (3, h * w), and how many bins there are.
         gradient: float32 (h, w), in [0, 1].
     """
 
     colours: Mapping[ColourSpace, NDArray[np.uint8]]
-    lab: Bins
-    hsv: Bins
-    texture: Bins
+    bins: tuple[tuple[Bins, int], ...]
     gradient: NDArray[np.float32]
 
 
@@ -99,7 +96,8 @@ def pixel_features(image: NDArray[np.uint8]) -> PixelFeatures:
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), dtype=np.uint8)
     colours: dict[ColourSpace, NDArray[np.uint8]] = {"rgb": image, "lab": lab, "hsv": hsv}
     texture, gradient = _texture(lab)
-    return PixelFeatures(colours, _colour_bins(lab), _colour_bins(hsv), texture, gradient)
+    bins = ((_colour_bins(lab), COLOUR_BINS), (_colour_bins(hsv), COLOUR_BINS), (texture, TEXTURE_BINS))
+    return PixelFeatures(colours, bins, gradient)
 
 
 def oversegment(features: PixelFeatures, how: Oversegmentation, smoothing: float) -> NDArray[np.int32]:
@@ -156,16 +154,14 @@ class Leaves:
         labels: int32 (h, w), the region of every pixel.
         size: float32 (n,), areas in pixels.
         boxes: float32 (n, 4), xyxy pixel edges.
-        lab, hsv, texture: float32 (n, bins), histograms that sum to 1.
+        histograms: of Lab, HSV and texture, float32 (n, bins), each row sums to 1.
         borders: the regions that touch.
     """
 
     labels: NDArray[np.int32]
     size: FloatArray
     boxes: FloatArray
-    lab: FloatArray
-    hsv: FloatArray
-    texture: FloatArray
+    histograms: tuple[FloatArray, ...]
     borders: Borders
 
     def __len__(self) -> int:
@@ -180,9 +176,7 @@ def describe(labels: NDArray[np.int32], features: PixelFeatures) -> Leaves:
         labels=labels,
         size=np.bincount(flat, minlength=count).astype(np.float32),
         boxes=_boxes(labels),
-        lab=_histogram(flat, features.lab, count, COLOUR_BINS),
-        hsv=_histogram(flat, features.hsv, count, COLOUR_BINS),
-        texture=_histogram(flat, features.texture, count, TEXTURE_BINS),
+        histograms=tuple(_histogram(flat, bins, count, n_bins) for bins, n_bins in features.bins),
         borders=_borders(labels, features.gradient, count),
     )
 
@@ -217,10 +211,7 @@ def _boxes(labels: NDArray[np.int32]) -> FloatArray:
 
 def _borders(labels: NDArray[np.int32], gradient: FloatArray, count: int) -> Borders:
     pairs, strengths = [], []
-    for first, second in (
-        (np.s_[:, :-1], np.s_[:, 1:]),
-        (np.s_[:-1], np.s_[1:]),
-    ):
+    for first, second in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         differs = labels[first] != labels[second]
         pairs.append(np.stack([labels[first][differs], labels[second][differs]], axis=1).astype(np.int64))
         strengths.append(np.maximum(gradient[first][differs], gradient[second][differs]))

@@ -18,31 +18,15 @@ from weaksam_cli.propose.region_tree.leaves import Borders, Leaves, join
 
 
 @dataclass(frozen=True)
-class Merging:
-    """Binary trees over n leaves in all: nodes 0 to n - 1 are the leaves, tree after tree; children before parents.
+class Nodes:
+    """What is known of m nodes; those to come are filled in while merging goes on.
 
     Attributes:
-        leaves_of: int64 (t + 1,), tree i has the leaves from leaves_of[i] to leaves_of[i + 1].
-        tree: int64 (m,), the tree of every node; m = 2 n - t.
-        children: int64 (n - t, 2), children of node n + i.
-        round_ends: number of nodes after every round of merging, beginning with n.
-        boxes: float32 (m, 4), xyxy pixel edges.
+        tree: int64 (m,), the tree of every node.
         size: float32 (m,), areas in pixels.
-        unlike: float32 (m,), how unlike the two children were, in [0, 1]; 0 for leaves.
+        boxes: float32 (m, 4), xyxy pixel edges.
+        histograms: see `Leaves`, of m rows.
     """
-
-    leaves_of: IntArray
-    tree: IntArray
-    children: IntArray
-    round_ends: tuple[int, ...]
-    boxes: FloatArray
-    size: FloatArray
-    unlike: FloatArray
-
-
-@dataclass(frozen=True)
-class _Nodes:
-    """All nodes, those to come included; filled in place while merging goes on."""
 
     tree: IntArray
     size: FloatArray
@@ -50,11 +34,30 @@ class _Nodes:
     histograms: tuple[FloatArray, ...]
 
 
+@dataclass(frozen=True)
+class Merging:
+    """Binary trees over n leaves in all: nodes 0 to n - 1 are the leaves, tree after tree; children before parents.
+
+    Attributes:
+        nodes: all of them, m = 2 n - t.
+        leaves_of: int64 (t + 1,), tree i has the leaves from leaves_of[i] to leaves_of[i + 1].
+        children: int64 (n - t, 2), children of node n + i.
+        round_ends: number of nodes after every round of merging, beginning with n.
+        unlike: float32 (m,), how unlike the two children were, in [0, 1]; 0 for leaves.
+    """
+
+    nodes: Nodes
+    leaves_of: IntArray
+    children: IntArray
+    round_ends: tuple[int, ...]
+    unlike: FloatArray
+
+
 def merge(groups: Sequence[Leaves], criteria: Sequence[Criterion]) -> Merging:
     """One tree per set of leaves and criterion, in this order, criteria fastest."""
     per_tree = [leaves for leaves in groups for _ in criteria]
     leaves_of = np.concatenate([[0], np.cumsum([len(leaves) for leaves in per_tree])]).astype(np.int64)
-    n, trees = int(leaves_of[-1]), len(per_tree)
+    n = int(leaves_of[-1])
     nodes = _allocate(per_tree, leaves_of)
     weights = _Weights.of(list(criteria) * len(groups), float(groups[0].labels.size))
     borders = _forest_borders(per_tree, leaves_of)
@@ -70,19 +73,10 @@ def merge(groups: Sequence[Leaves], criteria: Sequence[Criterion]) -> Merging:
         borders, alike = _contract(
             nodes, borders, alike, pairs=pairs, first_node=round_ends[-2], weights=weights
         )
-    tree = nodes.tree[: 2 * n - trees]
-    return Merging(
-        leaves_of,
-        tree,
-        np.concatenate(children),
-        tuple(round_ends),
-        nodes.boxes,
-        nodes.size,
-        np.concatenate(unlike),
-    )
+    return Merging(nodes, leaves_of, np.concatenate(children), tuple(round_ends), np.concatenate(unlike))
 
 
-def _allocate(per_tree: list[Leaves], leaves_of: IntArray) -> _Nodes:
+def _allocate(per_tree: list[Leaves], leaves_of: IntArray) -> Nodes:
     n, total = int(leaves_of[-1]), 2 * int(leaves_of[-1]) - len(per_tree)
 
     def filled(parts: list[FloatArray]) -> FloatArray:
@@ -92,11 +86,11 @@ def _allocate(per_tree: list[Leaves], leaves_of: IntArray) -> _Nodes:
 
     tree = np.empty(total, np.int64)
     tree[:n] = np.repeat(np.arange(len(per_tree)), np.diff(leaves_of))
-    return _Nodes(
+    return Nodes(
         tree,
         filled([leaves.size for leaves in per_tree]),
         filled([leaves.boxes for leaves in per_tree]),
-        tuple(filled([getattr(leaves, kind) for leaves in per_tree]) for kind in ("lab", "hsv", "texture")),
+        tuple(filled(list(kind)) for kind in zip(*(leaves.histograms for leaves in per_tree), strict=True)),
     )
 
 
@@ -128,7 +122,7 @@ class _Weights:
         columns = (table / table.sum(axis=1, keepdims=True)).T
         return cls(tuple(columns[:3]), columns[3], columns[4], columns[5], pixels)
 
-    def similarity(self, nodes: _Nodes, borders: Borders) -> FloatArray:
+    def similarity(self, nodes: Nodes, borders: Borders) -> FloatArray:
         """How alike the two nodes of every border are: a weighted mean of terms, in [0, 1], shape (e,)."""
         a, b = borders.pairs.T
         tree = nodes.tree[a]
@@ -158,7 +152,7 @@ def _mutually_best(pairs: IntArray, alike: FloatArray, count: int) -> IntArray:
     return tied[(first[a[tied]] == tied) & (first[b[tied]] == tied)]
 
 
-def _join_nodes(nodes: _Nodes, pairs: IntArray, first_node: int) -> None:
+def _join_nodes(nodes: Nodes, pairs: IntArray, first_node: int) -> None:
     a, b = pairs.T
     new = slice(first_node, first_node + len(pairs))
     nodes.tree[new] = nodes.tree[a]
@@ -170,7 +164,7 @@ def _join_nodes(nodes: _Nodes, pairs: IntArray, first_node: int) -> None:
 
 
 def _contract(
-    nodes: _Nodes, borders: Borders, alike: FloatArray, *, pairs: IntArray, first_node: int, weights: _Weights
+    nodes: Nodes, borders: Borders, alike: FloatArray, *, pairs: IntArray, first_node: int, weights: _Weights
 ) -> tuple[Borders, FloatArray]:
     """Borders and their similarities after `pairs` became nodes; only borders of the new nodes are measured anew."""
     new_name = np.arange(first_node)
