@@ -52,10 +52,6 @@ class Work:
     on_images: Callable[[int, int], None]
     warn: Callable[[str], None]
 
-    def first_image(self, index: int | None) -> str | None:
-        """The first image of a shard."""
-        return None if index is None else self.plan.images(index)[0]
-
 
 @contextmanager
 def shown(
@@ -113,7 +109,7 @@ def _run_here(work: Work, queue: ShardQueue) -> int:
                 work.plan,
                 index,
                 runner,
-                following=lambda: work.first_image(queue.peek()),
+                following=lambda: None if (after := queue.peek()) is None else work.plan.images(after)[0],
                 on_image=lambda failed: work.on_images(1, int(failed)),
             )
             images += len(work.plan.images(index))
@@ -130,8 +126,6 @@ class _Worker:
     counts: MutableSequence[int]
     index: int | None = None
     """The shard that it makes; None while it waits."""
-    hint: int | None = None
-    """The shard that it will most likely make next: it loads the first image of that one ahead."""
     future: Future[bool] | None = None
     shown: tuple[int, int] = (0, 0)
     """Images and failed ones that were told so far."""
@@ -179,12 +173,8 @@ class _Workers:
         return images
 
     def _give(self, worker: _Worker) -> None:
-        hinted = {other.hint for other in self.workers if other is not worker and other.hint is not None}
-        worker.future, worker.index = None, self.queue.take(worker.hint, hinted)
-        worker.hint = self.queue.peek(hinted) if worker.index is not None else None
-        if worker.index is not None:
-            following = self.work.first_image(worker.hint)
-            worker.future = worker.pool.submit(_make, worker.index, following)
+        worker.index = self.queue.take()
+        worker.future = None if worker.index is None else worker.pool.submit(_make, worker.index)
 
     def _show(self, worker: _Worker) -> None:
         counted = worker.counts[_IMAGES], worker.counts[_FAILED]
@@ -238,13 +228,13 @@ class _Inside:
     counts: MutableSequence[int]
     runner: ImageRunner | None = None
 
-    def make(self, index: int, following: str | None) -> bool:
+    def make(self, index: int) -> bool:
         """Make one shard; see `make_shard`. The predictor is opened with the first, so that its errors are told."""
         if self.runner is None:
             self.runner = ImageRunner(self.predictor.open()).__enter__()
             limit_threads()
         return make_shard(
-            self.ops, self.plan, index, self.runner, following=lambda: following, on_image=self._count
+            self.ops, self.plan, index, self.runner, following=lambda: None, on_image=self._count
         )
 
     def _count(self, failed: bool) -> None:
@@ -272,9 +262,9 @@ def _begin(
     _INSIDE.append(_Inside(ops, plan, predictor, counts))
 
 
-def _make(index: int, following: str | None) -> bool:
+def _make(index: int) -> bool:
     try:
-        return _INSIDE[0].make(index, following)
+        return _INSIDE[0].make(index)
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))

@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from weaksam_cli.artifacts.shards import ShardPlan
@@ -123,15 +123,15 @@ class ShardQueue:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def peek(self, avoid: Collection[int] = ()) -> int | None:
-        """The shard that comes next, or None; those in `avoid` only when there are no others."""
-        return next((index for index in self._pending if index not in avoid), next(iter(self._pending), None))
+    def peek(self) -> int | None:
+        """The shard that comes next, or None."""
+        return next(iter(self._pending), None)
 
-    def take(self, preferred: int | None = None, avoid: Collection[int] = ()) -> int | None:
-        """The shard to be made now, `preferred` if it is still to be made; None when there is nothing left."""
+    def take(self) -> int | None:
+        """The shard to be made now; None when there is nothing left."""
         if time.monotonic() >= self._trusted_until:
             self._list()
-        index = preferred if preferred in self._pending else self.peek(avoid)
+        index = self.peek()
         if index is not None:
             del self._pending[index]
         return index
