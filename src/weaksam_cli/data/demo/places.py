@@ -1,4 +1,4 @@
-"""Places: meadow, shore, sea, under water, street and room, never twice the same.
+"""Places: meadow, sea, under water, street and room, never twice the same.
 
 All are painted at the size of a canvas (see `brush.SCALE`) as float32 RGB, 0 to 255.
 """
@@ -108,16 +108,6 @@ def _sea(rng: Rng, size: Size) -> Place:
     return pixels, horizon / size[0]
 
 
-def _shore(rng: Rng, size: Size) -> Place:
-    pixels, _ = _sea(rng, size)
-    sand = pick(rng, "222,196,148 206,180,140 232,210,172")
-    beach = _ramp(lighter(sand, 0.1), darker(sand, 0.2), size) + noise(rng, size, 60, 3)[..., None] * 46
-    beach += rng.normal(0, 9, (*size, 1)).astype(np.float32)
-    row = size[0] * rng.uniform(0.46, 0.54)
-    foam, land = (_below(rng, size, row + down, size[0] * 0.02, size[1] * 0.5) for down in (0, 12))
-    return _blend(_blend(pixels, (240, 244, 242), foam), beach, land), 0.52
-
-
 def _reef(rng: Rng, size: Size) -> Place:
     height, width = size
     top = pick(rng, "92,190,200 110,186,190 84,156,206")
@@ -192,11 +182,7 @@ def _room(rng: Rng, size: Size) -> Place:
     return (pixels * (glow * shadow)[..., None]).astype(np.float32), horizon / height
 
 
-PLACES: Final[Mapping[str, Callable[[Rng, Size], Place]]] = {
-    "meadow": _meadow,
-    "shore": _shore,
-    "sea": _sea,
-    "reef": _reef,
-    "street": _street,
-    "room": _room,
+Painter = Callable[[Rng, Size], Place]
+PLACES: Final[Mapping[str, Painter]] = {
+    painter.__name__.strip("_"): painter for painter in (_meadow, _sea, _reef, _street, _room)
 }

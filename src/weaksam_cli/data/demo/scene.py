@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from weaksam_cli.data.demo.brush import INK, SCALE, Brush, Canvas, ellipse
 from weaksam_cli.data.demo.places import PLACES
-from weaksam_cli.data.demo.things import CLASS_NAMES, CLASSES, CLUTTER, LOOKS
+from weaksam_cli.data.demo.things import CLASS_NAMES, CLASSES, CLUTTER, LOOKS, Look
 
 Split = Literal["trainval", "test"]
 Rng = np.random.Generator
@@ -129,7 +129,8 @@ class Planner:
         else:
             objects = self._row(class_name, 1, 110 if manner < 0.64 else SMALLEST, LARGEST, [])
         for _ in range(int(self.rng.choice(4, p=[0.24, 0.36, 0.25, 0.15]))):
-            objects += self._row(self._companion(class_name), 1, SMALLEST, 165, objects)
+            other = class_name if self.rng.random() < 0.3 else self._choose(CLASSES)
+            objects += self._row(other, 1, SMALLEST, 165, objects)
         clutter = [self._clutter() for _ in range(int(self.rng.integers(1, 5)))]
         hiders = [
             self._hider(item)
@@ -148,31 +149,20 @@ class Planner:
             height = min(min(size, 0.9 * self.height) * look.tall, 0.98 * self.width / length)
             wide, free = 2 * look.half_width * height, self.width - length * height
             beyond = 0.28 * wide if rng.random() < 0.25 else 0.0
-            left, foot, flip = (
-                rng.uniform(-beyond, free + beyond),
-                self._foot(kind, height),
-                rng.random() < 0.5,
-            )
-            sway = 0.14 if kind in ("fish", "sailboat") else 0.045
-            row = [
-                Thing(
-                    kind,
-                    left + wide * (0.5 + index * step),
-                    foot + rng.normal(0, 0.025) * height,
-                    height * rng.uniform(0.9, 1.05),
-                    np.clip(rng.normal(0, sway), -0.35, 0.35),
-                    flip,
-                )
-                for index in range(count)
-            ]
+            left, foot = rng.uniform(-beyond, free + beyond), self._foot(kind, height)
+            flip, sway = rng.random() < 0.5, 0.14 if kind in ("fish", "sailboat") else 0.045
+            row: list[Thing] = []
+            for x in left + wide * (0.5 + step * np.arange(count)):
+                y, tall = foot + rng.normal(0, 0.025) * height, height * rng.uniform(0.9, 1.05)
+                row.append(Thing(kind, x, y, tall, np.clip(rng.normal(0, sway), -0.35, 0.35), flip))
             if all(thing.overlap(other) < 0.4 for thing in row for other in others):
                 return row
         return []
 
-    def _companion(self, class_name: str) -> str:
-        weights = np.asarray([look.places.get(self.place, 0.0) for look in CLASSES.values()])
-        other = str(self.rng.choice(CLASS_NAMES, p=weights / weights.sum()))
-        return class_name if self.rng.random() < 0.3 else other
+    def _choose(self, looks: Mapping[str, Look]) -> str:
+        """A kind of thing that is found in the place."""
+        weights = np.asarray([look.places.get(self.place, 0.0) for look in looks.values()])
+        return str(self.rng.choice(list(looks), p=weights / weights.sum()))
 
     def _foot(self, kind: str, height: float) -> float:
         """Row of the foot: larger things stand nearer; fish in the water are anywhere."""
@@ -181,12 +171,8 @@ class Planner:
         near = np.clip((height / LOOKS[kind].tall - SMALLEST) / (LARGEST - SMALLEST), 0, 1) ** 0.75
         return float(self.ground + 6 + near * (self.height - self.ground - 10))
 
-    def _kind(self) -> str:
-        weights = np.asarray([look.places.get(self.place, 0.0) for look in CLUTTER.values()])
-        return str(self.rng.choice(list(CLUTTER), p=weights / weights.sum()))
-
     def _clutter(self) -> Thing:
-        kind, near, rng = self._kind(), self.rng.uniform(0, 0.55), self.rng
+        kind, near, rng = self._choose(CLUTTER), self.rng.uniform(0, 0.55), self.rng
         height = rng.uniform(0.1, 0.3) * self.height * LOOKS[kind].tall * (0.55 + near)
         y = self.ground + 3 + near * (self.height - self.ground)
         return Thing(kind, rng.uniform(0, self.width), y, height, flip=rng.random() < 0.5)
@@ -194,7 +180,7 @@ class Planner:
     def _hider(self, target: Thing) -> Thing:
         height = target.height * self.rng.uniform(0.26, 0.52)
         x = target.x + self.rng.uniform(-0.75, 0.75) * LOOKS[target.kind].half_width * target.height
-        return Thing(self._kind(), x, target.y + self.rng.uniform(1, 4) + 0.05 * height, height)
+        return Thing(self._choose(CLUTTER), x, target.y + self.rng.uniform(1, 4) + 0.05 * height, height)
 
 
 def _paint(rng: Rng, things: Sequence[Thing], canvas: Canvas) -> list[DemoObject]:

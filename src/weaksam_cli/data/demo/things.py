@@ -14,26 +14,14 @@ from typing import Final
 
 import numpy as np
 
-from weaksam_cli.data.demo.brush import (
-    WHITE,
-    Brush,
-    curve,
-    darker,
-    ellipse,
-    lighter,
-    path,
-    pick,
-    rectangle,
-    ring,
-)
+from weaksam_cli.data.demo.brush import Brush, curve, darker, ellipse, lighter, path, pick, rectangle, ring
 
 Rng = np.random.Generator
 PLAIN: Final = (
-    "196,84,74 222,150,66 226,196,104 118,158,92 82,146,140 86,128,178 136,110,166 196,122,142 150,142,134 "
-    "216,206,188 112,86,74"
+    "196,84,74 222,150,66 226,196,104 118,158,92 82,146,140 86,128,178 136,110,166 196,122,142 150,142,134"
 )
 """Colours of bodies, walls, pots and clutter alike."""
-GREENS: Final = "84,136,72 112,148,74 66,118,86 136,148,80"
+WHITE: Final = (255, 255, 255)
 BOTH: Final = (-1, 1)
 
 
@@ -91,11 +79,8 @@ def _fish(brush: Brush, rng: Rng) -> None:
 
 
 def _flower(brush: Brush, rng: Rng) -> None:
-    pot, petal, leaf = (
-        pick(rng, PLAIN),
-        pick(rng, "250,206,56 248,190,40 252,220,96"),
-        pick(rng, GREENS),
-    )
+    pot, leaf = pick(rng, PLAIN), pick(rng, "84,136,72 112,148,74 66,118,86 136,148,80")
+    petal = pick(rng, "250,206,56 248,190,40 252,220,96")
     lean = rng.uniform(-0.07, 0.07)
     brush.tube(curve([(0, 0.26), (lean * 0.4, 0.42), (lean * 1.3, 0.56), (lean, 0.74)]), (86, 142, 74), 0.026)
     for side, y in ((-1, 0.4), (1, 0.47), (-1, 0.56)):
@@ -208,18 +193,6 @@ def _rock(brush: Brush, rng: Rng) -> None:
         brush.stroke([corner, corner * 0.55], darker(stone, 0.3), 0.02)
 
 
-def _bush(brush: Brush, rng: Rng) -> None:
-    green = pick(rng, GREENS)
-    brush.shape(ellipse(0, 0.34, 0.78, 0.33), darker(green, 0.3))
-    for depth, spread, y in ((0.22, 0.7, 0.26), (0.08, 0.56, 0.42), (-0.1, 0.42, 0.56)):
-        for x in np.linspace(-spread, spread, 6) + rng.normal(0, 0.04, 6):
-            brush.shape(
-                ellipse(x, y - 0.2 * x * x, 0.22, 0.22), darker(green, depth), shade=0.22, outline=depth > 0.2
-            )
-    for index, spot in enumerate(rng.uniform((-0.6, 0.1), (0.6, 0.6), (46, 2))):
-        brush.stroke([spot], lighter(green, 0.3) if index % 2 else darker(green, 0.3), 0.035)
-
-
 def _crate(brush: Brush, rng: Rng) -> None:
     wood = pick(rng, PLAIN)
     brush.shape(rectangle(-0.5, 0, 0.5, 0.96), darker(wood, 0.12))
@@ -247,21 +220,20 @@ def _barrel(brush: Brush, rng: Rng) -> None:
 
 
 CLASSES: Final[Mapping[str, Look]] = {
-    "car": Look(_car, 1.2, 0.52, {"street": 0.55, "meadow": 0.25, "shore": 0.2}),
-    "fish": Look(_fish, 1.1, 0.54, {"reef": 0.72, "shore": 0.14, "room": 0.14}),
-    "flower": Look(_flower, 0.36, 1, {"meadow": 0.4, "room": 0.35, "street": 0.15, "shore": 0.1}),
-    "house": Look(_house, 0.56, 1, {"meadow": 0.5, "shore": 0.25, "street": 0.15, "reef": 0.1}),
+    "car": Look(_car, 1.2, 0.52, {"street": 0.65, "meadow": 0.35}),
+    "fish": Look(_fish, 1.1, 0.54, {"reef": 0.8, "room": 0.2}),
+    "flower": Look(_flower, 0.36, 1, {"meadow": 0.45, "room": 0.35, "street": 0.2}),
+    "house": Look(_house, 0.56, 1, {"meadow": 0.6, "street": 0.25, "reef": 0.15}),
     "owl": Look(_owl, 0.4, 0.86, {"meadow": 0.45, "room": 0.3, "street": 0.25}),
     "robot": Look(_robot, 0.45, 0.96, {"street": 0.3, "room": 0.3, "meadow": 0.2, "reef": 0.2}),
-    "sailboat": Look(_sailboat, 0.6, 0.94, {"sea": 0.62, "shore": 0.2, "room": 0.18}),
-    "teapot": Look(_teapot, 0.9, 0.64, {"room": 0.55, "shore": 0.2, "meadow": 0.25}),
+    "sailboat": Look(_sailboat, 0.6, 0.94, {"sea": 0.75, "room": 0.25}),
+    "teapot": Look(_teapot, 0.9, 0.64, {"room": 0.65, "meadow": 0.35}),
 }
 CLASS_NAMES: Final = tuple(CLASSES)
 CLUTTER: Final[Mapping[str, Look]] = {
-    "rock": Look(_rock, 0.9, 0.7, {"meadow": 1, "shore": 2, "sea": 1, "reef": 1}),
-    "bush": Look(_bush, 0.9, 0.8, {"meadow": 2}),
-    "crate": Look(_crate, 0.5, 1, {"meadow": 1, "shore": 1, "street": 1, "room": 1}),
-    "ball": Look(_ball, 0.5, 1, {"meadow": 1, "shore": 1, "street": 1, "room": 2}),
-    "barrel": Look(_barrel, 0.34, 1, {"meadow": 1, "shore": 1, "sea": 2, "reef": 1, "street": 2, "room": 1}),
+    "rock": Look(_rock, 0.9, 0.7, {"meadow": 2, "sea": 1, "reef": 2}),
+    "crate": Look(_crate, 0.5, 1, {"meadow": 1, "street": 1, "room": 1}),
+    "ball": Look(_ball, 0.5, 1, {"meadow": 1, "street": 1, "room": 2}),
+    "barrel": Look(_barrel, 0.34, 1, {"meadow": 1, "sea": 2, "reef": 1, "street": 2, "room": 1}),
 }
 LOOKS: Final[Mapping[str, Look]] = {**CLASSES, **CLUTTER}

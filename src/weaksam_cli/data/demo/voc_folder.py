@@ -13,17 +13,14 @@ from weaksam_cli.data.demo.scene import DemoImage, make_demo
 from weaksam_cli.data.demo.things import CLASS_NAMES
 
 _ANNOTATION = """<annotation>
-\t<folder>VOC-demo</folder>
-\t<filename>{key}.jpg</filename>
-\t<source><database>weaksam demo, made by the program</database></source>
+\t<folder>VOC-demo</folder><filename>{key}.jpg</filename><segmented>1</segmented>
 \t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>
-\t<segmented>1</segmented>
 {objects}
 </annotation>
 """
 _OBJECT = """\t<object>
-\t\t<name>{name}</name><pose>Unspecified</pose><truncated>{truncated:d}</truncated><difficult>{difficult:d}</difficult>
-\t\t<bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox>
+\t\t<name>{0.class_name}</name><truncated>{0.truncated:d}</truncated><difficult>{0.difficult:d}</difficult>
+\t\t<bndbox><xmin>{1}</xmin><ymin>{2}</ymin><xmax>{3}</xmax><ymax>{4}</ymax></bndbox>
 \t</object>"""
 
 
@@ -46,10 +43,8 @@ def write_demo_voc(folder: Path, *, seed: int, n_trainval: int, n_test: int) -> 
         image.save(_place(folder, "JPEGImages", f"{drawn.key}.jpg"), quality=92, subsampling=0)
         _place(folder, "Annotations", f"{drawn.key}.xml").write_text(_annotation(drawn), encoding="ascii")
         classes = [CLASS_NAMES.index(item.class_name) + 1 for item in drawn.objects]
-        _write_mask(_place(folder, "SegmentationClass", f"{drawn.key}.png"), drawn, classes)
-        _write_mask(
-            _place(folder, "SegmentationObject", f"{drawn.key}.png"), drawn, range(1, len(classes) + 1)
-        )
+        for kind, values in (("Class", classes), ("Object", range(1, len(classes) + 1))):
+            _write_mask(_place(folder, f"Segmentation{kind}", f"{drawn.key}.png"), drawn, values)
     for split, keys in lists.items():
         for task in ("Main", "Segmentation"):
             _place(folder, "ImageSets", task, f"{split}.txt").write_text(
@@ -64,15 +59,8 @@ def _place(folder: Path, *parts: str) -> Path:
 
 
 def _annotation(drawn: DemoImage) -> str:
-    objects = (
-        _OBJECT.format(
-            name=item.class_name,
-            truncated=item.truncated,
-            difficult=item.difficult,
-            box=edges_to_voc(item.box[None])[0].astype(int),
-        )
-        for item in drawn.objects
-    )
+    boxes = [edges_to_voc(item.box[None])[0].astype(int) for item in drawn.objects]
+    objects = [_OBJECT.format(item, *box) for item, box in zip(drawn.objects, boxes, strict=True)]
     height, width = drawn.image.shape[:2]
     return _ANNOTATION.format(key=drawn.key, width=width, height=height, objects="\n".join(objects))
 
