@@ -24,7 +24,7 @@ from weaksam_cli.core.random import generator_of
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
-from weaksam_cli.data.labels import Split
+from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detecting import detections_maker
 from weaksam_cli.engine.execution import ImageFunction, one_thread
@@ -154,7 +154,8 @@ class Lite0(RecipeModel):
         data = {"data": sources.split.labels}
         parts = {"proposals": settings.proposals, "dense": self.dense, "features": self.features}
 
-        features, title = FeatureSettings(**parts), "sampled cells and RoIs"
+        features = SampleSettings(**parts, difficult=settings.difficult)
+        title = "sampled cells and RoIs"
         run = partial(_sample, features, sources)
         yield Step(samples, SAMPLES, train, features, sources.inputs(), run, title)
 
@@ -169,7 +170,11 @@ class Lite0(RecipeModel):
         yield learnt
 
         training = TrainingSettings(
-            method=method, grid=self.features.grid, prior_floor=self.prior.floor, schedule=settings.schedule
+            method=method,
+            grid=self.features.grid,
+            prior_floor=self.prior.floor,
+            schedule=settings.schedule,
+            difficult=settings.difficult,
         )
         run, inputs = (
             partial(_fit, training, learnt.path, sources.split),
@@ -193,7 +198,7 @@ class Lite0(RecipeModel):
 
 
 class FeatureSettings(RecipeModel):
-    """What decides the feature model."""
+    """What decides the features of images and proposals."""
 
     proposals: ProposalSettings
     dense: DenseSettings
@@ -204,13 +209,17 @@ class FeatureSettings(RecipeModel):
         return min(self.features.components, POOLED_CHANNELS) + (class_count + 1) * self.features.grid**2
 
 
+class SampleSettings(LabelChoice, FeatureSettings):
+    """What decides the feature model."""
+
+
 class RegionSettings(FeatureSettings):
     """What decides features and prior of every proposal."""
 
     prior_thresholds: tuple[float, ...]
 
 
-class TrainingSettings(RecipeModel):
+class TrainingSettings(LabelChoice):
     """What decides the detector, besides its regions."""
 
     method: SerializeAsAny[Method]
@@ -383,8 +392,8 @@ class DetectionPredictor:
         return predict
 
 
-def _sample(settings: FeatureSettings, sources: Sources, job: Job) -> Outcome:
-    labels = sources.split.read()
+def _sample(settings: SampleSettings, sources: Sources, job: Job) -> Outcome:
+    labels = sources.split.read(settings.difficult)
     with open_artifact(sources.proposals, PROPOSALS) as proposals:
         known = {image.key for image in labels.file.images if image.labels}
         ids = [key for key in proposals.image_ids if key in known]
@@ -420,7 +429,7 @@ def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job)
     from weaksam_cli.wsod.detector import fit_detector, label_vectors
     from weaksam_cli.wsod.lite0_detector import FrozenDetector, feature_statistics, region_sample
 
-    labels = split.read()
+    labels = split.read(settings.difficult)
     vectors, names = label_vectors(labels), labels.class_names
     with open_artifact(regions_path) as regions:
         image_ids = [image_id for image_id in regions.image_ids if image_id in vectors]

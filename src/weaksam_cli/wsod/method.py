@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, model_validator
 
 from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.data.labels import LabelChoice
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -135,7 +136,7 @@ class InferenceSettings(RecipeModel):
     score_threshold: float = Field(default=0.0, ge=0)
 
 
-class DetectorSettings(RecipeModel):
+class DetectorSettings(LabelChoice):
     """What every detector is told, whatever its method and network are."""
 
     proposals: ProposalSettings = ProposalSettings()

@@ -20,7 +20,7 @@ from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
-from weaksam_cli.data.labels import Split
+from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detecting import detections_maker
 from weaksam_cli.engine.execution import Overlapped
@@ -163,7 +163,11 @@ class Vgg16(Vgg16Training):
             weights = inputs["weights"] = context.weights.require(self.weights)
         network = self.part(Vgg16Training)
         training = TrainingSettings(
-            method=method, network=network, proposals=settings.proposals, schedule=settings.schedule
+            method=method,
+            network=network,
+            proposals=settings.proposals,
+            schedule=settings.schedule,
+            difficult=settings.difficult,
         )
         fit, title = partial(_fit, training, images, proposals, weights), "the weakly supervised detector"
         yield Step(model, MODEL, train, training, inputs, fit, title)
@@ -180,7 +184,7 @@ class Vgg16(Vgg16Training):
         yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
 
 
-class TrainingSettings(RecipeModel):
+class TrainingSettings(LabelChoice):
     """What decides the detector."""
 
     method: SerializeAsAny[Method]
@@ -208,7 +212,7 @@ def _fit(
     from weaksam_cli.wsod.detector import fit_detector
     from weaksam_cli.wsod.vgg_detector import TrainingImages, build_vgg_detector
 
-    context, labels = job.context, split.read()
+    context, labels = job.context, split.read(settings.difficult)
     names = labels.class_names
     if weights is None:
         context.console.warn(
