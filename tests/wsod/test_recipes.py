@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from pydantic import ValidationError
 
+from weaksam_cli.data.labels import Split
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.errors import UserError
 
@@ -128,3 +136,86 @@ def test_recipes_are_read_without_heavy_libraries() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+class Places:
+    """As much of a context as steps ask for."""
+
+    weights = SimpleNamespace(require=Path)
+    run = SimpleNamespace(
+        folder=Path,
+        input=Path,
+        output=lambda stage, split: Path(stage, split, "out"),
+    )
+
+    def train_split(self) -> str:
+        return "trainval"
+
+    def split(self, name: str) -> Split:
+        return Split(Path("data", name), Path("images"))
+
+
+def identities(method: Any, recipe: Any) -> dict[str, str]:
+    """The name of each artifact of the test split, with the settings that decide it."""
+    steps = method.steps(recipe, cast(Context, Places()), "test")
+    return {step.path.name: step.settings.model_dump_json() for step in steps}
+
+
+SAMPLES, MODEL, RESULTS = {"samples-trainval.h5", "feature_model.safetensors"}, {"model.safetensors"}, {"out"}
+REGIONS = {"regions-trainval.h5", "regions-test.h5"}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "artifacts"),
+    [
+        ("oicr-lite0", "network.dense.folds=4", SAMPLES | REGIONS),
+        ("oicr-lite0", "proposals.most=7", SAMPLES | REGIONS),
+        ("oicr-lite0", "network.features.grid=4", SAMPLES | REGIONS | MODEL),
+        ("oicr-lite0", "network.prior.thresholds=[0.5]", REGIONS | RESULTS),
+        ("oicr-lite0", "network.prior.floor=0.5", MODEL | RESULTS),
+        ("oicr-lite0", "network.prior.weight=2", RESULTS),
+        ("oicr-lite0", "network.image_score_weight=2", RESULTS),
+        ("oicr-lite0", "schedule.batch_size=4", MODEL),
+        ("oicr-lite0", "mining.ratio=0.5", MODEL | RESULTS),
+        ("oicr-lite0", "inference.nms=0.5", RESULTS),
+        ("mist-vgg16", "network.test_images.flip=false", RESULTS),
+        ("mist-vgg16", "inference.nms=0.5", RESULTS),
+        ("mist-vgg16", "schedule.batch_size=4", MODEL),
+        ("mist-vgg16", "network.train_images.flip=0", MODEL | RESULTS),
+        ("mist-vgg16", "drop_block=null", MODEL | RESULTS),
+        ("mist-vgg16", "proposals.most=7", MODEL | RESULTS),
+    ],
+)
+def test_what_a_change_makes_again(name: str, change: str, artifacts: set[str]) -> None:
+    plain, changed = load_recipe("wsod", name), load_recipe("wsod", name, [change])
+    before, after = (identities(loaded.method, loaded.recipe) for loaded in (plain, changed))
+    assert {path for path, settings in before.items() if settings != after[path]} == artifacts
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+@pytest.mark.parametrize("name", ["oicr-lite0", "wsddn-lite0", "mist-vgg16", "oicr-vgg16"])
+def test_no_setting_is_forgotten(name: str) -> None:
+    """Whatever is changed, some artifact is another one; identities once were keys picked by hand."""
+    loaded, tried = load_recipe("wsod", name), 0
+    before = identities(loaded.method, loaded.recipe)
+    for key, value in _leaves(loaded.resolved()):
+        other: Any = {bool: not value, int: 2, float: 0.25}.get(type(value))
+        if isinstance(value, list):
+            other = [item / 2 for item in value] if "." in str(value) else value[:-1]
+        values = loaded.resolved()
+        *groups, last = key.split(".")
+        reduce(getitem, groups, values)[last] = other
+        try:
+            recipe = loaded.method.Recipe.model_validate(values)
+        except ValidationError:
+            continue
+        tried += other != value
+        assert other == value or identities(loaded.method, recipe) != before, key
+    assert tried > 15

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -9,16 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
-from weaksam_cli.core.random import generator_of
 from weaksam_cli.wsod.feature_model import CELL_CHANNELS
-from weaksam_cli.wsod.lite0 import DenseSettings, FeatureSettings, RoiSettings
+from weaksam_cli.wsod.lite0 import DenseSettings, FeatureSettings, RoiSettings, SamplePredictor, Sources
 from weaksam_cli.wsod.method import ProposalSettings
 from weaksam_cli.wsod.roi_features import (
     ImageMaps,
     component_box,
     component_prior,
     enlarged,
-    image_samples,
     pooled_features,
     probability_grid,
 )
@@ -74,24 +76,33 @@ def test_outside_the_image_is_empty() -> None:
     assert grid.reshape(5, 5)[2, 2] == 1
 
 
+@dataclass(frozen=True)
+class AlwaysTheSame:
+    """Sources whose every image has the same maps and proposals."""
+
+    def open(self, _: FeatureSettings) -> Callable[[str], tuple[ImageMaps, ClassMaps, np.ndarray]]:
+        maps = maps_of(torch.arange(64.0).reshape(1, 8, 8).expand(1280, 8, 8), 256, 256)
+        class_maps = ClassMaps(
+            np.asarray([0], np.int32),
+            np.asarray([KINDS.index("fine")], np.int8),
+            np.zeros(1, np.int16),
+            np.ones(1, np.float32),
+            (np.eye(16, dtype=np.float32),),
+            (256, 256),
+            np.ones(1, np.float32),
+        )
+        left = np.arange(0, 200, 4, dtype=np.float32)
+        boxes = np.stack([left, left, left + 50, left + 50], axis=1)
+        return lambda _: (maps, class_maps, boxes)
+
+
 def drawn(key: str, seed: int = 0) -> list[float]:
     """The pooled features of the RoIs that are drawn; every image is the same but for its key."""
-    maps = maps_of(torch.arange(64.0).reshape(1, 8, 8).expand(1280, 8, 8), 256, 256)
-    class_maps = ClassMaps(
-        np.asarray([0], np.int32),
-        np.asarray([KINDS.index("fine")], np.int8),
-        np.zeros(1, np.int16),
-        np.ones(1, np.float32),
-        (np.eye(16, dtype=np.float32),),
-        (256, 256),
-        np.ones(1, np.float32),
-    )
-    left = np.arange(0, 200, 4, dtype=np.float32)
-    boxes = np.stack([left, left, left + 50, left + 50], axis=1)
     settings = FeatureSettings(
         proposals=ProposalSettings(), dense=DenseSettings(cells=4), features=RoiSettings(samples=4)
     )
-    pooled = image_samples(maps, class_maps, boxes, settings, generator_of(seed, key))[2]
+    predictor = SamplePredictor(settings, cast(Sources, AlwaysTheSame()), seed)
+    (pooled,) = predictor.open()(key).blobs["pooled"]  # type: ignore[union-attr]
     assert pooled.shape == (4, 2560)
     return [float(value) for value in pooled[:, 0]]
 

@@ -107,20 +107,14 @@ def lighting_noise(rng: np.random.Generator, deviation: float) -> NDArray[np.flo
 
 def view_size(height: int, width: int, short_side: int, settings: ViewSettings) -> tuple[int, int]:
     """Height and width of the view of an image, with `short_side` unless the longer side is too long then."""
-    if settings.sizes == "rounded":
-        return _rounded_size(height, width, short_side, settings.max_size)
     short, long = min(height, width), max(height, width)
+    if settings.sizes == "rounded":
+        factor = min(short_side / short, settings.max_size / long)
+        return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
     if long * short_side > settings.max_size * short:
         short_side = max(round(settings.max_size * short / long), 1)
     longer = int(short_side * long / short)
     return (short_side, longer) if height <= width else (longer, short_side)
-
-
-def _rounded_size(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
-    factor = short_side / min(height, width)
-    if max(height, width) * factor > max_size:
-        factor = max_size / max(height, width)
-    return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
 def _plain_view(
