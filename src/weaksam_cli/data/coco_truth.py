@@ -33,11 +33,10 @@ from weaksam_cli.errors import UserError
 
 
 class TruthAnnotation(Annotation):
-    """An annotation with what the object looks like; checked one by one, since a bad one is left out and told."""
+    """An annotation with its box; checked one by one, since a bad one is left out and told."""
 
     bbox: Any = None
     area: Any = None
-    segmentation: Any = None
 
     @property
     def title(self) -> str:
@@ -45,10 +44,22 @@ class TruthAnnotation(Annotation):
         return f"annotation {'?' if self.id is None else self.id}"
 
 
+class MaskAnnotation(TruthAnnotation):
+    """The same with its mask, which is most of a file and kept only where it is asked for."""
+
+    segmentation: Any = None
+
+
 class TruthInstances(Instances):
     """An instances file with boxes."""
 
-    annotations: list[TruthAnnotation] | None = None
+    annotations: Sequence[TruthAnnotation] | None = None
+
+
+class MaskInstances(TruthInstances):
+    """An instances file with boxes and masks."""
+
+    annotations: Sequence[MaskAnnotation] | None = None
 
 
 def read_coco_truth(
@@ -70,7 +81,7 @@ def read_coco_truth(
         UserError: as `coco.read`, and when no object of the split has a box.
     """
     path, _ = coco_roles(source, for_one_split(recipe, split))[split]
-    file = read_instances(path, TruthInstances)
+    file = read_instances(path, MaskInstances if masks else TruthInstances)
     objects = by_image(_with_boxes(path, file))
     class_names, category_ids = class_table(path, file, recipe)
     found, remarks = read_images(source, split, path, file, recipe, images)
@@ -87,7 +98,7 @@ def read_coco_truth(
     )
 
 
-def _with_boxes(path: Path, file: TruthInstances) -> list[TruthAnnotation]:
+def _with_boxes(path: Path, file: TruthInstances) -> Sequence[TruthAnnotation]:
     if file.annotations is None:
         raise UserError(
             "there are no annotations, so there is no ground truth",
@@ -122,7 +133,9 @@ def _annotated(
         width=image.width,
         objects=truth,
         areas=np.asarray([_area(item.area, box) for item, box in kept], dtype=np.float32),
-        masks=tuple(_mask(item, image, remarks) for item, _ in kept) if masks else None,
+        masks=tuple(_mask(item, image, remarks) for item, _ in kept if isinstance(item, MaskAnnotation))
+        if masks
+        else None,
         image_id=image.entry.id,
     )
 
@@ -152,7 +165,7 @@ def _area(value: object, box: Sequence[float]) -> float:
     return float(value) if _is_number(value) and value > 0 else box[2] * box[3]
 
 
-def _mask(item: TruthAnnotation, image: ReadImage, remarks: Remarks) -> bytes | None:
+def _mask(item: MaskAnnotation, image: ReadImage, remarks: Remarks) -> bytes | None:
     """Compressed RLE of `segmentation`, or None after noting why not."""
     from pycocotools import mask as coco_mask
 

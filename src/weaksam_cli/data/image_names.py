@@ -12,18 +12,12 @@ from typing import Final
 
 import numpy as np
 
-from weaksam_cli.data.labels import Labels
+from weaksam_cli.data.labels import Labels, digits_id
 from weaksam_cli.data.pickles import shown
 from weaksam_cli.errors import UserError
 
 _SHOWN: Final = 3
 _COCO_PREFIX: Final = re.compile(r"COCO_\w+_(?=\d+$)", re.ASCII)
-
-
-def digits_id(key: str) -> int | None:
-    """VOC's ids as integers, as the published code writes them: 000005 is 5, 2008_000021 is 2008000021."""
-    digits = key.replace("_", "")
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else None
 
 
 @dataclass(frozen=True)

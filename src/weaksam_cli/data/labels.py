@@ -194,15 +194,18 @@ def common_root(splits: Sequence[DatasetSplit]) -> Path:
     return Path(os.path.commonpath(folders)) if folders else Path.cwd()
 
 
+def digits_id(key: str) -> int | None:
+    """VOC's ids as integers, as the published code writes them: 000005 is 5, 2008_000021 is 2008000021."""
+    digits = key.replace("_", "")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else None
+
+
 def integer_ids(images: Sequence[ImageRecord]) -> list[int]:
     """Ids for COCO files: the dataset's own, else the digits of VOC ids, else 1 to n."""
-    own = [image.image_id for image in images]
-    if all(value is not None for value in own):
-        return [value for value in own if value is not None]
-    digits = [image.key.replace("_", "") for image in images]
-    numeric = all(text.isascii() and text.isdigit() and len(text) < 16 for text in digits)
-    if numeric and len({int(text) for text in digits}) == len(digits):
-        return [int(text) for text in digits]
+    for ids in ([image.image_id for image in images], [digits_id(image.key) for image in images]):
+        known = [value for value in ids if value is not None]
+        if len(set(known)) == len(images):
+            return known
     return list(range(1, len(images) + 1))
 
 
