@@ -47,10 +47,6 @@ class Vgg16Shape:
     hidden: int = 4096
 
 
-VGG16: Final = Vgg16Shape()
-"""The published network."""
-
-
 class DilatedVgg16(nn.Module):
     """The convolutions: pooling after the first three blocks, none after that, the fifth block dilated by 2.
 
