@@ -91,7 +91,6 @@ class Lite0(nn.Module):
         return self.head(self.trunk(images))
 
     def _stem(self, images: Tensor) -> Tensor:
-
         x = images.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.network.bn1(self.network.conv_stem(x))  # type: ignore[operator]
         return features
@@ -109,7 +108,6 @@ def load_lite0(weights: Path | None = None) -> Lite0:
     Raises:
         UserError: when the file is missing or its SHA-256 is not that of the published weights.
     """
-
     path = packaged_weights() if weights is None else weights
     if not path.is_file():
         raise UserError("no such weights file", where=str(path), remedy=_REMEDY)
@@ -210,9 +208,3 @@ def view_features(
         maps["stride16"].numpy(),
         (resized.shape[0], resized.shape[1]),
     )
-
-
-def pooled_views(backbone: Lite0, image: NDArray[np.uint8], short_side: int) -> NDArray[np.float32]:
-    """Globally averaged features (2, 1280) of an image and its mirror image."""
-    means: NDArray[np.float32] = view_features(backbone, image, short_side).last.mean(axis=(2, 3))
-    return means

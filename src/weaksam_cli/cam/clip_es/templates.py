@@ -91,12 +91,10 @@ class Sharpness:
     Attributes:
         template: the prompt with `{}` for the class.
         value: the sum over images of variance / mean; the lower, the more evenly the present classes are seen.
-        images: how many images have two present classes or more.
     """
 
     template: str
     value: float
-    images: int
 
 
 def image_sharpness(scores: FloatArray) -> float:
@@ -126,11 +124,7 @@ def rank_templates(scores: Mapping[str, Sequence[FloatArray]]) -> list[Sharpness
     if len({len(images) for images in scores.values()}) > 1:
         raise ValueError("scores: expected the same images for every template")
     found = [
-        Sharpness(
-            template,
-            sum(image_sharpness(image) for image in images),
-            sum(len(image) > 1 for image in images),
-        )
+        Sharpness(template, sum(image_sharpness(image) for image in images))
         for template, images in scores.items()
     ]
     return sorted(found, key=lambda item: item.value)
