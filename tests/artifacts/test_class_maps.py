@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from tests.artifacts.helpers import STAGE, context
 from tests.tiny import synthetic_cam
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.hdf5 import append, create
+from weaksam_cli.artifacts.schema import Column, concatenate
 from weaksam_cli.engine.steps import make
 
 
@@ -65,3 +69,37 @@ def test_fused_scales_have_the_size_that_was_asked_for(tmp_path: Path) -> None:
     assert fused.min() == 0
     assert fused.max() == pytest.approx(1, abs=1e-5)
     assert fuse_scales(maps, KINDS.index("cross"), 48, 64) is None
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("known", [True, False])
+def test_files_of_every_version_are_read(tmp_path: Path, version: int, known: bool) -> None:
+    """Version 1 had the values alone; version 2 held cross maps as indexes into a table of levels."""
+    maps = _maps((0, 2), kinds=(0, 2))
+    levels = [0.0, 0.25, 1.0]
+    rows, newest = maps.to_rows(), cam_schema(9)
+    columns = tuple(item for item in newest.columns if item.since <= version)
+    values, codes = list(rows.blobs["values"]), [np.zeros(0, np.uint8)] * len(maps.maps)
+    if version == 2:
+        for row in np.flatnonzero(maps.kind == 2):
+            values[row] = np.zeros(0, np.float32)
+            codes[row] = np.full(maps.maps[row].size, 2, np.uint8)
+            rows.columns["low"][row], rows.columns["span"][row] = maps.maps[row].flat[0] - 3, 3
+    schema = replace(
+        newest,
+        version=version,
+        columns=columns,
+        blobs=(*newest.blobs, Column("codes", "uint8")) if version == 2 else newest.blobs,
+    )
+    path = tmp_path / "cam.h5"
+    with h5py.File(path, "w") as handle:
+        attributes = {"format": schema.name, "format_version": version, "complete": True}
+        create(handle, schema, attributes, {"code_levels": [str(level) for level in levels]})
+        append(
+            handle,
+            schema,
+            concatenate(schema, [("one", replace(rows, blobs={"values": values, "codes": codes}))]),
+        )
+    with open_artifact(path, newest if known else None) as artifact:
+        read = read_class_maps(artifact, "one")
+    assert all(np.array_equal(one, other) for one, other in zip(read.maps, maps.maps, strict=True))

@@ -80,11 +80,6 @@ def label_rows(labels: Labels, keys: Sequence[str]) -> NDArray[np.bool_]:
     return rows
 
 
-def no_tables(_: list[str]) -> dict[str, Sequence[str]]:
-    """Nothing but the tables that all methods store."""
-    return {}
-
-
 def maps_step(
     context: Context,
     split: str,
@@ -92,7 +87,7 @@ def maps_step(
     inputs: Mapping[str, Path],
     predictor: Callable[[Split, str], Predictor],
     *,
-    tables: Callable[[list[str]], Mapping[str, Sequence[str]]] = no_tables,
+    tables: Callable[[list[str]], Mapping[str, Sequence[str]]] = lambda _: {},
     on_gpu: bool = True,
 ) -> Step:
     """The last step of every method: the maps of a split, image by image.

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from tests.models.vit.helpers import random_mctformer, random_weaktr
-from tests.tiny import CLASSES, weaksam, write_voc
+from tests.tiny import CLASSES, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
 from weaksam_cli.artifacts.points import POINTS, read_points
@@ -34,8 +34,9 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(
         {"model": random_mctformer("v1", shape=SHAPE).state_dict()}, folder / "weights" / "mctformer_v1.pth"
     )
-    result = weaksam("data", "voc", "--dataset", "tiny", folder=folder)
-    assert result.returncode == 0, result.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        in_process("data", "voc")
     return folder
 
 
@@ -53,8 +54,7 @@ def in_process(*arguments: str, code: int = 0) -> str:
 
 
 def test_weaktr_then_prompt(labelled: Path) -> None:
-    result = weaksam("cam", "--dataset", "tiny", "--recipe", "weaktr", *SETTINGS, folder=labelled)
-    assert result.returncode == 0, result.stderr
+    in_process("cam", "--recipe", "weaktr", *SETTINGS)
     run = labelled / "runs" / "tiny"
     images = json.loads((run / "labels" / "trainval.json").read_text())["images"]
     with open_artifact(run / "cam" / "trainval.h5", cam_schema(3)) as artifact:

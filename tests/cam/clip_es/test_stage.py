@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from tests.models.clip.tiny import official_state
-from tests.tiny import CLASSES, weaksam, write_voc
+from tests.tiny import CLASSES, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, read_class_maps
 from weaksam_cli.cam.clip_es import Recipe
@@ -94,12 +94,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     annotation.write_text(text.replace("</annotation>", f"{_red_object(text)}</annotation>"))
     (folder / "weights").mkdir()
     torch.save(official_state(seed=7), folder / "weights" / "ViT-B-16.pt")
-    for arguments in (
-        ("data", "voc", "--dataset", "tiny"),
-        ("cam", "--recipe", "clip-es", *OPTIONS),
-    ):
-        result = weaksam(*arguments, folder=folder)
-        assert result.returncode == 0, result.stderr
+    with pytest.MonkeyPatch.context() as patch:  # in this process: torch takes seconds to import
+        patch.chdir(folder)
+        for arguments in (("data", "voc", "--dataset", "tiny"), ("cam", "--recipe", "clip-es", *OPTIONS)):
+            result = CliRunner().invoke(app, arguments)
+            assert result.exit_code == 0, result.output
     return folder / "runs" / "tiny"
 
 
@@ -202,10 +201,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", list(FAULTS))
-def test_faults_end_with_one_line_and_code_2(run: Path, name: str) -> None:
+def test_faults_end_with_one_line_and_code_2(run: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(run.parents[1])
     arguments, message = FAULTS[name]
     given = ("cam", "--recipe", "clip-es", *OPTIONS, "--variant", "other", "--split", "test", *arguments)
-    result = weaksam(*given, folder=run.parents[1])
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert (result.returncode, len(errors)) == (2, 1)
+    result = CliRunner().invoke(app, given)
+    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert (result.exit_code, len(errors)) == (2, 1)
     assert message in errors[0]

@@ -6,9 +6,10 @@ What is shown in an iteration is a function of (seed, epoch, image) alone, so a 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from weaksam_cli.cam.class_tokens.method import AugmentSettings, FitSettings
 from weaksam_cli.cam.stage import label_rows
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import ImageError
+from weaksam_cli.training.batches import Batches
 
 WHOLE: Final = -1
 """In place of an epoch: the image as it is, for the criterion."""
@@ -90,19 +92,28 @@ class TrainingImages(Dataset[tuple[int, Tensor | str]]):
         """bool (n, C): the image-level labels."""
         return label_rows(self._labels, self.keys)
 
-    def load(self, tickets: Iterable[list[Ticket]], workers: int) -> Iterator[Shown]:
-        """The images of each list of tickets, in order; with workers, so many processes load ahead.
+    def batches(self, workers: int) -> Batches:
+        """For each iteration its images, and an iterator over all images as they are, to be used up where it is examined.
 
-        Processes, not the threads of `training.batches`: timm's augmentation draws from the global random numbers.
+        Args:
+            workers: processes that load ahead; 0 loads in this one. They are no threads, as in `training.batches`: timm's
+                augmentation draws from the global random numbers.
         """
-        loader: DataLoader[Any] = DataLoader(
-            self,
-            batch_sampler=tickets,
-            num_workers=workers,
-            collate_fn=_collate,
-            multiprocessing_context="spawn" if workers else None,
-        )
-        return iter(loader)
+        plan = Plan.of(self)
+
+        def batches(start: int, stop: int) -> Generator[tuple[Shown, Iterator[Shown]], None, None]:
+            loader: DataLoader[Any] = DataLoader(
+                self,
+                batch_sampler=plan.tickets(self.settings, start, stop),
+                num_workers=workers,
+                collate_fn=_collate,
+                multiprocessing_context="spawn" if workers else None,
+            )
+            stream = iter(loader)
+            for _ in range(start, stop):
+                yield next(stream), islice(stream, plan.whole_batches)
+
+        return batches
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         if self._kept is not None and index in self._kept:

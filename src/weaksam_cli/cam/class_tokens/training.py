@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,15 +117,7 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
     examine = _Examination(images, best)
     targets = torch.from_numpy(examine.labels.astype(np.float32))
 
-    def batches(start: int, stop: int) -> Generator[tuple[Shown, Iterator[Shown] | None], None, None]:
-        """The images of every iteration, and all images as they are where the network is looked at after it."""
-        stream = images.load(plan.tickets(settings, start, stop), run.workers)
-        for iteration in range(start, stop):
-            seen = next(stream)
-            whole = islice(stream, plan.whole_batches) if plan.is_examined(settings, iteration) else None
-            yield seen, whole
-
-    def step(training: Training, batch: tuple[Shown, Iterator[Shown] | None]) -> dict[str, float]:
+    def step(training: Training, batch: tuple[Shown, Iterator[Shown]]) -> dict[str, float]:
         shown, whole = batch
         network.train()
         network.zero_grad()
@@ -137,13 +128,14 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
                 shown.views.to(run.device), lambda views: soft_margins(network(views), wanted)
             )
             training.update(optimizer)
-        if whole is not None:
+        if plan.is_examined(settings, training.iteration):
             with training.autocast():
                 examine(network, whole, (training.iteration + 1) // plan.steps)
         return losses
 
     mixed = settings.mixed_precision and run.device != "cpu"
-    train(network, optimizer, batches, schedule, run, mixed_precision=mixed, step=step, extras={"best": best})
+    stream, extras = images.batches(run.workers), {"best": best}
+    train(network, optimizer, stream, schedule, run, mixed_precision=mixed, step=step, extras=extras)
     return best
 
 
