@@ -8,6 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from tests.artifacts.helpers import STAGE, context
 from tests.tiny import synthetic_cam
@@ -16,6 +18,7 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_
 from weaksam_cli.artifacts.hdf5 import append, create
 from weaksam_cli.artifacts.schema import Column, concatenate
 from weaksam_cli.engine.steps import make
+from weaksam_cli.prompt.peaks import KindSettings, points_from_maps
 
 
 def _maps(classes: tuple[int, ...], kinds: tuple[int, ...] = (0, 1), per_class: int = 1) -> ClassMaps:
@@ -103,3 +106,33 @@ def test_files_of_every_version_are_read(tmp_path: Path, version: int, known: bo
     with open_artifact(path, newest if known else None) as artifact:
         read = read_class_maps(artifact, "one")
     assert all(np.array_equal(one, other) for one, other in zip(read.maps, maps.maps, strict=True))
+
+
+def _cross_maps(seed: int) -> ClassMaps:
+    """Twelve smooth maps of a class at WeakTr's three scales."""
+    generator, maps = np.random.default_rng(seed), []
+    for size in ((12, 16), (9, 12), (14, 19)):
+        noise = torch.from_numpy(generator.random((1, 12, 4, 5), np.float32))
+        maps += [*F.interpolate(noise, size=size, mode="bicubic")[0].numpy()]
+    return ClassMaps(
+        np.zeros(36, np.int32), np.full(36, 2, np.int8), np.tile(np.arange(12, dtype=np.int16), 3),
+        np.repeat(np.asarray([1, 0.8, 1.2], np.float32), 12), tuple(maps), (192, 256), np.zeros(1, np.float32),
+    )  # fmt: skip
+
+
+def _peaks(maps: ClassMaps) -> set[tuple[int, ...]]:
+    fused = fuse_scales(maps, KINDS.index("cross"), *maps.image_size)
+    assert fused is not None
+    found = points_from_maps(fused, [0], KindSettings(window=17))
+    return set(map(tuple, np.column_stack([found.xy, found.map_index]).tolist()))
+
+
+@pytest.mark.parametrize("seed", [0, 4, 5, 8])
+def test_stored_cross_maps_have_the_peaks_of_the_exact_ones(tmp_path: Path, seed: int) -> None:
+    """On the 149 levels that version 2 had, four to eleven of some 25 peaks were other ones."""
+    maps, schema, path = _cross_maps(seed), cam_schema(1), tmp_path / "cam.h5"
+    with h5py.File(path, "w") as handle:
+        create(handle, schema, {"format": schema.name, "format_version": 3, "complete": True}, {})
+        append(handle, schema, concatenate(schema, [("one", maps.to_rows(scaled=True))]))
+    with open_artifact(path, schema) as artifact:
+        assert _peaks(read_class_maps(artifact, "one")) == _peaks(maps)

@@ -15,6 +15,9 @@ from weaksam_cli.core.maps import normalise, resize_bilinear
 KINDS = ("coarse", "fine", "cross")
 """Kinds of class activation maps; `kind` columns index this table, which stands in the files as `kind_names`."""
 _LEAST_SPAN = np.float32(1e-30)
+_CROSS_STEPS = np.float32(1024)
+"""Cross maps are stored in so many steps. Most of a map is near 0, where float16 keeps digits that no peak depends on and that
+do not compress: a file would be up to three times as large."""
 
 
 def cam_tables(class_names: Sequence[str]) -> dict[str, Sequence[str]]:
@@ -87,6 +90,8 @@ class ClassMaps:
                 (item - bottom) / max(size, _LEAST_SPAN)
                 for item, bottom, size in zip(self.maps, low, span, strict=True)
             ]
+            for row in np.flatnonzero(self.kind == KINDS.index("cross")):
+                values[row] = np.rint(values[row] * _CROSS_STEPS) / _CROSS_STEPS
         return ImageRows(
             columns={
                 "class_index": self.class_index,
