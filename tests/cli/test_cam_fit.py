@@ -56,6 +56,7 @@ def test_it_trains_then_makes_the_maps_of_every_split(folder: Path, monkeypatch:
     assert receipt["identity"]["split"] == "trainval"
     assert set(receipt["identity"]["inputs"]) == {"data"}
     assert set(receipt["identity"]["recipe"]) == {
+        "difficult",
         "fusion",
         "pool",
         "attention_type",

@@ -16,8 +16,8 @@ KINDS = ("coarse", "fine", "cross")
 """Kinds of class activation maps; `kind` columns index this table, which stands in the files as `kind_names`."""
 _LEAST_SPAN = np.float32(1e-30)
 _CROSS_STEPS = np.float32(1024)
-"""Cross maps are stored in so many steps. Most of a map is near 0, where float16 keeps digits that no peak depends on and that
-do not compress: a file would be up to three times as large."""
+"""Cross maps are stored in so many steps. Most of a map is near 0, where float16 keeps digits that no peak depends on and
+that do not compress: a file would be up to three times as large."""
 
 
 def cam_tables(class_names: Sequence[str]) -> dict[str, Sequence[str]]:

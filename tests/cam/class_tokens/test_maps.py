@@ -216,10 +216,11 @@ def test_rows_of_every_kind(count: int, tmp_path: Path) -> None:
     read = stored(maps, tmp_path)
     assert read.classes() == maps.classes()
     assert read.image_size == (20, 28)
-    for got, expected in zip(read.maps, maps.maps, strict=True):
-        assert np.abs(got - expected).max() <= 3e-4 * np.ptp(
+    for kind, got, expected in zip(maps.kind, read.maps, maps.maps, strict=True):
+        bound = (5e-4 if KINDS[kind] == "cross" else 3e-4) * np.ptp(
             expected
-        )  # float16 fractions of the span, all kinds
+        )  # half a step of 1/1024, of float16
+        assert np.abs(got - expected).max() <= bound
 
 
 def test_a_precision_for_a_gpu_is_float32_on_a_cpu() -> None:
