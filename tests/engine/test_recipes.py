@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from weaksam_cli.core.settings import stages_folder
+from weaksam_cli.engine import profiles
 from weaksam_cli.engine.profiles import choose_profile, profile_names, read_profile
 from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.engine.stages import STAGE_NAMES
@@ -104,15 +107,35 @@ def test_auto_falls_back_and_says_what_is_missing(tmp_path: Path) -> None:
     assert profile.name == "embedded"
     assert "sam_vit_h_4b8939.pth" in why
     assert profile_names()[0] == "auto"
-    assert read_profile("embedded").missing(WeightsFinder(())) == []
+    assert read_profile("embedded", WeightsFinder(())).missing(WeightsFinder(())) == []
 
 
 def test_auto_never_takes_what_it_cannot_run(tmp_path: Path) -> None:
-    for name in read_profile("paper").weights:
+    for name in read_profile("paper", WeightsFinder(())).weights:
         (tmp_path / name).write_bytes(b"")
-    lacking = read_profile("paper").missing(WeightsFinder((tmp_path,)))
-    profile, _ = choose_profile("auto", WeightsFinder((tmp_path,)))
+    finder = WeightsFinder((tmp_path,))
+    lacking = read_profile("paper", finder).missing(finder)
+    profile, _ = choose_profile("auto", finder)
     assert (profile.name == "paper") == (not lacking)
+
+
+def test_of_several_recipes_a_profile_takes_the_first_whose_weights_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = tmp_path / "stages"
+    shutil.copytree(stages_folder(), stages)
+    text = (stages / "profiles" / "embedded.yaml").read_text()
+    text = re.sub(r"propose: .*", "propose: [sam-vit-h, sam-vit-b, region-tree]", text)
+    (stages / "profiles" / "embedded.yaml").write_text(text)
+    monkeypatch.setattr(profiles, "stages_folder", lambda: stages)
+    finder = WeightsFinder((tmp_path,))
+    profile, why = choose_profile("embedded", finder)
+    assert profile.recipes["propose"] == "region-tree"
+    assert "not propose/sam-vit-h, which needs sam_vit_h_4b8939.pth; not propose/sam-vit-b" in why
+    (tmp_path / "sam_vit_b_01ec64.pth").write_bytes(b"")
+    profile, why = choose_profile("embedded", finder)
+    assert profile.recipes["propose"] == "sam-vit-b"
+    assert "sam-vit-h" in why and "sam-vit-b" not in why
 
 
 def test_weights_are_searched_in_order(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _checks(context: Context) -> Iterator[Check]:
     yield _device()
     yield _disk(context.run.root)
     for name in profile_names()[1:]:
-        lacking = read_profile(name).missing(context.weights)
+        lacking = read_profile(name, context.weights).missing(context.weights)
         yield Check(
             f"profile {name}",
             "note" if lacking else "ok",

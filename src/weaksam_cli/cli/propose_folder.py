@@ -145,7 +145,7 @@ def _recipe(options: CommonOptions, context: Context) -> LoadedRecipe:
     if options.recipe:
         name, why = options.recipe, ""
     elif profile != AUTO:
-        name, why = read_profile(profile).recipes["propose"], f" of profile {profile}"
+        name, why = read_profile(profile, context.weights).recipes["propose"], f" of profile {profile}"
     else:
         name, why = _best_recipe(context)
     loaded = load_recipe("propose", name, options.overrides)
@@ -203,7 +203,7 @@ def _check_target(target: Path, images: InputDigest, context: Context) -> None:
 def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -> Path:
     """Peak points of class maps, made beside the target as an ordinary artifact of the maps' own dataset."""
     path = target.with_name(f"{target.stem}.prompts.h5")
-    loaded = load_recipe("prompt", read_profile("embedded").recipes["prompt"])
+    loaded = load_recipe("prompt", read_profile("embedded", context.weights).recipes["prompt"])
     record = read_receipt(maps)
     split = record.identity.split if record else SPLIT
     dataset = record.identity.dataset if record else DATASET

@@ -1,4 +1,7 @@
-"""Profiles: a named recipe for every stage; `auto` takes the published system when all its weights are found."""
+"""Profiles: a named recipe for every stage; `auto` takes the published system when all its weights are found.
+
+Where a profile lists several recipes for a stage, the first whose weights are found is taken.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from weaksam_cli.core.settings import read_yaml_mapping, stages_folder
-from weaksam_cli.engine.recipes import recipe_names
+from weaksam_cli.engine.recipes import find_recipe, recipe_names
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.errors import UserError, suggestion
-from weaksam_cli.models.weights.catalogue import WeightsFinder
+from weaksam_cli.models.weights.catalogue import WeightsFinder, weights_names
 
 AUTO = "auto"
 PREFERRED, FALLBACK = "paper", "embedded"
@@ -23,11 +26,13 @@ class Profile:
         name: the profile.
         recipes: stage -> recipe name.
         weights: files that its recipes need.
+        passed_over: recipes that it would rather have, and the weights that each lacks.
     """
 
     name: str
     recipes: dict[str, str]
     weights: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
 
     def missing(self, finder: WeightsFinder) -> list[str]:
         """What this machine lacks for the profile: weights files, and recipes that this version does not bring."""
@@ -44,8 +49,8 @@ def profile_names() -> list[str]:
     return [AUTO, *sorted(path.stem for path in (stages_folder() / "profiles").glob("*.yaml"))]
 
 
-def read_profile(name: str) -> Profile:
-    """Read one profile.
+def read_profile(name: str, finder: WeightsFinder) -> Profile:
+    """Read one profile; `finder` decides between the recipes that it lists for a stage.
 
     Raises:
         UserError: an unknown profile, or a file that is not one.
@@ -65,9 +70,23 @@ def read_profile(name: str) -> Profile:
         raise UserError(
             f"expected `recipes` with a recipe for each of {', '.join(STAGE_NAMES)}", where=str(path)
         )
-    return Profile(
-        name, {str(stage): str(recipe) for stage, recipe in recipes.items()}, tuple(map(str, weights))
-    )
+    chosen, passed_over = {}, []
+    for stage, given in recipes.items():
+        *better, last = map(str, given) if isinstance(given, list) else [str(given)]
+        chosen[str(stage)] = last
+        for recipe in better:
+            lacking = _lacking(stage, recipe, finder)
+            if not lacking:
+                chosen[str(stage)] = recipe
+                break
+            passed_over.append(f"not {stage}/{recipe}, which needs {', '.join(lacking)}")
+    return Profile(name, chosen, tuple(map(str, weights)), tuple(passed_over))
+
+
+def _lacking(stage: str, recipe: str, finder: WeightsFinder) -> list[str]:
+    """The weights files of a recipe that are not here."""
+    names = weights_names(read_yaml_mapping(find_recipe(stage, recipe)))
+    return [name for name in names if finder.find(name) is None]
 
 
 def choose_profile(name: str, finder: WeightsFinder) -> tuple[Profile, str]:
@@ -77,7 +96,7 @@ def choose_profile(name: str, finder: WeightsFinder) -> tuple[Profile, str]:
         UserError: an unknown profile, or one that this machine lacks files for.
     """
     if name != AUTO:
-        profile = read_profile(name)
+        profile = read_profile(name, finder)
         missing = profile.missing(finder)
         if missing:
             raise UserError(
@@ -85,12 +104,17 @@ def choose_profile(name: str, finder: WeightsFinder) -> tuple[Profile, str]:
                 where="--profile",
                 remedy="Put the weights into --weights-dir or WEAKSAM_WEIGHTS, or use --profile embedded",
             )
-        return profile, f"profile {name}"
-    preferred = read_profile(PREFERRED)
+        return profile, f"profile {name}{_without(profile)}"
+    preferred = read_profile(PREFERRED, finder)
     missing = preferred.missing(finder)
     if not missing:
         return preferred, f"profile {PREFERRED} (all its weights were found)"
+    profile = read_profile(FALLBACK, finder)
     return (
-        read_profile(FALLBACK),
-        f"profile {FALLBACK} (needs no weights; {PREFERRED} would need: {', '.join(missing)})",
+        profile,
+        f"profile {FALLBACK} (needs no weights; {PREFERRED} would need: {', '.join(missing)}){_without(profile)}",
     )
+
+
+def _without(profile: Profile) -> str:
+    return "".join(f"; {text}" for text in profile.passed_over)

@@ -84,6 +84,26 @@ def test_the_first_folder_wins_and_a_path_is_taken_as_it_stands(tmp_path: Path) 
         assert word in line
 
 
+def test_a_name_with_folders_is_a_path_or_below_a_folder_or_in_an_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "some_weights"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('its code needs what is not here')")
+    (package / "w.h5").write_bytes(CONTENT)
+    below = tmp_path / "below" / "sam2.1" / "w.h5"
+    below.parent.mkdir(parents=True)
+    below.write_bytes(CONTENT)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    finder = WeightsFinder((tmp_path / "below",))
+    assert finder.find("some_weights/w.h5") == package / "w.h5"
+    assert finder.find("some_weights/none.h5") is None
+    assert finder.find("sam2.1/w.h5") == below
+    assert finder.find("sam2.2/w.h5") is finder.find("no_such_package/w.h5") is None
+    with pytest.raises(UserError, match=r"is not in .*below.*pip install it"):
+        finder.require("no_such_package/w.h5", remedy="pip install it")
+
+
 # ---------------------------------------------------------------- catalogue
 def test_every_file_that_a_recipe_names_is_in_the_catalogue() -> None:
     catalogue, needs = read_catalogue(), read_needs()

