@@ -28,16 +28,17 @@ help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 # ---------------------------------------------------------------- set-up
-setup: $(VENV)/.ready ## a virtual environment with everything, detectron2 included (about 3 minutes)
+setup: $(VENV)/.ready ## a virtual environment with everything, detectron2 and the edges' weights included (about 3 minutes)
 
 # pip 26.3 and newer refuse the detectron2 sdist by policy, so the environment brings its own pip.
-$(VENV)/.ready: requirements.txt requirements-detectron2.txt detectron2-sdist.cfg constraints.txt pyproject.toml
+$(VENV)/.ready: requirements.txt requirements-detectron2.txt detectron2-sdist.cfg requirements-hed.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'pip>=23.2.1,<26.3'
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel hatchling editables
 	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements.txt
 	DIST_EXTRA_CONFIG=$(CURDIR)/detectron2-sdist.cfg $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation \
 	    --use-pep517 --no-cache-dir -r requirements-detectron2.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-hed.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[detectron2,dev]'
 	touch $@
 
