@@ -180,11 +180,11 @@ def test_other_refusals(segmenter: RegionTreeSegmenter) -> None:
 
 def test_recall_on_photographs(voc07_mini: Path) -> None:
     """A floor well below what the benchmark measures, so that a broken ranking is noticed."""
-    from benchmarks.region_tree import load_images, recalls
+    from benchmarks.proposal_methods import image_names, load_objects, read_image, recalls
 
     found = []
     segmenter = RegionTreeSegmenter(TreeSettings())
-    for image, truth in load_images(voc07_mini, 6):
-        segmenter.set_image(image)
-        found.append((truth, segmenter.grid_proposals(300).boxes))
+    for name in image_names(voc07_mini, 6):
+        segmenter.set_image(read_image(voc07_mini, name))
+        found.append((load_objects(voc07_mini, name), segmenter.grid_proposals(300).boxes))
     assert recalls(found)[0] > 0.6
