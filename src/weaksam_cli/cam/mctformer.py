@@ -57,12 +57,14 @@ class MCTformerMaps(VersionSettings, MapSettings):
     attention_type: AttentionType = Field(default="fused", validate_default=True)
     class_layers: int = Field(default=3, ge=1)
 
-    @field_validator("attention_type")
+    @field_validator("version", "attention_type")
     @classmethod
-    def _v1_has_no_patch_map(cls, attention_type: AttentionType, info: ValidationInfo) -> AttentionType:
-        if info.data.get("version") == "v1" and attention_type != "attention":
+    def _v1_has_no_patch_map(cls, value: str, info: ValidationInfo) -> str:
+        known = {**info.data, str(info.field_name): value}  # the later of the two sees both
+        attention_type = known.get("attention_type", "attention")
+        if known.get("version") == "v1" and attention_type != "attention":
             raise ValueError(f"V1 has attention_type 'attention' alone, not {attention_type!r}")
-        return attention_type
+        return value
 
     def load_network(self, checkpoint: VitCheckpoint) -> MCTformer:
         """See `MapSettings.load_network`."""
