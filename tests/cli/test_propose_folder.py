@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -158,7 +159,7 @@ MISTAKES = {
     "variant": (("my images", "--variant", "v"), "--variant: is about a dataset's run"),
     "suffix": (("my images", "-o", "x.csv"), r"-o x\.csv: .*HDF5, got a name ending in '\.csv'.*x\.h5"),
     "folder as target": (("my images", "-o", "d.h5"), r"-o d\.h5: is a folder.*d\.h5/proposals\.h5"),
-    "foreign target": (("my images", "-o", "mine.h5"), r"mine\.h5: something else is in the way"),
+    "foreign target": (("my images", "-o", "mine.h5"), r"mine\.h5: there is another file, which weaksam did not"),
     "empty folder": (("empty",), r"empty: there is no image.*\.jpg"),
     "nothing there": (("nothing",), "nothing: there is no such folder or file"),
     "no list": (("binary",), "binary: is neither an image by its suffix nor a list"),
@@ -192,6 +193,31 @@ def test_a_mistake_ends_with_one_line_and_code_2(folder: Path, name: str) -> Non
     last = propose(*arguments, code=2).stderr.splitlines()[-1]
     assert re.search(message, last), last
     assert (folder / "mine.h5").read_text() == "my own data"
+
+
+@pytest.mark.parametrize("name", ["p.h5", "p.prompts.h5"])
+@pytest.mark.parametrize("kind", ["hdf5", "link", "changed"])
+def test_a_file_that_is_not_ours_is_replaced_only_when_asked(folder: Path, name: str, kind: str) -> None:
+    """F4: a file that had taken the place of an artifact was overwritten, as was any in the place of the points."""
+    cam = folder / "cam.h5"
+    make(synthetic_cam(cam, ["1"], (32, 40)), STAGE, context(folder, dataset="tiny"))
+    sample(folder / "one" / "1.png", 1)
+    command = ("one", "-o", "p.h5", "--input", f"cam={cam}", *QUICK)
+    target = folder / name
+    if kind == "changed":
+        propose(*command)
+        target.write_bytes(b"mine")
+        make(synthetic_cam(cam, ["1"], (32, 40)), STAGE, context(folder, dataset="tiny", seed=1, overwrite=True))
+    elif kind == "hdf5":
+        with h5py.File(target, "w") as file:
+            file["mine"] = 1
+    else:
+        target.symlink_to("elsewhere.h5")
+    before = target.lstat().st_ino, target.lstat().st_mtime_ns
+    assert f"{name}: there is another file, which weaksam did not write" in propose(*command, code=2).stderr
+    assert (target.lstat().st_ino, target.lstat().st_mtime_ns) == before
+    propose(*command, "--overwrite")
+    assert open_artifact(target).path == target
 
 
 def test_other_images_do_not_replace_an_artifact_unasked(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from weaksam_cli.artifacts import digest, open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
-from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, write_receipt
+from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, refuse_foreign, write_receipt
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.cli.run import describe
@@ -173,25 +173,14 @@ def _best_recipe(context: Context) -> tuple[str, str]:
 
 
 def _check_target(target: Path, images: InputDigest, context: Context) -> None:
-    """A file that this command did not make, or made of other images, is replaced only when the user says so.
+    """A file that this program did not make, or made of other images, is replaced only when the user says so.
 
     Raises:
         UserError: such a file is in the way.
     """
-    if context.overwrite or not target.exists():
-        return
-    record = read_receipt(target)
-    if record is None:
-        try:
-            open_artifact(target, PROPOSALS).close()
-        except UserError as error:
-            raise UserError(
-                f"something else is in the way ({error.what})",
-                where=str(target),
-                remedy="Give another name with -o, or --overwrite to replace it",
-            ) from error
-        return
-    made_of = record.identity.inputs.get(_IMAGES_INPUT)
+    refuse_foreign(target, overwrite=context.overwrite)
+    record = None if context.overwrite else read_receipt(target)
+    made_of = record.identity.inputs.get(_IMAGES_INPUT) if record else None
     if made_of is not None and made_of.path != images.path and made_of.sha256 != images.sha256:
         raise UserError(
             f"holds the proposals of other images, those of {made_of.path!r}",
@@ -210,6 +199,7 @@ def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -
     run = RunDirectory(target.parent, {}, {"cam": maps}, split)
     own = replace(context, dataset=dataset, run=run, recipe_name=loaded.name, share=None)
     if not dry_run:
+        refuse_foreign(path, overwrite=context.overwrite)
         make(replace(next(loaded.steps(own, split)), path=path), load_stage("prompt"), own)
     elif not path.is_file():
         context.console.result(
