@@ -159,7 +159,10 @@ MISTAKES = {
     "variant": (("my images", "--variant", "v"), "--variant: is about a dataset's run"),
     "suffix": (("my images", "-o", "x.csv"), r"-o x\.csv: .*HDF5, got a name ending in '\.csv'.*x\.h5"),
     "folder as target": (("my images", "-o", "d.h5"), r"-o d\.h5: is a folder.*d\.h5/proposals\.h5"),
-    "foreign target": (("my images", "-o", "mine.h5"), r"mine\.h5: there is another file, which weaksam did not"),
+    "foreign target": (
+        ("my images", "-o", "mine.h5"),
+        r"mine\.h5: there is another file, which weaksam did not",
+    ),
     "empty folder": (("empty",), r"empty: there is no image.*\.jpg"),
     "nothing there": (("nothing",), "nothing: there is no such folder or file"),
     "no list": (("binary",), "binary: is neither an image by its suffix nor a list"),
@@ -207,7 +210,11 @@ def test_a_file_that_is_not_ours_is_replaced_only_when_asked(folder: Path, name:
     if kind == "changed":
         propose(*command)
         target.write_bytes(b"mine")
-        make(synthetic_cam(cam, ["1"], (32, 40)), STAGE, context(folder, dataset="tiny", seed=1, overwrite=True))
+        make(
+            synthetic_cam(cam, ["1"], (32, 40)),
+            STAGE,
+            context(folder, dataset="tiny", seed=1, overwrite=True),
+        )
     elif kind == "hdf5":
         with h5py.File(target, "w") as file:
             file["mine"] = 1

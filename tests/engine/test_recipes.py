@@ -14,7 +14,7 @@ from weaksam_cli.engine.profiles import choose_profile, profile_names, read_prof
 from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.weights.catalogue import WeightsFinder, default_folders
+from weaksam_cli.models.weights.catalogue import WeightsFinder
 
 SHIPPED = [(stage, name) for stage in STAGE_NAMES for name in recipe_names(stage)]
 
@@ -146,5 +146,5 @@ def test_weights_are_searched_in_order(tmp_path: Path) -> None:
     assert finder.find("w.pth") == second / "w.pth"
     with pytest.raises(UserError, match="is not in"):
         finder.require("other.pth")
-    folders = default_folders(first, {"WEAKSAM_WEIGHTS": str(second), "HOME": "/h"})
+    folders = WeightsFinder.of_environment(first, {"WEAKSAM_WEIGHTS": str(second), "HOME": "/h"}).folders
     assert folders == (first, second, Path("weights"), Path("/h/.cache/weaksam/weights"))

@@ -1,27 +1,24 @@
-"""The `weaksam` command: one sub-command a stage, and the tools beside them."""
+"""The `weaksam` command: one sub-command a stage, and the tools beside them.
+
+Commands are declared here, and done by the modules beside this one, which are imported when they are called.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from weaksam_cli import __version__
-from weaksam_cli.cli import options as opt
-from weaksam_cli.cli.weights import weights_app
-from weaksam_cli.console import Console
+from weaksam_cli.cli.options import declare
 
-app = typer.Typer(
-    name="weaksam",
-    help="Object detectors and instance segmenters from image-level labels alone (the WeakSAM method).",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_PLAIN: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+app = typer.Typer(name="weaksam", no_args_is_help=True, pretty_exceptions_enable=False, **_PLAIN)
 
 _STAGE_HELP = {
     "cam": "Class activation maps from image-level labels (reads labels, writes cam/*.h5).",
@@ -58,35 +55,24 @@ _ALL = (
 _STAGE = tuple(dict.fromkeys([*_DATA, *_ALL, "variant", "inputs"]))
 
 
-def _command(name: str, *options: str, text: str | None = None) -> Callable[[Callable[..., None]], None]:
-    """Register a command that takes some of the common options."""
-
-    def register(function: Callable[..., None]) -> None:
-        app.command(name, help=text)(opt.taking(*options)(function))
-
-    return register
-
-
-def _stage_command(stage: str) -> Callable[..., None]:
-    def run(common: opt.CommonOptions, console: Console) -> None:
-        from weaksam_cli.cli.run import run_one_stage
-
-        run_one_stage(stage, common, console)
-
-    return run
+def _command(
+    name: str, *options: str, work: str, text: str | None = None, **fixed: Any
+) -> Callable[[Callable[..., None]], None]:
+    return declare(app.command(name, help=text), *options, work=work, **fixed)
 
 
 def _add_stages(*names: str) -> None:
     """Commands are listed in the order in which they are added: that of the pipeline."""
     for name in names:
         more = ("fit",) if name == "cam" else ()
-        _command(name, *_STAGE, *more, text=_STAGE_HELP[name])(_stage_command(name))
+        add = _command(
+            name, *_STAGE, *more, work="run:run_one_stage", text=_STAGE_HELP[name], stage_name=name
+        )
+        add(lambda: None)
 
 
-@_command("data", *_DATA)
-def data(
-    common: opt.CommonOptions,
-    console: Console,
+@_command("data", *_DATA, work="run:run_data")
+def _data(
     source: Annotated[
         str | None, typer.Argument(help="A VOC folder, COCO json, folder or CSV of labels, or `demo`.")
     ] = None,
@@ -98,18 +84,13 @@ def data(
     ] = None,
 ) -> None:
     """Read a dataset: images and image-level labels, no boxes (writes labels/*.json)."""
-    from weaksam_cli.cli.run import run_data
-
-    run_data(source, layout, images, common, console)
 
 
 _add_stages("cam", "prompt")
 
 
-@_command("propose", *_STAGE, "shard")
-def propose(
-    common: opt.CommonOptions,
-    console: Console,
+@_command("propose", *_STAGE, "shard", work="propose_folder:propose")
+def _propose(
     images: Annotated[
         Path | None,
         typer.Argument(
@@ -121,42 +102,26 @@ def propose(
     ] = None,
 ) -> None:
     """Class-agnostic boxes, for any folder of images or from a dataset's prompts (writes proposals/*.h5, or FILE)."""
-    if images is None and output is None:
-        _stage_command("propose")(common, console)
-        return
-    from weaksam_cli.cli.propose_folder import propose_folder
-
-    propose_folder(images, output, common, console)
 
 
 _add_stages("wsod", "pgt", "retrain", "eval")
 
 
-@_command("all", *_ALL)
-def run_all(
-    common: opt.CommonOptions,
-    console: Console,
+@_command("all", *_ALL, work="run:run_pipeline")
+def _all(
     source: Annotated[str | None, typer.Argument(help="The dataset, as for `weaksam data`.")] = None,
     layout: Annotated[str | None, typer.Option("--layout", help="voc, coco, folder or demo.")] = None,
 ) -> None:
     """Every stage, from labels to the table of results."""
-    from weaksam_cli.cli.run import run_pipeline
-
-    run_pipeline(source, layout, common, console)
 
 
-@_command("status", *_WHICH, "json")
-def status(common: opt.CommonOptions, console: Console) -> None:
+@_command("status", *_WHICH, "json", work="status:show_status")
+def _status() -> None:
     """What of a run is fresh, stale, partial or missing."""
-    from weaksam_cli.cli.status import show_status
-
-    show_status(common, console)
 
 
-@_command("inspect", "overwrite", "json")
-def inspect(
-    common: opt.CommonOptions,
-    console: Console,
+@_command("inspect", "overwrite", "json", work="inspect:inspect_file")
+def _inspect(
     file: Annotated[Path, typer.Argument(help="Any artifact (.h5, .json, .safetensors, .pth).")],
     image: Annotated[
         str | None, typer.Option("--image", metavar="KEY", help="Show the rows of this image.")
@@ -169,23 +134,18 @@ def inspect(
     ] = None,
 ) -> None:
     """Open an artifact and say what is in it."""
-    from weaksam_cli.cli.inspect import inspect_file
-
-    inspect_file(file, image, draw, images, overwrite=common.overwrite, console=console)
 
 
-@_command("doctor", "run_dir", "weights_dir", "json")
-def doctor(common: opt.CommonOptions, console: Console) -> None:
+@_command("doctor", "run_dir", "weights_dir", "json", work="doctor:examine")
+def _doctor() -> None:
     """Is this machine ready, and what to do if not."""
-    from weaksam_cli.cli.doctor import examine
-
-    examine(common, console)
 
 
-@_command("clip-templates", *_WHICH, "split", "recipe", "overrides", "device", "weights_dir", *_SPEAK)
-def clip_templates(
-    common: opt.CommonOptions,
-    console: Console,
+_CLIP = (*_WHICH, "split", "recipe", "overrides", "device", "weights_dir", *_SPEAK)
+
+
+@_command("clip-templates", *_CLIP, work="clip_templates:rank_clip_templates")
+def _clip_templates(
     templates: Annotated[
         list[str] | None,
         typer.Argument(help="Candidates with one {}, like 'a photo of a {}.'; default: eight."),
@@ -193,24 +153,19 @@ def clip_templates(
     images: Annotated[int, typer.Option("--images", min=1, help="At most this many images.")] = 500,
 ) -> None:
     """Which prompt sees the classes of your images most evenly: CLIP-ES's choice by sharpness."""
-    from weaksam_cli.cli.clip_templates import rank_clip_templates
-
-    rank_clip_templates(templates or [], images, common, console)
 
 
-_FormatOption = Annotated[
+_Format = Annotated[
     str, typer.Option("--format", help="Of the other program: detectron2, mmdet, ... (`?` lists all).")
 ]
 
 
-@_command("export", "overwrite", *_SPEAK)
-def export(
-    common: opt.CommonOptions,
-    console: Console,
+@_command("export", "overwrite", *_SPEAK, work="exchange:export_file")
+def _export(
     file: Annotated[
         Path, typer.Argument(help="Proposals or points (proposals/<split>.h5, prompts/<split>.h5).")
     ],
-    layout: _FormatOption,
+    layout: _Format,
     out: Annotated[Path, typer.Option("--out", "-o", help="The pickle (points: the folder) to write.")],
     labels: Annotated[
         Path | None, typer.Option("--labels", help="labels/<split>.json: name images by its integer ids.")
@@ -220,17 +175,12 @@ def export(
     ] = None,
 ) -> None:
     """Write proposals or points as files of another program."""
-    from weaksam_cli.cli.exchange import export_file
-
-    export_file(file, layout, out, labels=labels, order=order, overwrite=common.overwrite, console=console)
 
 
-@_command("import", "overwrite", "allow_stale", *_SPEAK)
-def import_(
-    common: opt.CommonOptions,
-    console: Console,
+@_command("import", "overwrite", "allow_stale", *_SPEAK, work="exchange:import_file")
+def _import(
     file: Annotated[Path, typer.Argument(help="A proposal pickle, or a folder of point text files.")],
-    layout: _FormatOption,
+    layout: _Format,
     out: Annotated[Path, typer.Option("--out", "-o", help="The artifact to write (.h5).")],
     labels: Annotated[Path, typer.Option("--labels", help="labels/<split>.json of the images.")],
     order: Annotated[
@@ -241,19 +191,43 @@ def import_(
     ] = None,
 ) -> None:
     """Read other people's proposals or points into an artifact for --input."""
-    from weaksam_cli.cli.exchange import import_file
-
-    import_file(
-        file,
-        layout,
-        out,
-        labels=labels,
-        order=order,
-        kind=kind,
-        overwrite=common.overwrite,
-        allow_stale=common.allow_stale,
-        console=console,
-    )
 
 
-app.add_typer(weights_app, name="weights")
+_weights = typer.Typer(**_PLAIN)
+app.add_typer(_weights, name="weights")
+_WHERE = ("weights_dir", "json")
+
+
+@declare(_weights.callback(invoke_without_command=True), *_WHERE, work="weights:begin")
+def _weights_alone(context: typer.Context) -> None:
+    """Published weights: what the recipes need, what is here; check and fetch files."""
+
+
+@declare(_weights.command("list"), *_WHERE, work="weights:list_files")
+def _list() -> None:
+    """Every file that a recipe can need, with size, SHA-256, licence and origin (the default)."""
+
+
+@declare(_weights.command("verify"), *_WHERE, work="weights:verify_files")
+def _verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE-OR-NAME...]", help="Files, recipes or profiles; default: every file that is here."
+        ),
+    ] = None,
+) -> None:
+    """Compare size and SHA-256 with what is published; name the tensors that differ."""
+
+
+@declare(_weights.command("fetch"), *_WHERE, work="weights:fetch_files")
+def _fetch(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="Files, recipes or profiles (all files that these need)."),
+    ],
+    unverified: Annotated[
+        bool, typer.Option("--unverified", help="Also take a file of which no checksum is known.")
+    ] = False,
+) -> None:
+    """Download files that are not here; an interrupted download is gone on with (the only use of the network)."""

@@ -12,15 +12,15 @@ from weaksam_cli.errors import UserError
 
 
 def rank_clip_templates(
-    templates: Sequence[str], most: int, options: CommonOptions, console: Console
+    options: CommonOptions, console: Console, templates: Sequence[str] | None, images: int
 ) -> None:
     """Rank prompts by sharpness on the images of a training split that have two labels or more, and print the table.
 
     Args:
-        templates: candidates; none for the usual ones.
-        most: at most so many images.
         options: as typed.
         console: the output.
+        templates: candidates; none for the usual ones.
+        images: at most so many images.
 
     Raises:
         UserError: the recipe is not of CLIP-ES, the weights are missing, or no image has two labels and can be read.
@@ -42,10 +42,10 @@ def rank_clip_templates(
             where="--split",
             remedy="Leave it out",
         )
-    images = choose_images(labels, most)
+    chosen = choose_images(labels, images)
     weights = context.weights.require(recipe.weights)
     unread: list[str] = []
-    with console.progress("images", len(images), "images") as progress:
+    with console.progress("images", len(chosen), "images") as progress:
 
         def on_image(why: str | None) -> None:
             progress.advance(1)
@@ -53,10 +53,10 @@ def rank_clip_templates(
                 unread.append(why)
                 console.warn(f"left out: {why}")
 
-        ranked = rank_on_images(weights, context.torch_device(), labels, images, recipe, on_image)
-    if len(unread) == len(images):
+        ranked = rank_on_images(weights, context.torch_device(), labels, chosen, recipe, on_image)
+    if len(unread) == len(chosen):
         raise UserError("no image with two labels can be read", where=str(labels.path))
     rows = [[item.template, f"{item.value:.4g}"] for item in ranked]
-    seen = len(images) - len(unread)
+    seen = len(chosen) - len(unread)
     title = f"{seen} images of {split} with two labels or more: choose the template of the lowest sharpness"
     console.table(title, ["template", "sharpness"], rows)

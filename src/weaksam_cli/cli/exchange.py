@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import refuse_foreign
+from weaksam_cli.cli.options import CommonOptions
 from weaksam_cli.console import Console, size
 from weaksam_cli.data.image_names import first_names
 from weaksam_cli.data.labels import Labels, read_labels
@@ -20,14 +20,14 @@ from weaksam_cli.models.weights.catalogue import WeightsFinder
 
 
 def export_file(
+    options: CommonOptions,
+    console: Console,
+    *,
     file: Path,
     layout: str,
     out: Path,
-    *,
     labels: Path | None,
     order: Path | None,
-    overwrite: bool,
-    console: Console,
 ) -> None:
     """Write an artifact as the files of another program.
 
@@ -46,7 +46,7 @@ def export_file(
         return
     for path, data in targets.items():
         if not path.is_file() or path.read_bytes() != data:
-            refuse_foreign(path, overwrite=overwrite)
+            refuse_foreign(path, overwrite=options.overwrite)
     for path, data in targets.items():
         FileOps().write_atomically(path, data)
     if outgoing.empty:
@@ -68,16 +68,15 @@ def export_file(
 
 
 def import_file(
+    options: CommonOptions,
+    console: Console,
+    *,
     file: Path,
     layout: str,
     out: Path,
-    *,
     labels: Path,
     order: Path | None,
     kind: str | None,
-    overwrite: bool,
-    allow_stale: bool,
-    console: Console,
 ) -> None:
     """Read a foreign file into an artifact that stages accept with `--input`.
 
@@ -95,12 +94,11 @@ def import_file(
     for path in (file, order):
         if path is not None and not path.exists():
             raise UserError("there is no such file", where=str(path))
-    refuse_foreign(out, overwrite=overwrite)
+    refuse_foreign(out, overwrite=options.overwrite)
     known = read_labels(labels, Path())
     told: list[formats.Incoming] = []
     step = formats.import_step(layout, formats.Source(file, order, kind), out, known, told.append)
-    context = replace(_context(known, layout, console), overwrite=overwrite, allow_stale=allow_stale)
-    make(step, formats.IMPORT, context)
+    make(step, formats.IMPORT, _context(known, layout, options, console))
     for incoming in told:
         for line in incoming.remarks.lines(labels.name):
             console.warn(line)
@@ -114,7 +112,7 @@ def _rows(module: formats.Format) -> str:
     return "points" if module.SCHEMA.name.endswith("points") else "boxes"
 
 
-def _context(labels: Labels, layout: str, console: Console) -> Context:
+def _context(labels: Labels, layout: str, options: CommonOptions, console: Console) -> Context:
     """Paths in the receipt are relative to the run that the labels are of."""
     info, root = labels.file.info, labels.path.absolute().parent.parent
     return Context(
@@ -124,4 +122,6 @@ def _context(labels: Labels, layout: str, console: Console) -> Context:
         ops=FileOps(),
         weights=WeightsFinder(()),
         recipe_name=f"import-{layout}",
+        overwrite=options.overwrite,
+        allow_stale=options.allow_stale,
     )

@@ -12,6 +12,7 @@ import numpy as np
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.receipt import read_receipt, verify
+from weaksam_cli.cli.options import CommonOptions
 from weaksam_cli.console import Console, duration, size
 from weaksam_cli.errors import UserError
 
@@ -21,21 +22,27 @@ _MODELS = (".safetensors", ".pth", ".pt", ".pkl")
 
 
 def inspect_file(
-    path: Path, key: str | None, draw: Path | None, images: Path | None, *, overwrite: bool, console: Console
+    options: CommonOptions,
+    console: Console,
+    file: Path,
+    image: str | None,
+    draw: Path | None,
+    images: Path | None,
 ) -> None:
     """Describe an artifact, or the rows of one image in it.
 
     Args:
-        path: the artifact.
-        key: of the image; None for the whole.
+        options: as typed; `overwrite` replaces a foreign file at `draw`.
+        console: the output sink.
+        file: the artifact.
+        image: its key; None for the whole.
         draw: a PNG to write.
         images: folder in which the image is looked for, to be drawn.
-        overwrite: replace a foreign file at `draw`.
-        console: the output sink.
 
     Raises:
         UserError: not an artifact, damaged, or without that image.
     """
+    path, key = file, image
     if not path.is_file():
         raise UserError("there is no such file", where=str(path))
     if draw is not None:
@@ -43,7 +50,7 @@ def inspect_file(
 
         if key is None:
             raise UserError("which image is to be drawn?", where="--draw", remedy="Give --image KEY as well")
-        check_output(draw, overwrite=overwrite)
+        check_output(draw, overwrite=options.overwrite)
     _describe(path, key, console)
     if draw is not None and key is not None:
         draw_artifact(path, key, draw, images=images)

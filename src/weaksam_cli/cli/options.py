@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-import typer
+from typer import Option
 
 from weaksam_cli.cli.guard import guarded
 from weaksam_cli.console import Console, Mode
@@ -21,109 +22,66 @@ if TYPE_CHECKING:
     from weaksam_cli.cli.settings import FileSettings
     from weaksam_cli.engine.context import Context
 
-_RUN, _WORK, _SPEAK = "Which run", "How it runs", "How it speaks"
-
-
-def _option(kind: Any, panel: str, *names: str, text: str, **more: Any) -> Any:
-    """The annotation by which typer reads an option."""
-    return Annotated[kind, typer.Option(*names, help=text, rich_help_panel=panel, **more)]
-
-
-WeightsOption = Annotated[
-    Path | None,
-    typer.Option("--weights-dir", help="Folder with published weights.", rich_help_panel=_WORK),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.", rich_help_panel=_SPEAK)]
-_OPTIONS: Mapping[str, Any] = {
-    "dataset": _option(
-        str | None, _RUN, "--dataset", text="Name of the dataset (else WEAKSAM_DATASET, weaksam.toml, demo)."
-    ),
-    "split": _option(str | None, _RUN, "--split", text="Only this split; default: every split."),
-    "run_dir": _option(Path | None, _RUN, "--run-dir", text="Folder of the run; default: runs/<dataset>."),
-    "recipe": _option(str | None, _WORK, "--recipe", text="Name of a recipe, or a YAML file."),
-    "overrides": _option(list[str] | None, _WORK, "--set", text="key=value: change the recipe (repeatable)."),
-    "profile": _option(
-        str | None, _WORK, "--profile", text="A recipe for every stage: auto, embedded, paper."
-    ),
-    "variant": _option(
-        str | None, _RUN, "--variant", text="Write to <folder>@VARIANT, beside the plain output."
-    ),
-    "inputs": _option(
-        list[str] | None,
-        _RUN,
-        "--input",
-        text="stage=FILE: read this file in place of the stage's output.",
-    ),
-    "device": _option(str | None, _WORK, "--device", text="auto, cpu, cuda or cuda:N."),
-    "workers": _option(
-        int | None,
-        _WORK,
-        "--workers",
-        text="Processes; 0: one for each core. Results are the same.",
-        min=0,
-    ),
-    "shard": _option(
-        str | None,
-        _WORK,
-        "--shard",
-        text="Make part I of N only; other processes or machines make the others in the same folder.",
-        metavar="I/N",
-    ),
-    "seed": _option(int | None, _WORK, "--seed", text="Seed of all randomness.", min=0),
-    "weights_dir": WeightsOption,
-    "fit": _option(
-        bool,
-        _WORK,
-        "--fit",
-        text="Train the network on the dataset in place of loading the recipe's weights.",
-    ),
-    "checkpoint_every": _option(
-        int | None,
-        _WORK,
-        "--checkpoint-every",
-        text="Iterations of a training between checkpoints.",
-        min=1,
-    ),
-    "overwrite": _option(
-        bool,
-        _WORK,
-        "--overwrite",
-        text="Make again what has another recipe, is damaged, or lists failed images.",
-    ),
-    "allow_stale": _option(bool, _WORK, "--allow-stale", text="Read artifacts that are stale themselves."),
-    "dry_run": _option(bool, _WORK, "--dry-run", text="Print the whole recipe and what would be done."),
-    "strict": _option(bool, _WORK, "--strict", text="End with code 3 when any image failed."),
-    "json": JsonOption,
-    "quiet": _option(bool, _SPEAK, "--quiet", text="Nothing but warnings and errors."),
-}
-"""Field of `CommonOptions` -> how it is typed, in the order of `--help`."""
-
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """What was typed, before defaults are filled in."""
+    """What was typed, before defaults are filled in; the order is that of `--help`."""
 
-    dataset: str | None = None
-    split: str | None = None
-    run_dir: Path | None = None
-    recipe: str | None = None
-    overrides: tuple[str, ...] = ()
-    profile: str | None = None
-    variant: str | None = None
-    inputs: tuple[str, ...] = ()
-    device: str | None = None
-    workers: int | None = None
-    seed: int | None = None
-    weights_dir: Path | None = None
-    overwrite: bool = False
-    dry_run: bool = False
-    strict: bool = False
-    json: bool = False
-    quiet: bool = False
-    shard: str | None = None
-    fit: bool = False
-    checkpoint_every: int | None = None
-    allow_stale: bool = False
+    dataset: Annotated[
+        str | None,
+        Option("--dataset", help="Name of the dataset (else WEAKSAM_DATASET, weaksam.toml, demo)."),
+    ] = None
+    split: Annotated[str | None, Option("--split", help="Only this split; default: every split.")] = None
+    run_dir: Annotated[
+        Path | None, Option("--run-dir", help="Folder of the run; default: runs/<dataset>.")
+    ] = None
+    recipe: Annotated[str | None, Option("--recipe", help="Name of a recipe, or a YAML file.")] = None
+    overrides: Annotated[list[str], Option("--set", help="key=value: change the recipe (repeatable).")] = (
+        field(default_factory=list)
+    )
+    profile: Annotated[
+        str | None, Option("--profile", help="A recipe for every stage: auto, embedded, paper.")
+    ] = None
+    variant: Annotated[
+        str | None, Option("--variant", help="Write to <folder>@VARIANT, beside the plain output.")
+    ] = None
+    inputs: Annotated[
+        list[str], Option("--input", help="stage=FILE: read this file in place of the stage's output.")
+    ] = field(default_factory=list)
+    device: Annotated[str | None, Option("--device", help="auto, cpu, cuda or cuda:N.")] = None
+    workers: Annotated[
+        int | None,
+        Option("--workers", help="Processes; 0: one for each core. Results are the same.", min=0),
+    ] = None
+    shard: Annotated[
+        str | None,
+        Option(
+            "--shard", metavar="I/N",
+            help="Make part I of N only; other processes or machines make the others in the same folder.",
+        ),
+    ] = None  # fmt: skip
+    seed: Annotated[int | None, Option("--seed", help="Seed of all randomness.", min=0)] = None
+    weights_dir: Annotated[Path | None, Option("--weights-dir", help="Folder with published weights.")] = None
+    fit: Annotated[
+        bool,
+        Option("--fit", help="Train the network on the dataset in place of loading the recipe's weights."),
+    ] = False
+    checkpoint_every: Annotated[
+        int | None, Option("--checkpoint-every", help="Iterations of a training between checkpoints.", min=1)
+    ] = None
+    overwrite: Annotated[
+        bool,
+        Option("--overwrite", help="Make again what has another recipe, is damaged, or lists failed images."),
+    ] = False
+    allow_stale: Annotated[
+        bool, Option("--allow-stale", help="Read artifacts that are stale themselves.")
+    ] = False
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the whole recipe and what would be done.")] = (
+        False
+    )
+    strict: Annotated[bool, Option("--strict", help="End with code 3 when any image failed.")] = False
+    json: Annotated[bool, Option("--json", help="JSON lines on stdout.")] = False
+    quiet: Annotated[bool, Option("--quiet", help="Nothing but warnings and errors.")] = False
 
     def console(self) -> Console:
         """The sink in the mode that was asked for."""
@@ -132,37 +90,42 @@ class CommonOptions:
         return Console(Mode.QUIET if self.quiet else Mode.HUMAN)
 
 
-def taking(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the common options `names`, and end it as the README says (see `guarded`).
+def declare(
+    register: Callable[[Callable[..., None]], Any], *names: str, work: str, **fixed: Any
+) -> Callable[[Callable[..., None]], None]:
+    """Declare a command: the decorated function's signature has its own arguments, its docstring the help.
 
-    It gets a `CommonOptions` and the console, then its own arguments. typer reads what a command takes from its signature,
-    so a signature is made: the command's own arguments, then the options.
+    typer reads what a command takes from its signature, so one is made of these arguments and the common options. How the
+    command ends is said in the README (see `guarded`).
+
+    Args:
+        register: typer's decorator.
+        names: fields of `CommonOptions` that it takes beside its own arguments.
+        work: `module:function` of this package, imported when the command is called; it gets a `CommonOptions`, the console,
+            `fixed` and the command's own arguments.
+        fixed: further arguments of `work`.
     """
-    defaults = {field.name: field.default for field in fields(CommonOptions)}
     kind = inspect.Parameter.KEYWORD_ONLY
+    defaults, module, function = CommonOptions(), *work.split(":")
     common = [
-        inspect.Parameter(
-            name, kind, default=None if defaults[name] == () else defaults[name], annotation=annotation
-        )
-        for name, annotation in _OPTIONS.items()
+        inspect.Parameter(name, kind, default=getattr(defaults, name), annotation=annotation)
+        for name, annotation in get_type_hints(CommonOptions, include_extras=True).items()
         if name in names
     ]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        _, _, *own = inspect.signature(command, eval_str=True).parameters.values()
-
-        @wraps(command)
-        def wrapper(**given: Any) -> None:
-            rest = {parameter.name: given.pop(parameter.name) for parameter in own}
-            lists = {name: tuple(given[name] or ()) for name in given if isinstance(defaults[name], tuple)}
-            options = CommonOptions(**{**given, **lists})
+    def decorate(declaration: Callable[..., None]) -> None:
+        @wraps(declaration)
+        def command(**given: Any) -> None:
+            options = CommonOptions(**{name: given.pop(name) for name in names})
             console = options.console()
             with guarded(console):
-                command(options, console, **rest)
+                called = getattr(import_module(f"{__package__}.{module}"), function)
+                called(options, console, **fixed, **given)
 
-        keyword_only = [parameter.replace(kind=kind) for parameter in own]
-        wrapper.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]
-        return wrapper
+        own = inspect.signature(declaration, eval_str=True).parameters.values()
+        parameters = [*(parameter.replace(kind=kind) for parameter in own), *common]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        register(command)
 
     return decorate
 
@@ -186,16 +149,15 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     from weaksam_cli.engine.execution import available_cores
     from weaksam_cli.engine.queue import Part
     from weaksam_cli.engine.runs import RunDirectory
-    from weaksam_cli.models.weights.catalogue import WeightsFinder, default_folders
+    from weaksam_cli.models.weights.catalogue import WeightsFinder
 
     environment = dict(os.environ)
     settings = read_file_settings()
     dataset = resolve_dataset(options.dataset, environment, settings)
     root = options.run_dir or Path(settings.run_dir or "runs") / ("" if settings.run_dir else dataset)
-    if options.split is not None:
-        plain_word(options.split, "split", where="--split")
-    if options.variant is not None:
-        plain_word(options.variant, "variant", where="--variant")
+    for what, word in (("split", options.split), ("variant", options.variant)):
+        if word is not None:
+            plain_word(word, what, where=f"--{what}")
     variants = {stage: options.variant} if stage and options.variant else {}
     weights_dir = options.weights_dir or (Path(settings.weights_dir) if settings.weights_dir else None)
     workers = options.workers if options.workers is not None else settings.workers or 0
@@ -205,7 +167,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         run=RunDirectory(root, variants, _given_inputs(options.inputs)),
         console=console,
         ops=FileOps(),
-        weights=WeightsFinder(default_folders(weights_dir, environment)),
+        weights=WeightsFinder.of_environment(weights_dir, environment),
         device=_device(options.device or settings.device or "auto"),
         workers=workers or available_cores(),
         seed=seed,
@@ -222,7 +184,7 @@ def chosen_profile(options: CommonOptions) -> str:
     return options.profile or os.environ.get("WEAKSAM_PROFILE") or read_file_settings().profile or "auto"
 
 
-def _given_inputs(texts: tuple[str, ...]) -> dict[str, Path]:
+def _given_inputs(texts: Sequence[str]) -> dict[str, Path]:
     from weaksam_cli.engine.stages import STAGE_NAMES
 
     given = {}

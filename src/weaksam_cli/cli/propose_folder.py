@@ -12,7 +12,7 @@ from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, refuse_foreign, write_receipt
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
-from weaksam_cli.cli.run import describe
+from weaksam_cli.cli.run import describe, run_one_stage
 from weaksam_cli.console import Console, duration, size
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.unlabelled import DATASET, SPLIT, Listing, list_images, look_at
@@ -30,15 +30,16 @@ _FOR_DATASETS = ("dataset", "split", "run_dir", "variant")
 _IMAGES_INPUT = "images"
 
 
-def propose_folder(
-    images: Path | None, output: Path | None, options: CommonOptions, console: Console
-) -> None:
-    """List the images, choose a recipe, and make the proposals that are not fresh.
+def propose(options: CommonOptions, console: Console, images: Path | None, output: Path | None) -> None:
+    """The stage as others run; with IMAGES, list them, choose a recipe, and make the proposals that are not fresh.
 
     Raises:
         UserError: options that do not go together, no image, a target that holds something else.
         IncompleteError: images failed and `--strict` was given; the artifact is written all the same.
     """
+    if images is None and output is None:
+        run_one_stage(options, console, "propose")
+        return
     if images is None:
         raise UserError(
             "which images? -o belongs to a folder of images",

@@ -12,24 +12,25 @@ import yaml
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.console import Console
 from weaksam_cli.core.settings import read_yaml_mapping
-from weaksam_cli.data.source import read_source
+from weaksam_cli.data.source import SOURCE_FILE
 from weaksam_cli.engine.context import Context
-from weaksam_cli.engine.profiles import Profile, choose_profile
+from weaksam_cli.engine.profiles import choose_profile
 from weaksam_cli.engine.recipes import LoadedRecipe, find_recipe, load_recipe, recipe_names
-from weaksam_cli.engine.stages import Stage, load_stage
+from weaksam_cli.engine.stages import STAGE_NAMES, Stage, load_stage
 from weaksam_cli.engine.steps import Step, preview, run_steps
 from weaksam_cli.errors import UserError, suggestion
 
-PIPELINE = ("cam", "prompt", "propose", "wsod", "pgt", "retrain", "eval")
 
-
-def run_one_stage(name: str, options: CommonOptions, console: Console) -> None:
+def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> None:
     """`weaksam STAGE`: choose the recipe, then make what is not fresh."""
-    context = build_context(options, name, console)
-    recipe_name = options.recipe or _profile_recipe(name, options, context, console)
+    context, recipe_name = build_context(options, stage_name, console), options.recipe
+    if recipe_name is None:
+        profile, _ = choose_profile(chosen_profile(options), context.weights)
+        recipe_name = profile.recipes[stage_name]
+        console.info(f"{stage_name}: recipe {recipe_name} of profile {profile.name}", profile=profile.name)
     if options.fit:
-        options = _without_weights(name, options, recipe_name)
-    stage = load_stage(name)
+        options = _without_weights(stage_name, options, recipe_name)
+    stage = load_stage(stage_name)
     splits = _splits(stage, options, context)
     _run(stage, recipe_name, options, _for_given_split(context, splits), splits)
 
@@ -56,7 +57,7 @@ def _without_weights(stage: str, options: CommonOptions, recipe_name: str) -> Co
             where="--fit",
             remedy="Leave one of them out; the training starts from --set fit.initial=FILE",
         )
-    return dataclasses.replace(options, overrides=(*options.overrides, "weights=null"))
+    return dataclasses.replace(options, overrides=[*options.overrides, "weights=null"])
 
 
 def _for_given_split(context: Context, splits: Sequence[str]) -> Context:
@@ -70,12 +71,6 @@ def _for_given_split(context: Context, splits: Sequence[str]) -> Context:
             remedy="Give --split as well",
         )
     return dataclasses.replace(context, run=dataclasses.replace(context.run, given_split=splits[0]))
-
-
-def _profile_recipe(name: str, options: CommonOptions, context: Context, console: Console) -> str:
-    profile, _ = choose_profile(chosen_profile(options), context.weights)
-    console.info(f"{name}: recipe {profile.recipes[name]} of profile {profile.name}", profile=profile.name)
-    return profile.recipes[name]
 
 
 def _splits(stage: Stage, options: CommonOptions, context: Context) -> list[str]:
@@ -122,21 +117,22 @@ def describe(
     for split in splits:
         try:
             for step in steps_of(split):
-                found = preview(step, stage, context)
-                state = found.one_line() if isinstance(found, UserError) else found.state.value
-                reasons = (
-                    "" if isinstance(found, UserError) else "".join(f"; {reason}" for reason in found.reasons)
-                )
-                name = context.run.relative(step.path)
-                context.console.result(
-                    f"{name}: {state}{reasons}", artifact=name, state=state, what=step.title
-                )
+                found, name = preview(step, stage, context), context.run.relative(step.path)
+                if isinstance(found, UserError):
+                    state = text = found.one_line()
+                else:
+                    state, text = found.state.value, "; ".join([found.state.value, *found.reasons])
+                context.console.result(f"{name}: {text}", artifact=name, state=state, what=step.title)
         except UserError as error:
             context.console.result(f"{stage.name} {split}: {error.one_line()}", state="blocked", split=split)
 
 
 def run_data(
-    source: str | None, layout: str | None, images: Path | None, options: CommonOptions, console: Console
+    options: CommonOptions,
+    console: Console,
+    source: str | None,
+    layout: str | None,
+    images: Path | None = None,
 ) -> None:
     """`weaksam data`."""
     from weaksam_cli.data.stage import STAGE, choose_layout, read_dataset
@@ -158,7 +154,7 @@ def run_data(
     read_dataset(loaded, place, images, context, options.split)
 
 
-def run_pipeline(source: str | None, layout: str | None, options: CommonOptions, console: Console) -> None:
+def run_pipeline(options: CommonOptions, console: Console, source: str | None, layout: str | None) -> None:
     """`weaksam all`: check what is needed, then every stage."""
     from weaksam_cli.cli.doctor import preflight
 
@@ -166,23 +162,11 @@ def run_pipeline(source: str | None, layout: str | None, options: CommonOptions,
     profile, why = choose_profile(chosen_profile(options), context.weights)
     console.info(f"weaksam: dataset {context.dataset}, {why}, seed {context.seed}", profile=profile.name)
     preflight(context, profile)
-    if source is not None or not _has_source(context):
-        run_data(source, layout, None, options, console)
+    if source is not None or not (context.run.root / SOURCE_FILE).is_file():
+        run_data(options, console, source, layout)
         if options.dry_run:
             return
-    for name in PIPELINE:
-        _run_in_pipeline(name, profile, options, context)
-
-
-def _has_source(context: Context) -> bool:
-    try:
-        read_source(context.run.root)
-    except UserError:
-        return False
-    return True
-
-
-def _run_in_pipeline(name: str, profile: Profile, options: CommonOptions, context: Context) -> None:
-    context.console.info(f"{name} (recipe {profile.recipes[name]})", stage=name)
-    stage = load_stage(name)
-    _run(stage, profile.recipes[name], options, context, _splits(stage, options, context))
+    for name in STAGE_NAMES[1:]:
+        console.info(f"{name} (recipe {profile.recipes[name]})", stage=name)
+        stage = load_stage(name)
+        _run(stage, profile.recipes[name], options, context, _splits(stage, options, context))

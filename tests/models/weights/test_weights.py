@@ -23,8 +23,6 @@ from weaksam_cli.models.weights.catalogue import (
     WeightsFinder,
     byte_progress,
     check_file,
-    default_folders,
-    download_folder,
     read_catalogue,
     read_needs,
     select,
@@ -60,8 +58,9 @@ FOLDERS = {
 def test_folders(name: str) -> None:
     given_folder, environment, searched, download = FOLDERS[name]
     folder = Path(given_folder) if given_folder else None
-    assert [str(item) for item in default_folders(folder, environment)] == searched
-    assert str(download_folder(folder, environment)) == download
+    finder = WeightsFinder.of_environment(folder, environment)
+    assert [str(item) for item in finder.folders] == searched
+    assert str(finder.downloads) == download
 
 
 def test_the_first_folder_wins_and_a_path_is_taken_as_it_stands(tmp_path: Path) -> None:

@@ -42,9 +42,20 @@ class WeightsFinder:
 
     Attributes:
         folders: `--weights-dir`, `WEAKSAM_WEIGHTS`, `weights/` of the working folder, the user's cache.
+        downloads: where a download goes: the first of these but `weights/`, which is for a machine without a home.
     """
 
     folders: tuple[Path, ...]
+    downloads: Path = Path("weights")
+
+    @classmethod
+    def of_environment(cls, given: Path | None, environment: Mapping[str, str]) -> WeightsFinder:
+        """The usual folders; `given` is that of `--weights-dir`."""
+        named, home = environment.get("WEAKSAM_WEIGHTS"), environment.get("HOME")
+        cache = environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
+        chosen = [Path(folder) for folder in (given, named) if folder]
+        cached = [Path(cache, "weaksam", "weights")] if cache else []
+        return cls((*chosen, Path("weights"), *cached), (*chosen, *cached, Path("weights"))[0])
 
     def find(self, name: str) -> Path | None:
         """The file, or None; a name with a slash may also be a path."""
@@ -81,29 +92,6 @@ class WeightsFinder:
                 "`--profile embedded` needs no weights",
             )
         return path
-
-
-def default_folders(given: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """The folders that are searched: `--weights-dir`, `WEAKSAM_WEIGHTS`, `weights/`, the user's cache."""
-    chosen = _chosen_folders(given, environment)
-    return (*chosen, Path("weights"), *_cache_folders(environment))
-
-
-def download_folder(given: Path | None, environment: Mapping[str, str]) -> Path:
-    """Where a download goes: `--weights-dir`, else `WEAKSAM_WEIGHTS`, else the user's cache (`weights/` without a home)."""
-    return (*_chosen_folders(given, environment), *_cache_folders(environment), Path("weights"))[0]
-
-
-def _chosen_folders(given: Path | None, environment: Mapping[str, str]) -> list[Path]:
-    named = environment.get("WEAKSAM_WEIGHTS")
-    return [folder for folder in (given, Path(named) if named else None) if folder is not None]
-
-
-def _cache_folders(environment: Mapping[str, str]) -> list[Path]:
-    cache = environment.get("XDG_CACHE_HOME") or (
-        f"{environment['HOME']}/.cache" if environment.get("HOME") else ""
-    )
-    return [Path(cache) / "weaksam" / "weights"] if cache else []
 
 
 # ---------------------------------------------------------------- what is published
