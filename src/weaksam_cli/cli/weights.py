@@ -67,7 +67,8 @@ def list_files(options: CommonOptions, console: Console) -> None:
         return
     rows = [
         [item.name, size(item.size) if item.size else "-", _state(item, path), item.licence or "not known",
-         ", ".join(needs.get(item.name, ())) or "-", f"{path} ({path.stat().st_size} bytes)" if path else "-", item.checksum, item.url or item.origin]
+         ", ".join(needs.get(item.name, ())) or "-", f"{path} ({path.stat().st_size} bytes)" if path else "-",
+         item.checksum, item.url or item.origin]
         for item, path in zip(files, found, strict=True)
     ]  # fmt: skip
     columns = shutil.get_terminal_size(_NO_TERMINAL).columns
