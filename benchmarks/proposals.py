@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weaksam_cli.eval.recall import RecallCurve
 from weaksam_cli.eval.report import draw_recall
 
 EVALUATED = "proposals"
@@ -109,7 +108,7 @@ def main() -> None:
         f"\n{results['dataset']} {options.split}, {results['images']} images\n\n{table(results)}\n"
     )
     if options.plot is not None:
-        curves = {item["variant"]: RecallCurve.from_json(item) for item in results["curves"]}
+        curves = {item["variant"]: item for item in results["curves"]}
         title = f"Recall of proposals on {results['dataset']} {options.split} ({results['images']} images)"
         drawn = {row.name: curves[row.variant] for row in ROWS if row.drawn}
         options.plot.write_bytes(draw_recall(drawn, title))

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from weaksam_cli.core.boxes import as_boxes
-from weaksam_cli.eval.baselines import (
+from weaksam_cli.eval.corloc import (
+    CorlocSettings,
     best_contrast_detections,
     box_sums,
     contrast,
     integral_images,
     whole_image_detections,
 )
-from weaksam_cli.eval.corloc import CorlocSettings
 from weaksam_cli.eval.maps import FusedMaps
 
 
@@ -85,10 +85,3 @@ def test_box_sums_equal_sums_over_pixels(seed: int, factor: int) -> None:
     expected = enlarged[:, y[0] : y[1], x[0] : x[1]].sum(axis=(1, 2)) / factor**2
     np.testing.assert_allclose(sums[:, 0], expected, atol=1e-9)
     assert areas[0] == pytest.approx((x[1] - x[0]) * (y[1] - y[0]) / factor**2)
-
-
-def test_maps_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"shape \(k, h, w\) with k classes"):
-        FusedMaps(np.zeros(2, np.int32), np.zeros((1, 3, 3), np.float32), 3, 3)
-    with pytest.raises(ValueError, match="at least one pixel"):
-        FusedMaps(np.zeros(1, np.int32), np.zeros((1, 0, 3), np.float32), 3, 3)

@@ -64,8 +64,7 @@ def test_perfect_boxes(n: int) -> None:
     truth = {"a": objects(boxes, [0] * n), "b": objects([], [])}
     dataset, numbers = coco_dataset(truth, CLASSES)
     got = coco_ap(dataset, coco_results({"a": found(boxes, [0] * n, [0.9] * n)}, numbers))
-    assert (got.ap, got.ap50, got.ap75, got.small) == pytest.approx((1, 1, 1, 1))
-    assert np.isnan(got.large)
+    assert (got.ap, got.ap50, got.ap75) == pytest.approx((1, 1, 1))
     assert got.per_class == pytest.approx({"cat": 1, "dog": np.nan}, nan_ok=True)
 
 
@@ -74,16 +73,14 @@ def test_the_thresholds_of_a_shifted_box(capsys: pytest.CaptureFixture[str]) -> 
     truth = {"a": objects([[0, 0, 100, 100]], [0])}
     dataset, numbers = coco_dataset(truth, CLASSES)
     got = coco_ap(dataset, coco_results({"a": found([[0, 0, 100, 75]], [0], [0.9])}, numbers))
-    assert (got.ap, got.ap50, got.ap75, got.large) == pytest.approx((0.6, 1, 1, 0.6))
-    assert np.isnan(got.small)
-    assert np.isnan(got.medium)
+    assert (got.ap, got.ap50, got.ap75) == pytest.approx((0.6, 1, 1))
     assert capsys.readouterr().out == ""
 
 
 def test_no_detections_give_zeros() -> None:
     dataset, _ = coco_dataset({"a": objects([[0, 0, 50, 50]], [1])}, CLASSES)
     got = coco_ap(dataset, [])
-    assert (got.ap, got.ap50, got.ap75, got.medium) == (0, 0, 0, 0)
+    assert (got.ap, got.ap50, got.ap75) == (0, 0, 0)
     assert coco_ap_at(mask_dataset([[0, 0, 40, 40]], [1]), []) == {0.25: 0, 0.5: 0, 0.7: 0, 0.75: 0}
 
 
@@ -119,7 +116,7 @@ def test_annotations_need_neither_crowd_nor_area() -> None:
     for item in dataset["annotations"]:
         del item["iscrowd"], item["area"]
     results = [{"image_id": 1, "category_id": 1, "score": 1.0, "bbox": [0, 0, 40, 40]}]
-    assert coco_ap(dataset, results).medium == pytest.approx(1)
+    assert coco_ap(dataset, results).ap == pytest.approx(1)
 
 
 def test_masks_at_the_papers_thresholds() -> None:

@@ -154,17 +154,13 @@ def test_nothing_to_find() -> None:
         recall_curve({}, {"a": as_boxes([])}, budgets=(1,), recall_thresholds=(0.5,))
 
 
-def test_the_results_file_gives_the_curve_back() -> None:
+def test_a_curve_in_the_results_file() -> None:
     curve = RecallCurve((5, None), (5.0, 7.25), {0.5: (0.25, 0.5), 0.75: (float("nan"), 0.125)})
-    text = json.dumps(curve.as_json(), allow_nan=False)
-    got = RecallCurve.from_json(json.loads(text))
-    assert (got.budgets, got.mean_counts, got.recall[0.5]) == (
-        curve.budgets,
-        curve.mean_counts,
-        curve.recall[0.5],
-    )
-    assert np.isnan(got.recall[0.75][0])
-    assert got.recall[0.75][1] == 0.125
+    assert json.loads(json.dumps(curve.as_json(), allow_nan=False)) == {
+        "budgets": [5, None],
+        "proposals an image": [5.0, 7.25],
+        "recall": {"0.5": [0.25, 0.5], "0.75": [None, 0.125]},
+    }
 
 
 @given(

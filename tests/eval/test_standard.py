@@ -13,8 +13,7 @@ from tests.tiny import CLASSES, synthetic_cam
 from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.engine.steps import make
-from weaksam_cli.eval.case import Case
-from weaksam_cli.eval.ground_truth import AnnotatedSplit
+from weaksam_cli.eval.case import AnnotatedSplit, Case
 from weaksam_cli.eval.standard import EVALUATORS, Recipe, evaluate_all
 
 KEYS = {"000001": 1, "000002": 2}

@@ -325,13 +325,6 @@ def test_predictions_of_unknown_images_are_the_users_matter() -> None:
         corloc({"a": objects([], [])}, {"b": Detections.empty()}, CLASSES, OUR_CORLOC)
 
 
-def test_unknown_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="ground truth: expected classes 0 to 1, got 2 to 2"):
-        voc_ap({"a": objects([[0, 0, 1, 1]], [2])}, {}, CLASSES, OURS)
-    with pytest.raises(ValueError, match="detections: expected classes"):
-        corloc({"a": objects([], [])}, {"a": found([[0, 0, 1, 1]], [-1], [1])}, CLASSES, OUR_CORLOC)
-
-
 def test_the_two_sums_of_a_curve() -> None:
     precision, recall = np.asarray([1, 0.5, 2 / 3]), np.asarray([0.5, 0.5, 1.0])
     assert eleven_point(precision, recall) == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)

@@ -1,10 +1,11 @@
-"""What an evaluator is given, and what it answers.
+"""What an evaluator is given, ground truth included, and what it answers.
 
 A metric is a module with one `evaluate(case, settings)`; `standard.EVALUATORS` says which artifacts it is for.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,10 @@ from numpy.typing import NDArray
 
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.ground_truth import read_ground_truth
 from weaksam_cli.data.labels import Labels
+from weaksam_cli.data.source import Source
+from weaksam_cli.errors import UserError
 
 Truth = Mapping[str, GroundTruth]
 """Image key to annotated objects."""
@@ -39,6 +43,13 @@ class PerClass:
         """Mean over the classes that the ground truth holds; NaN when it holds none."""
         known = [value for value in self.values.values() if not np.isnan(value)]
         return float(np.mean(known)) if known else float("nan")
+
+    @property
+    def total(self) -> float:
+        """The figure over all classes together, each weighted with its support; NaN without support."""
+        support = np.asarray([*self.support.values()])
+        values = np.asarray([*self.values.values()])[support > 0]
+        return float(values @ support[support > 0] / support.sum()) if len(values) else float("nan")
 
     @classmethod
     def of(
@@ -145,3 +156,54 @@ class Case:
     def per_class(self, name: str, found: PerClass) -> Metric:
         """A figure of this artifact that is a mean over classes."""
         return Metric(self.stage, self.variant, name, found.mean, classes=found.values)
+
+
+@dataclass(frozen=True)
+class AnnotatedSplit:
+    """The annotated objects of a split.
+
+    Attributes:
+        objects: image key to objects, for every image of the labels, in their order.
+        left_out: image key to why objects of it, or all of it, could not be used.
+        warnings: what is odd and was used all the same.
+    """
+
+    objects: dict[str, GroundTruth]
+    left_out: dict[str, str]
+    warnings: tuple[str, ...]
+
+    def digest(self) -> str:
+        """SHA-256 of all boxes, classes and flags."""
+        value = hashlib.sha256()
+        for key, objects in self.objects.items():
+            value.update(key.encode())
+            for array in (objects.boxes, objects.class_index, objects.difficult):
+                value.update(np.ascontiguousarray(array).tobytes())
+        return value.hexdigest()
+
+
+def load_ground_truth(run_root: Path, source: Source, split: str, labels: Labels) -> AnnotatedSplit:
+    """Annotated objects with class indexes of the labels; none in a dataset whose layout has no boxes.
+
+    Raises:
+        UserError: annotations without boxes, or classes that are not those of the labels.
+    """
+    found = read_ground_truth(run_root, source, split)
+    if found is None:
+        return AnnotatedSplit({}, {}, ())
+    if list(found.class_names) != labels.class_names:
+        raise UserError(
+            "the annotations have other classes than the labels were read with",
+            where=source.path,
+            remedy="Run `weaksam data SOURCE` again",
+        )
+    by_key = {image.key: image.objects for image in found.images}
+    empty = GroundTruth(np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_))
+    reasons: dict[str, list[str]] = {key: [] for key in labels.keys}
+    for remark in found.failed:
+        reasons.get(remark.key, []).append(remark.reason)
+    return AnnotatedSplit(
+        {key: by_key.get(key, empty) for key in labels.keys},
+        {key: "; ".join(lines) for key, lines in reasons.items() if lines},
+        tuple(f"{key}: {reason}" if key else reason for key, reason in found.warnings),
+    )

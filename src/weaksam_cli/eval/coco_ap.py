@@ -20,6 +20,7 @@ from weaksam_cli.eval.matching import in_order
 
 Kind = Literal["bbox", "segm"]
 CocoJson = Mapping[str, Any]
+COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10))
 MASK_THRESHOLDS = (0.25, 0.5, 0.7, 0.75)
 MAX_DETECTIONS = 100
 """Detections of an image and class that count."""
@@ -56,18 +57,12 @@ class CocoAp:
         ap: mean over IoU .50:.05:.95.
         ap50: at IoU .50.
         ap75: at IoU .75.
-        small: `ap` of objects below 32 x 32 pixels.
-        medium: `ap` of objects between 32 x 32 and 96 x 96 pixels.
-        large: `ap` of objects above 96 x 96 pixels.
         per_class: class name to `ap`.
     """
 
     ap: float
     ap50: float
     ap75: float
-    small: float
-    medium: float
-    large: float
     per_class: dict[str, float]
 
 
@@ -82,16 +77,13 @@ def coco_ap(dataset: CocoJson, results: Sequence[Mapping[str, Any]], *, kind: Ki
     Raises:
         UserError: for results of an image that the ground truth does not hold, or without the field for `kind`.
     """
-    precision = _precision(dataset, results, kind, None)
+    precision = _precision(dataset, results, kind)
     categories = sorted(dataset["categories"], key=lambda item: item["id"])
     return CocoAp(
-        ap=_mean(precision[..., 0]),
-        ap50=_mean(precision[0, ..., 0]),
-        ap75=_mean(precision[5, ..., 0]),
-        small=_mean(precision[..., 1]),
-        medium=_mean(precision[..., 2]),
-        large=_mean(precision[..., 3]),
-        per_class={item["name"]: _mean(precision[:, :, k, 0]) for k, item in enumerate(categories)},
+        ap=_mean(precision),
+        ap50=_mean(precision[0]),
+        ap75=_mean(precision[5]),
+        per_class={item["name"]: _mean(precision[:, :, k]) for k, item in enumerate(categories)},
     )
 
 
@@ -111,7 +103,7 @@ def coco_ap_at(
         UserError: see `coco_ap`.
     """
     precision = _precision(dataset, results, "segm", thresholds)
-    return {value: _mean(precision[t, ..., 0]) for t, value in enumerate(thresholds)}
+    return {value: _mean(precision[t]) for t, value in enumerate(thresholds)}
 
 
 def coco_dataset(ground_truth: Truth, class_names: Sequence[str]) -> tuple[dict[str, Any], dict[str, int]]:
@@ -214,23 +206,23 @@ def _precision(
     dataset: CocoJson,
     results: Sequence[Mapping[str, Any]],
     kind: Kind,
-    thresholds: Sequence[float] | None,
+    thresholds: Sequence[float] = COCO_THRESHOLDS,
 ) -> NDArray[np.float64]:
-    """COCOeval's precision (thresholds, 101 recalls, classes, 4 sizes); -1 where there is no object."""
+    """COCOeval's precision (thresholds, 101 recalls, classes), objects of every size; -1 where there is no object."""
     from pycocotools.cocoeval import COCOeval
 
     truth, found = load_quietly(dataset, results, kind)
     if not truth.anns:
-        shape = (len(thresholds or range(10)), 101, len(dataset["categories"]), 4)
-        return np.full(shape, -1.0)
+        return np.full((len(thresholds), 101, len(dataset["categories"])), -1.0)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, found, kind)
-        evaluation.params.maxDets = [MAX_DETECTIONS]
-        if thresholds is not None:
-            evaluation.params.iouThrs = np.asarray(thresholds, dtype=np.float64)
+        parameters = evaluation.params
+        parameters.maxDets = [MAX_DETECTIONS]
+        parameters.iouThrs = np.asarray(thresholds, dtype=np.float64)
+        parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], ["all"]
         evaluation.evaluate()
         evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"][..., 0], dtype=np.float64)
+    return np.asarray(evaluation.eval["precision"][..., 0, 0], dtype=np.float64)
 
 
 def _mean(precision: NDArray[np.float64]) -> float:

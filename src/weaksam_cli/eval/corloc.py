@@ -1,21 +1,28 @@
-"""CorLoc: how often the best box of a class that is in the image lies on an object of it (spec 07 §2)."""
+"""CorLoc: how often the best box of a class that is in the image lies on an object of it (spec 07 §2).
+
+And the trivial detectors that a trained one has to beat in it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
+from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
-from weaksam_cli.eval.baselines import best_contrast_detections, whole_image_detections
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
-from weaksam_cli.eval.maps import fused_maps
+from weaksam_cli.eval.maps import FusedMaps, fused_maps
 from weaksam_cli.eval.matching import DETECTRON2_TEXT, MIST_CORLOC, THRESHOLD, Convention, best_overlaps
 from weaksam_cli.eval.recall import proposals_of
+
+SMALLEST_AREA = 1e-6
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -104,15 +111,13 @@ def corloc(
 
     Raises:
         UserError: for detections of an image that the ground truth does not hold.
-        ValueError: for classes outside `class_names`.
     """
     n_classes = len(class_names)
     overlaps = best_overlaps(truth, detections, n_classes, protocol.convention)
-    annotated, detected = overlaps.annotated, overlaps.detected
-    counting = protocol.count_difficult_only | (annotated.weight == 0)
-    positives = np.unique(annotated.group[counting])
-    order = np.argsort(-detected.weight, kind="stable")
-    found, first = np.unique(detected.group[order], return_index=True)
+    counting = protocol.count_difficult_only | ~overlaps.difficult
+    positives = np.unique(overlaps.objects_group[counting])
+    order = np.argsort(-overlaps.scores, kind="stable")
+    found, first = np.unique(overlaps.group[order], return_index=True)
     reached = protocol.convention.reaches(overlaps.best[order[first]], THRESHOLD)
     hits = found[reached & np.isin(found, positives)]
     return PerClass.ratio(
@@ -120,3 +125,105 @@ def corloc(
         np.bincount(hits % n_classes, minlength=n_classes),
         np.bincount(positives % n_classes, minlength=n_classes),
     )
+
+
+def whole_image_detections(
+    sizes: Mapping[str, tuple[int, int]], classes: Mapping[str, Sequence[int]]
+) -> dict[str, Detections]:
+    """The whole image as the box of every image-level label.
+
+    Args:
+        sizes: image key to height and width.
+        classes: image key to the classes of its label.
+    """
+    answer = {}
+    for key, labels in classes.items():
+        height, width = sizes[key]
+        answer[key] = Detections(
+            as_boxes([[0, 0, width, height]] * len(labels)),
+            np.asarray(labels, dtype=np.int32).reshape(-1),
+            np.ones(len(labels), dtype=np.float32),
+        )
+    return answer
+
+
+def best_contrast_detections(
+    proposals: Mapping[str, FloatArray], maps: Mapping[str, FusedMaps], ring_factor: float
+) -> dict[str, Detections]:
+    """The proposal with the best contrast of the class map, for every class of every image with maps.
+
+    Args:
+        proposals: image key to boxes float32 (n, 4), xyxy pixel edges.
+        maps: image key to the maps of the classes of its label.
+        ring_factor: see `contrast`.
+
+    Returns:
+        Image key to one detection a class, its score the contrast; none where there is no proposal with an area.
+    """
+    answer = {}
+    for key, image in maps.items():
+        boxes = proposals.get(key, as_boxes([]))
+        if len(boxes) == 0 or len(image.class_index) == 0:
+            answer[key] = Detections.empty()
+            continue
+        values = contrast(boxes, image, ring_factor)
+        best, largest = values.argmax(axis=1), values.max(axis=1)
+        found = np.isfinite(largest)
+        answer[key] = Detections(
+            boxes[best[found]], image.class_index[found], largest[found].astype(np.float32)
+        )
+    return answer
+
+
+def contrast(boxes: FloatArray, image: FusedMaps, ring_factor: float) -> Float64Array:
+    """Mean of every map inside every box minus its mean in the ring around the box.
+
+    The ring is the box with its sides enlarged by `ring_factor` about its centre, cut to the image, without the
+    box. A box without a ring, such as the whole image, has the contrast 0; one without an area minus infinity.
+
+    Args:
+        boxes: float32 (n, 4), xyxy pixel edges of the image.
+        image: maps (k, h, w).
+        ring_factor: above 1.
+
+    Returns:
+        float64 (k, n).
+    """
+    height, width = image.maps.shape[1:]
+    inner = clip(boxes, image.height, image.width)
+    centre = (inner[:, :2] + inner[:, 2:]) / 2
+    reach = (inner[:, 2:] - inner[:, :2]) / 2 * np.float32(ring_factor)
+    outer = clip(np.concatenate([centre - reach, centre + reach], axis=1), image.height, image.width)
+    factors = (width / image.width, height / image.height)
+    integral = integral_images(image.maps)
+    inside, inside_area = box_sums(integral, scale(inner, *factors))
+    enlarged, enlarged_area = box_sums(integral, scale(outer, *factors))
+    ring_area = enlarged_area - inside_area
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = inside / inside_area - (enlarged - inside) / ring_area
+    difference = np.where(ring_area > SMALLEST_AREA, difference, 0)
+    return np.where(inside_area > SMALLEST_AREA, difference, -np.inf)
+
+
+def integral_images(maps: NDArray[np.floating]) -> Float64Array:
+    """Sums of maps (k, h, w) above and left of every corner, (k, h + 1, w + 1)."""
+    integral = np.zeros((maps.shape[0], maps.shape[1] + 1, maps.shape[2] + 1))
+    integral[:, 1:, 1:] = maps.astype(np.float64).cumsum(axis=1).cumsum(axis=2)
+    return integral
+
+
+def box_sums(integral: Float64Array, boxes: NDArray[np.floating]) -> tuple[Float64Array, Float64Array]:
+    """Integral (k, n) of the maps over boxes in cells of the map, fractions of cells included, and areas (n,)."""
+    x1, y1, x2, y2 = boxes.astype(np.float64).T
+    sums = _corner(integral, y2, x2) - _corner(integral, y1, x2) - _corner(integral, y2, x1)
+    return sums + _corner(integral, y1, x1), np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+
+
+def _corner(integral: Float64Array, y: Float64Array, x: Float64Array) -> Float64Array:
+    """The integral at fractional corners: bilinear between whole ones, exact for maps constant within a cell."""
+    row = np.clip(np.floor(y), 0, integral.shape[1] - 2).astype(np.int64)
+    column = np.clip(np.floor(x), 0, integral.shape[2] - 2).astype(np.int64)
+    down, right = y - row, x - column
+    upper = integral[:, row, column] * (1 - right) + integral[:, row, column + 1] * right
+    lower = integral[:, row + 1, column] * (1 - right) + integral[:, row + 1, column + 1] * right
+    return upper * (1 - down) + lower * down

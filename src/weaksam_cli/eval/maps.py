@@ -15,7 +15,7 @@ from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
-from weaksam_cli.eval.matching import check_classes, in_order
+from weaksam_cli.eval.matching import in_order
 
 FUSED_SHORT_SIDE = 64
 """Maps are fused at this many cells on the shorter side."""
@@ -37,16 +37,6 @@ class FusedMaps:
     maps: NDArray[np.float32]
     height: int
     width: int
-
-    def __post_init__(self) -> None:
-        if self.maps.ndim != 3 or self.class_index.shape != (len(self.maps),):
-            raise ValueError(
-                f"maps: expected shape (k, h, w) with k classes, got {self.maps.shape} and {self.class_index.shape}"
-            )
-        if min(self.height, self.width, *self.maps.shape[1:]) < 1:
-            raise ValueError(
-                f"maps: expected at least one pixel, got {self.maps.shape} of an image {self.height} x {self.width}"
-            )
 
 
 def evaluate(case: Case, _: RecipeModel) -> list[Metric]:
@@ -95,12 +85,10 @@ def energy_inside(truth: Truth, maps: Mapping[str, FusedMaps], class_names: Sequ
 
     Raises:
         UserError: for maps of an image that the ground truth does not hold.
-        ValueError: for classes outside `class_names`.
     """
     in_order(truth, maps, None, name="maps")
     shares: list[tuple[int, float]] = []
     for key, image in maps.items():
-        check_classes(image.class_index, len(class_names), name="maps")
         objects, cells = truth[key], _pixels_in_cells(image, np.ones((image.height, image.width), bool))
         for class_index, heat in zip(image.class_index, image.maps, strict=True):
             inside = pixels_inside(
@@ -124,10 +112,11 @@ def pixels_inside(boxes: FloatArray, height: int, width: int) -> NDArray[np.bool
 def _pixels_in_cells(image: FusedMaps, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """How many of the chosen pixels (height, width) lie in every cell of the map, (h, w)."""
     height, width = image.maps.shape[1:]
-    rows = ((np.arange(image.height) + 0.5) * height / image.height).astype(np.int64)
-    columns = ((np.arange(image.width) + 0.5) * width / image.width).astype(np.int64)
-    by_row = np.zeros((height, image.width))
-    np.add.at(by_row, rows, chosen)
-    cells = np.zeros((width, height))
-    np.add.at(cells, columns, by_row.T)
-    return cells.T
+    in_rows, in_columns = _cells(image.height, height), _cells(image.width, width)
+    return in_rows @ chosen.astype(np.float64) @ in_columns.T
+
+
+def _cells(pixels: int, cells: int) -> NDArray[np.float64]:
+    """1 where the centre of a pixel of an axis lies in a cell, else 0: (cells, pixels)."""
+    cell_of_pixel = ((np.arange(pixels) + 0.5) * cells / pixels).astype(np.int64)
+    return (np.arange(cells)[:, None] == cell_of_pixel).astype(np.float64)

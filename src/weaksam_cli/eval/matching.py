@@ -67,7 +67,7 @@ class Convention:
         return exact if self.score_decimals is None else np.round(exact, self.score_decimals)
 
     def reaches(self, overlap: Float64Array, threshold: float) -> NDArray[np.bool_]:
-        """Whether IoUs meet the threshold."""
+        """Whether IoUs are large enough for a match."""
         return overlap > threshold if self.strict else overlap >= threshold
 
 
@@ -122,81 +122,36 @@ def in_order(keys: Mapping[str, object], predictions: Mapping[str, T], absent: T
     return [predictions.get(key, absent) for key in keys]
 
 
-def check_classes(class_index: NDArray[np.integer], n_classes: int, *, name: str) -> None:
-    """Refuse classes outside the table of names.
-
-    Raises:
-        ValueError: for an index below 0 or beyond the names.
-    """
-    if len(class_index) and (class_index.min() < 0 or class_index.max() >= n_classes):
-        raise ValueError(
-            f"{name}: expected classes 0 to {n_classes - 1}, got {class_index.min()} to {class_index.max()}"
-        )
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Boxes of all images one after the other.
-
-    Attributes:
-        boxes: float64 (n, 4), as the evaluator reads them.
-        class_index: int64 (n,).
-        group: int64 (n,), one number for every image and class: image * classes + class.
-        weight: float64 (n,), the score of a detection, or 1 for a difficult annotated object and 0 for another.
-    """
-
-    boxes: Float64Array
-    class_index: IndexArray
-    group: IndexArray
-    weight: Float64Array
-
-    @classmethod
-    def _of(
-        cls,
-        items: Sequence[GroundTruth] | Sequence[Detections],
-        boxes: Float64Array,
-        weight: Float64Array,
-        n_classes: int,
-        name: str,
-    ) -> Rows:
-        image = np.repeat(np.arange(len(items)), [len(item) for item in items])
-        class_index = _joined([item.class_index for item in items]).astype(np.int64)
-        check_classes(class_index, n_classes, name=name)
-        return cls(boxes, class_index, image * n_classes + class_index, weight)
-
-    @classmethod
-    def annotated(cls, items: Sequence[GroundTruth], n_classes: int, convention: Convention) -> Rows:
-        """The objects of images."""
-        boxes = convention.ground_truth_boxes(_joined([item.boxes for item in items]).reshape(-1, 4))
-        weight = _joined([item.difficult for item in items]).astype(np.float64)
-        return cls._of(items, boxes, weight, n_classes, "ground truth")
-
-    @classmethod
-    def detected(cls, items: Sequence[Detections], n_classes: int, convention: Convention) -> Rows:
-        """The detections in the same images."""
-        boxes = convention.detection_boxes(_joined([item.boxes for item in items]).reshape(-1, 4))
-        weight = convention.detection_scores(_joined([item.scores for item in items]))
-        return cls._of(items, boxes, weight, n_classes, "detections")
-
-
-def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate(arrays) if arrays else np.zeros(0, np.float32)
-
-
 @dataclass(frozen=True)
 class Overlaps:
     """Every detection with the object of its image and class that it overlaps most.
 
+    What belongs to one image and class is a group; its number is image * classes + class.
+
     Attributes:
-        annotated, detected: the objects and the detections.
+        objects_group: int64 (objects,).
+        difficult: bool (objects,).
+        group: int64 (detections,).
+        scores: float64 (detections,), as the evaluator reads them.
         best: float64 (detections,), the IoU; -1 where the image has no such object.
         claimed: int64 (detections,), the object's row, the first of equals; -1 for none.
     """
 
-    annotated: Rows
-    detected: Rows
+    objects_group: IndexArray
+    difficult: NDArray[np.bool_]
+    group: IndexArray
+    scores: Float64Array
     best: Float64Array
     claimed: IndexArray
+
+
+def _groups(items: Sequence[GroundTruth] | Sequence[Detections], n_classes: int) -> IndexArray:
+    image = np.repeat(np.arange(len(items)), [len(item) for item in items])
+    return image * n_classes + _joined([item.class_index for item in items]).astype(np.int64)
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.zeros(0, np.float32)
 
 
 def best_overlaps(
@@ -209,24 +164,27 @@ def best_overlaps(
 
     Raises:
         UserError: for detections of an image that the ground truth does not hold.
-        ValueError: for classes of `n_classes` or more.
     """
-    ordered = in_order(ground_truth, detections, Detections.empty(), name="detections")
-    annotated = Rows.annotated(list(ground_truth.values()), n_classes, convention)
-    detected = Rows.detected(ordered, n_classes, convention)
-    order = np.argsort(annotated.group, kind="stable")
-    low = np.searchsorted(annotated.group[order], detected.group, side="left")
-    count = np.searchsorted(annotated.group[order], detected.group, side="right") - low
+    objects = [*ground_truth.values()]
+    found = in_order(ground_truth, detections, Detections.empty(), name="detections")
+    boxes = convention.ground_truth_boxes(_joined([item.boxes for item in objects]).reshape(-1, 4))
+    detected = convention.detection_boxes(_joined([item.boxes for item in found]).reshape(-1, 4))
+    objects_group, group = _groups(objects, n_classes), _groups(found, n_classes)
+    order = np.argsort(objects_group, kind="stable")
+    low = np.searchsorted(objects_group[order], group, side="left")
+    count = np.searchsorted(objects_group[order], group, side="right") - low
     detection = np.repeat(np.arange(len(low)), count)
     within = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
     candidate = order[low[detection] + within]
-    overlap = paired_iou(detected.boxes[detection], annotated.boxes[candidate], plus_one=convention.plus_one)
+    overlap = paired_iou(detected[detection], boxes[candidate], plus_one=convention.plus_one)
     best = np.full(len(low), -1.0)
     np.maximum.at(best, detection, overlap)
     claimed = np.full(len(low), -1, dtype=np.int64)
     winners = np.flatnonzero(overlap == best[detection])[::-1]
     claimed[detection[winners]] = candidate[winners]
-    return Overlaps(annotated, detected, best, claimed)
+    difficult = _joined([item.difficult for item in objects]).astype(bool)
+    scores = convention.detection_scores(_joined([item.scores for item in found]))
+    return Overlaps(objects_group, difficult, group, scores, best, claimed)
 
 
 @dataclass(frozen=True)
@@ -255,7 +213,7 @@ def first_claims(
 
     Args:
         claimed: int64 (n,), the object that every detection overlaps most, -1 for none.
-        hit: bool (n,), whether that overlap meets the threshold.
+        hit: bool (n,), whether that overlap is large enough.
         difficult: bool (objects,).
         scores: float64 (n,).
 
@@ -284,11 +242,10 @@ def match_detections(
     """Match at an IoU of .5 as VOC does: a detection stands or falls with the object of its class that it overlaps most.
 
     Raises:
-        UserError, ValueError: see `best_overlaps`.
+        UserError: see `best_overlaps`.
     """
     found = best_overlaps(ground_truth, detections, n_classes, convention)
-    difficult = found.annotated.weight > 0
     hit = (found.claimed >= 0) & convention.reaches(found.best, THRESHOLD)
-    order, status = first_claims(found.claimed, hit, difficult, found.detected.weight)
-    n_objects = np.bincount(found.annotated.class_index[~difficult], minlength=n_classes)
-    return Matches(found.detected.class_index[order], status, n_objects)
+    order, status = first_claims(found.claimed, hit, found.difficult, found.scores)
+    n_objects = np.bincount(found.objects_group[~found.difficult] % n_classes, minlength=n_classes)
+    return Matches(found.group[order] % n_classes, status, n_objects)

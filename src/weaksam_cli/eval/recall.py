@@ -127,18 +127,6 @@ class RecallCurve:
             },
         }
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> RecallCurve:
-        """From the results file."""
-        return cls(
-            tuple(content["budgets"]),
-            tuple(content["proposals an image"]),
-            {
-                float(threshold): tuple(float("nan") if value is None else float(value) for value in values)
-                for threshold, values in content["recall"].items()
-            },
-        )
-
 
 def recall_curve(
     truth: Truth,
@@ -167,12 +155,12 @@ def recall_curve(
     """
     matched: list[list[FloatArray]] = [[np.zeros(0, np.float32)] for _ in budgets]
     for overlap in _overlaps(truth, proposals, settings, convention):
-        kept = [_kept(overlap.shape[1], budget) for budget in budgets]
+        kept = [overlap[:, :budget].shape[1] for budget in budgets]
         found = {size: greedy_one_to_one(overlap[:, :size]).astype(np.float32) for size in set(kept)}
         for parts, size in zip(matched, kept, strict=True):
             parts.append(found[size])
     best = [np.concatenate(parts) for parts in matched]
-    counts = [sum(_kept(len(boxes), budget) for boxes in proposals.values()) for budget in budgets]
+    counts = [sum(len(boxes[:budget]) for boxes in proposals.values()) for budget in budgets]
     return RecallCurve(
         tuple(budgets),
         tuple(count / len(truth) if truth else 0.0 for count in counts),
@@ -181,10 +169,6 @@ def recall_curve(
             for threshold in settings.recall_thresholds
         },
     )
-
-
-def _kept(count: int, budget: Budget) -> int:
-    return count if budget is None else min(count, budget)
 
 
 def _share_found(best: FloatArray, threshold: float) -> float:

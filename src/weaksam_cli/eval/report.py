@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from weaksam_cli.console import Console
-from weaksam_cli.eval.recall import RecallCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,28 +90,23 @@ def format_value(item: dict[str, Any]) -> str:
 
 def draw_results(content: dict[str, Any]) -> bytes:
     """The curves of a results file as a PNG."""
-    curves = {label(item): RecallCurve.from_json(item) for item in content["curves"]}
+    curves = {label(item): item for item in content["curves"]}
     title = f"Recall of proposals on {content['dataset']} {content['split']} ({content['images']} images)"
     return draw_recall(curves, title)
 
 
-def draw_recall(curves: Mapping[str, RecallCurve], title: str) -> bytes:
+def draw_recall(curves: Mapping[str, Mapping[str, Any]], title: str) -> bytes:
     """A PNG with one panel an IoU threshold and one line a curve; equal curves give equal bytes.
 
     Args:
-        curves: name in the legend to curve; all have the same thresholds.
+        curves: name in the legend to a curve of the results file (`RecallCurve.as_json`), at least one; all have the same
+            thresholds.
         title: above the panels.
-
-    Raises:
-        ValueError: for no curve, or curves of different thresholds.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    thresholds = {tuple(curve.recall) for curve in curves.values()}
-    if len(thresholds) != 1:
-        raise ValueError(f"curves: expected one or more of the same thresholds, got {sorted(thresholds)}")
-    (panels,) = thresholds
+    panels = [*next(iter(curves.values()))["recall"]]
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DOTS, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -128,13 +124,13 @@ def draw_recall(curves: Mapping[str, RecallCurve], title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(panel: Axes, curves: Mapping[str, RecallCurve], threshold: float) -> None:
+def _draw_panel(panel: Axes, curves: Mapping[str, Mapping[str, Any]], threshold: str) -> None:
     from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
     for index, (name, curve) in enumerate(curves.items()):
         panel.plot(
-            curve.mean_counts,
-            [100 * value for value in curve.recall[threshold]],
+            curve["proposals an image"],
+            100 * np.asarray(curve["recall"][threshold], float),  # null becomes NaN
             label=name,
             color=f"C{index}",
             linestyle=_STYLES[index % len(_STYLES)],
@@ -143,7 +139,7 @@ def _draw_panel(panel: Axes, curves: Mapping[str, RecallCurve], threshold: float
         )
     panel.set_xscale("log")
     panel.set_ylim(0, 100)
-    panel.set_title(f"IoU ≥ {threshold:g}", fontsize="medium")
+    panel.set_title(f"IoU ≥ {threshold}", fontsize="medium")
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     panel.xaxis.set_major_formatter(ScalarFormatter())
     panel.xaxis.set_minor_locator(NullLocator())

@@ -20,8 +20,7 @@ from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Standing, State
 from weaksam_cli.engine.steps import Step, preview
 from weaksam_cli.eval import classification, coco_ap, corloc, maps, pointing, pseudo_boxes, recall, voc_ap
-from weaksam_cli.eval.case import Case
-from weaksam_cli.eval.ground_truth import AnnotatedSplit, load_ground_truth
+from weaksam_cli.eval.case import AnnotatedSplit, Case, load_ground_truth
 from weaksam_cli.eval.report import draw_results, show_results
 from weaksam_cli.eval.stage import RESULTS, STAGE, artifacts_of
 
@@ -62,7 +61,10 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
             "dataset": context.dataset,
             "split": split,
             "images": len(labels.file.images),
-            "ground_truth": {"objects": truth.count, "images_with_objects_left_out": truth.left_out},
+            "ground_truth": {
+                "objects": sum(map(len, truth.objects.values())),
+                "images_with_objects_left_out": truth.left_out,
+            },
             **evaluate_all(truth, labels, source.layout, inputs, recipe),
         }
         text = json.dumps(content, indent=1, ensure_ascii=False)

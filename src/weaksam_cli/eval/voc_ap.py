@@ -86,7 +86,6 @@ def voc_ap(
 
     Raises:
         UserError: for detections of an image that the ground truth does not hold.
-        ValueError: for classes outside `class_names`.
     """
     matches = match_detections(truth, detections, len(class_names), protocol.convention)
     return average_precisions(matches, class_names, protocol.curve)
