@@ -80,11 +80,6 @@ def test_freeze_at(network: nn.Module, freeze_at: int) -> None:
     assert trains == [index >= freeze_at for index in range(8)]
 
 
-def test_freeze_at_out_of_range(network: nn.Module) -> None:
-    with pytest.raises(ValueError, match="0 to 8"):
-        Lite0Backbone(network, NAMES, 9)
-
-
 @pytest.mark.parametrize(("first", "context"), [(2, ""), (3, "head")])
 def test_registered_with_detectron2(first: int, context: str) -> None:
     from detectron2.config import get_cfg

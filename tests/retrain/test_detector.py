@@ -40,7 +40,7 @@ from weaksam_cli.retrain.detector import (
     training_entries,
 )
 from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
-from weaksam_cli.retrain.heads import TopKMatcher
+from weaksam_cli.retrain.heads import Top3Matcher
 from weaksam_cli.training.checkpoint import model_bytes, read_tensors
 from weaksam_cli.training.loop import TrainingRun
 
@@ -226,7 +226,7 @@ def test_a_model_for_other_classes_is_refused(trained: nn.Module, tmp_path: Path
 
 def test_top3_matcher_is_chosen() -> None:
     wanted = recipe(detector={"channels": 8, "box_head_channels": 16, "matcher": "top3"})
-    assert isinstance(build(wanted).roi_heads.proposal_matcher, TopKMatcher)  # type: ignore[union-attr]
+    assert isinstance(build(wanted).roi_heads.proposal_matcher, Top3Matcher)  # type: ignore[union-attr]
 
 
 def test_missing_r50_weights_are_named() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +13,13 @@ from torch import Tensor
 from weaksam_cli.detectron.compat import import_detectron2
 from weaksam_cli.retrain.heads import (
     Dropped,
-    TopKMatcher,
+    Top3Matcher,
     find_dropped,
-    foreground_indices,
-    nothing_dropped,
     reduce_losses,
-    regression_distances,
 )
-from weaksam_cli.retrain.settings import Normalisation, RoiDrop, Semantics
+from weaksam_cli.retrain.settings import RoiDrop
 
-SEMANTICS: tuple[Semantics, ...] = ("intersection", "separate", "union_fg")
+SEMANTICS = ("intersection", "separate", "union_fg")
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +85,8 @@ def losses(inputs: Any, drop: RoiDrop, iteration: int, images: int = 2) -> dict[
 
 
 def settings_of(case: Any, **changes: Any) -> RoiDrop:
-    return RoiDrop(
-        tau_cls=case["threshold_cls"], tau_reg=case["threshold_reg"], **({"start_iteration": 0} | changes)
-    )
+    known = {"start_iteration": 0, "tau_cls": case["threshold_cls"], "tau_reg": case["threshold_reg"]}
+    return RoiDrop.model_validate(known | changes)
 
 
 def approx(value: float) -> Any:
@@ -108,11 +104,11 @@ def approx(value: float) -> Any:
         ("drop_on_second_image_hit", "separate"),
     ],
 )
-def test_masks_and_sums(cases: Any, case: str, semantics: Semantics) -> None:
+def test_masks_and_sums(cases: Any, case: str, semantics: str) -> None:
     expected = cases[case]["semantics"][semantics]
     cross_entropy, distances, foreground = per_roi(cases)
-    thresholds = {"tau_cls": cases[case]["threshold_cls"], "tau_reg": cases[case]["threshold_reg"]}
-    dropped = find_dropped(cross_entropy, distances, foreground, **thresholds, semantics=semantics)
+    drop = settings_of(cases[case], semantics=semantics)
+    dropped = find_dropped(cross_entropy, distances, foreground, drop)
     assert dropped.classification.nonzero().flatten().tolist() == expected["dropped_cls"]
     assert foreground[dropped.regression].tolist() == expected["dropped_reg"]
     loss_cls, loss_reg = reduce_losses(cross_entropy, distances, dropped, divide_regression=True)
@@ -126,14 +122,7 @@ def test_masks_and_sums(cases: Any, case: str, semantics: Semantics) -> None:
 def test_one_image(cases: Any) -> None:
     cross_entropy, distances, foreground = per_roi(cases)
     expected, case = cases["drop_on"]["one_image_semantics"], cases["drop_on"]
-    dropped = find_dropped(
-        cross_entropy[:5],
-        distances[:3],
-        foreground[:3],
-        tau_cls=case["threshold_cls"],
-        tau_reg=case["threshold_reg"],
-        semantics="intersection",
-    )
+    dropped = find_dropped(cross_entropy[:5], distances[:3], foreground[:3], settings_of(case))
     loss_cls, loss_reg = reduce_losses(cross_entropy[:5], distances[:3], dropped, divide_regression=True)
     assert float(loss_cls) == approx(expected["loss_cls"])
     assert float(loss_reg) == approx(expected["loss_box_reg_over_R"])
@@ -149,19 +138,19 @@ def test_off_equals_the_published_losses(cases: Any) -> None:
         (settings_of(cases["drop_on"], start_iteration=2000), 0),
         (settings_of(cases["drop_on"], start_iteration=2000), 1999),
     ]:
-        met = losses(cases["inputs"], drop, iteration)
-        assert met["loss_cls"] == approx(expected["loss_cls"])
-        assert met["loss_box_reg"] == approx(expected["loss_box_reg"])
+        got = losses(cases["inputs"], drop, iteration)
+        assert got["loss_cls"] == approx(expected["loss_cls"])
+        assert got["loss_box_reg"] == approx(expected["loss_box_reg"])
 
 
 @pytest.mark.parametrize("iteration", [2000, 2001, 9000])
 @pytest.mark.parametrize("semantics", SEMANTICS)
-def test_on_from_the_start_iteration(cases: Any, iteration: int, semantics: Semantics) -> None:
+def test_on_from_the_start_iteration(cases: Any, iteration: int, semantics: str) -> None:
     expected = cases["drop_on"]["semantics"][semantics]
     drop = settings_of(cases["drop_on"], start_iteration=2000, semantics=semantics)
-    met = losses(cases["inputs"], drop, iteration)
-    assert met["loss_cls"] == approx(expected["loss_cls"])
-    assert met["loss_box_reg"] == approx(expected["loss_box_reg_over_R"])
+    got = losses(cases["inputs"], drop, iteration)
+    assert got["loss_cls"] == approx(expected["loss_cls"])
+    assert got["loss_box_reg"] == approx(expected["loss_box_reg_over_R"])
 
 
 def test_released_sum(cases: Any) -> None:
@@ -169,34 +158,36 @@ def test_released_sum(cases: Any) -> None:
     case = cases["drop_on"]
     drop = settings_of(case, normalisation="released_sum")
     for images, key in [(2, "tuple_index_fixed_two_images"), (1, "tuple_index_fixed_one_image")]:
-        met = losses(cases["inputs"], drop, 0, images)
-        assert met["loss_cls"] == approx(case[key]["losses"]["loss_cls"])
-        assert met["loss_box_reg"] == approx(case[key]["losses"]["loss_box_reg"])
+        got = losses(cases["inputs"], drop, 0, images)
+        assert got["loss_cls"] == approx(case[key]["losses"]["loss_cls"])
+        assert got["loss_box_reg"] == approx(case[key]["losses"]["loss_box_reg"])
 
 
 def test_hit_in_the_second_image_does_not_fail(cases: Any) -> None:
     """The published code raises IndexError here: it uses RoI numbers as positions among the foreground RoIs."""
     case = cases["drop_on_second_image_hit"]
-    met = losses(cases["inputs"], settings_of(case), 0)
+    got = losses(cases["inputs"], settings_of(case), 0)
     assert "IndexError" in case["tuple_index_fixed"]["error"]
-    assert met["loss_cls"] == approx(case["semantics"]["intersection"]["loss_cls"])
-    assert met["loss_box_reg"] == approx(case["semantics"]["intersection"]["loss_box_reg_over_R"])
+    assert got["loss_cls"] == approx(case["semantics"]["intersection"]["loss_cls"])
+    assert got["loss_box_reg"] == approx(case["semantics"]["intersection"]["loss_box_reg_over_R"])
 
 
 @pytest.mark.parametrize(("normalisation", "scale"), [("released_sum", 1), ("over_R", 9)])
 def test_nothing_exceeds(cases: Any, normalisation: str, scale: int) -> None:
     case = cases["drop_on_nothing_exceeds"]
-    drop = settings_of(case, normalisation=cast(Normalisation, normalisation))
-    met = losses(cases["inputs"], drop, 0)
-    assert met["loss_cls"] == approx(case["tuple_index_fixed"]["losses"]["loss_cls"])
-    assert met["loss_box_reg"] == approx(case["tuple_index_fixed"]["losses"]["loss_box_reg"] / scale)
+    drop = settings_of(case, normalisation=normalisation)
+    got = losses(cases["inputs"], drop, 0)
+    assert got["loss_cls"] == approx(case["tuple_index_fixed"]["losses"]["loss_cls"])
+    assert got["loss_box_reg"] == approx(case["tuple_index_fixed"]["losses"]["loss_box_reg"] / scale)
 
 
 @pytest.mark.parametrize("semantics", SEMANTICS)
 @pytest.mark.parametrize("start", [0, 10])
-def test_no_foreground(cases: Any, semantics: Semantics, start: int) -> None:
+def test_no_foreground(cases: Any, semantics: str, start: int) -> None:
     logits = torch.tensor(cases["no_foreground"]["class_logits"])
-    drop = RoiDrop(tau_cls=100, tau_reg=100, start_iteration=start, semantics=semantics)
+    drop = RoiDrop.model_validate(
+        {"tau_cls": 100, "tau_reg": 100, "start_iteration": start, "semantics": semantics}
+    )
     predictor = layers(cases["inputs"], drop)
     from detectron2.structures import Boxes, Instances
     from detectron2.utils.events import EventStorage
@@ -206,10 +197,10 @@ def test_no_foreground(cases: Any, semantics: Semantics, start: int) -> None:
     item.gt_classes = torch.full((2,), 3)
     deltas = torch.zeros(2, 12, requires_grad=True)
     with EventStorage(0):
-        met = predictor.losses((logits, deltas), [item])
-    assert float(met["loss_cls"]) == approx(cases["no_foreground"]["drop_off"]["loss_cls"])
-    assert float(met["loss_box_reg"].detach()) == 0.0
-    met["loss_box_reg"].backward()
+        got = predictor.losses((logits, deltas), [item])
+    assert float(got["loss_cls"]) == approx(cases["no_foreground"]["drop_off"]["loss_cls"])
+    assert float(got["loss_box_reg"].detach()) == 0.0
+    got["loss_box_reg"].backward()
 
 
 def test_the_proposal_network_does_not_drop(cases: Any) -> None:
@@ -229,11 +220,11 @@ def test_properties(data: st.DataObject, rois: int) -> None:
     classes = torch.tensor(
         data.draw(st.lists(st.integers(0, 3), min_size=rois, max_size=rois)), dtype=torch.int64
     )
-    foreground = foreground_indices(classes, 3)
+    foreground = torch.nonzero(classes < 3).flatten()
     count = len(foreground)
     distances = torch.tensor(data.draw(st.lists(numbers, min_size=count, max_size=count)))
     drops = {
-        name: find_dropped(cross_entropy, distances, foreground, tau_cls=4, tau_reg=1, semantics=name)
+        name: find_dropped(cross_entropy, distances, foreground, RoiDrop.model_validate({"semantics": name}))
         for name in SEMANTICS
     }
     both, either = drops["intersection"], drops["union_fg"]
@@ -242,8 +233,7 @@ def test_properties(data: st.DataObject, rois: int) -> None:
         assert int(dropped.classification.sum()) == int(dropped.regression.sum())
     assert bool((either.regression >= both.regression).all())
     assert bool((drops["separate"].regression >= both.regression).all())
-    nothing = nothing_dropped(cross_entropy, distances)
-    full = reduce_losses(cross_entropy, distances, nothing, divide_regression=True)
+    full = reduce_losses(cross_entropy, distances, None, divide_regression=True)
     for dropped in drops.values():
         part = reduce_losses(cross_entropy, distances, dropped, divide_regression=True)
         assert part[0] <= full[0] + 1e-6
@@ -251,14 +241,8 @@ def test_properties(data: st.DataObject, rois: int) -> None:
 
 
 def test_thresholds_are_strict() -> None:
-    dropped = find_dropped(
-        torch.tensor([4.0, 4.1]),
-        torch.tensor([1.0, 1.1]),
-        torch.tensor([0, 1]),
-        tau_cls=4.0,
-        tau_reg=1.0,
-        semantics="union_fg",
-    )
+    drop = RoiDrop(tau_cls=4.0, tau_reg=1.0, semantics="union_fg")
+    dropped = find_dropped(torch.tensor([4.0, 4.1]), torch.tensor([1.0, 1.1]), torch.tensor([0, 1]), drop)
     assert dropped.classification.tolist() == [False, True]
 
 
@@ -274,19 +258,12 @@ def test_dropped_terms_have_no_gradient() -> None:
     assert distances.grad.tolist() == [0.0]
 
 
-@pytest.mark.parametrize(("beta", "expected"), [(0.0, 3.5), (1.0, 2.125)])
-def test_distances(beta: float, expected: float) -> None:
-    deltas, targets = torch.tensor([[0.5, 0, 1, -2.0]]), torch.zeros(1, 4)
-    assert float(regression_distances(deltas, targets, beta)[0]) == pytest.approx(expected)
-    assert regression_distances(torch.zeros(0, 4), torch.zeros(0, 4), beta).shape == (0,)
-
-
 # the top-3 matcher, beside detectron2's
 
 
 def test_equals_the_published_matcher(oracle: Any) -> None:
     case = oracle("roi_drop")["matcher_topk"]
-    matches, labels = TopKMatcher(0.5, 3)(torch.tensor(case["iou_gt_by_proposal"]))
+    matches, labels = Top3Matcher(0.5)(torch.tensor(case["iou_gt_by_proposal"]))
     assert matches.tolist() == case["topk3"]["matched_gt"]
     assert labels.tolist() == case["topk3"]["label"]
     assert (matches.dtype, labels.dtype) == (torch.int64, torch.int8)
@@ -305,22 +282,22 @@ def test_the_standard_matcher_is_detectron2s(oracle: Any) -> None:
 def test_fewer_than_three_proposals(oracle: Any) -> None:
     """The published code raises "selected index k out of range" here."""
     case = oracle("roi_drop")["matcher_topk_fewer_than_3"]
-    matches, labels = TopKMatcher()(torch.tensor(case["iou"]))
+    matches, labels = Top3Matcher(0.5)(torch.tensor(case["iou"]))
     assert matches.tolist() == [0, 0]
     assert labels.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(("truths", "proposals"), [(0, 0), (0, 1), (0, 7), (1, 0), (2, 0)])
 def test_nothing_to_match(truths: int, proposals: int) -> None:
-    matches, labels = TopKMatcher()(torch.zeros(truths, proposals))
+    matches, labels = Top3Matcher(0.5)(torch.zeros(truths, proposals))
     assert matches.tolist() == [0] * proposals
     assert labels.tolist() == [0] * proposals
 
 
 def test_equal_overlaps_keep_their_order() -> None:
     quality = torch.full((1, 6), 0.8)
-    assert TopKMatcher()(quality)[1].tolist() == [1, 1, 1, 0, 0, 0]
+    assert Top3Matcher(0.5)(quality)[1].tolist() == [1, 1, 1, 0, 0, 0]
 
 
 def test_below_the_threshold_is_background() -> None:
-    assert TopKMatcher(0.5)(torch.tensor([[0.49, 0.5, 0.1]]))[1].tolist() == [0, 1, 0]
+    assert Top3Matcher(0.5)(torch.tensor([[0.49, 0.5, 0.1]]))[1].tolist() == [0, 1, 0]

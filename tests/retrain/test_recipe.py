@@ -45,6 +45,7 @@ def test_parts_are_all_of_the_recipe_once() -> None:
         ({"detector": {"anchor_sizes": [32]}}, "expected 4 values"),
         ({"network": "r50-fpn", "detector": {"context": True}}, "r50-fpn takes false only, got true"),
         ({"backbone": {"norm": "batch"}}, "backbone.norm: lite0-fpn takes frozen only, got batch"),
+        ({"backbone": {"freeze_at": 9}}, "less than or equal to 8"),
         ({"backbone": {"pixels": "msra_bgr"}}, "takes imagenet_rgb only"),
         ({"train_images": {"short_sides": [], "max_size": 1}}, "at least 1 item"),
     ],

@@ -38,7 +38,6 @@ from weaksam_cli.models.checkpoints import (  # noqa: E402
 
 # Output name -> (index of the last timm stage below it, stride, channels).
 _OUTPUTS = {"c2": (1, 4, 24), "c3": (2, 8, 40), "c4": (4, 16, 112), "c5": (6, 32, 320), "head": (7, 32, 1280)}
-_STAGES = 7
 _PREFIX: Final = "bottom_up."
 _REMEDY: Final = "Use detectron2's R-50.pkl or a torchvision ResNet-50"
 
@@ -54,15 +53,12 @@ class FrozenNormConv2d(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, *, activate: bool) -> None:
+    def __init__(self, convolution: nn.Conv2d, norm: Any, *, activate: bool) -> None:
         super().__init__()
-        mean, variance = norm.running_mean, norm.running_var
-        if mean is None or variance is None:
-            raise ValueError("expected a normalisation with running statistics")
-        factor = norm.weight * torch.rsqrt(variance + norm.eps)
+        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         self.weight = nn.Parameter(convolution.weight.detach().clone())
         self.register_buffer("scale", factor.detach().clone())
-        self.register_buffer("shift", (norm.bias - mean * factor).detach().clone())
+        self.register_buffer("shift", (norm.bias - norm.running_mean * factor).detach().clone())
         self.stride = int(convolution.stride[0])
         self.groups = convolution.groups
         self.activate = activate
@@ -94,10 +90,11 @@ class _Block(nn.Module):
         super().__init__()
         convolutions = [m for name, m in block.named_children() if name.startswith("conv")]
         norms = [m for name, m in block.named_children() if name.startswith("bn")]
-        pairs = cast(list[tuple[nn.Conv2d, nn.BatchNorm2d]], list(zip(convolutions, norms, strict=True)))
-        last = len(pairs) - 1
         self.layers = nn.Sequential(
-            *(FrozenNormConv2d(conv, norm, activate=index < last) for index, (conv, norm) in enumerate(pairs))
+            *(
+                FrozenNormConv2d(cast(nn.Conv2d, conv), norm, activate=conv is not convolutions[-1])
+                for conv, norm in zip(convolutions, norms, strict=True)
+            )
         )
         self.has_skip = bool(block.has_skip)
 
@@ -131,8 +128,6 @@ class Lite0Backbone(Backbone):
         self._out_feature_strides = {name: _OUTPUTS[name][1] for name in out_features}
         self._out_feature_channels = {name: _OUTPUTS[name][2] for name in out_features}
         self._names = {_OUTPUTS[name][0]: name for name in out_features}
-        if not 0 <= freeze_at <= _STAGES + 1:
-            raise ValueError(f"freeze_at: expected 0 to {_STAGES + 1}, got {freeze_at}")
         for part in [self.stem, *self.stages][:freeze_at]:
             part.requires_grad_(False)
 

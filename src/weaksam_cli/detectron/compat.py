@@ -28,12 +28,7 @@ INSTALL_COMMANDS = (
     "pb1-detectron2==0.6  (pip 23.2.1 to 26.2.1; or run `make setup` in a checkout)"
 )
 
-_REMOVED_NUMPY_ALIASES: dict[str, type] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": bool,
-}
+_REMOVED_NUMPY_ALIASES = {"int": int, "float": float, "str": str, "bool": bool}
 _LIBRARY_LOGGERS = ("detectron2", "fvcore", "iopath")
 
 
@@ -49,13 +44,11 @@ class Detectron2:
         version: detectron2's version, e.g. "0.6".
         compiled: True with the C++ extension, False for the pure-Python installation.
         location: the package's folder.
-        fixes: names of the fixes that were applied, in order.
     """
 
     version: str
     compiled: bool
     location: Path
-    fixes: tuple[str, ...]
 
     def describe(self) -> str:
         """One line for `doctor`."""
@@ -76,20 +69,9 @@ class _ExtensionStub(ModuleType):
             "for rotated boxes, deformable convolution and its fast COCO evaluation",
         )
 
-    @staticmethod
-    def get_compiler_version() -> str:
-        """Answered because detectron2's environment report asks."""
-        return "none (pure Python)"
-
-    @staticmethod
-    def get_cuda_version() -> str:
-        """Answered because detectron2's environment report asks."""
-        return "none (pure Python)"
-
-    @staticmethod
-    def has_cuda() -> bool:
-        """Answered because detectron2's environment report asks."""
-        return False
+    # What detectron2's environment report asks for.
+    get_compiler_version = get_cuda_version = staticmethod(lambda: "none (pure Python)")
+    has_cuda = staticmethod(lambda: False)
 
 
 @cache
@@ -109,20 +91,22 @@ def import_detectron2() -> Detectron2:
     )  # detectron2's anchors, once in every process
     try:
         compiled = _has_extension()
-        fixes = _apply_fixes(compiled)
+        if not compiled:
+            sys.modules.setdefault("detectron2._C", _ExtensionStub("detectron2._C"))
+        restore_pillow_constant()
+        restore_numpy_aliases()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecates what detectron2 does while it is imported
             package = importlib.import_module("detectron2")
-            fixes.extend(_import_model_zoo())
-            if keep_a_pixel():
-                fixes.append("ResizeShortestEdge")
+            _import_model_zoo()
+            keep_a_pixel()
     except ModuleNotFoundError as error:
         raise UserError(
             f"detectron2 needs the library {error.name}, which is not installed",
             where="detectron2",
             remedy=INSTALL_COMMANDS,
         ) from error
-    return Detectron2(package.__version__, compiled, Path(str(package.__file__)).parent, tuple(fixes))
+    return Detectron2(package.__version__, compiled, Path(str(package.__file__)).parent)
 
 
 def quiet_loggers() -> None:
@@ -140,48 +124,34 @@ def _has_extension() -> bool:
     return importlib.util.find_spec("detectron2._C") is not None
 
 
-def _apply_fixes(compiled: bool) -> list[str]:
-    applied = []
-    if not compiled and "detectron2._C" not in sys.modules:
-        sys.modules["detectron2._C"] = _ExtensionStub("detectron2._C")
-        applied.append("detectron2._C")
-    if restore_pillow_constant():
-        applied.append("PIL.Image.LINEAR")
-    applied.extend(f"numpy.{name}" for name in restore_numpy_aliases())
-    return applied
-
-
-def restore_pillow_constant() -> bool:
-    """Give Pillow >= 10 the old name `LINEAR` of bilinear resampling; True when it was missing."""
+def restore_pillow_constant() -> None:
+    """Give Pillow >= 10 the old name `LINEAR` of bilinear resampling."""
     from PIL import Image
 
-    if "LINEAR" in vars(Image):
-        return False
-    Image.LINEAR = Image.Resampling.BILINEAR  # type: ignore[attr-defined]
-    return True
+    if "LINEAR" not in vars(Image):
+        Image.LINEAR = Image.Resampling.BILINEAR  # type: ignore[attr-defined]
 
 
-def restore_numpy_aliases() -> list[str]:
-    """Give numpy >= 1.24 the aliases of Python types it removed; the names that were missing.
+def restore_numpy_aliases() -> None:
+    """Give numpy >= 1.24 the aliases of Python types that it removed.
 
     Without `np.int`, detectron2's dataset builder swallows the error and skips its check of category ids.
     """
     import numpy as np
 
-    missing = [name for name in _REMOVED_NUMPY_ALIASES if name not in vars(np)]
-    for name in missing:
-        setattr(np, name, _REMOVED_NUMPY_ALIASES[name])
-    return missing
+    for name, alias in _REMOVED_NUMPY_ALIASES.items():
+        if name not in vars(np):
+            setattr(np, name, alias)
 
 
-def _import_model_zoo() -> list[str]:
-    """Import `detectron2.model_zoo`; names `pkg_resources` when it had to be replaced meanwhile.
+def _import_model_zoo() -> None:
+    """Import `detectron2.model_zoo`, with a replacement of `pkg_resources` where there is none.
 
     The replacement is withdrawn afterwards, because other libraries probe for `pkg_resources` and expect all of it.
     """
     if importlib.util.find_spec("pkg_resources") is not None:
         importlib.import_module("detectron2.model_zoo")
-        return []
+        return
     stub = ModuleType("pkg_resources")
     stub.resource_filename = resource_filename  # type: ignore[attr-defined]
     sys.modules["pkg_resources"] = stub
@@ -189,7 +159,6 @@ def _import_model_zoo() -> list[str]:
         importlib.import_module("detectron2.model_zoo")
     finally:
         del sys.modules["pkg_resources"]
-    return ["pkg_resources"]
 
 
 def resource_filename(package: str, resource: str) -> str:
@@ -200,17 +169,16 @@ def resource_filename(package: str, resource: str) -> str:
     return str(Path(spec.submodule_search_locations[0]) / resource)
 
 
-def keep_a_pixel() -> bool:
-    """Let detectron2 resize very long images, whose short side it rounds to 0 pixels, to 1; True when it did not."""
+def keep_a_pixel() -> None:
+    """Let detectron2 resize very long images, whose short side it rounds to 0 pixels, to 1."""
     from detectron2.data.transforms import ResizeShortestEdge
 
     computed = ResizeShortestEdge.get_output_shape
     if min(computed(1, 100, 10, 10)) > 0:
-        return False
+        return
 
     def at_least_one(oldh: int, oldw: int, short_edge_length: int, max_size: int) -> tuple[int, int]:
         height, width = computed(oldh, oldw, short_edge_length, max_size)
         return max(height, 1), max(width, 1)
 
     ResizeShortestEdge.get_output_shape = staticmethod(at_least_one)
-    return True

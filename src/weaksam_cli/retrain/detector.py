@@ -172,25 +172,20 @@ def fit(
         model,
         make_optimizer(model, schedule),
         sampled(sampler, SeededMapper(cfg, entries, read_image, run.seed).item, run.workers),
-        learning_rates(schedule),
+        LearningRateSchedule(
+            iterations=schedule.steps,
+            milestones=schedule.milestones,
+            gamma=schedule.gamma,
+            warmup_iterations=schedule.warmup_iterations,
+            warmup_factor=schedule.warmup_factor,
+            cosine=schedule.decay == "cosine",
+        ),
         run,
         gradient_clip=schedule.gradient_clip,
         mixed_precision=schedule.mixed_precision,
         step=in_event_storage(),
     )
     return model
-
-
-def learning_rates(schedule: Schedule) -> LearningRateSchedule:
-    """The recipe's learning rates as a function of the iteration."""
-    return LearningRateSchedule(
-        iterations=schedule.steps,
-        milestones=schedule.milestones,
-        gamma=schedule.gamma,
-        warmup_iterations=schedule.warmup_iterations,
-        warmup_factor=schedule.warmup_factor,
-        cosine=schedule.decay == "cosine",
-    )
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:

@@ -31,7 +31,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers  # noqa
 from detectron2.utils.events import get_event_storage  # noqa: E402
 
 from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign, RoiAverage  # noqa: E402
-from weaksam_cli.retrain.settings import RoiDrop, Semantics  # noqa: E402
+from weaksam_cli.retrain.settings import RoiDrop  # noqa: E402
 
 
 class Dropped(NamedTuple):
@@ -46,71 +46,44 @@ class Dropped(NamedTuple):
     regression: Tensor
 
 
-def foreground_indices(classes: Tensor, num_classes: int) -> Tensor:
-    """Positions int64 (F,) of the RoIs that are matched to an object, in increasing order."""
-    return torch.nonzero((classes >= 0) & (classes < num_classes)).flatten()
-
-
-def regression_distances(deltas: Tensor, targets: Tensor, beta: float = 0.0) -> Tensor:
-    """Smooth L1 distance (F,) between deltas (F, 4), summed over the coordinates; `beta` 0 is plain L1."""
-    if beta <= 0:
-        return (deltas - targets).abs().sum(dim=1)
-    return F.smooth_l1_loss(deltas, targets, beta=beta, reduction="none").sum(dim=1)
-
-
-def find_dropped(
-    cross_entropy: Tensor,
-    distances: Tensor,
-    foreground: Tensor,
-    *,
-    tau_cls: float,
-    tau_reg: float,
-    semantics: Semantics,
-) -> Dropped:
+def find_dropped(cross_entropy: Tensor, distances: Tensor, foreground: Tensor, drop: RoiDrop) -> Dropped:
     """Which of R RoIs are dropped from which loss.
 
     Args:
         cross_entropy: float (R,), classification loss of every RoI.
         distances: float (F,), regression loss of the foreground RoIs.
         foreground: int64 (F,), positions of the foreground RoIs among the R.
-        tau_cls: a classification loss above it is large.
-        tau_reg: a regression loss above it is large.
-        semantics: see `weaksam_cli.retrain.settings.RoiDrop`.
+        drop: which losses are large, and what follows from it.
     """
-    large_cls = cross_entropy > tau_cls
-    large_reg = distances > tau_reg
-    if semantics == "separate":
+    large_cls = cross_entropy > drop.tau_cls
+    large_reg = distances > drop.tau_reg
+    if drop.semantics == "separate":
         return Dropped(large_cls, large_reg)
-    combine = torch.logical_and if semantics == "intersection" else torch.logical_or
+    combine = torch.logical_and if drop.semantics == "intersection" else torch.logical_or
     regression = combine(large_cls[foreground], large_reg)
     classification = torch.zeros_like(large_cls)
     classification[foreground] = regression
     return Dropped(classification, regression)
 
 
-def nothing_dropped(cross_entropy: Tensor, distances: Tensor) -> Dropped:
-    """Every loss counts."""
-    return Dropped(
-        torch.zeros_like(cross_entropy, dtype=torch.bool), torch.zeros_like(distances, dtype=torch.bool)
-    )
-
-
 def reduce_losses(
-    cross_entropy: Tensor, distances: Tensor, dropped: Dropped, *, divide_regression: bool
+    cross_entropy: Tensor, distances: Tensor, dropped: Dropped | None, *, divide_regression: bool
 ) -> tuple[Tensor, Tensor]:
-    """Classification and regression loss, scalars.
+    """Classification and regression loss, scalars; without `dropped` every RoI counts.
 
     Both are sums over the RoIs that count, divided by the number R of **all** RoIs; without `divide_regression` the
     second stays a sum.
     """
+    if dropped is not None:
+        cross_entropy = torch.where(dropped.classification, 0.0, cross_entropy)
+        distances = torch.where(dropped.regression, 0.0, distances)
     count = max(len(cross_entropy), 1)
-    classification = torch.where(dropped.classification, 0.0, cross_entropy).sum() / count
-    regression = torch.where(dropped.regression, 0.0, distances).sum()
-    return classification, regression / count if divide_regression else regression
+    regression = distances.sum()
+    return cross_entropy.sum() / count, regression / count if divide_regression else regression
 
 
-class TopKMatcher:
-    """Which proposals are foreground: the k best of each ground truth, as far as their best IoU reaches the threshold.
+class Top3Matcher:
+    """Which proposals are foreground: the three best of each ground truth whose own best IoU reaches the threshold.
 
     The published detector quietly replaced detectron2's matcher: of each ground-truth box only the three proposals of
     highest IoU are foreground, and every other proposal is background, also one of IoU 0.9. The paper does not mention it.
@@ -118,12 +91,10 @@ class TopKMatcher:
 
     Args:
         threshold: a proposal whose best IoU is below is background.
-        k: proposals for each ground-truth box.
     """
 
-    def __init__(self, threshold: float = 0.5, k: int = 3) -> None:
+    def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self.k = k
 
     def __call__(self, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Match proposals with ground truth.
@@ -141,7 +112,7 @@ class TopKMatcher:
         best, matches = quality.max(dim=0)
         # A stable sort, because topk leaves open which of equal proposals it takes.
         order = torch.sort(quality, dim=1, descending=True, stable=True).indices
-        labels[order[:, : self.k].flatten()] = 1
+        labels[order[:, :3].flatten()] = 1
         labels[best < self.threshold] = 0
         return matches, labels
 
@@ -155,8 +126,6 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
     @configurable  # type: ignore[untyped-decorator]
     def __init__(self, input_shape: Any, *, roi_drop: RoiDrop, **kwargs: Any) -> None:
         super().__init__(input_shape, **kwargs)
-        if self.box_reg_loss_type != "smooth_l1" or self.bbox_pred.out_features != self.num_classes * 4:
-            raise ValueError("RoI drop is defined for class-specific smooth-L1 regression")
         self.roi_drop = roi_drop
 
     @classmethod
@@ -170,25 +139,13 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
         """`loss_cls` and `loss_box_reg` of logits (R, K + 1) and deltas (R, 4 K); see `reduce_losses`."""
         logits, deltas = predictions
         classes = torch.cat([p.gt_classes for p in proposals])
-        foreground = foreground_indices(classes, self.num_classes)
+        foreground = torch.nonzero((classes >= 0) & (classes < self.num_classes)).flatten()
         cross_entropy = F.cross_entropy(logits, classes, reduction="none")
         distances = self._distances(deltas, classes, foreground, proposals)
-        storage = get_event_storage()
-        active = self.roi_drop.active(storage.iter)
-        dropped = nothing_dropped(cross_entropy, distances)
-        if active:
-            dropped = find_dropped(
-                cross_entropy.detach(),
-                distances.detach(),
-                foreground,
-                tau_cls=self.roi_drop.tau_cls,
-                tau_reg=self.roi_drop.tau_reg,
-                semantics=self.roi_drop.semantics,
-            )
-            storage.put_scalar("roi_drop/classification", float(dropped.classification.sum()))
-            storage.put_scalar("roi_drop/regression", float(dropped.regression.sum()))
-        storage.put_scalar("roi_drop/foreground", float(len(foreground)))
-        divide = not active or self.roi_drop.normalisation == "over_R"
+        drop, dropped = self.roi_drop, None
+        if drop.active(get_event_storage().iter):
+            dropped = find_dropped(cross_entropy.detach(), distances.detach(), foreground, drop)
+        divide = dropped is None or drop.normalisation == "over_R"
         loss_cls, loss_reg = reduce_losses(cross_entropy, distances, dropped, divide_regression=divide)
         weights = self.loss_weight
         return {
@@ -204,7 +161,7 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
         )
         targets = self.box2box_transform.get_deltas(boxes[foreground], matched[foreground])
         chosen = deltas.view(-1, self.num_classes, 4)[foreground, classes[foreground]]
-        return regression_distances(chosen, targets, self.smooth_l1_beta)
+        return F.smooth_l1_loss(chosen, targets, beta=self.smooth_l1_beta, reduction="none").sum(dim=1)
 
 
 class _WithContext(nn.Module):
@@ -235,7 +192,7 @@ class WeakSamRoiHeads(StandardROIHeads):
         """Arguments from a detectron2 configuration."""
         arguments: dict[str, Any] = super().from_config(cfg, input_shape)
         if cfg.MODEL.ROI_HEADS.MATCHER == "top3":
-            arguments["proposal_matcher"] = TopKMatcher(cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0], k=3)
+            arguments["proposal_matcher"] = Top3Matcher(cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0])
         return arguments
 
     @classmethod

@@ -6,17 +6,18 @@ import math
 from functools import cache, reduce
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping, stages_folder
 
-Semantics = Literal["intersection", "separate", "union_fg"]
-Normalisation = Literal["over_R", "released_sum"]
-MatcherName = Literal["standard", "top3"]
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Sizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 _PIXELS: Final = {
@@ -59,8 +60,8 @@ class RoiDrop(RecipeModel):
     """
 
     enabled: bool = True
-    semantics: Semantics = "intersection"
-    normalisation: Normalisation = "over_R"
+    semantics: Literal["intersection", "separate", "union_fg"] = "intersection"
+    normalisation: Literal["over_R", "released_sum"] = "over_R"
     tau_cls: NonNegativeFloat = 4.0
     tau_reg: NonNegativeFloat = 1.0
     start_iteration: NonNegativeInt = 2000
@@ -83,7 +84,7 @@ class Backbone(RecipeModel):
     """
 
     weights: Annotated[str, "MODEL.BACKBONE.WEIGHTS"] = "imagenet"
-    freeze_at: Annotated[NonNegativeInt, "MODEL.BACKBONE.FREEZE_AT"] = 4
+    freeze_at: Annotated[NonNegativeInt, Field(le=8), "MODEL.BACKBONE.FREEZE_AT"] = 4
     norm: Literal["frozen", "batch"] = "frozen"
     pixels: Annotated[Literal["imagenet_rgb", "msra_bgr"], "MODEL.BACKBONE.PIXELS"] = "imagenet_rgb"
 
@@ -123,7 +124,7 @@ class Detector(RecipeModel):
     box_loss_weight: Annotated[PositiveFloat, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"] = 1.0
     sampling_ratio: Annotated[NonNegativeInt, "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"] = 2
     context: bool = False
-    matcher: Annotated[MatcherName, "MODEL.ROI_HEADS.MATCHER"] = "standard"
+    matcher: Annotated[Literal["standard", "top3"], "MODEL.ROI_HEADS.MATCHER"] = "standard"
 
     @model_validator(mode="after")
     def _one_anchor_size_per_level(self) -> Self:
@@ -180,15 +181,11 @@ class Schedule(RecipeModel):
         return self.iterations
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _one_length_and_its_milestones(self) -> Self:
         if (self.iterations is None) == (self.epochs is None):
             raise ValueError("expected iterations or epochs, and not both")
         if self.epochs is not None and self.milestones:
             raise ValueError("milestones: they are iterations and need iterations, got epochs")
-        return self
-
-    @model_validator(mode="after")
-    def _milestones_increase(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones: expected increasing iterations, got {list(self.milestones)}")
         if self.decay == "cosine" and self.milestones:
