@@ -28,12 +28,6 @@ def test_order_differs_between_epochs_and_seeds() -> None:
     assert a.indices(1) == EpochSampler(50, 50, 0).indices(1)
 
 
-@pytest.mark.parametrize(("size", "batch"), [(0, 1), (1, 0)])
-def test_nothing_to_sample(size: int, batch: int) -> None:
-    with pytest.raises(ValueError, match="at least one image"):
-        EpochSampler(size, batch, 0)
-
-
 def test_random_numbers_of_neighbours_differ() -> None:
     values = {augmentation_rng(0, i, p).random() for i in range(5) for p in range(5)}
     assert len(values) == 25

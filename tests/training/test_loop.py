@@ -88,7 +88,7 @@ def run(where: TrainingRun, kill_after: int | None = None, **settings: Any) -> t
             raise Killed
 
     batches = in_threads(load, where.workers)
-    train(model, optimizer, batches, SCHEDULE, replace(where, progress=progress), **settings)
+    train(Training(model, optimizer, replace(where, progress=progress), **settings), batches, SCHEDULE)
     return model_bytes(model, {}), reported
 
 
@@ -182,7 +182,8 @@ def test_a_step_of_ones_own_with_a_state_of_its_own(tmp_path: Path) -> None:
                     raise Killed
 
             where = run_in(tmp_path, progress=progress)
-            train(model, optimizer, in_threads(load), SCHEDULE, where, step=step, extras={"count": count})
+            training = Training(model, optimizer, where)
+            train(training, in_threads(load), SCHEDULE, step=step, extras={"count": count})
         except Killed:
             assert count.steps == 5
     assert count.steps == ITERATIONS
@@ -217,7 +218,7 @@ def test_divergence_names_iteration_and_checkpoint(tmp_path: Path, how: str) -> 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     where = run_in(tmp_path)
     with pytest.raises(DivergedError) as caught:
-        train(model, optimizer, numbered, SCHEDULE, where)
+        train(Training(model, optimizer, where), numbered, SCHEDULE)
     line = caught.value.one_line()
     assert "iteration 5" in line
     assert f"{where.checkpoint} (iteration 4)" in line
@@ -229,7 +230,7 @@ def test_spoilt_weights_are_not_saved(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     where = run_in(tmp_path)
     with pytest.raises(DivergedError, match=r"weight weight .* iteration 3.*\(iteration 2\)"):
-        train(model, optimizer, numbered, SCHEDULE, where)
+        train(Training(model, optimizer, where), numbered, SCHEDULE)
     saved = read_checkpoint(where.checkpoint, "recipe")
     assert saved is not None
     assert torch.isfinite(saved.model["weight"]).all()
@@ -239,7 +240,7 @@ def test_divergence_before_any_checkpoint(tmp_path: Path) -> None:
     model = Diverging(at=0, how="nan")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(DivergedError, match="no checkpoint"):
-        train(model, optimizer, numbered, SCHEDULE, run_in(tmp_path))
+        train(Training(model, optimizer, run_in(tmp_path)), numbered, SCHEDULE)
 
 
 def test_the_terminal_stays_clean(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

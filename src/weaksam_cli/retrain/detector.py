@@ -29,7 +29,7 @@ from weaksam_cli.retrain.heads import add_roi_heads_config
 from weaksam_cli.retrain.settings import DetectorSettings, Inference, Schedule, keys_of, read_network
 from weaksam_cli.training.batches import EpochSampler, sampled
 from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
-from weaksam_cli.training.loop import TrainingRun, train, training_run
+from weaksam_cli.training.loop import Training, TrainingRun, train, training_run
 from weaksam_cli.training.schedule import LearningRateSchedule
 
 Detector = Callable[[NDArray[np.uint8]], Detections]
@@ -169,8 +169,13 @@ def fit(
     schedule = settings.schedule
     sampler = EpochSampler(len(entries), schedule.batch_size, run.seed)
     train(
-        model,
-        make_optimizer(model, schedule),
+        Training(
+            model,
+            make_optimizer(model, schedule),
+            run,
+            gradient_clip=schedule.gradient_clip,
+            mixed_precision=schedule.mixed_precision,
+        ),
         sampled(sampler, SeededMapper(cfg, entries, read_image, run.seed).item, run.workers),
         LearningRateSchedule(
             iterations=schedule.steps,
@@ -180,9 +185,6 @@ def fit(
             warmup_factor=schedule.warmup_factor,
             cosine=schedule.decay == "cosine",
         ),
-        run,
-        gradient_clip=schedule.gradient_clip,
-        mixed_precision=schedule.mixed_precision,
         step=in_event_storage(),
     )
     return model

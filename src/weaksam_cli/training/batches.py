@@ -24,7 +24,7 @@ class EpochSampler:
     """Images in a new random order for each epoch; epochs follow each other without a gap.
 
     Attributes:
-        size: number of images.
+        size: number of images, at least 1.
         batch_size: images of a step.
         seed: decides every order.
     """
@@ -32,12 +32,6 @@ class EpochSampler:
     size: int
     batch_size: int
     seed: int
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"expected at least one image and a batch of one, got {self.size} and {self.batch_size}"
-            )
 
     def indices(self, iteration: int) -> list[int]:
         """Indexes of the images of a step, in order."""

@@ -73,7 +73,13 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
     payload = memoryview(data)[_HEADER_BYTES:]
     if data[:_HEADER_BYTES] != _header(payload):
         raise UserError("the training checkpoint is damaged", where=str(path), remedy=_AGAIN)
-    checkpoint = Checkpoint(**_load(io.BytesIO(payload), path))
+    try:
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise UserError(
+            f"cannot be loaded safely ({type(error).__name__})", where=str(path), remedy=_AGAIN
+        ) from error
+    checkpoint = Checkpoint(**content)
     if checkpoint.fingerprint != fingerprint:
         raise UserError(
             "the checkpoint belongs to a training with another recipe, seed or input",
@@ -81,15 +87,6 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
             remedy=_AGAIN,
         )
     return checkpoint
-
-
-def _load(source: io.BytesIO, path: Path) -> Any:
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(
-            f"cannot be loaded safely ({type(error).__name__})", where=str(path), remedy=_AGAIN
-        ) from error
 
 
 def model_bytes(model: nn.Module, metadata: Mapping[str, Any]) -> bytes:

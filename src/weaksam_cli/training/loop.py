@@ -104,11 +104,19 @@ def training_run(job: Job, iterations: int, *, most_workers: int = 0) -> Iterato
 class Training:
     """A training while it runs: what a step function works with.
 
+    Args:
+        gradient_clip: largest norm of the gradient, 0 does not clip.
+        mixed_precision: float16 on CUDA.
+        images_at_once: gradients add up over parts of so many images of a batch; 0 takes the whole batch.
+
     Attributes:
-        model: in training mode, on its device.
-        optimizer: over the model's parameters.
-        run: where it takes place.
+        model: on its device; for the usual step it returns a dict of scalar losses for a batch.
+        optimizer: over the model's parameters; its learning rates are those after the warm-up.
+        run: where it takes place, and from which seed.
         iteration: the 0-based one that is being done.
+
+    Raises:
+        UserError: mixed precision on a CPU.
     """
 
     def __init__(
@@ -121,6 +129,12 @@ class Training:
         mixed_precision: bool = False,
         images_at_once: int = 0,
     ) -> None:
+        if mixed_precision and next(model.parameters()).device.type != "cuda":
+            raise UserError(
+                "mixed precision needs a CUDA device",
+                where="mixed_precision",
+                remedy="Set it to false or use --device cuda",
+            )
         self.model, self.optimizer, self.run = model, optimizer, run
         self.iteration = self.saved = 0
         self.scaler = torch.amp.GradScaler("cuda", enabled=mixed_precision)
@@ -150,7 +164,11 @@ class Training:
                 self.scaler.scale(total).backward()
             for name, value in losses.items():
                 means[name] = means.get(name, value.new_zeros(())) + value.detach() * share
-        return self._checked({name: float(value) for name, value in means.items()})
+        shown = {name: float(value) for name, value in means.items()}
+        bad = [name for name, value in shown.items() if not math.isfinite(value)]
+        if bad:
+            raise self._diverged(", ".join(bad))
+        return shown
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradients and step, where any came: the loss scaler refuses an optimiser that saw none."""
@@ -175,12 +193,6 @@ class Training:
             return loss_function(part)
         except FloatingPointError as error:  # detectron2's proposal network looks at its own outputs
             raise self._diverged("what the network computes") from error
-
-    def _checked(self, losses: dict[str, float]) -> dict[str, float]:
-        bad = [name for name, value in losses.items() if not math.isfinite(value)]
-        if bad:
-            raise self._diverged(", ".join(bad))
-        return losses
 
     def finish_iteration(self) -> None:
         """Adapt the loss scale once an iteration, whatever number of optimisers stepped."""
@@ -229,59 +241,35 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: LearningRateSchedule, 
 
 
 def train(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    training: Training,
     batches: Batches,
     schedule: LearningRateSchedule,
-    run: TrainingRun,
     *,
-    gradient_clip: float = 0.0,
-    mixed_precision: bool = False,
-    images_at_once: int = 0,
     step: Step = optimizer_step,
     extras: Mapping[str, Stateful] | None = None,
 ) -> None:
-    """Train `model` in place, from its checkpoint where there is one.
+    """Train a model in place, from its checkpoint where there is one.
 
     Args:
-        model: on its device; for the usual step it returns a dict of scalar losses for a batch.
-        optimizer: its learning rates are those after the warm-up.
+        training: the model, its optimiser, and where they are trained.
         batches: from the first iteration and the end to the batches between; a batch is a pure function of its iteration.
         schedule: length and learning rates.
-        run: where, and from which seed.
-        gradient_clip: largest norm of the gradient, 0 does not clip.
-        mixed_precision: float16 on CUDA.
-        images_at_once: gradients add up over parts of so many images of a batch; 0 takes the whole batch.
         step: what an iteration does.
         extras: name -> what the checkpoint keeps besides.
 
     Raises:
-        UserError: the checkpoint is damaged or of another training; mixed precision on a CPU.
+        UserError: the checkpoint is damaged or of another training.
         DivergedError: a loss or a weight became NaN or infinite; it names the iteration and the last good checkpoint.
     """
-    if mixed_precision and next(model.parameters()).device.type != "cuda":
-        raise UserError(
-            "mixed precision needs a CUDA device",
-            where="mixed_precision",
-            remedy="Set it to false or use --device cuda",
-        )
-    training = Training(
-        model,
-        optimizer,
-        run,
-        gradient_clip=gradient_clip,
-        mixed_precision=mixed_precision,
-        images_at_once=images_at_once,
-    )
-    extras, total = extras or {}, schedule.iterations
-    set_rates(optimizer, schedule, 0)
+    run, extras, total = training.run, extras or {}, schedule.iterations
+    set_rates(training.optimizer, schedule, 0)
     start = _resume(training, extras, total)
     if start >= total:
         return
-    model.train()
+    training.model.train()
     with closing(batches(start, total)) as stream:
         for training.iteration, batch in zip(range(start, total), stream, strict=True):
-            set_rates(optimizer, schedule, training.iteration)
+            set_rates(training.optimizer, schedule, training.iteration)
             torch.manual_seed(step_seed(run.seed, training.iteration))
             losses = step(training, batch)
             training.finish_iteration()

@@ -187,8 +187,13 @@ def fit_detector(
         return method_step(training, batch)
 
     train(
-        detector,
-        make_optimizer(detector, schedule),
+        Training(
+            detector,
+            make_optimizer(detector, schedule),
+            run,
+            mixed_precision=schedule.mixed_precision,
+            images_at_once=schedule.images_at_once,
+        ),
         sampled(EpochSampler(images, schedule.batch_size, run.seed), load_item, run.workers),
         LearningRateSchedule(
             schedule.steps,
@@ -198,9 +203,6 @@ def fit_detector(
             warmup_factor=schedule.warmup_factor,
             cosine=schedule.cosine,
         ),
-        run,
-        mixed_precision=schedule.mixed_precision,
-        images_at_once=schedule.images_at_once,
         step=step,
         extras=extras,
     )

@@ -134,8 +134,8 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
         return losses
 
     mixed = settings.mixed_precision and run.device != "cpu"
-    stream, extras = images.batches(run.workers), {"best": best}
-    train(network, optimizer, stream, schedule, run, mixed_precision=mixed, step=step, extras=extras)
+    training = Training(network, optimizer, run, mixed_precision=mixed)
+    train(training, images.batches(run.workers), schedule, step=step, extras={"best": best})
     return best
 
 
