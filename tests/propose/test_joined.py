@@ -14,9 +14,11 @@ from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose.joined import Recipe, build_parts, join, steps
+from weaksam_cli.propose.stage import ClueSettings
 
 PARTS: dict[str, Any] = {
-    "first": {"recipe": "region-tree", "clues": {"sources": ["fine"]}},
+    "first": {"recipe": "region-tree"},
+    "clues": {"sources": ["fine"]},
     "second": {"method": "selective-search"},
 }
 
@@ -109,6 +111,10 @@ def test_the_step_has_the_inputs_of_both(tmp_path: Path) -> None:
     (step,) = steps(both, context(tmp_path), "trainval")
     assert set(step.inputs) == {"data", "prompt", "weights-2"}
     assert step.settings == both
+    (unprompted,) = steps(
+        both.model_copy(update={"clues": ClueSettings(sources=())}), context(tmp_path), "trainval"
+    )
+    assert set(unprompted.inputs) == {"data", "weights-2"}
 
 
 def test_each_method_gets_the_points_that_it_takes() -> None:
@@ -118,7 +124,7 @@ def test_each_method_gets_the_points_that_it_takes() -> None:
         np.asarray([[30, 20]], np.int32), np.zeros(1, np.int32), np.ones(1, np.float32), np.zeros(1, np.int16)
     )
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    first = {"recipe": "region-tree", "clues": {"sources": ["fine"]}, "clue_nms": 1.0}
+    first = {"recipe": "region-tree", "clue_nms": 1.0}
     both = recipe(first=first, second={"method": "selective-search", "mode": "single"}, clue_nms=1.0)
     found = build_parts([None, None], both, None, "cpu")(image, {"fine": point, "coarse": point})
     sources = {SOURCES[index] for index in found.source}

@@ -24,7 +24,7 @@ from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.methods import load_method
 from weaksam_cli.engine.recipes import find_recipe
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.propose.stage import ClueSource, Propose, proposal_steps
+from weaksam_cli.propose.stage import ClueSettings, ClueSource, Propose, proposal_steps
 
 _CLUES = [SOURCES.index(source) for source in CLUE_SOURCES]
 
@@ -51,6 +51,7 @@ class Recipe(RecipeModel):
         turns: how many boxes of the first list, then of the second, are taken at a time.
         snap: instead of each box of the second list the box of the first is taken whose IoU with it plus `snap` times its
             predicted IoU is greatest, which is worth it where the first list is long; null to take the box itself.
+        clues: prompts from classification clues, in the place of those that the two recipes have.
         max_boxes: most boxes besides those of clues.
         nms: a box whose IoU with one taken earlier is above this goes.
         clue_nms: a clue's box whose IoU with an earlier box is above this goes.
@@ -61,6 +62,7 @@ class Recipe(RecipeModel):
     second: Part
     turns: tuple[int, int] = (1, 1)
     snap: float | None = Field(default=None, ge=0)
+    clues: ClueSettings = ClueSettings()
     max_boxes: int = Field(default=300, ge=1)
     nms: float = Field(default=0.85, gt=0, le=1)
     clue_nms: float = Field(default=0.9, gt=0, le=1)
@@ -73,9 +75,12 @@ class Recipe(RecipeModel):
         return turns
 
     @property
-    def parts(self) -> tuple[Any, Any]:
-        """Both recipes."""
-        return self.first, self.second
+    def parts(self) -> list[Any]:
+        """Both recipes, with the clues of the whole where they take any."""
+        return [
+            part.model_copy(update={"clues": self.clues}) if "clues" in type(part).model_fields else part
+            for part in (self.first, self.second)
+        ]
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
