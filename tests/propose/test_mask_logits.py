@@ -16,11 +16,11 @@ from torch import Tensor
 from weaksam_cli.core.boxes import inclusive_to_edges
 from weaksam_cli.propose.mask_logits import (
     STABILITY_OFFSET,
+    MaskMeasures,
     MaskUpsampling,
     Window,
     bilinear_matrix,
-    measure_logits,
-    measure_low_resolution,
+    measure_masks,
 )
 
 CPU = torch.device("cpu")
@@ -48,6 +48,13 @@ def upsampling_of(size: tuple[int, int]) -> MaskUpsampling:
 
 def random_logits(count: int, seed: int) -> Tensor:
     return torch.randn(count, LOW, LOW, generator=torch.Generator().manual_seed(seed)) * 2 - 0.5
+
+
+def measure_logits(logits: Tensor, threshold: float = 0.0) -> MaskMeasures:
+    """Of logits (m, H, W) that are at the image's size already: padded to a square, upsampling leaves them as they are."""
+    side, size = max(logits.shape[1:]), (logits.shape[1], logits.shape[2])
+    square = F.pad(logits, (0, side - size[1], 0, side - size[0]), value=-1000.0)
+    return measure_masks(square, MaskUpsampling((side, side), side, size, size, CPU), 1 << 20, threshold)
 
 
 def whole(size: tuple[int, int]) -> Window:
@@ -79,7 +86,7 @@ def test_measures_are_those_of_the_whole_masks(size: tuple[int, int], count: int
     low = random_logits(count, count)
     low[1:2] = -7  # a mask without a pixel
     expected = measure_logits(as_published(low, kept_of(size), size))
-    found = measure_low_resolution(low, upsampling_of(size), pixels)
+    found = measure_masks(low, upsampling_of(size), pixels, 0.0)
     np.testing.assert_array_equal(found.boxes.numpy(), expected.boxes.numpy())
     np.testing.assert_array_equal(found.area.numpy(), expected.area.numpy())
     torch.testing.assert_close(found.stability, expected.stability, equal_nan=True)
@@ -124,7 +131,7 @@ def test_no_more_logits_at_once_than_allowed_whatever_the_image(
             yield rows, logits
 
     monkeypatch.setattr(MaskUpsampling, "bands", watched)
-    found = measure_low_resolution(random_logits(2, 1), upsampling_of(size), 20_000)
+    found = measure_masks(random_logits(2, 1), upsampling_of(size), 20_000, 0.0)
     assert (found.area > 0).all()
     assert 0 < largest <= 20_000
 

@@ -22,7 +22,7 @@ from weaksam_cli.propose.prompting import (
     pad_prompts,
     without_repeats,
 )
-from weaksam_cli.propose.segmenter import PADDING, check_image, check_points
+from weaksam_cli.propose.segmenter import PADDING, check_image
 from weaksam_cli.propose.stage import ClueSettings
 
 
@@ -42,9 +42,9 @@ class SquareSegmenter:
     def prompt_points(
         self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False, **_: object
     ) -> PromptedMasks:
-        check_points(xy, labels)
         rows = [points[kinds != PADDING] for points, kinds in zip(xy, labels, strict=True)]
-        self.asked.append([row.tolist() for row in rows])
+        if rows:
+            self.asked.append([row.tolist() for row in rows])
         centres = np.asarray([row.mean(axis=0) for row in rows], np.float32).reshape(-1, 1, 2)
         half = np.asarray([2, 4, 8], np.float32)[None, :, None]
         boxes = np.concatenate([np.floor(centres - half), np.floor(centres + half)], axis=2)
@@ -111,9 +111,8 @@ class GivenBoxes(SquareSegmenter):
         self, xy: NDArray[np.float32], labels: NDArray[np.int8], *, masks: bool = False, **_: object
     ) -> PromptedMasks:
         ones = np.ones((len(xy), 3), np.float32)
-        return PromptedMasks(
-            np.repeat(self.boxes[:, None], 3, axis=1), np.ones((len(xy), 3), np.int64), ones, ones
-        )
+        boxes = np.repeat(self.boxes[: len(xy), None], 3, axis=1)
+        return PromptedMasks(boxes, np.ones((len(xy), 3), np.int64), ones, ones)
 
 
 @pytest.mark.parametrize("case", range(7))
@@ -167,12 +166,6 @@ def test_nothing_passes_the_grid_filter() -> None:
     settings = PromptingSettings(points_per_side=3, predicted_iou=0.95)
     found = assemble(SquareSegmenter(), settings, IMAGE, {"coarse": make_points([(9, 9)], [0])})
     assert found.source.tolist() == [1] * 4
-
-
-@pytest.mark.parametrize("source", ["grid", "deep"])
-def test_unknown_source(source: Any) -> None:
-    with pytest.raises(ValueError, match="expected the sources"):
-        assemble(SquareSegmenter(), NO_GRID, IMAGE, {source: POINTS})
 
 
 def last_steps(**settings: Any) -> Proposals:

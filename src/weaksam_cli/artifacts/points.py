@@ -9,7 +9,6 @@ import numpy as np
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.core.types import Points
-from weaksam_cli.errors import UserError
 
 POINTS = Schema(
     "weaksam/points",
@@ -29,18 +28,8 @@ POINTS = Schema(
 def points_to_rows(parts: Sequence[tuple[int, Points]], image_size: tuple[int, int]) -> ImageRows:
     """(kind, points) pairs of one image as rows of `POINTS`, in the order given."""
     joined = Points.concatenate([points for _, points in parts])
-    kinds = np.asarray([kind for kind, _ in parts], np.int8)
-    kind = np.repeat(kinds, np.asarray([len(points) for _, points in parts], np.int64))
-    return ImageRows(
-        columns={
-            "xy": joined.xy,
-            "class_index": joined.class_index,
-            "kind": kind,
-            "value": joined.value,
-            "map_index": joined.map_index,
-        },
-        image={"image_size": np.asarray(image_size, np.int32)},
-    )
+    kinds = np.asarray([kind for kind, points in parts for _ in range(len(points))], np.int8)
+    return ImageRows(vars(joined) | {"kind": kinds}, {"image_size": np.asarray(image_size, np.int32)})
 
 
 def read_points(artifact: Artifact, image_id: str) -> dict[str, Points]:
@@ -49,19 +38,10 @@ def read_points(artifact: Artifact, image_id: str) -> dict[str, Points]:
     Raises:
         UserError: a value that is no number.
     """
-    kinds = artifact.rows(image_id, "kind")
-    columns = {name: artifact.rows(image_id, name) for name in ("xy", "class_index", "value", "map_index")}
-    try:
+    columns = artifact.all_rows(image_id, POINTS)
+    kinds = columns.pop("kind")
+    with artifact.refusing(image_id):
         return {
-            name: Points(
-                columns["xy"][kinds == index].astype(np.int32),
-                columns["class_index"][kinds == index].astype(np.int32),
-                columns["value"][kinds == index].astype(np.float32),
-                columns["map_index"][kinds == index].astype(np.int16),
-            )
+            name: Points(**{column: values[kinds == index] for column, values in columns.items()})
             for index, name in enumerate(artifact.table("kind_names"))
         }
-    except ValueError as error:
-        raise UserError(
-            f"image {image_id!r}: {error}", where=str(artifact.path), remedy="Make the file again"
-        ) from error

@@ -16,7 +16,6 @@ from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.core.types import PromptedMasks
-from weaksam_cli.errors import UserError
 
 PROPOSALS: Final = Schema(
     "weaksam/proposals",
@@ -73,15 +72,17 @@ class Proposals:
     def __post_init__(self) -> None:
         as_boxes(self.boxes, name="proposals.boxes", ordered=True)
         n = len(self.boxes)
-        for name, column in self.columns().items():
-            if len(column) != n or (name != "boxes" and column.shape != (n,)):
-                raise ValueError(f"proposals.{name}: expected shape ({n},), got {column.shape}")
+        for column in PROPOSALS.columns:
+            expected, got = (n, *column.shape), getattr(self, column.name).shape
+            if got != expected:
+                raise ValueError(f"proposals.{column.name}: expected shape {expected}, got {got}")
         if self.counts is not None and len(self.counts) != n:
             raise ValueError(f"proposals.counts: expected {n} masks, got {len(self.counts)}")
-        _expect_range(self.source, len(SOURCES), "source")
-        _expect_range(self.mask_token, MASK_TOKENS, "mask_token")
-        if (self.prompt < 0).any():
-            raise ValueError("proposals.prompt: expected indexes from 0, got a negative one")
+        for name, limit in (("source", len(SOURCES)), ("mask_token", MASK_TOKENS), ("prompt", np.inf)):
+            values = getattr(self, name)
+            if ((values < 0) | (values >= limit)).any():
+                got = f"{int(values.min())} to {int(values.max())}"
+                raise ValueError(f"proposals.{name}: expected 0 to {limit - 1}, got {got}")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -99,23 +100,15 @@ class Proposals:
         )
 
     @classmethod
-    def empty(cls, *, masks: bool = False) -> Proposals:
-        """No proposal at all."""
-        none: dict[str, NDArray[Any]] = {
-            column.name: np.zeros((0, *column.shape), column.dtype) for column in PROPOSALS.columns
-        }
-        return cls(**none, counts=[] if masks else None)
-
-    @classmethod
     def from_boxes(
         cls, boxes: FloatArray, source: Source, predicted_iou: NDArray[np.float32] | None = None
     ) -> Proposals:
         """Boxes that no prompt asked for: each counts as a prompt of its own, and what nobody estimated is NaN.
 
         Args:
-            boxes: float32 (n, 4), xyxy pixel edges, in the order of their maker.
-            source: who made them.
-            predicted_iou: float32 (n,), where the maker gave estimates.
+            boxes: float32 (n, 4), xyxy pixel edges.
+            source: where they come from.
+            predicted_iou: float32 (n,), where the source gives estimates.
         """
         n = len(boxes)
         unknown = np.full(n, np.nan, np.float32)
@@ -130,7 +123,7 @@ class Proposals:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Proposals]) -> Proposals:
-        """All proposals of `parts`, in order.
+        """All proposals of `parts`, one at least, in order.
 
         The published code doubles the first source that is not empty when the grid gave nothing (spec 03 §5); here
         every proposal appears once.
@@ -138,13 +131,13 @@ class Proposals:
         Raises:
             ValueError: when some parts have masks and others do not.
         """
-        if not parts:
-            return cls.empty()
         with_masks = {part.counts is not None for part in parts}
         if len(with_masks) > 1:
             raise ValueError("proposals.counts: some parts have masks and others do not")
-        columns = [part.columns() for part in parts]
-        joined = {name: np.concatenate([item[name] for item in columns]) for name in columns[0]}
+        joined = {
+            item.name: np.concatenate([getattr(part, item.name) for part in parts])
+            for item in PROPOSALS.columns
+        }
         counts = [item for part in parts for item in part.counts or ()] if with_masks == {True} else None
         return cls(**joined, counts=counts)
 
@@ -162,7 +155,9 @@ class Proposals:
         columns = np.tile(tokens, len(prompted))
         filled = prompted.area[rows, columns] > 0
         rows, columns = rows[filled], columns[filled]
-        counts = prompted.counts
+        counts = prompted.counts and [
+            prompted.counts[row][column] for row, column in zip(rows, columns, strict=True)
+        ]
         return cls(
             prompted.boxes[rows, columns],
             np.full(len(rows), SOURCES.index(source), np.int8),
@@ -170,16 +165,7 @@ class Proposals:
             columns.astype(np.int8),
             prompted.predicted_iou[rows, columns],
             prompted.stability[rows, columns],
-            None
-            if counts is None
-            else [counts[row][column] for row, column in zip(rows, columns, strict=True)],
-        )
-
-
-def _expect_range(column: NDArray[np.int8], size: int, name: str) -> None:
-    if ((column < 0) | (column >= size)).any():
-        raise ValueError(
-            f"proposals.{name}: expected 0 to {size - 1}, got {int(column.min())} to {int(column.max())}"
+            counts,
         )
 
 
@@ -212,14 +198,8 @@ def read_proposals(artifact: Artifact, image_id: str) -> Proposals:
     Raises:
         UserError: a source that this program does not know, or a box that is none.
     """
-    columns: dict[str, NDArray[Any]] = {
-        column.name: artifact.rows(image_id, column.name).astype(column.dtype) for column in PROPOSALS.columns
-    }
-    try:
+    columns = artifact.all_rows(image_id, PROPOSALS)
+    with artifact.refusing(image_id):
         sources = [SOURCES.index(name) for name in artifact.table("source_names")]
         columns["source"] = np.asarray(sources, np.int8)[columns["source"]]
-        return Proposals(**columns, counts=None)
-    except (ValueError, IndexError) as error:
-        raise UserError(
-            f"image {image_id!r}: {error}", where=str(artifact.path), remedy="Make the file again"
-        ) from error
+        return Proposals(**columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -141,6 +142,20 @@ class Artifact:
             return _filled(younger, span.stop - span.start)
         values: Array = self._handle[name][span]
         return values
+
+    def all_rows(self, image_id: str, schema: Schema) -> dict[str, NDArray[Any]]:
+        """Rows of one image in every column of a schema, in the schema's dtypes."""
+        return {item.name: self.rows(image_id, item.name).astype(item.dtype) for item in schema.columns}
+
+    @contextmanager
+    def refusing(self, image_id: str) -> Iterator[None]:
+        """Values of an image that its type refuses (ValueError, IndexError) are the fault of the file: a UserError."""
+        try:
+            yield
+        except (ValueError, IndexError) as error:
+            raise UserError(
+                f"image {image_id!r}: {error}", where=str(self.path), remedy="Make the file again"
+            ) from error
 
     def image_value(self, image_id: str, name: str) -> Array:
         """The entry of one image in an image column."""

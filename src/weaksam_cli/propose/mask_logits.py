@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -41,31 +40,21 @@ def bilinear_matrix(size: int, target: int) -> NDArray[np.float32]:
     return matrix
 
 
-@dataclass(frozen=True)
 class AxisUpsampling:
-    """One axis of the way from low-resolution logits to the image.
+    """One axis of the way from `size` logits to `network` pixels, of which the first `kept` become `target`.
 
     Attributes:
         matrix: (target, size).
         first, stop: int64 (target,), the range of inputs that an output depends on; both do not decrease.
     """
 
-    matrix: Tensor
-    first: NDArray[np.int64]
-    stop: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, size: int, network: int, kept: int, target: int, device: torch.device) -> AxisUpsampling:
-        """Along one axis: `size` logits to `network` pixels, of which the first `kept` become `target`."""
+    def __init__(self, size: int, network: int, kept: int, target: int, device: torch.device) -> None:
         first_step = bilinear_matrix(size, network)[:kept].astype(np.float64)
         matrix = (bilinear_matrix(kept, target).astype(np.float64) @ first_step).astype(np.float32)
         filled = matrix != 0
-        first = np.maximum.accumulate(filled.argmax(axis=1))
-        stop = np.maximum.accumulate(size - filled[:, ::-1].argmax(axis=1))
-        return cls(torch.from_numpy(matrix).to(device), first, stop)
-
-    def __len__(self) -> int:
-        return len(self.first)
+        self.matrix = torch.from_numpy(matrix).to(device)
+        self.first = np.maximum.accumulate(filled.argmax(axis=1))
+        self.stop = np.maximum.accumulate(size - filled[:, ::-1].argmax(axis=1))
 
     def reached_from(self, low: int, high: int) -> slice:
         """The outputs that depend on any of the inputs low, ..., high - 1."""
@@ -76,7 +65,7 @@ class AxisUpsampling:
 
     def blocks(self, wanted: slice) -> Iterator[tuple[slice, slice, Tensor]]:
         """Pieces of the outputs in `wanted`: (outputs relative to its start, inputs, matrix (outputs, inputs))."""
-        most = _MOST_BLOCKS if self.matrix.device.type == "cuda" else len(self)
+        most = _MOST_BLOCKS if self.matrix.device.type == "cuda" else len(self.first)
         size = max(_BLOCK, math.ceil((wanted.stop - wanted.start) / most))
         for start in range(wanted.start, wanted.stop, size):
             stop = min(start + size, wanted.stop)
@@ -116,7 +105,7 @@ class MaskUpsampling:
         device: torch.device,
     ) -> None:
         self._rows, self._columns = (
-            AxisUpsampling.of(size, network_side, kept, target, device)
+            AxisUpsampling(size, network_side, kept, target, device)
             for size, kept, target in zip(low_size, input_size, original_size, strict=True)
         )
         self.size = original_size
@@ -171,24 +160,13 @@ class MaskMeasures(NamedTuple):
     stability: Tensor
 
 
-def measure_logits(logits: Tensor, *, threshold: float = 0.0) -> MaskMeasures:
-    """Measure masks `logits > threshold` (m, H, W).
+def measure_masks(low: Tensor, upsampling: MaskUpsampling, pixels: int, threshold: float) -> MaskMeasures:
+    """Measure masks, logits above `threshold` at the image's size, from low-resolution logits (m, h, w), float32.
 
-    Stability is |logits > threshold + offset| / |logits > threshold - offset|: the IoU of the masks at a raised and a
-    lowered threshold, one of which contains the other.
+    No more than `pixels` of the upsampled logits exist at once. Stability is |logits > threshold + offset| / |logits >
+    threshold - offset|: the IoU of the masks at a raised and a lowered threshold, one of which contains the other.
     """
-    counts = count_above(logits, _cuts(threshold))
-    return _measures(logits.amax(dim=1) > threshold, logits.amax(dim=2) > threshold, counts)
-
-
-def measure_low_resolution(
-    low: Tensor, upsampling: MaskUpsampling, pixels: int, *, threshold: float = 0.0
-) -> MaskMeasures:
-    """Measure masks at the image's size from their low-resolution logits (m, h, w), float32.
-
-    The measures are those of the upsampled logits; no more than `pixels` of them exist at once.
-    """
-    cuts = _cuts(threshold)
+    cuts = (threshold, threshold + STABILITY_OFFSET, threshold - STABILITY_OFFSET)
     height, width = upsampling.size
     columns = torch.zeros(len(low), width, dtype=torch.bool, device=low.device)
     rows = torch.zeros(len(low), height, dtype=torch.bool, device=low.device)
@@ -200,37 +178,23 @@ def measure_low_resolution(
         for band, logits in upsampling.bands(low[some], window, pixels):
             columns[some, window.columns] |= logits.amax(dim=1) > threshold
             rows[some, band] = logits.amax(dim=2) > threshold
-            counts[some] += count_above(logits, cuts)
-    return _measures(columns, rows, counts)
+            counts[some] += _count_above(logits, cuts)
+    (left, right), (top, bottom) = _extent(columns), _extent(rows)
+    area, inner, outer = counts.unbind(dim=1)
+    boxes = torch.stack([left, top, right, bottom], dim=1).to(torch.float32)
+    return MaskMeasures(boxes, area, inner.to(torch.float32) / outer.to(torch.float32))
 
 
-def _cuts(threshold: float) -> tuple[float, float, float]:
-    return threshold, threshold + STABILITY_OFFSET, threshold - STABILITY_OFFSET
-
-
-def count_above(logits: Tensor, cuts: tuple[float, ...]) -> Tensor:
+def _count_above(logits: Tensor, cuts: tuple[float, ...]) -> Tensor:
     """How many of the logits (m, H, W) are strictly above each cut: int64 (m, len(cuts))."""
     if logits.device.type == "cpu":
         # Counting true entries is a bit count in numpy and a conversion to 64-bit integers in torch: 12 times slower.
-        counts = [[int(np.count_nonzero(mask > cut)) for cut in cuts] for mask in logits.numpy()]
-        return torch.tensor(counts, dtype=torch.int64).reshape(len(logits), len(cuts))
+        return torch.tensor([[int(np.count_nonzero(mask > cut)) for cut in cuts] for mask in logits.numpy()])
     return torch.stack([(logits > cut).flatten(1).sum(1) for cut in cuts], dim=1)
-
-
-def _measures(columns: Tensor, rows: Tensor, counts: Tensor) -> MaskMeasures:
-    """From occupied columns (m, W) and rows (m, H) and the counts above the three thresholds."""
-    left, right = _extent(columns)
-    top, bottom = _extent(rows)
-    boxes = torch.stack([left, top, right, bottom], dim=1).to(torch.float32)
-    area, inner, outer = counts.unbind(dim=1)
-    return MaskMeasures(boxes, area, inner.to(torch.float32) / outer.to(torch.float32))
 
 
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     """First index and one past the last of the true entries of each row of (m, length); (0, 0) where none is."""
-    length = occupied.shape[1]
-    flags = occupied.to(torch.uint8)
-    some = occupied.any(dim=1)
-    first = flags.argmax(dim=1)
-    end = length - flags.flip(1).argmax(dim=1)
-    return first * some, end * some
+    flags, some = occupied.to(torch.uint8), occupied.any(dim=1)
+    end = occupied.shape[1] - flags.flip(1).argmax(dim=1)
+    return flags.argmax(dim=1) * some, end * some

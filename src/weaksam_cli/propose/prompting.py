@@ -67,29 +67,21 @@ def assemble(
         settings: how proposals are put together.
         image: uint8 RGB (H, W, 3).
         points: the clue points of the sources coarse, fine and cross; a missing source gives nothing.
-
-    Raises:
-        ValueError: for points of another source.
     """
-    unknown = set(points) - set(CLUE_SOURCES)
-    if unknown:
-        raise ValueError(f"points: expected the sources {CLUE_SOURCES}, got {sorted(unknown)}")
     segmenter.set_image(image)
     parts = [grid_proposals(segmenter, image.shape[0], image.shape[1], settings)]
     for source in CLUE_SOURCES:
         if source in points:
             found = clue_proposals(segmenter, points[source], source, settings.clues, masks=settings.masks)
-            parts.append(_thinned(found, settings.cross_nms) if source == "cross" else found)
+            if source == "cross":
+                # Areas of pixel edges are those that the published code gets from inclusive indexes by adding 1.
+                found = found.take(box_ops.score_free_nms(found.boxes, settings.cross_nms, plus_one=False))
+            parts.append(found)
     proposals = Proposals.concatenate(parts)
     if settings.deduplicate:
         _, first = np.unique(proposals.boxes, axis=0, return_index=True)
         proposals = proposals.take(np.sort(first))
     return keep_best(proposals, settings.max_proposals)
-
-
-def _thinned(proposals: Proposals, threshold: float) -> Proposals:
-    # Areas of pixel edges are those that the published code gets from inclusive indexes by adding 1.
-    return proposals.take(box_ops.score_free_nms(proposals.boxes, threshold, plus_one=False))
 
 
 def grid_points(points_per_side: int, height: int, width: int) -> NDArray[np.float32]:
@@ -101,13 +93,9 @@ def grid_points(points_per_side: int, height: int, width: int) -> NDArray[np.flo
 
 def grid_proposals(segmenter: Segmenter, height: int, width: int, settings: PromptingSettings) -> Proposals:
     """Proposals of the grid of spatial prompts, by decreasing predicted IoU; all three masks are candidates."""
-    xy = grid_points(settings.points_per_side, height, width)
-    if not len(xy):
-        return Proposals.empty(masks=settings.masks)
-    labels = np.full((len(xy), 1), FOREGROUND, np.int8)
-    prompted = segmenter.prompt_points(
-        xy[:, None], labels, masks=settings.masks, quality_above=settings.predicted_iou
-    )
+    xy = grid_points(settings.points_per_side, height, width)[:, None]
+    labels = np.full(xy.shape[:2], FOREGROUND, np.int8)
+    prompted = segmenter.prompt_points(xy, labels, masks=settings.masks, quality_above=settings.predicted_iou)
     return filter_grid(Proposals.from_prompted(prompted, "grid"), settings)
 
 
@@ -129,8 +117,6 @@ def clue_proposals(
     segmenter: Segmenter, points: Points, source: Source, clues: ClueSettings, *, masks: bool
 ) -> Proposals:
     """Proposals of classification clues: every point alone, then the points of each class together (spec 03 §3)."""
-    if not len(points):
-        return Proposals.empty(masks=masks)
     members = [np.asarray([index]) for index in range(len(points))]
     if source in clues.class_groups:
         members += group_by_class(points.class_index)

@@ -43,14 +43,14 @@ class Segmenter(Protocol):
 
         Args:
             xy: float32 (n, p, 2), column and row in pixels of the image; a peak at column 3 is 3.0.
-            labels: int8 (n, p): 1 foreground, 0 background, -1 padding. Padding fills prompts of fewer points
+            labels: int8 (n, p): 1 foreground, one at least, 0 background, -1 padding. Padding fills prompts of fewer points
                 up to p and has no influence on the answer.
             masks: also return the masks as compressed RLE.
             first_mask: is the first of the three masks wanted?
             quality_above: masks whose predicted IoU is not above this are not wanted.
 
         Raises:
-            ValueError: for other shapes, a prompt without any point, or no image set.
+            ValueError: no image set.
         """
         ...
 
@@ -71,22 +71,3 @@ def check_image(image: NDArray[np.generic]) -> None:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"image: expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
-
-
-def check_points(xy: NDArray[np.generic], labels: NDArray[np.generic]) -> None:
-    """Refuse point prompts of wrong shape or label, coordinates that are not finite, prompts without a point.
-
-    Raises:
-        ValueError: naming what was expected and given.
-    """
-    if xy.ndim != 3 or xy.shape[2] != 2:
-        raise ValueError(f"xy: expected shape (n, p, 2), got {xy.shape}")
-    if labels.shape != xy.shape[:2]:
-        raise ValueError(f"labels: expected shape {xy.shape[:2]}, got {labels.shape}")
-    if not np.isin(labels, (FOREGROUND, BACKGROUND, PADDING)).all():
-        raise ValueError("labels: expected 1 (foreground), 0 (background) or -1 (padding)")
-    if not np.isfinite(np.asarray(xy, dtype=np.float64)).all():
-        raise ValueError("xy: expected finite coordinates, got NaN or infinity")
-    bare = np.flatnonzero((labels == PADDING).all(axis=1))
-    if bare.size:
-        raise ValueError(f"labels: prompt {int(bare[0])} has no point")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,20 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from weaksam_cli.artifacts.proposals import Proposals, Source
+from weaksam_cli.artifacts.proposals import Proposals
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale, xywh_to_xyxy
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.core.types import Points
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.propose.segmenter import check_image
 from weaksam_cli.propose.stage import Propose, proposal_steps
 
 Mode = Literal["single", "fast", "quality"]
-_SWITCHES: Final[Mapping[Mode, str]] = {
-    "single": "switchToSingleStrategy",
-    "fast": "switchToSelectiveSearchFast",
-    "quality": "switchToSelectiveSearchQuality",
+_SWITCHES: Final = {
+    "single": "SingleStrategy",
+    "fast": "SelectiveSearchFast",
+    "quality": "SelectiveSearchQuality",
 }
 _FIRST_SEED: Final = 1
 """What the C standard seeds `rand` with at the start of a program."""
@@ -57,11 +55,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
 
 def build(recipe: Recipe, _weights: Path | None, _device: str) -> Propose:
     """Nothing is loaded."""
-    return partial(_propose, recipe)
-
-
-def _propose(recipe: Recipe, image: NDArray[np.uint8], _points: Mapping[Source, Points]) -> Proposals:
-    return Proposals.from_boxes(selective_search(image, recipe), "search")
+    return lambda image, _points: Proposals.from_boxes(selective_search(image, recipe), "search")
 
 
 def selective_search(image: NDArray[np.uint8], recipe: Recipe) -> FloatArray:
@@ -102,6 +96,6 @@ def _search(bgr: NDArray[np.uint8], mode: Mode) -> FloatArray:
 
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(bgr)
-    getattr(search, _SWITCHES[mode])()
+    getattr(search, f"switchTo{_SWITCHES[mode]}")()
     ctypes.CDLL(None).srand(_FIRST_SEED)
     return as_boxes(search.process())

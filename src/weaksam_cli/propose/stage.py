@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts import Artifact, open_artifact
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, Source, proposals_to_rows
 from weaksam_cli.artifacts.schema import ImageRows
@@ -90,12 +90,16 @@ def proposal_steps(
         predictor = ProposalPredictor(
             images, prompts, ids, tuple(prompted_by), build, recipe, weights, device
         )
-        shard_images = SHARD_IMAGES
-        if context.unlabelled is not None:
-            shard_images = min(max(len(keys) // _LEAST_SHARDS, 1), SHARD_IMAGES)
+        finer = SHARD_IMAGES if context.unlabelled is None else max(len(keys) // _LEAST_SHARDS, 1)
         tables = {"source_names": SOURCES}
         return PerImage(
-            PROPOSALS, keys, predictor, "proposals", tables, shard_images=shard_images, device=device
+            PROPOSALS,
+            keys,
+            predictor,
+            "proposals",
+            tables,
+            shard_images=min(finer, SHARD_IMAGES),
+            device=device,
         )(job)
 
     yield Step(context.run.output("propose", split), PROPOSALS, split, recipe, inputs, run, "proposals")
@@ -126,37 +130,30 @@ class ProposalPredictor:
         """Load the segmenter and open the prompts once a process."""
         labels = self.images.read()
         images = labels.by_key()
-        points_of = self._open_points()
+        prompts = open_artifact(self.prompts, POINTS, verify=False) if self.prompts else None
         propose = self.build(self.recipe, self.weights, self.device)
 
         def load(key: str) -> NDArray[np.uint8]:
             return labels.read_image(images[key])
 
         def compute(key: str, image: NDArray[np.uint8]) -> ImageRows:
-            size = (image.shape[0], image.shape[1])
-            return proposals_to_rows(propose(image, points_of(key, size)), size)
+            height, width = image.shape[:2]
+            points: Mapping[Source, Points] = {}
+            if prompts is not None and key in self.ids:
+                points = self._points(prompts, self.ids[key], (height, width))
+            return proposals_to_rows(propose(image, points), (height, width))
 
         return Overlapped(load, compute)
 
-    def _open_points(self) -> Callable[[str, tuple[int, int]], Mapping[Source, Points]]:
-        if self.prompts is None:
-            return lambda _key, _size: {}
-        artifact = open_artifact(self.prompts, POINTS, verify=False)
-
-        def points_of(key: str, size: tuple[int, int]) -> Mapping[Source, Points]:
-            image_id = self.ids.get(key)
-            if image_id is None:
-                return {}
-            height, width = artifact.image_value(image_id, "image_size").tolist()
-            if (height, width) != size:
-                raise ImageError(
-                    f"its points are those of an image of {width} x {height} pixels, it has {size[1]} x {size[0]}",
-                    where=f"{self.prompts}, image {image_id}",
-                )
-            found = read_points(artifact, image_id)
-            return {source: found[source] for source in self.sources if source in found}
-
-        return points_of
+    def _points(self, prompts: Artifact, image_id: str, size: tuple[int, int]) -> Mapping[Source, Points]:
+        height, width = prompts.image_value(image_id, "image_size").tolist()
+        if (height, width) != size:
+            raise ImageError(
+                f"its points are those of an image of {width} x {height} pixels, it has {size[1]} x {size[0]}",
+                where=f"{self.prompts}, image {image_id}",
+            )
+        found = read_points(prompts, image_id)
+        return {source: found[source] for source in self.sources if source in found}
 
 
 def match_prompts(path: Path, keys: Sequence[str], console: Console) -> dict[str, str]:
@@ -177,12 +174,12 @@ def match_prompts(path: Path, keys: Sequence[str], console: Console) -> dict[str
         )
     count, by_key = len(matched), sum(key == image_id for key, image_id in matched.items())
     if by_key < len(keys):
+        by_name, others = count - by_key, "" if count == len(keys) else "; the others get no clue prompts"
         console.info(
-            f"points of {path}: {count} of {len(keys)} images have some ({by_key} by key, {count - by_key} by file name)"
-            + ("" if count == len(keys) else "; the others get no clue prompts"),
+            f"points of {path}: {count} of {len(keys)} images have some ({by_key} by key, {by_name} by file name){others}",
             prompted=count,
             by_key=by_key,
-            by_name=count - by_key,
+            by_name=by_name,
         )
     return matched
 

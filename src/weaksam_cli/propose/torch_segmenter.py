@@ -1,11 +1,9 @@
-"""What segmenters over a torch network have in common: batches, bounded memory, and measures of mask logits."""
+"""What segmenters over a torch network have in common: batches, bounded memory, and what is measured of masks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +14,9 @@ from weaksam_cli.core import masks as rle
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.core.types import PromptedMasks
 from weaksam_cli.errors import UserError
-from weaksam_cli.propose.mask_logits import MaskUpsampling, measure_low_resolution
+from weaksam_cli.propose.mask_logits import MaskUpsampling, measure_masks
 from weaksam_cli.propose.prompting import Precision
-from weaksam_cli.propose.segmenter import PADDING, check_image, check_points
+from weaksam_cli.propose.segmenter import PADDING, check_image
 
 CPU_POINTS_PER_BATCH = 1
 """Prompts decoded at once on a CPU: the image tokens of more do not stay in its cache (`benchmarks/propose.py`)."""
@@ -28,9 +26,6 @@ FULL_SIZE_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 26}
 
 MULTIMASK, SINGLE = range(1, 4), range(1)
 """Of the decoder's four masks: the three for prompts that may mean several things, and the one for those that do not."""
-
-T = TypeVar("T")
-_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_dtype(precision: Precision, device: str) -> torch.dtype:
@@ -52,7 +47,8 @@ def choose_dtype(precision: Precision, device: str) -> torch.dtype:
             where="propose recipe, precision",
             remedy="Use --set precision=float32 (or auto), or a GPU",
         )
-    return _DTYPES[precision]
+    dtype: torch.dtype = getattr(torch, precision)
+    return dtype
 
 
 def cpu_has_bfloat16() -> bool:
@@ -61,37 +57,15 @@ def cpu_has_bfloat16() -> bool:
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What is asked for: which of the decoder's masks `tokens`, from the `first` of them on, and what is kept of them."""
-
-    tokens: range = MULTIMASK
-    first: int = 0
-    quality_above: float = -np.inf
-    masks: bool = False
-
-
-def _no_masks(prompts: int, masks: int) -> PromptedMasks:
+def _no_masks(prompts: int, tokens: range, *, masks: bool) -> PromptedMasks:
     """Empty masks, to be filled in where they are wanted."""
-    shape = (prompts, masks)
+    shape = (prompts, len(tokens))
     return PromptedMasks(
         np.zeros((*shape, 4), np.float32),
         np.zeros(shape, np.int64),
         np.zeros(shape, np.float32),
         np.full(shape, np.nan, np.float32),
-        [[b""] * masks for _ in range(prompts)],
-    )
-
-
-def _joined(parts: Sequence[PromptedMasks], order: NDArray[np.int64], *, masks: bool) -> PromptedMasks:
-    """The prompts of `parts`, prompt i being the `order[i]`-th of them; with their masks or not."""
-    counts = [item for part in parts for item in part.counts or ()]
-    return PromptedMasks(
-        np.concatenate([part.boxes for part in parts])[order],
-        np.concatenate([part.area for part in parts])[order],
-        np.concatenate([part.predicted_iou for part in parts])[order],
-        np.concatenate([part.stability for part in parts])[order],
-        [counts[index] for index in order] if masks else None,
+        [[b""] * len(tokens) for _ in range(prompts)] if masks else None,
     )
 
 
@@ -106,7 +80,7 @@ class TorchSegmenter(ABC):
 
     def __init__(self, device: torch.device, *, points_per_batch: int, threshold: float = 0.0) -> None:
         on_cpu = device.type == "cpu"
-        self._batches = Batches(min(points_per_batch, CPU_POINTS_PER_BATCH) if on_cpu else points_per_batch)
+        self._batches = Batches(CPU_POINTS_PER_BATCH if on_cpu else points_per_batch)
         self._pixels = FULL_SIZE_PIXELS["cpu" if on_cpu else "cuda"]
         self._threshold = threshold
         self._upsampling: MaskUpsampling | None = None
@@ -149,14 +123,13 @@ class TorchSegmenter(ABC):
         check_image(image)
         self._upsampling = None
         try:
-            upsampling = self._encode(image)
+            self._upsampling = self._encode(image)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 "the device has not enough memory for the image encoder",
                 where="propose",
                 remedy="Use a smaller model (--recipe sam-vit-b), --set precision=auto, or --device cpu",
             ) from error
-        self._upsampling = upsampling
 
     def prompt_points(
         self,
@@ -173,20 +146,15 @@ class TorchSegmenter(ABC):
         differently; prompts of equal length share a batch. Masks that are not wanted are not brought to full size, and
         the first of the three is not even decoded.
         """
-        self._current()
-        check_points(xy, labels)
-        wanted = _Wanted(first=0 if first_mask else 1, quality_above=quality_above, masks=masks)
-        measured = [_no_masks(0, len(wanted.tokens))]
-        order = [np.zeros(0, np.int64)]
-        for rows, points, kinds in by_length(xy, labels):
-            order.append(rows)
-            measured += self._run(self._decode_points, (points, kinds), wanted)
-        inverse = np.argsort(np.concatenate(order), kind="stable")
-        return _joined(measured, inverse, masks=masks)
+        result = _no_masks(len(xy), MULTIMASK, masks=masks)
+        tokens = MULTIMASK if first_mask else MULTIMASK[1:]
+        for rows, *prompts in by_length(xy, labels):
+            self._answer(result, rows, self._decode_points, prompts, tokens, quality_above)
+        return result
 
     def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:
         """Three masks of each of n box prompts, float32 (n, 4), xyxy pixel edges."""
-        return self._box_masks(boxes, _Wanted(masks=masks))
+        return self._box_masks(boxes, MULTIMASK, masks=masks)
 
     def single_box_masks(self, boxes: FloatArray) -> tuple[list[bytes], NDArray[np.float32]]:
         """One mask for each of n box prompts, by the token that SAM keeps for unambiguous prompts (spec 05 §9).
@@ -194,55 +162,52 @@ class TorchSegmenter(ABC):
         Returns:
             The masks as compressed RLE and their predicted IoU, float32 (n,).
         """
-        measured = self._box_masks(boxes, _Wanted(SINGLE, masks=True))
-        return [item[0] for item in measured.counts or ()], measured.predicted_iou[:, 0]
+        found = self._box_masks(boxes, SINGLE, masks=True)
+        return [item[0] for item in found.counts or ()], found.predicted_iou[:, 0]
 
-    def _box_masks(self, boxes: FloatArray, wanted: _Wanted) -> PromptedMasks:
-        self._current()
+    def _box_masks(self, boxes: FloatArray, tokens: range, *, masks: bool) -> PromptedMasks:
         corners = as_boxes(boxes)
-        parts = [_no_masks(0, len(wanted.tokens)), *self._run(self._decode_boxes, (corners,), wanted)]
-        return _joined(parts, np.arange(len(corners)), masks=wanted.masks)
-
-    def _run(
-        self,
-        decode: Callable[..., tuple[Tensor, Tensor]],
-        prompts: tuple[NDArray[np.generic], ...],
-        wanted: _Wanted,
-    ) -> list[PromptedMasks]:
-        """Decode and measure prompts, each of the arrays (n, ...), batch by batch."""
-
-        @torch.inference_mode()
-        def measured(batch: slice) -> PromptedMasks:
-            low, quality = decode(*(part[batch] for part in prompts), wanted.tokens[wanted.first :])
-            return self._measure(low.float(), quality.float(), wanted)
-
-        return list(self._batches.run(len(prompts[0]), measured))
-
-    def _current(self) -> MaskUpsampling:
-        if self._upsampling is None:
-            raise ValueError("no image is set: call set_image before prompting")
-        return self._upsampling
-
-    def _measure(self, low: Tensor, quality: Tensor, wanted: _Wanted) -> PromptedMasks:
-        """Measure those masks of one batch, logits (b, k, h, w) and predicted IoU (b, k), that are wanted."""
-        # Not `quality > ...`: a NaN is for the caller to judge.
-        prompt, token = (~(quality <= wanted.quality_above)).nonzero(as_tuple=True)
-        result = _no_masks(len(low), len(wanted.tokens))
-        low = low[prompt, token]
-        found = measure_low_resolution(low, self._current(), self._pixels, threshold=self._threshold)
-        result.predicted_iou[:, wanted.first :] = quality.cpu().numpy()
-        place = (prompt.cpu().numpy(), token.cpu().numpy() + wanted.first)
-        result.boxes[place] = found.boxes.cpu().numpy()
-        result.area[place] = found.area.cpu().numpy()
-        result.stability[place] = found.stability.cpu().numpy()
-        if result.counts is not None and wanted.masks:
-            for row, index, mask in zip(*(item.tolist() for item in place), low, strict=True):
-                result.counts[row][index] = self._run_lengths(mask)
+        result = _no_masks(len(corners), tokens, masks=masks)
+        self._answer(result, np.arange(len(corners)), self._decode_boxes, [corners], tokens)
         return result
 
-    def _run_lengths(self, low: Tensor) -> bytes:
+    def _answer(
+        self,
+        result: PromptedMasks,
+        rows: NDArray[np.int64],
+        decode: Callable[..., tuple[Tensor, Tensor]],
+        prompts: Sequence[NDArray[np.generic]],
+        tokens: range,
+        quality_above: float = -np.inf,
+    ) -> None:
+        """Decode prompts, each of the arrays (n, ...), batch by batch, and measure the masks that are wanted.
+
+        They fill the n `rows` of `result`, of its columns the last, one for each of the decoder's masks `tokens`.
+        """
+        upsampling, first = self._upsampling, result.area.shape[1] - len(tokens)
+        if upsampling is None:
+            raise ValueError("no image is set: call set_image before prompting")
+
+        @torch.inference_mode()
+        def fill(batch: slice) -> None:
+            low, quality = decode(*(part[batch] for part in prompts), tokens)
+            result.predicted_iou[rows[batch], first:] = quality.float().cpu().numpy()
+            # Not `quality > ...`: a NaN is for the caller to judge.
+            prompt, token = (~(quality.float() <= quality_above)).nonzero(as_tuple=True)
+            wanted = low.float()[prompt, token]
+            found = measure_masks(wanted, upsampling, self._pixels, self._threshold)
+            place = (rows[batch][prompt.cpu().numpy()], token.cpu().numpy() + first)
+            result.boxes[place] = found.boxes.cpu().numpy()
+            result.area[place] = found.area.cpu().numpy()
+            result.stability[place] = found.stability.cpu().numpy()
+            if result.counts is not None:
+                for row, column, mask in zip(*place, wanted, strict=True):
+                    result.counts[row][column] = self._run_lengths(mask, upsampling)
+
+        self._batches.run(len(rows), fill)
+
+    def _run_lengths(self, low: Tensor, upsampling: MaskUpsampling) -> bytes:
         """A mask (h, w) as compressed RLE of the image's size."""
-        upsampling = self._current()
         dense = np.zeros(upsampling.size, bool)
         window = upsampling.window_above(low[None], self._threshold)
         for rows, logits in upsampling.bands(low[None], window, self._pixels):
@@ -276,8 +241,8 @@ class Batches:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def run(self, count: int, function: Callable[[slice], T]) -> Iterator[T]:
-        """The function's results over prompts 0 to `count` - 1, in order.
+    def run(self, count: int, function: Callable[[slice], None]) -> None:
+        """Call the function with slices of prompts 0 to `count` - 1, in order; after a failure with part of it again.
 
         Raises:
             UserError: when the memory does not suffice for a single prompt.
@@ -286,7 +251,7 @@ class Batches:
         while start < count:
             batch = slice(start, min(start + self.size, count))
             try:
-                result = function(batch)
+                function(batch)
             except torch.OutOfMemoryError as error:
                 if batch.stop - batch.start == 1:
                     raise UserError(
@@ -296,6 +261,5 @@ class Batches:
                     ) from error
                 self.size = (batch.stop - batch.start) // 2
                 torch.cuda.empty_cache()
-                continue
-            yield result
-            start = batch.stop
+            else:
+                start = batch.stop

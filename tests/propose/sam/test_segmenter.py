@@ -332,7 +332,7 @@ def test_is_a_segmenter(tiny_sam: Any) -> None:
     assert isinstance(SamSegmenter(tiny_sam), Segmenter)
 
 
-def test_refuses_what_does_not_fit(tiny_sam: Any, sample: Image) -> None:
+def test_refuses_what_does_not_fit(tiny_sam: Any) -> None:
     segmenter = SamSegmenter(tiny_sam)
     one = (np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int8))
     with pytest.raises(ValueError, match="no image is set"):
@@ -343,14 +343,3 @@ def test_refuses_what_does_not_fit(tiny_sam: Any, sample: Image) -> None:
         segmenter.set_image(np.zeros((4, 4, 3), np.float32))
     with pytest.raises(ValueError, match="uint8"):
         segmenter.set_image(np.zeros((4, 4), np.uint8))
-    segmenter.set_image(sample(8, 8))
-    bad: list[tuple[Any, Any, str]] = [
-        (np.zeros((1, 2), np.float32), np.ones((1, 1), np.int8), r"\(n, p, 2\)"),
-        (np.zeros((2, 1, 2), np.float32), np.ones((1, 1), np.int8), "labels"),
-        (np.zeros((1, 1, 2), np.float32), np.full((1, 1), 2, np.int8), "labels"),
-        (np.zeros((1, 1, 2), np.float32), np.full((1, 1), -1, np.int8), "prompt 0 has no point"),
-        (np.full((1, 1, 2), np.nan, np.float32), np.ones((1, 1), np.int8), "finite"),
-    ]
-    for xy, labels, message in bad:
-        with pytest.raises(ValueError, match=message):
-            segmenter.prompt_points(xy, labels)
