@@ -155,9 +155,11 @@ class Proposals:
         columns = np.tile(tokens, len(prompted))
         filled = prompted.area[rows, columns] > 0
         rows, columns = rows[filled], columns[filled]
-        counts = prompted.counts and [
-            prompted.counts[row][column] for row, column in zip(rows, columns, strict=True)
-        ]
+        counts = (
+            None
+            if prompted.counts is None
+            else [prompted.counts[row][column] for row, column in zip(rows, columns, strict=True)]
+        )
         return cls(
             prompted.boxes[rows, columns],
             np.full(len(rows), SOURCES.index(source), np.int8),
@@ -202,4 +204,4 @@ def read_proposals(artifact: Artifact, image_id: str) -> Proposals:
     with artifact.refusing(image_id):
         sources = [SOURCES.index(name) for name in artifact.table("source_names")]
         columns["source"] = np.asarray(sources, np.int8)[columns["source"]]
-        return Proposals(**columns)
+        return Proposals(**columns, counts=None)

@@ -148,8 +148,8 @@ class TorchSegmenter(ABC):
         """
         result = _no_masks(len(xy), MULTIMASK, masks=masks)
         tokens = MULTIMASK if first_mask else MULTIMASK[1:]
-        for rows, *prompts in by_length(xy, labels):
-            self._answer(result, rows, self._decode_points, prompts, tokens, quality_above)
+        for rows, points, kinds in by_length(xy, labels):
+            self._answer(result, rows, self._decode_points, [points, kinds], tokens, quality_above)
         return result
 
     def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:

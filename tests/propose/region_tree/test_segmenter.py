@@ -151,31 +151,19 @@ def test_a_large_image_is_worked_on_at_reduced_size() -> None:
     assert best_iou(answer.boxes, [edge * factor for edge in BLUE]) > 0.85
 
 
-@pytest.mark.parametrize(
-    ("point", "label", "message"),
-    [
-        ((161, 5), 1, r"inside the image of 160 x 120 pixels, got \(161.0, 5.0\)"),
-        ((5, -1), 1, "inside the image"),
-        ((5, 5), 0, "prompt 0 has no foreground point"),
-        ((5, 5), -1, "prompt 0 has no point"),
-        ((np.nan, 5), 1, "finite"),
-    ],
-)
-def test_bad_points(
-    segmenter: RegionTreeSegmenter, point: tuple[float, float], label: int, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        segmenter.prompt_points(np.asarray([[point]], np.float32), np.asarray([[label]], np.int8))
+def test_a_point_outside_of_the_image_is_its_nearest_pixel(segmenter: RegionTreeSegmenter) -> None:
+    outside, edge = (np.asarray([[[x, 75]]], np.float32) for x in (161, 159))
+    np.testing.assert_array_equal(
+        segmenter.prompt_points(outside, ones(1, 1)).boxes, segmenter.prompt_points(edge, ones(1, 1)).boxes
+    )
 
 
-def test_other_refusals(segmenter: RegionTreeSegmenter) -> None:
+def test_other_refusals() -> None:
     fresh = RegionTreeSegmenter(TreeSettings())
     with pytest.raises(ValueError, match="call set_image first"):
         fresh.grid_proposals(300)
     with pytest.raises(ValueError, match="uint8"):
         fresh.set_image(np.zeros((4, 4), np.uint8))
-    with pytest.raises(ValueError, match="area inside the image"):
-        segmenter.prompt_boxes(np.asarray([[200, 200, 210, 210]], np.float32))
 
 
 def test_recall_on_photographs(voc07_mini: Path) -> None:

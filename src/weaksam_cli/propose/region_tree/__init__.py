@@ -62,7 +62,7 @@ class Criterion(RecipeModel):
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
-        if not any((self.lab, self.hsv, self.texture, self.size, self.fill, self.border)):
+        if not any(self.model_dump().values()):
             raise ValueError("expected weights of which one is above 0, got none")
         return self
 
@@ -171,8 +171,7 @@ def build(recipe: Recipe, _weights: Path | None, _device: str) -> Propose:
         ]
         if not clues:
             return grid
-        return Proposals.concatenate(
-            [grid, without_repeats(Proposals.concatenate(clues), grid.boxes, recipe.clue_nms)]
-        )
+        new = without_repeats(Proposals.concatenate(clues), grid.boxes, recipe.clue_nms)
+        return Proposals.concatenate([grid, new])
 
     return propose

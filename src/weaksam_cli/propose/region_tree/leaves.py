@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from weaksam_cli.core.boxes import FloatArray, IntArray
+from weaksam_cli.core.boxes import FloatArray, IntArray, scale
 from weaksam_cli.propose.region_tree import ColourSpace, Oversegmentation
 
 COLOUR_BINS = 25
@@ -64,8 +64,7 @@ class Canvas:
 
     def boxes_to_working(self, boxes: FloatArray) -> FloatArray:
         """Boxes (n, 4) of the image in working coordinates."""
-        x, y = self.working_width / self.width, self.working_height / self.height
-        return boxes * np.asarray([x, y, x, y], np.float32)
+        return scale(boxes, self.working_width / self.width, self.working_height / self.height)
 
     def pixel_counts(self) -> NDArray[np.float64]:
         """Pixels of the image behind every working pixel, (working_height, working_width)."""
@@ -94,22 +93,19 @@ def pixel_features(image: NDArray[np.uint8]) -> PixelFeatures:
     """Measure an RGB image, uint8 (h, w, 3)."""
     lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), dtype=np.uint8)
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), dtype=np.uint8)
-    colours: dict[ColourSpace, NDArray[np.uint8]] = {"rgb": image, "lab": lab, "hsv": hsv}
     texture, gradient = _texture(lab)
     bins = ((_colour_bins(lab), COLOUR_BINS), (_colour_bins(hsv), COLOUR_BINS), (texture, TEXTURE_BINS))
-    return PixelFeatures(colours, bins, gradient)
+    return PixelFeatures({"rgb": image, "lab": lab, "hsv": hsv}, bins, gradient)
 
 
 def oversegment(features: PixelFeatures, how: Oversegmentation, smoothing: float) -> NDArray[np.int32]:
     """Labels (h, w), 0 to n - 1 without gaps."""
     method = cv2.ximgproc.segmentation.createGraphSegmentation(smoothing, how.scale, how.min_area)
-    labels = np.asarray(method.processImage(features.colours[how.colour]), dtype=np.int32)
-    return labels
+    return np.asarray(method.processImage(features.colours[how.colour]), dtype=np.int32)
 
 
 def _colour_bins(values: NDArray[np.uint8]) -> Bins:
-    flat = values.reshape(-1, 3).T.astype(np.int32)
-    return (flat * COLOUR_BINS) >> 8
+    return (values.reshape(-1, 3).T.astype(np.int32) * COLOUR_BINS) >> 8
 
 
 def _texture(lab: NDArray[np.uint8]) -> tuple[Bins, NDArray[np.float32]]:
@@ -172,10 +168,12 @@ def describe(labels: NDArray[np.int32], features: PixelFeatures) -> Leaves:
     """Measure every region of `labels`."""
     count = int(labels.max()) + 1
     flat = labels.ravel()
+    slices = find_objects(labels + 1)
+    edges = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in slices]
     return Leaves(
         labels=labels,
         size=np.bincount(flat, minlength=count).astype(np.float32),
-        boxes=_boxes(labels),
+        boxes=np.asarray(edges, np.float32),
         histograms=tuple(_histogram(flat, bins, count, n_bins) for bins, n_bins in features.bins),
         borders=_borders(labels, features.gradient, count),
     )
@@ -194,19 +192,10 @@ def join(pairs: IntArray, length: FloatArray, strength: FloatArray, count: int) 
 
 
 def _histogram(flat: NDArray[np.int32], bins: Bins, count: int, n_bins: int) -> FloatArray:
-    start = flat * n_bins
-    channels = [
-        np.bincount(start + channel, minlength=count * n_bins).reshape(count, n_bins) for channel in bins
-    ]
-    stacked = np.concatenate(channels, axis=1).astype(np.float32)
+    counts = [np.bincount(flat * n_bins + channel, minlength=count * n_bins) for channel in bins]
+    stacked = np.concatenate([item.reshape(count, n_bins) for item in counts], axis=1).astype(np.float32)
     normalised: FloatArray = stacked / stacked.sum(axis=1, keepdims=True)
     return normalised
-
-
-def _boxes(labels: NDArray[np.int32]) -> FloatArray:
-    slices = find_objects(labels + 1)
-    edges = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in slices]
-    return np.asarray(edges, np.float32)
 
 
 def _borders(labels: NDArray[np.int32], gradient: FloatArray, count: int) -> Borders:

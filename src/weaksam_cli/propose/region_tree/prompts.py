@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import FloatArray, IntArray, iou
-from weaksam_cli.propose.region_tree.forest import Forest
+from weaksam_cli.propose.region_tree.trees import Forest
 
-PART, OBJECT, WHOLE = range(3)
+OBJECT = 1
+"""Of the three masks of a prompt (part, object, whole)."""
 
 _BACKGROUND_PENALTY = np.float32(10)
 """More than any difference of quality: a node without background points always wins."""
@@ -19,7 +20,6 @@ def nodes_of_points(
     quality: FloatArray,
     columns: IntArray,
     rows: IntArray,
-    *,
     labels: NDArray[np.int8],
     ratio: float,
 ) -> IntArray:
@@ -82,8 +82,8 @@ def nodes_of_boxes(forest: Forest, quality: FloatArray, boxes: FloatArray, ratio
 def _paths(forest: Forest, node: IntArray) -> IntArray:
     """The way from every node to its root, shape (*node.shape, longest); short ways repeat the root."""
     steps = [node]
-    for _ in range(int(forest.depth[node].max())):
-        steps.append(forest.parent[steps[-1]])
+    while not np.array_equal(above := forest.parent[steps[-1]], steps[-1]):
+        steps.append(above)
     return np.stack(steps, axis=-1)
 
 

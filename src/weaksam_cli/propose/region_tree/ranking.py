@@ -8,7 +8,7 @@ import numpy as np
 
 from weaksam_cli.core.boxes import FloatArray, IntArray
 from weaksam_cli.propose.region_tree import TreeSettings
-from weaksam_cli.propose.region_tree.forest import Forest
+from weaksam_cli.propose.region_tree.trees import Forest
 
 _CHUNK = 256
 _PEERS = 401
@@ -23,15 +23,17 @@ class Candidates:
         boxes: float32 (c, 4), xyxy pixel edges.
         node: int64 (c,), the node of best quality with this box.
         quality: float32 (c,), in [0, 1], relative to the other boxes of the image.
+        node_quality: float32 (m,), of every node; those too small for a candidate have 0.
     """
 
     boxes: FloatArray
     node: IntArray
     quality: FloatArray
+    node_quality: FloatArray
 
 
-def rank(forest: Forest, settings: TreeSettings) -> tuple[Candidates, FloatArray]:
-    """The candidates, in no order, and the quality of every node (m,); nodes below `min_side` have 0."""
+def rank(forest: Forest, settings: TreeSettings) -> Candidates:
+    """The candidates, in no order: boxes of nodes that are not below `min_side`."""
     sides = forest.boxes[:, 2:] - forest.boxes[:, :2]
     # The root's box must stay: in a small or uniform image it is all there is.
     image = np.asarray(forest.labels.shape[:0:-1], np.float32)
@@ -39,7 +41,7 @@ def rank(forest: Forest, settings: TreeSettings) -> tuple[Candidates, FloatArray
     boxes, inverse = _distinct(forest.boxes[large])
     # Nobody knows since when a leaf is there, so its life does not count.
     lifetime = np.where(forest.level > 0, forest.persistence(), 0)[large]
-    terms = _terms(forest, settings, large, boxes, inverse=inverse, lifetime=lifetime)
+    terms = _terms(forest, settings, large, boxes, inverse, lifetime)
     quality = np.zeros(len(boxes), np.float32)
     for weight, term in terms:
         quality += np.float32(weight) * relative_rank(term)
@@ -49,7 +51,7 @@ def rank(forest: Forest, settings: TreeSettings) -> tuple[Candidates, FloatArray
     node[inverse[longest_last]] = large[longest_last]
     node_quality = np.zeros(len(forest), np.float32)
     node_quality[large] = quality[inverse]
-    return Candidates(boxes, node, quality), node_quality
+    return Candidates(boxes, node, quality, node_quality)
 
 
 def _terms(
@@ -57,7 +59,6 @@ def _terms(
     settings: TreeSettings,
     large: IntArray,
     boxes: FloatArray,
-    *,
     inverse: IntArray,
     lifetime: FloatArray,
 ) -> list[tuple[float, FloatArray]]:
@@ -70,7 +71,10 @@ def _terms(
 
     sides = boxes[:, 2:] - boxes[:, :2]
     elongation = np.abs(np.log(sides[:, 0] / sides[:, 1]))
-    votes = _votes(inverse, forest.tree[large], len(boxes))
+    # In how many trees every box is found.
+    trees = len(forest.tree_labels)
+    found = np.unique(inverse * trees + forest.tree[large]) // trees
+    votes = np.bincount(found, minlength=len(boxes)).astype(np.float32)
     return [
         (1.0, best(lifetime)),
         (settings.consensus_weight, consensus(boxes, votes, settings.consensus_iou)),
@@ -136,13 +140,6 @@ def _distinct(boxes: FloatArray) -> tuple[FloatArray, IntArray]:
         code = (code << 15) + column
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     return boxes[first], inverse
-
-
-def _votes(which: IntArray, tree: IntArray, count: int) -> FloatArray:
-    """In how many trees every box is found."""
-    trees = int(tree.max()) + 1
-    pairs = np.unique(which * trees + tree)
-    return np.bincount(pairs // trees, minlength=count).astype(np.float32)
 
 
 def select(boxes: FloatArray, quality: FloatArray, max_boxes: int, settings: TreeSettings) -> IntArray:

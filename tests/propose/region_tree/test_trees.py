@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from weaksam_cli.propose.region_tree import DEFAULT_CRITERIA, Criterion, TreeSettings
-from weaksam_cli.propose.region_tree.forest import Forest, plant
 from weaksam_cli.propose.region_tree.leaves import describe, join, pixel_features
-from weaksam_cli.propose.region_tree.merge import Merging, merge
 from weaksam_cli.propose.region_tree.ranking import among_peers, consensus, relative_rank, select
+from weaksam_cli.propose.region_tree.trees import grow
 
 
 def checkerboard(rows: int, columns: int, cell: int = 3) -> NDArray[np.int32]:
@@ -20,17 +19,12 @@ def checkerboard(rows: int, columns: int, cell: int = 3) -> NDArray[np.int32]:
     return cells.repeat(cell, axis=0).repeat(cell, axis=1)
 
 
-def grow(labels: NDArray[np.int32], seed: int, criteria: tuple[Criterion, ...]) -> tuple[Merging, Forest]:
-    image = np.random.default_rng(seed).integers(0, 256, (*labels.shape, 3), dtype=np.uint8)
-    merging = merge([describe(labels, pixel_features(image))], criteria)
-    return merging, plant(labels[None], np.zeros(len(criteria), np.int64), merging)
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 99))
 def test_trees_are_whole_and_nested(rows: int, columns: int, seed: int) -> None:
     labels = checkerboard(rows, columns)
-    _, forest = grow(labels, seed, DEFAULT_CRITERIA)
+    image = np.random.default_rng(seed).integers(0, 256, (*labels.shape, 3), dtype=np.uint8)
+    forest = grow([describe(labels, pixel_features(image))], DEFAULT_CRITERIA)
     n, trees = rows * columns, len(DEFAULT_CRITERIA)
     assert len(forest) == trees * (2 * n - 1)
     roots = forest.parent == np.arange(len(forest))
@@ -54,9 +48,9 @@ def test_the_most_alike_neighbours_join_first() -> None:
     image = np.zeros((4, 12, 3), np.uint8)
     image[:, 4:8], image[:, 8:] = 200, 205
     labels = checkerboard(1, 3, 4)
-    merging = merge([describe(labels, pixel_features(image))], (Criterion(lab=1),))
-    assert {int(node) for node in merging.children[0]} == {1, 2}
-    np.testing.assert_array_equal(merging.nodes.boxes[-1], [0, 0, 12, 4])
+    forest = grow([describe(labels, pixel_features(image))], (Criterion(lab=1),))
+    np.testing.assert_array_equal(forest.parent, [4, 3, 3, 4, 4])
+    np.testing.assert_array_equal(forest.boxes[-1], [0, 0, 12, 4])
 
 
 def test_join_adds_duplicates_whatever_their_order() -> None:
