@@ -37,9 +37,7 @@ class Progress(Protocol):
 class Console:
     """The sink that every module writes through."""
 
-    def __init__(
-        self, mode: Mode = Mode.HUMAN, out: IO[str] | None = None, err: IO[str] | None = None
-    ) -> None:
+    def __init__(self, mode: Mode, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
         self.mode = mode
         # A stream that the caller closed is None.
         self._out = out or sys.stdout or io.StringIO()
@@ -77,9 +75,8 @@ class Console:
         if self.mode is Mode.JSON:
             self._event("table", title=title, header=list(header), rows=[list(row) for row in rows])
         elif self.mode is Mode.HUMAN:
-            self._write(
-                self._out, f"\n{title}\n{format_table(header, rows)}" if title else format_table(header, rows)
-            )
+            text = format_table(header, rows)
+            self._write(self._out, f"\n{title}\n{text}" if title else text)
 
     @contextmanager
     def progress(self, title: str, total: int, unit: str = "images", *, done: int = 0) -> Iterator[Progress]:
@@ -138,26 +135,19 @@ class _LineProgress:
 
 @contextmanager
 def _rich_progress(stream: IO[str], title: str, total: int, unit: str, done: int) -> Iterator[Progress]:
+    from rich import progress as rich
     from rich.console import Console as RichConsole
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        rich.TextColumn("  {task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TextColumn(unit),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[note]}"),
     )
-    with RichProgress(*columns, console=RichConsole(file=stream)) as bars:
+    with rich.Progress(*columns, console=RichConsole(file=stream)) as bars:
         task = bars.add_task(title, total=total, completed=done, note="")
 
         class Bar:

@@ -151,7 +151,10 @@ def test_settings_file_and_environment(labelled: Path) -> None:
         assert found.returncode == 2
         assert "unknown key 'datset', did you mean 'dataset'?" in found.stderr
         settings.write_text("seed = 'x'\n")
-        assert "seed: expected int" in weaksam("status", folder=labelled).stderr
+        assert (
+            "weaksam.toml: seed: Input should be a valid integer, got 'x'"
+            in weaksam("status", folder=labelled).stderr
+        )
     finally:
         settings.unlink()
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from weaksam_cli.cli.options import CommonOptions, build_context
-from weaksam_cli.console import Console
+from weaksam_cli.console import Console, Mode
 from weaksam_cli.core.names import first_few, plain_word
 from weaksam_cli.errors import UserError
 
@@ -30,7 +30,7 @@ def test_plain_words(text: str) -> None:
 def test_options_take_plain_words(option: str, text: str) -> None:
     given: dict[str, Any] = {option: text}
     with pytest.raises(UserError, match=f"--{option}: .* cannot be the name of a {option}"):
-        build_context(CommonOptions(**given), "cam", Console())
+        build_context(CommonOptions(**given), "cam", Console(Mode.QUIET))
 
 
 def test_first_few() -> None:

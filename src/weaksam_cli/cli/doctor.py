@@ -13,21 +13,14 @@ from pathlib import Path
 
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, size
+from weaksam_cli.detectron.compat import INSTALL_COMMANDS, import_detectron2
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.execution import available_cores
-from weaksam_cli.engine.profiles import Profile, profile_names, read_profile
+from weaksam_cli.engine.profiles import profile_names, read_profile
 from weaksam_cli.errors import UserError
 
 MINIMAL_DISK = 2_000_000_000
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "segment-anything",
-    "h5py",
-    "pycocotools",
-    "timm",
-    "opencv-contrib-python-headless",
-)
+_PACKAGES = "torch torchvision segment-anything h5py pycocotools timm opencv-contrib-python-headless"
 
 
 @dataclass(frozen=True)
@@ -62,14 +55,13 @@ def examine(options: CommonOptions, console: Console) -> None:
             console.result(f"{check.name}: {check.remedy}", check=check.name, remedy=check.remedy)
     missing = [check.name for check in checks if check.state == "missing"]
     if missing:
-        raise UserError(
-            f"not ready: {', '.join(missing)}", where="weaksam doctor", remedy="See the lines above"
-        )
+        what = f"not ready: {', '.join(missing)}"
+        raise UserError(what, where="weaksam doctor", remedy="See the lines above")
 
 
 def _checks(context: Context) -> Iterator[Check]:
     yield Check("python", "ok", sys.version.split()[0])
-    for package in _PACKAGES:
+    for package in _PACKAGES.split():
         try:
             yield Check(package, "ok", metadata.version(package))
         except metadata.PackageNotFoundError:
@@ -79,17 +71,14 @@ def _checks(context: Context) -> Iterator[Check]:
     yield _disk(context.run.root)
     for name in profile_names()[1:]:
         lacking = read_profile(name, context.weights).missing(context.weights)
-        yield Check(
-            f"profile {name}",
-            "note" if lacking else "ok",
-            f"needs {', '.join(lacking)}" if lacking else "everything is here",
-            f"looked in {', '.join(map(str, context.weights.folders))}" if lacking else "",
-        )
+        if lacking:
+            looked = f"looked in {', '.join(map(str, context.weights.folders))}"
+            yield Check(f"profile {name}", "note", f"needs {', '.join(lacking)}", looked)
+        else:
+            yield Check(f"profile {name}", "ok", "everything is here")
 
 
 def _detectron2() -> Check:
-    from weaksam_cli.detectron.compat import INSTALL_COMMANDS, import_detectron2
-
     if importlib.util.find_spec("detectron2") is None:
         return Check("detectron2", "note", "not installed: retrain cannot train", INSTALL_COMMANDS)
     return Check("detectron2", "ok", import_detectron2().describe())
@@ -114,18 +103,14 @@ def _disk(root: Path) -> Check:
     return Check("disk", "ok", f"{size(free)} free in {folder}")
 
 
-def preflight(context: Context, profile: Profile) -> None:
+def preflight(context: Context) -> None:
     """Check disk and detectron2 before the first stage starts, not after an hour.
 
     Raises:
-        UserError: when a stage of the profile could not run.
+        UserError: when a stage could not run.
     """
     disk = _disk(context.run.root)
-    if disk.state == "missing":
+    if disk.state != "ok":
         raise UserError(disk.detail, where=str(context.run.root), remedy=disk.remedy)
-    if "retrain" in profile.recipes and importlib.util.find_spec("detectron2") is None:
-        raise UserError(
-            "detectron2 is not installed, and retrain needs it",
-            where=f"profile {profile.name}",
-            remedy=_detectron2().remedy,
-        )
+    if importlib.util.find_spec("detectron2") is None:
+        raise UserError("not installed, and retrain needs it", where="detectron2", remedy=INSTALL_COMMANDS)

@@ -151,50 +151,62 @@ def _draw_hdf5(path: Path, key: str, pixels: NDArray[np.uint8], kinds: Sequence[
     raise UserError(f"{kind} cannot be drawn", where=str(path))
 
 
-def _enlarged(pixels: NDArray[np.uint8]) -> tuple[Image.Image, float]:
-    factor = max(1.0, _SHORTEST_SIDE / min(pixels.shape[:2]))
-    size = round(pixels.shape[1] * factor), round(pixels.shape[0] * factor)
-    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), factor
+class _Canvas:
+    """An image, enlarged where it is small, to draw on in its own coordinates."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self._factor = max(1.0, _SHORTEST_SIDE / min(pixels.shape[:2]))
+        height, width = (round(side * self._factor) for side in pixels.shape[:2])
+        self.image = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+        self._pen = ImageDraw.Draw(self.image)
+
+    def box(self, box: NDArray[np.float32], colour: str, width: int, text: str = "") -> None:
+        left, top, *rest = (float(value) * self._factor for value in box)
+        self._pen.rectangle([left, top, *rest], outline=colour, width=width)
+        self._text((left + 4, top + 3), text, colour)
+
+    def dot(self, x: int, y: int, colour: str, text: str) -> None:
+        x_centre, y_centre = (x + 0.5) * self._factor, (y + 0.5) * self._factor
+        self._pen.circle((x_centre, y_centre), 6, outline="black", fill=colour, width=1)
+        self._text((x_centre + 8, y_centre - 6), text, colour)
+
+    def title(self, text: str) -> None:
+        self._text((4, 4), text, "white")
+
+    def _text(self, place: tuple[float, float], text: str, colour: str) -> None:
+        self._pen.text(place, text, fill=colour, stroke_width=2, stroke_fill="black", font_size=17)
+
+
+def _colour(index: int) -> str:
+    return _COLOURS[index % len(_COLOURS)]
 
 
 def _draw_points(pixels: NDArray[np.uint8], points: dict[str, Points], names: Sequence[str]) -> Image.Image:
-    canvas, factor = _enlarged(pixels)
-    pen = ImageDraw.Draw(canvas)
+    canvas = _Canvas(pixels)
     for kind, found in points.items():
         for (x, y), index in zip(found.xy.tolist(), found.class_index.tolist(), strict=True):
-            centre = (x + 0.5) * factor, (y + 0.5) * factor
-            colour = _COLOURS[index % len(_COLOURS)]
-            pen.circle(centre, 6, outline="black", fill=colour, width=1)
-            name = names[index] if index >= 0 else "-"
-            _text(pen, (centre[0] + 8, centre[1] - 6), f"{name} ({kind})", colour)
-    return canvas
+            canvas.dot(x, y, _colour(index), f"{names[index] if index >= 0 else '-'} ({kind})")
+    return canvas.image
 
 
 def _draw_proposals(pixels: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Image.Image:
-    canvas, factor = _enlarged(pixels)
-    pen = ImageDraw.Draw(canvas)
+    canvas = _Canvas(pixels)
     for index, box in enumerate(boxes[:_MOST_PROPOSALS]):
-        pen.rectangle(
-            [float(value) * factor for value in box], outline=_COLOURS[index % len(_COLOURS)], width=2
-        )
-    _text(pen, (4, 4), f"{min(len(boxes), _MOST_PROPOSALS)} of {len(boxes)} proposals", "white")
-    return canvas
+        canvas.box(box, _colour(index), 2)
+    canvas.title(f"{min(len(boxes), _MOST_PROPOSALS)} of {len(boxes)} proposals")
+    return canvas.image
 
 
 def _draw_detections(pixels: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> Image.Image:
-    canvas, factor = _enlarged(pixels)
-    pen = ImageDraw.Draw(canvas)
+    canvas = _Canvas(pixels)
     # A class is drawn at all when its best detection reaches half of the image's.
     best = np.asarray([found.scores[found.class_index == index].max() for index in found.class_index])
     good = (found.scores >= _SHARE_OF_BEST * best) & (best >= _SHARE_OF_BEST * best.max(initial=0))
     shown = [row for row in np.argsort(-found.scores, kind="stable") if good[row]][:_MOST_DETECTIONS]
     for row in reversed(shown):
-        colour = _COLOURS[int(found.class_index[row]) % len(_COLOURS)]
-        box = [float(value) * factor for value in found.boxes[row]]
-        pen.rectangle(box, outline=colour, width=3)
-        name = names[int(found.class_index[row])]
-        _text(pen, (box[0] + 4, box[1] + 3), f"{name} {found.scores[row]:.2f}", colour)
-    return canvas
+        index = int(found.class_index[row])
+        canvas.box(found.boxes[row], _colour(index), 3, f"{names[index]} {found.scores[row]:.2f}")
+    return canvas.image
 
 
 def _draw_maps(
@@ -207,10 +219,10 @@ def _draw_maps(
             continue
         flat = fused.mean(axis=1) if fused.ndim == 4 else fused
         for index, heat in zip(maps.classes(), flat, strict=True):
-            canvas, _ = _enlarged(_overlay(pixels, heat))
-            _text(ImageDraw.Draw(canvas), (4, 4), f"{names[index]} ({name})", "white")
-            tiles.append(np.asarray(canvas))
-    return Image.fromarray(np.concatenate(tiles, axis=1)) if tiles else _enlarged(pixels)[0]
+            canvas = _Canvas(_overlay(pixels, heat))
+            canvas.title(f"{names[index]} ({name})")
+            tiles.append(np.asarray(canvas.image))
+    return Image.fromarray(np.concatenate(tiles, axis=1)) if tiles else _Canvas(pixels).image
 
 
 def _overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -219,7 +231,3 @@ def _overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np
     coloured = colormaps["turbo"](np.clip(heat, 0, 1))[..., :3] * 255
     mixed: NDArray[np.uint8] = (0.5 * pixels + 0.5 * coloured).astype(np.uint8)
     return mixed
-
-
-def _text(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: str) -> None:
-    pen.text(place, text, fill=colour, stroke_width=2, stroke_fill="black", font_size=17)

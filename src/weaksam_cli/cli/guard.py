@@ -64,8 +64,11 @@ def _stoppable() -> Iterator[None]:
 def guarded(console: Console) -> Iterator[None]:
     """Turn what a command raises into one line on stderr and an exit code (see README, "Exit codes")."""
     try:
-        with _explained(console):
-            yield
+        try:
+            with _stoppable():
+                yield
+        except (Exception, KeyboardInterrupt, _TerminatedError) as error:
+            sys.exit(_explain(error, console))
     except BrokenPipeError:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -73,28 +76,24 @@ def guarded(console: Console) -> Iterator[None]:
         sys.exit(ExitCode.BROKEN_PIPE)
 
 
-@contextmanager
-def _explained(console: Console) -> Iterator[None]:
-    try:
-        with _stoppable():
-            yield
-    except UserError as error:
-        console.error(error.one_line())
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        raise
-    except KeyboardInterrupt:
-        console.error("interrupted; finished shards are kept, the same command goes on from there")
-        sys.exit(ExitCode.INTERRUPTED)
-    except _TerminatedError:
-        console.error("terminated; finished shards are kept, the same command goes on from there")
-        sys.exit(ExitCode.TERMINATED)
-    except OSError as error:
-        console.error(
-            f"{error.filename or 'file system'}: {error.strerror or error}. Finished shards are kept"
-        )
-        sys.exit(ExitCode.USER)
-    except Exception:
-        traceback.print_exc()
-        console.error("this is a bug in weaksam; please report it with the lines above")
-        sys.exit(ExitCode.BUG)
+def _explain(error: BaseException, console: Console) -> ExitCode:
+    kept = "finished shards are kept, the same command goes on from there"
+    match error:
+        case UserError():
+            console.error(error.one_line())
+            return error.exit_code
+        case BrokenPipeError():
+            raise error
+        case KeyboardInterrupt():
+            console.error(f"interrupted; {kept}")
+            return ExitCode.INTERRUPTED
+        case _TerminatedError():
+            console.error(f"terminated; {kept}")
+            return ExitCode.TERMINATED
+        case OSError():
+            why = f"{error.filename or 'file system'}: {error.strerror or error}"
+            console.error(f"{why}. Finished shards are kept")
+            return ExitCode.USER
+    traceback.print_exception(error)
+    console.error("this is a bug in weaksam; please report it with the lines above")
+    return ExitCode.BUG

@@ -42,44 +42,35 @@ def inspect_file(
     Raises:
         UserError: not an artifact, damaged, or without that image.
     """
-    path, key = file, image
-    if not path.is_file():
-        raise UserError("there is no such file", where=str(path))
+    if not file.is_file():
+        raise UserError("there is no such file", where=str(file))
     if draw is not None:
         from weaksam_cli.cli.drawing import check_output, draw_artifact
 
-        if key is None:
+        if image is None:
             raise UserError("which image is to be drawn?", where="--draw", remedy="Give --image KEY as well")
         check_output(draw, overwrite=options.overwrite)
-    _describe(path, key, console)
-    if draw is not None and key is not None:
-        draw_artifact(path, key, draw, images=images)
-        console.result(f"drawn: {draw}", drawn=str(draw))
-    elif key is not None:
-        console.info(f"see it on the image: weaksam inspect {path} --image {key} --draw {Path(key).stem}.png")
-
-
-def _describe(path: Path, key: str | None, console: Console) -> None:
-    if path.suffix == ".h5":
-        with open_artifact(path) as artifact:
-            if key is None:
-                _describe_hdf5(artifact, console)
-            else:
-                _describe_rows(artifact, key, console)
-    elif path.suffix == ".json":
-        if key is None:
-            _describe_json(path, console)
-        else:
-            _describe_boxes(path, key, console)
-    elif path.suffix in _MODELS:
-        _describe_model(path, console)
+    if file.suffix == ".h5":
+        with open_artifact(file) as artifact:
+            _describe_hdf5(artifact, console) if image is None else _describe_rows(artifact, image, console)
+    elif file.suffix == ".json":
+        _describe_json(file, console) if image is None else _describe_boxes(file, image, console)
+    elif file.suffix in _MODELS:
+        _describe_model(file, console)
     else:
-        raise UserError(
-            f"expected an .h5 or .json artifact or a model ({', '.join(_MODELS)})", where=str(path)
+        what = f"expected an .h5 or .json artifact or a model ({', '.join(_MODELS)})"
+        raise UserError(what, where=str(file))
+    if draw is not None and image is not None:
+        draw_artifact(file, image, draw, images=images)
+        console.result(f"drawn: {draw}", drawn=str(draw))
+    elif image is not None:
+        console.info(
+            f"see it on the image: weaksam inspect {file} --image {image} --draw {Path(image).stem}.png"
         )
 
 
-def _receipt_lines(path: Path) -> list[str]:
+def _origin(path: Path) -> list[str]:
+    """What the receipt says."""
     lines, record = [f"{path} ({size(path.stat().st_size)})"], read_receipt(path)
     if record is None:
         return [*lines, "no receipt: nothing is known about where it comes from"]
@@ -98,8 +89,7 @@ def _receipt_lines(path: Path) -> list[str]:
 
 
 def _describe_hdf5(artifact: Artifact, console: Console) -> None:
-    lines = _receipt_lines(artifact.path)
-    lines.append(f"format {artifact.format_name}, version {artifact.format_version}")
+    lines = [*_origin(artifact.path), f"format {artifact.format_name}, version {artifact.format_version}"]
     console.result("\n".join(lines), path=str(artifact.path), attributes=artifact.attributes)
     rows = [[name, _sides(shape), dtype] for name, shape, dtype in artifact.datasets()]
     console.table("", ["dataset", "shape", "dtype"], rows)
@@ -120,11 +110,8 @@ def _describe_rows(artifact: Artifact, key: str, console: Console) -> None:
         for name, shape, _ in artifact.datasets()
         if name not in _CONSTANT and shape[0] == total and total and f"{name}_offsets" not in artifact.names
     ]
-    values = [artifact.rows(key, name) for name in columns]
-    rows = [
-        [_cell(column[index]) for column in values]
-        for index in range(min(span.stop - span.start, _SHOWN_ROWS))
-    ]
+    values = [artifact.rows(key, name)[:_SHOWN_ROWS] for name in columns]
+    rows = [[_cell(value) for value in row] for row in zip(*values, strict=True)]
     _show_rows(artifact.path, key, span.stop - span.start, columns, rows, console)
 
 
@@ -146,7 +133,7 @@ def _cell(value: Any) -> str:
 def _describe_json(path: Path, console: Console) -> None:
     from weaksam_cli.data.detections import read_document
 
-    lines = _receipt_lines(path)
+    lines = _origin(path)
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -192,8 +179,7 @@ def _describe_boxes(path: Path, key: str, console: Console) -> None:
 def _describe_model(path: Path, console: Console) -> None:
     from weaksam_cli.models.checkpoints import read_checkpoint
 
-    lines = _receipt_lines(path)
     tensors = read_checkpoint(path, remedy="Give a file of weights").tensors
-    console.result("\n".join(lines), path=str(path))
+    console.result("\n".join(_origin(path)), path=str(path))
     rows = [[name, _sides(tuple(value.shape))] for name, value in tensors.items()]
     console.table("", ["tensor", "shape"], rows)

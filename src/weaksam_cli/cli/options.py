@@ -19,7 +19,6 @@ from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from weaksam_cli.cli.settings import FileSettings
     from weaksam_cli.engine.context import Context
 
 
@@ -130,30 +129,23 @@ def declare(
     return decorate
 
 
-def read_file_settings() -> FileSettings:
-    """`weaksam.toml` of the working folder."""
-    from weaksam_cli.cli.settings import read_settings
-
-    return read_settings(Path())
-
-
 def build_context(options: CommonOptions, stage: str | None, console: Console) -> Context:
-    """Fill in defaults from the environment and `weaksam.toml`.
+    """Fill in defaults: command line, then environment, then `weaksam.toml`, then built in.
 
     Raises:
         UserError: for values that cannot be.
     """
     from weaksam_cli.artifacts.fsops import FileOps
-    from weaksam_cli.cli.settings import resolve_dataset
+    from weaksam_cli.cli.settings import read_settings
     from weaksam_cli.engine.context import Context
     from weaksam_cli.engine.execution import available_cores
     from weaksam_cli.engine.queue import Part
     from weaksam_cli.engine.runs import RunDirectory
     from weaksam_cli.models.weights.catalogue import WeightsFinder
 
-    environment = dict(os.environ)
-    settings = read_file_settings()
-    dataset = resolve_dataset(options.dataset, environment, settings)
+    settings = read_settings()
+    usual = os.environ.get("WEAKSAM_DATASET") or settings.dataset or "demo"
+    dataset = plain_word(usual if options.dataset is None else options.dataset, "dataset", where="--dataset")
     root = options.run_dir or Path(settings.run_dir or "runs") / ("" if settings.run_dir else dataset)
     for what, word in (("split", options.split), ("variant", options.variant)):
         if word is not None:
@@ -167,7 +159,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         run=RunDirectory(root, variants, _given_inputs(options.inputs)),
         console=console,
         ops=FileOps(),
-        weights=WeightsFinder.of_environment(weights_dir, environment),
+        weights=WeightsFinder.of_environment(weights_dir, os.environ),
         device=_device(options.device or settings.device or "auto"),
         workers=workers or available_cores(),
         seed=seed,
@@ -181,7 +173,9 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
 
 def chosen_profile(options: CommonOptions) -> str:
     """`--profile`, else WEAKSAM_PROFILE, else weaksam.toml, else `auto`."""
-    return options.profile or os.environ.get("WEAKSAM_PROFILE") or read_file_settings().profile or "auto"
+    from weaksam_cli.cli.settings import read_settings
+
+    return options.profile or os.environ.get("WEAKSAM_PROFILE") or read_settings().profile or "auto"
 
 
 def _given_inputs(texts: Sequence[str]) -> dict[str, Path]:

@@ -161,7 +161,7 @@ def run_pipeline(options: CommonOptions, console: Console, source: str | None, l
     context = build_context(options, None, console)
     profile, why = choose_profile(chosen_profile(options), context.weights)
     console.info(f"weaksam: dataset {context.dataset}, {why}, seed {context.seed}", profile=profile.name)
-    preflight(context, profile)
+    preflight(context)
     if source is not None or not (context.run.root / SOURCE_FILE).is_file():
         run_data(options, console, source, layout)
         if options.dry_run:

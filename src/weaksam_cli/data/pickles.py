@@ -120,8 +120,7 @@ class Inert:
 class _Ordered(dict[Any, Any]):
     """Stands in for an OrderedDict, which is made empty; its own attributes (torch notes versions there) are dropped."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self) -> None: ...
 
     def set_state(self, state: object) -> None:
         """Nothing of it is needed."""
@@ -144,10 +143,6 @@ def _as_array(data: object, dtype: object, shape: object, *, fortran: bool) -> A
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
-
-
 def _from_buffer(data: object, dtype: object, shape: object, order: object, axes: object = None) -> _Array:
     if axes is not None:
         raise RefusedError("an array with permuted axes")
@@ -165,10 +160,6 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    return b""
-
-
 @dataclass(frozen=True)
 class StandIn:
     """Something of another module that a stream may name, and what is called in its place (None: nothing)."""
@@ -181,14 +172,14 @@ _CALLS: Final[Calls] = {
     ("numpy", "ndarray"): None,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _latin1,
-    ("builtins", "bytes"): _no_bytes,
-    ("__builtin__", "bytes"): _no_bytes,
+    ("builtins", "bytes"): lambda: b"",
+    ("__builtin__", "bytes"): lambda: b"",
     ("collections", "OrderedDict"): _Ordered,
     **{  # the name before numpy 2, and since
         (f"{core}.{module}", name): call
         for core in ("numpy.core", "numpy._core")
         for module, name, call in (
-            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "_reconstruct", lambda *_: _Array()),
             ("multiarray", "scalar", _scalar),
             ("numeric", "_frombuffer", _from_buffer),
         )
@@ -230,29 +221,25 @@ def _load_build(unpickler: Any) -> None:
     unpickler.count(built)
 
 
-def _load_set_items(unpickler: Any) -> None:
-    items = unpickler.pop_mark()
-    _set_items(unpickler.stack[-1], items)
-
-
-def _load_set_item(unpickler: Any) -> None:
-    value = unpickler.stack.pop()
-    key = unpickler.stack.pop()
-    _set_items(unpickler.stack[-1], [key, value])
-
-
-def _load_dict(unpickler: Any) -> None:
-    items = unpickler.pop_mark()
-    built: dict[object, object] = {}
-    _set_items(built, items)
-    unpickler.stack.append(built)
-
-
-def _set_items(target: object, items: list[object]) -> None:
+def _load_set_items(unpickler: Any, items: list[object] | None = None) -> None:
+    if items is None:
+        items = unpickler.pop_mark()
+    target = unpickler.stack[-1]
     # Hashing a tuple that is nested a million deep overflows the C stack, so keys are plain.
     if not isinstance(target, dict) or not all(isinstance(key, (str, int, bytes)) for key in items[::2]):
         raise RefusedError("a dictionary whose keys are not text or numbers")
     target.update(zip(items[::2], items[1::2], strict=True))
+
+
+def _load_set_item(unpickler: Any) -> None:
+    value, key = unpickler.stack.pop(), unpickler.stack.pop()
+    _load_set_items(unpickler, [key, value])
+
+
+def _load_dict(unpickler: Any) -> None:
+    items = unpickler.pop_mark()
+    unpickler.stack.append({})
+    _load_set_items(unpickler, items)
 
 
 def _load_bytearray(unpickler: Any) -> None:

@@ -52,6 +52,8 @@ _STORAGES: Final = {
 }  # fmt: skip
 """`torch.<name>Storage` in a pickle -> the type of the numbers in a record."""
 
+_JIT_CALLS: Final = "restore_type_tag build_intlist build_doublelist build_boollist build_tensorlist"
+
 _NAMED_KEYS: Final = 3
 
 
@@ -84,11 +86,8 @@ def read_checkpoint(path: Path, *, remedy: str) -> Checkpoint:
     """
     where = str(path)
     if not path.is_file():
-        raise UserError(
-            "no such checkpoint",
-            where=where,
-            remedy="Run `weaksam doctor` to see where weights are looked for",
-        )
+        remedy = "Run `weaksam doctor` to see where weights are looked for"
+        raise UserError("no such checkpoint", where=where, remedy=remedy)
     try:
         found = _content(path, remedy)
     except UserError:
@@ -119,12 +118,8 @@ def _content(path: Path, remedy: str) -> Any:
     if path.suffix == ".pkl" or (begin.startswith(b"\x80") and _OLD_FORMAT not in begin):
         return read_pickle(path, remedy=remedy)
     if _OLD_FORMAT not in begin:
-        got = "other bytes" if begin else "an empty file"
-        raise UserError(
-            f"expected a checkpoint of torch or a pickle of arrays, got {got}",
-            where=str(path),
-            remedy=remedy,
-        )
+        what = f"expected a checkpoint of torch or a pickle of arrays, got {'other bytes' if begin else 'an empty file'}"
+        raise UserError(what, where=str(path), remedy=remedy)
     return _read_old(path, remedy)
 
 
@@ -132,7 +127,9 @@ def _tensors(table: Any, where: str, remedy: str) -> dict[str, Tensor]:
     import torch
 
     found = {
-        name: _native(value) if isinstance(value, np.ndarray) else value
+        name: torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+        if isinstance(value, np.ndarray)
+        else value
         for name, value in _entries(table).items()
         if isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
     }
@@ -148,12 +145,6 @@ def _tensors(table: Any, where: str, remedy: str) -> dict[str, Tensor]:
     else:
         got = "a dictionary without tensors" if table else "an empty dictionary"
     raise UserError(f"expected a table of named tensors, got {got}", where=where, remedy=remedy)
-
-
-def _native(array: np.ndarray[Any, Any]) -> Tensor:
-    import torch
-
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
 
 
 # ---------------------------------------------------------------- archives
@@ -191,15 +182,8 @@ def _read_archive(path: Path, remedy: str) -> Any:
             numbers.copy() if start % dtype.itemsize else numbers, dtype=dtype, count=count
         )
 
-    found = load_stream(
-        BytesIO(tree),
-        len(tree),
-        where=where,
-        remedy=remedy,
-        calls=_torch_calls(),
-        stored=storage,
-        leaves=(torch.Tensor,),
-    )
+    load = partial(load_stream, BytesIO(tree), len(tree), where=where, remedy=remedy)
+    found = load(calls=_torch_calls(), stored=storage, leaves=(torch.Tensor,))
     # Every TorchScript archive has a record of this name, a file of `torch.save` has none.
     return dict(_flat(found, "", set())) if f"{root}constants.pkl" in records else found
 
@@ -273,13 +257,8 @@ def _torch_calls() -> Calls:
         ("torch", "device"): Inert,
         ("argparse", "Namespace"): Inert,
         **{("torch", f"{name}Storage"): None for name in _STORAGES},
-        **{
-            ("torch.jit._pickle", name): _first
-            for name in (
-                "restore_type_tag", "build_intlist", "build_doublelist", "build_boollist", "build_tensorlist",
-            )
-        },
-    }  # fmt: skip
+        **{("torch.jit._pickle", name): _first for name in _JIT_CALLS.split()},
+    }
 
 
 def _flat(node: dict[str, Any], prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:

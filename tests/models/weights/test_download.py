@@ -146,10 +146,10 @@ def test_any_number_of_interruptions(
 def test_a_killed_download_goes_on(tmp_path: Path) -> None:
     code = (
         "import sys, io; from pathlib import Path\n"
-        "from weaksam_cli.console import Console; from weaksam_cli.models.weights.catalogue import WeightsFile\n"
+        "from weaksam_cli.console import Console, Mode; from weaksam_cli.models.weights.catalogue import WeightsFile\n"
         "from weaksam_cli.models.weights.download import fetch_file\n"
         "item = WeightsFile.model_validate_json(sys.argv[1])\n"
-        "fetch_file(item, Path(sys.argv[2]), Console())\n"
+        "fetch_file(item, Path(sys.argv[2]), Console(Mode.HUMAN))\n"
     )
     with serving(CONTENT, pauses_after=300_000) as server:
         item = entry(server.url)

@@ -18,10 +18,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.console import Console
-from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping, stages_folder
+from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping, refusal, stages_folder
 from weaksam_cli.errors import UserError, suggestion
 
-CATALOGUE_FILE = "weights.yaml"
 SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors", ".h5")
 """A value of a recipe that ends like this names a weights file, whatever its key is called."""
 
@@ -169,13 +168,11 @@ def read_catalogue() -> Catalogue:
     Raises:
         UserError: when the file was changed into something else.
     """
-    path = stages_folder() / CATALOGUE_FILE
+    path = stages_folder() / "weights.yaml"
     try:
         return Catalogue.model_validate(read_yaml_mapping(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{place}: {first['msg']}" if place else first["msg"], where=str(path)) from error
+        raise refusal(path, {}, Catalogue, error) from error
 
 
 def read_needs() -> Needs:
@@ -197,11 +194,8 @@ def weights_names(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _names_in(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _names_in(item)
-    elif isinstance(value, list):
-        for item in value:
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from _names_in(item)
     elif isinstance(value, str) and value.endswith(SUFFIXES):
         yield value
@@ -213,8 +207,7 @@ def select(catalogue: Catalogue, needs: Needs, text: str) -> list[WeightsFile]:
     Raises:
         UserError: when it is none of these; the message suggests the nearest.
     """
-    named = catalogue.find(text)
-    if named is not None:
+    if named := catalogue.find(text):
         return [named]
     found = [
         item

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -23,7 +23,6 @@ from weaksam_cli.models.weights.catalogue import WeightsFile, byte_progress
 if TYPE_CHECKING:
     from requests import Response
 
-_Progress = AbstractContextManager[Callable[[int], None]]
 _BLOCK = 1 << 16
 """Bytes that are read at once; an interruption loses no more than these."""
 _TIMEOUT = (10.0, 60.0)
@@ -115,10 +114,17 @@ def _complete(entry: WeightsFile, url: str, part: Path, handle: IO[bytes], conso
         have = have if response.status_code == HTTPStatus.PARTIAL_CONTENT else 0
         handle.truncate(have)
         total = _announced(entry, response, url, have)
-        _require_space(part.parent, (total or 0) - have)
+        needed, free = (total or 0) - have, shutil.disk_usage(part.parent).free
+        if free < needed:
+            raise UserError(
+                f"{size(needed)} are needed, {size(free)} are free",
+                where=str(part.parent),
+                remedy="Make room, or name another folder with --weights-dir",
+            )
         if have:
             console.info(f"going on after {size(have)} of {entry.name}", resumed=have)
-        _receive(response, handle, url, total, byte_progress(console, entry.name, total or 0, have))
+        with byte_progress(console, entry.name, total or 0, have) as advance:
+            _receive(response, handle, url, total, advance)
 
 
 @contextmanager
@@ -165,22 +171,8 @@ def _announced(entry: WeightsFile, response: Response, url: str, have: int) -> i
     return entry.size or announced
 
 
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"{size(needed)} are needed, {size(free)} are free",
-            where=str(folder),
-            remedy="Make room, or name another folder with --weights-dir",
-        )
-
-
 def _receive(
-    response: Response,
-    handle: IO[bytes],
-    url: str,
-    total: int | None,
-    progress: AbstractContextManager[Callable[[int], None]],
+    response: Response, handle: IO[bytes], url: str, total: int | None, advance: Callable[[int], None]
 ) -> None:
     """Append what arrives, up to the end.
 
@@ -190,13 +182,12 @@ def _receive(
     import requests
 
     fault: Exception | None = None
-    with progress as advance:
-        try:
-            for block in response.iter_content(_BLOCK):
-                handle.write(block)
-                advance(len(block))
-        except requests.RequestException as error:
-            fault = error
+    try:
+        for block in response.iter_content(_BLOCK):
+            handle.write(block)
+            advance(len(block))
+    except requests.RequestException as error:
+        fault = error
     have = handle.tell()
     if fault or (total is not None and have < total):
         of_total = f" of {size(total)}" if total is not None else ""
