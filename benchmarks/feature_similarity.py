@@ -24,7 +24,6 @@ from PIL import Image
 
 from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.core.boxes import FloatArray, area, iou, scale
-from weaksam_cli.core.random import generator_of
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import image_root, read_source
 from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign
@@ -32,6 +31,7 @@ from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.recall import proposals_of
 from weaksam_cli.models.lite0 import Lite0, load_lite0, view_features
+from weaksam_cli.training.batches import generator_of
 
 BINS: Final = 7
 _SAMPLES = 2

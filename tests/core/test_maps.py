@@ -74,8 +74,3 @@ def test_a_channel_that_all_cells_share_says_nothing() -> None:
     features = np.random.default_rng(0).normal(size=(3, 2, 3)).astype(np.float32)
     shared = np.concatenate([features, np.full((1, 2, 3), 7, np.float32)])
     assert np.allclose(cell_affinity(features), cell_affinity(shared), atol=1e-5)
-
-
-def test_a_threshold_of_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="below 1"):
-        cell_affinity(np.zeros((1, 1, 1), np.float32), threshold=1.0)

@@ -17,22 +17,21 @@ from weaksam_cli.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def found() -> compat.Detectron2:
+def found() -> str:
     return compat.import_detectron2()
 
 
-def test_says_what_it_found(found: compat.Detectron2) -> None:
-    assert found.version.startswith("0.")
-    assert (found.location / "modeling").is_dir()
-    kind = "compiled" if found.compiled else "pure Python"
-    assert kind in found.describe()
+def test_says_what_it_found(found: str) -> None:
+    assert found.startswith("detectron2 0.")
+    assert (Path(found.rpartition(" in ")[2]) / "modeling").is_dir()
+    assert ("compiled" if compat._has_extension() else "pure Python") in found
 
 
-def test_later_calls_are_the_same(found: compat.Detectron2) -> None:
+def test_later_calls_are_the_same(found: str) -> None:
     assert compat.import_detectron2() is found
 
 
-def test_what_detectron2_asks_for_can_be_imported(found: compat.Detectron2) -> None:
+def test_what_detectron2_asks_for_can_be_imported(found: str) -> None:
     for name in (
         "engine",
         "modeling",
@@ -48,12 +47,12 @@ def test_what_detectron2_asks_for_can_be_imported(found: compat.Detectron2) -> N
 # 1. the compiled extension
 
 
-def test_extension_stub_is_clear_about_what_is_missing(found: compat.Detectron2) -> None:
-    if found.compiled:
+def test_extension_stub_is_clear_about_what_is_missing(found: str) -> None:
+    if compat._has_extension():
         pytest.skip("detectron2 is compiled here")
     from detectron2 import _C
 
-    with pytest.raises(compat.MissingExtensionError, match="COCOevalAccumulate needs it"):
+    with pytest.raises(UserError, match="COCOevalAccumulate needs it"):
         _C.COCOevalAccumulate  # noqa: B018
 
 
@@ -72,24 +71,24 @@ def test_extension_stub_can_be_probed_and_copied() -> None:
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_compiled_extension_is_left_alone(
-    found: compat.Detectron2, monkeypatch: pytest.MonkeyPatch, compiled: bool
+    found: str, monkeypatch: pytest.MonkeyPatch, compiled: bool
 ) -> None:
     monkeypatch.delitem(sys.modules, "detectron2._C", raising=False)
     monkeypatch.setattr(compat, "_has_extension", lambda: compiled)
-    assert compat.import_detectron2.__wrapped__().compiled is compiled
+    assert ("compiled" in compat.import_detectron2.__wrapped__()) is compiled
     assert isinstance(sys.modules.get("detectron2._C"), compat._ExtensionStub) is not compiled
 
 
 # 2. pkg_resources
 
 
-def test_model_zoo_finds_its_files(found: compat.Detectron2) -> None:
+def test_model_zoo_finds_its_files(found: str) -> None:
     from detectron2 import model_zoo
 
     assert Path(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml")).is_file()
 
 
-def test_pkg_resources_replacement_is_withdrawn(found: compat.Detectron2) -> None:
+def test_pkg_resources_replacement_is_withdrawn(found: str) -> None:
     if importlib.util.find_spec("pkg_resources") is None:
         assert "pkg_resources" not in sys.modules
 
@@ -125,7 +124,7 @@ def test_numpy_aliases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.bool is before
 
 
-def test_category_ids_are_checked_again(found: compat.Detectron2) -> None:
+def test_category_ids_are_checked_again(found: str) -> None:
     from detectron2.data.build import print_instances_class_histogram
 
     wrong = [{"annotations": [{"category_id": 7, "iscrowd": 0}]}]
@@ -155,14 +154,14 @@ def test_missing_dependency_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 # logging
 
 
-def test_nothing_reaches_the_terminal(found: compat.Detectron2, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_reaches_the_terminal(found: str, capfd: pytest.CaptureFixture[str]) -> None:
     compat.quiet_loggers()
     logging.getLogger("detectron2.engine").warning("a warning")
     logging.getLogger("fvcore.common.checkpoint").error("an error")
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_real_extension_is_known(found: compat.Detectron2, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_extension_is_known(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import ModuleType
 
     extension: Any = ModuleType("detectron2._C")
@@ -173,7 +172,7 @@ def test_a_real_extension_is_known(found: compat.Detectron2, monkeypatch: pytest
 # resizing
 
 
-def test_very_long_images_keep_a_pixel(found: compat.Detectron2) -> None:
+def test_very_long_images_keep_a_pixel(found: str) -> None:
     from detectron2.data.transforms import ResizeShortestEdge
 
     assert ResizeShortestEdge.get_output_shape(3, 4000, 256, 640) == (1, 640)

@@ -5,11 +5,19 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weaksam_cli.training.batches import EpochSampler, augmentation_rng, in_threads, sampled, step_seed
+from weaksam_cli.training.batches import (
+    EpochSampler,
+    augmentation_rng,
+    generator_of,
+    in_threads,
+    sampled,
+    step_seed,
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -64,3 +72,23 @@ def test_items_are_told_where_they_stand() -> None:
     first, second = sampled(sampler, lambda *place: place)(1, 3)
     assert first == [(1, position, index) for position, index in enumerate(sampler.indices(1))]
     assert [place[0] for place in second] == [2, 2]
+
+
+def first_draws(seed: int, *words: str) -> list[int]:
+    return generator_of(seed, *words).integers(0, 1 << 30, 4).tolist()
+
+
+def test_keys_that_end_alike_draw_differently() -> None:
+    """Photographs are called .jpg: a seed made of the last bytes of a name was the same for all of them."""
+    keys = ["2008_000021.jpg", "2008_000022.jpg", "a/2008_000021.jpg", "x0000001.jpg", "y0000001.jpg"]
+    assert len({tuple(first_draws(0, key)) for key in keys}) == len(keys)
+
+
+def test_seed_and_every_word_decide() -> None:
+    drawn = [first_draws(0, "a"), first_draws(1, "a"), first_draws(0, "a", "b"), first_draws(0, "ab")]
+    assert len({tuple(item) for item in drawn}) == 4
+    assert first_draws(7, "a", "b") == first_draws(7, "a", "b")
+
+
+def test_the_numbers_are_the_same_on_every_machine() -> None:
+    np.testing.assert_allclose(generator_of(0, "000005").random(2), [0.3372531754279716, 0.7601546793160876])

@@ -81,7 +81,7 @@ def _checks(context: Context) -> Iterator[Check]:
 def _detectron2() -> Check:
     if importlib.util.find_spec("detectron2") is None:
         return Check("detectron2", "note", "not installed: retrain cannot train", INSTALL_COMMANDS)
-    return Check("detectron2", "ok", import_detectron2().describe())
+    return Check("detectron2", "ok", import_detectron2())
 
 
 def _device() -> Check:

@@ -86,8 +86,6 @@ def cell_affinity(
     Returns:
         float32 (h * w, h * w); a cell without any signal is like itself alone.
     """
-    if not threshold < 1:
-        raise ValueError(f"threshold: expected a value below 1, got {threshold}")
     cells = features.reshape(len(features), -1).T
     cells = (cells - cells.mean(axis=0)) / (cells.std(axis=0) + SMALLEST_DEVIATION)
     length = np.linalg.norm(cells, axis=1, keepdims=True)

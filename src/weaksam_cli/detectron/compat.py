@@ -11,7 +11,6 @@ import importlib.util
 import logging
 import sys
 import warnings
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -32,37 +31,13 @@ _REMOVED_NUMPY_ALIASES = {"int": int, "float": float, "str": str, "bool": bool}
 _LIBRARY_LOGGERS = ("detectron2", "fvcore", "iopath")
 
 
-class MissingExtensionError(UserError):
-    """Something asked for detectron2's compiled extension, which this installation does not have."""
-
-
-@dataclass(frozen=True)
-class Detectron2:
-    """What `import_detectron2` found.
-
-    Attributes:
-        version: detectron2's version, e.g. "0.6".
-        compiled: True with the C++ extension, False for the pure-Python installation.
-        location: the package's folder.
-    """
-
-    version: str
-    compiled: bool
-    location: Path
-
-    def describe(self) -> str:
-        """One line for `doctor`."""
-        kind = "compiled" if self.compiled else "pure Python (torchvision operators)"
-        return f"detectron2 {self.version}, {kind}, in {self.location}"
-
-
 class _ExtensionStub(ModuleType):
     """Stands where `detectron2._C` would be: importable, and clear about what is missing when it is used."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # inspect, pickle and copy probe for dunder names and expect this error
             raise AttributeError(name)
-        raise MissingExtensionError(
+        raise UserError(
             f"detectron2's compiled extension is not installed, and {name} needs it",
             where="detectron2._C",
             remedy="build detectron2 from https://github.com/facebookresearch/detectron2 "
@@ -75,8 +50,11 @@ class _ExtensionStub(ModuleType):
 
 
 @cache
-def import_detectron2() -> Detectron2:
+def import_detectron2() -> str:
     """Apply the fixes that this environment needs and import detectron2 (once; later calls are free).
+
+    Returns:
+        What was found, a line for `doctor`: version, whether it is compiled, folder.
 
     Raises:
         UserError: detectron2, or a library that it imports, is not installed; the remedy holds the exact commands.
@@ -106,7 +84,8 @@ def import_detectron2() -> Detectron2:
             where="detectron2",
             remedy=INSTALL_COMMANDS,
         ) from error
-    return Detectron2(package.__version__, compiled, Path(str(package.__file__)).parent)
+    kind = "compiled" if compiled else "pure Python (torchvision operators)"
+    return f"detectron2 {package.__version__}, {kind}, in {Path(str(package.__file__)).parent}"
 
 
 def quiet_loggers() -> None:

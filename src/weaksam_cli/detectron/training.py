@@ -15,7 +15,7 @@ from torch import Tensor
 
 from weaksam_cli.detectron.compat import import_detectron2
 from weaksam_cli.training.batches import augmentation_rng
-from weaksam_cli.training.loop import Step, Training, optimizer_step
+from weaksam_cli.training.loop import Training, optimizer_step
 
 import_detectron2()
 
@@ -28,18 +28,14 @@ ImageReader = Callable[[str], NDArray[np.uint8]]
 _DRAWING: Final = threading.Lock()
 
 
-def in_event_storage(step: Step = optimizer_step) -> Step:
-    """The step with an `EventStorage` around it, which proposal networks and heads ask for the iteration.
+def step_in_event_storage(training: Training, batch: Any) -> dict[str, float]:
+    """The usual step with an `EventStorage` around it, which proposal networks and heads ask for the iteration.
 
     What they put into it is thrown away. detectron2's hooks are not run: rates and checkpoints are the loop's, and there is
     nothing to evaluate, because a training never sees ground truth.
     """
-
-    def stored(training: Training, batch: Any) -> dict[str, float]:
-        with EventStorage(training.iteration):
-            return step(training, batch)
-
-    return stored
+    with EventStorage(training.iteration):
+        return optimizer_step(training, batch)
 
 
 def image_tensor(image: NDArray[np.uint8], channel_order: str) -> Tensor:

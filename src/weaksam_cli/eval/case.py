@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -103,14 +103,9 @@ class Metric:
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in the results file."""
-        return {
-            "stage": self.stage,
-            "variant": self.variant,
-            "name": self.name,
-            "value": None if self.value is None or np.isnan(self.value) else round(self.value, 6),
-            "share": self.share,
-            "classes": {name: round(value, 6) for name, value in self.classes.items() if not np.isnan(value)},
-        }
+        value = None if self.value is None or np.isnan(self.value) else round(self.value, 6)
+        classes = {name: round(share, 6) for name, share in self.classes.items() if not np.isnan(share)}
+        return asdict(self) | {"value": value, "classes": classes}
 
 
 @dataclass(frozen=True)

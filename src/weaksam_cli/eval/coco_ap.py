@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from weaksam_cli.core.boxes import area, xyxy_to_xywh
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
-from weaksam_cli.errors import UserError
 from weaksam_cli.eval.case import Case, Metric, Truth
 from weaksam_cli.eval.matching import in_order
 
@@ -73,9 +72,6 @@ def coco_ap(dataset: CocoJson, results: Sequence[Mapping[str, Any]], *, kind: Ki
         dataset: COCO ground truth as loaded from JSON: `images`, `categories`, `annotations`.
         results: COCO results as loaded from JSON; none at all gives zeros.
         kind: compare boxes (`bbox`) or masks (`segm`, RLE).
-
-    Raises:
-        UserError: for results of an image that the ground truth does not hold, or without the field for `kind`.
     """
     precision = _precision(dataset, results, kind)
     categories = sorted(dataset["categories"], key=lambda item: item["id"])
@@ -98,9 +94,6 @@ def coco_ap_at(
     Args:
         dataset, results: see `coco_ap`.
         thresholds: IoU thresholds.
-
-    Raises:
-        UserError: see `coco_ap`.
     """
     precision = _precision(dataset, results, "segm", thresholds)
     return {value: _mean(precision[t]) for t, value in enumerate(thresholds)}
@@ -152,20 +145,12 @@ def coco_results(
     ]
 
 
-def load_quietly(dataset: CocoJson, results: Sequence[Mapping[str, Any]], kind: Kind) -> tuple[Any, Any]:
-    """Ground truth and results as two pycocotools `COCO` objects; what the caller gave stays unchanged.
-
-    Raises:
-        UserError: for results of an image that the ground truth does not hold, or without the field for `kind`.
-    """
+def load_quietly(dataset: CocoJson, results: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+    """Ground truth and results as two pycocotools `COCO` objects; what the caller gave stays unchanged."""
     from pycocotools.coco import COCO
 
-    _check(dataset, results, kind)
     # pycocotools takes an annotation with the id 0 for a missing match, so the ids are given anew.
-    annotations = [
-        {"iscrowd": 0, "area": _box_area(item), **item, "id": number}
-        for number, item in enumerate(dataset["annotations"], start=1)
-    ]
+    annotations = [{**item, "id": number} for number, item in enumerate(dataset["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = {**dataset, "annotations": annotations}
@@ -179,29 +164,6 @@ def load_quietly(dataset: CocoJson, results: Sequence[Mapping[str, Any]], kind: 
     return truth, nothing
 
 
-def _box_area(annotation: Mapping[str, Any]) -> float:
-    _, _, width, height = annotation["bbox"]
-    return float(width * height)
-
-
-def _check(dataset: CocoJson, results: Sequence[Mapping[str, Any]], kind: Kind) -> None:
-    field = "bbox" if kind == "bbox" else "segmentation"
-    known = {item["id"] for item in dataset["images"]}
-    for number, item in enumerate(results):
-        if item["image_id"] not in known:
-            raise UserError(
-                f"result {number} is of image {item['image_id']!r}, which is not in the ground truth",
-                where="detections",
-                remedy="Evaluate against the split that they were made for",
-            )
-        if field not in item:
-            raise UserError(
-                f"result {number} has no `{field}`",
-                where="detections",
-                remedy="Evaluate boxes instead" if kind == "segm" else "Evaluate masks instead",
-            )
-
-
 def _precision(
     dataset: CocoJson,
     results: Sequence[Mapping[str, Any]],
@@ -211,7 +173,7 @@ def _precision(
     """COCOeval's precision (thresholds, 101 recalls, classes), objects of every size; -1 where there is no object."""
     from pycocotools.cocoeval import COCOeval
 
-    truth, found = load_quietly(dataset, results, kind)
+    truth, found = load_quietly(dataset, results)
     if not truth.anns:
         return np.full((len(thresholds), 101, len(dataset["categories"])), -1.0)
     with contextlib.redirect_stdout(io.StringIO()):

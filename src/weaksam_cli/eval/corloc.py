@@ -18,11 +18,17 @@ from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.maps import FusedMaps, fused_maps
-from weaksam_cli.eval.matching import DETECTRON2_TEXT, MIST_CORLOC, THRESHOLD, Convention, best_overlaps
+from weaksam_cli.eval.matching import (
+    DETECTRON2_TEXT,
+    MIST_CORLOC,
+    THRESHOLD,
+    Convention,
+    Float64Array,
+    best_overlaps,
+)
 from weaksam_cli.eval.recall import proposals_of
 
 SMALLEST_AREA = 1e-6
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

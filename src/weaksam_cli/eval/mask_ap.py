@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from weaksam_cli.eval.case import PerClass
 from weaksam_cli.eval.coco_ap import MASK_THRESHOLDS, CocoJson, load_quietly
@@ -28,11 +29,8 @@ def mask_ap_voc(
         dataset: COCO ground truth with masks, as loaded from JSON.
         results: COCO results with RLE masks, as loaded from JSON.
         thresholds: IoU thresholds; equality counts.
-
-    Raises:
-        UserError: for results of an image that the ground truth does not hold, or without masks.
     """
-    truth, found = load_quietly(dataset, results, "segm")
+    truth, found = load_quietly(dataset, results)
     categories = sorted(dataset["categories"], key=lambda item: item["id"])
     index_of = {item["id"]: index for index, item in enumerate(categories)}
     objects = sorted(truth.anns.values(), key=lambda item: item["id"])
@@ -53,7 +51,7 @@ def mask_ap_voc(
 
 def _best_overlaps(
     truth: Any, objects: Sequence[Mapping[str, Any]], masks: Sequence[Mapping[str, Any]]
-) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.int64]]]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The largest IoU of every mask with an object of its image and class, and the object's position; -1: none."""
     from pycocotools import mask as coco_mask
 

@@ -21,12 +21,12 @@ from weaksam_cli.eval.matching import (
     PIXEL_EDGES,
     TRUE,
     Convention,
+    Float64Array,
     Matches,
     match_detections,
 )
 
 Curve = Literal["11point", "area"]
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.labels import Labels, Split
 from weaksam_cli.detectron.backbones import add_backbone_config
-from weaksam_cli.detectron.training import ImageReader, SeededMapper, image_tensor, in_event_storage
+from weaksam_cli.detectron.training import ImageReader, SeededMapper, image_tensor, step_in_event_storage
 from weaksam_cli.engine.context import Job
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.heads import add_roi_heads_config
@@ -185,7 +185,7 @@ def fit(
             warmup_factor=schedule.warmup_factor,
             cosine=schedule.decay == "cosine",
         ),
-        step=in_event_storage(),
+        step=step_in_event_storage,
     )
     return model
 

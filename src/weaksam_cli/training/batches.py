@@ -1,7 +1,8 @@
-"""Which images a step sees: a pure function of (seed, iteration), so a resumed run sees the same ones."""
+"""Which images a step sees, and other draws: functions of (seed, iteration) or (seed, name), the same after a resume."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,6 +43,19 @@ class EpochSampler:
 
     def _order(self, epoch: int) -> Any:
         return np.random.default_rng((self.seed, _ORDER, epoch)).permutation(self.size)
+
+
+def generator_of(seed: int, *words: str) -> np.random.Generator:
+    """A generator that the seed and all of the words decide, on every machine and in whatever order images are done.
+
+    The words are hashed whole (SHA-256), so two keys that end or begin alike draw differently.
+
+    Args:
+        seed: of the run, 0 or more.
+        words: at least one, such as the key of an image and what is drawn for it; no word holds a NUL.
+    """
+    digest = hashlib.sha256("\0".join(words).encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
 
 
 def augmentation_rng(seed: int, iteration: int, position: int) -> np.random.Generator:

@@ -67,7 +67,7 @@ class TrainingRun:
     checkpoint: Path
     fingerprint: str
     save_bytes: SaveBytes
-    progress: Progress | None = None
+    progress: Progress = lambda *_: None
     workers: int = 0
     checkpoint_every: int = 100
 
@@ -276,8 +276,7 @@ def train(
             done = training.iteration + 1
             if done % run.checkpoint_every == 0 or done == total:
                 _save(training, extras)
-            if run.progress is not None:
-                run.progress(done, total, losses)
+            run.progress(done, total, losses)
 
 
 def _resume(training: Training, extras: Mapping[str, Stateful], total: int) -> int:
@@ -293,8 +292,7 @@ def _resume(training: Training, extras: Mapping[str, Stateful], total: int) -> i
     for name, item in extras.items():
         item.load_state_dict(checkpoint.extras[name])
     training.saved = checkpoint.iteration
-    if run.progress is not None:
-        run.progress(checkpoint.iteration, total, {})
+    run.progress(checkpoint.iteration, total, {})
     return checkpoint.iteration
 
 

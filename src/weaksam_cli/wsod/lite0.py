@@ -20,7 +20,6 @@ from weaksam_cli.artifacts.proposals import PROPOSALS, read_proposals
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.boxes import FloatArray
-from weaksam_cli.core.random import generator_of
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
@@ -31,6 +30,7 @@ from weaksam_cli.engine.execution import ImageFunction, one_thread
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
+from weaksam_cli.training.batches import generator_of
 from weaksam_cli.wsod.method import (
     DetectorSettings,
     InferenceSettings,
