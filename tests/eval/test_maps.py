@@ -1,4 +1,4 @@
-"""The energy of class activation maps inside boxes."""
+"""The energy of class activation maps inside boxes, and classification by their network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.errors import UserError
-from weaksam_cli.eval.maps import FusedMaps, energy_inside
+from weaksam_cli.eval.maps import FusedMaps, classification_ap, energy_inside
 
 CLASSES = ["cat", "dog"]
 
@@ -49,3 +49,12 @@ def test_maps_of_unknown_images_are_refused() -> None:
         energy_inside(
             {}, {"a": FusedMaps(np.zeros(1, np.int32), np.ones((1, 2, 2), np.float32), 2, 2)}, CLASSES
         )
+
+
+def test_average_precision_by_hand() -> None:
+    """Images of equal score enter together; a class that no image shows has no figure."""
+    labels = np.asarray([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]], bool)
+    scores = np.asarray([[0.9, 0.5, 0.1], [0.8, 0.5, 0.2], [0.7, 0.5, 0.3], [0.1, 0.5, 0.4]], np.float32)
+    got = classification_ap(labels, scores, list("abc"))
+    assert got.values == pytest.approx({"a": (1 + 2 / 3) / 2, "b": 0.5, "c": np.nan}, nan_ok=True)
+    assert got.support == {"a": 2, "b": 2, "c": 0}

@@ -15,9 +15,8 @@ from weaksam_cli.core.types import GroundTruth, Points
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.case import Case
 from weaksam_cli.eval.pointing import (
-    any_pixel_inside,
     any_pixel_inside_any,
-    centre_inside,
+    chance_inside,
     chance_metrics,
     peak_metrics,
     peaks_inside,
@@ -111,10 +110,10 @@ IMAGES = {
 SIZES = {"a": (10, 20), "b": (10, 20), "empty": (5, 5)}
 
 
-def test_any_pixel() -> None:
-    found = any_pixel_inside(IMAGES, SIZES, CLASSES)
-    assert found.values["cat"] == pytest.approx((100 / 200 + 100 / 200) / 2)
-    assert found.values["dog"] == pytest.approx(8 / 200)
+def test_any_pixel_and_the_centre() -> None:
+    pixels, centres = chance_inside(IMAGES, SIZES, CLASSES)
+    assert pixels.values == pytest.approx({"cat": (100 / 200 + 100 / 200) / 2, "dog": 8 / 200})
+    assert centres.values == {"cat": 0.0, "dog": 1.0}
 
 
 def test_any_pixel_and_any_class() -> None:
@@ -123,14 +122,9 @@ def test_any_pixel_and_any_class() -> None:
     assert any_pixel_inside_any({"empty": IMAGES["empty"]}, SIZES) is None
 
 
-def test_centre() -> None:
-    found = centre_inside(IMAGES, SIZES, CLASSES)
-    assert found.values == {"cat": 0.0, "dog": 1.0}
-
-
 def test_without_objects_nothing_is_known() -> None:
-    for metric in (any_pixel_inside, centre_inside):
-        assert np.isnan(metric({"empty": drawn()}, SIZES, CLASSES).mean)
+    for metric in chance_inside({"empty": drawn()}, SIZES, CLASSES):
+        assert np.isnan(metric.mean)
 
 
 CATS = {"a": GroundTruth(np.asarray([[0, 0, 5, 10]], np.float32), np.zeros(1, np.int32), np.zeros(1, bool))}

@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from weaksam_cli.core.types import Points
 from weaksam_cli.exchange.points import format_points, parse_points
-from weaksam_cli.prompt import cluster
-from weaksam_cli.prompt.cluster import ClusterSettings
+from weaksam_cli.prompt import peaks
+from weaksam_cli.prompt.peaks import ClusterSettings
 
 
 def cluster_points(points: Points, **settings: Any) -> Points:
     """As published, but for `settings`."""
-    return cluster.cluster_points(points, ClusterSettings(**{"fallback_point": True, **settings}), seed=0)
+    return peaks.cluster_points(points, ClusterSettings(**{"fallback_point": True, **settings}), seed=0)
 
 
 def points_at(xy: list[tuple[int, int]], classes: list[int] | None = None) -> Points:

@@ -10,13 +10,13 @@ on a processor is a good part of the time.
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
 import torch.nn.functional as F
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
 from weaksam_cli.detectron.compat import import_detectron2
@@ -66,21 +66,11 @@ class FrozenNormConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, channels, ceil(h / stride), ceil(w / stride))."""
         weight = self.weight * self.scale.view(-1, 1, 1, 1)
-        padding = self._padding(x)
+        padding = weight.shape[-1] // 2
         if self.stride > 1:
-            x = F.pad(x, padding)
-            out = F.conv2d(x, weight, self.shift, self.stride, 0, 1, self.groups)
-        else:
-            out = F.conv2d(x, weight, self.shift, 1, padding[0], 1, self.groups)
+            x, padding = pad_same(x, [*weight.shape[-2:]], [self.stride] * 2), 0
+        out = F.conv2d(x, weight, self.shift, self.stride, padding, 1, self.groups)
         return F.relu6(out, inplace=True) if self.activate else out
-
-    def _padding(self, x: Tensor) -> tuple[int, int, int, int]:
-        kernel = self.weight.shape[-1]
-        if self.stride == 1:
-            return (kernel // 2,) * 4
-        total = [max((math.ceil(n / self.stride) - 1) * self.stride + kernel - n, 0) for n in x.shape[-2:]]
-        top, left = total[0] // 2, total[1] // 2
-        return (left, total[1] - left, top, total[0] - top)
 
 
 class _Block(nn.Module):

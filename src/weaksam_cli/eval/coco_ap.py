@@ -100,7 +100,7 @@ def coco_ap_at(
 
 
 def coco_dataset(ground_truth: Truth, class_names: Sequence[str]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Ground truth as a COCO dataset, and COCO's number of every image; difficult objects become crowds."""
+    """Ground truth as a COCO dataset (annotations without ids), and its number of every image; difficult ones are crowds."""
     numbers = {key: number for number, key in enumerate(ground_truth, start=1)}
     annotations = [
         {
@@ -122,7 +122,7 @@ def coco_dataset(ground_truth: Truth, class_names: Sequence[str]) -> tuple[dict[
     dataset = {
         "images": [{"id": number} for number in numbers.values()],
         "categories": [{"id": index, "name": name} for index, name in enumerate(class_names, start=1)],
-        "annotations": [{"id": number, **item} for number, item in enumerate(annotations, start=1)],
+        "annotations": annotations,
     }
     return dataset, numbers
 
@@ -149,19 +149,19 @@ def load_quietly(dataset: CocoJson, results: Sequence[Mapping[str, Any]]) -> tup
     """Ground truth and results as two pycocotools `COCO` objects; what the caller gave stays unchanged."""
     from pycocotools.coco import COCO
 
+    def indexed(content: CocoJson) -> Any:
+        coco = COCO()
+        coco.dataset = content
+        coco.createIndex()
+        return coco
+
     # pycocotools takes an annotation with the id 0 for a missing match, so the ids are given anew.
     annotations = [{**item, "id": number} for number, item in enumerate(dataset["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = {**dataset, "annotations": annotations}
-        truth.dataset.setdefault("info", {})
-        truth.createIndex()
+        truth = indexed({"info": {}, **dataset, "annotations": annotations})
         if results:
             return truth, truth.loadRes([dict(item) for item in results])
-        nothing = COCO()
-        nothing.dataset = {**truth.dataset, "annotations": []}
-        nothing.createIndex()
-    return truth, nothing
+        return truth, indexed({**dataset, "annotations": []})
 
 
 def _precision(

@@ -93,9 +93,8 @@ def trivial_answers(case: Case, ring_factor: float) -> dict[str, dict[str, Detec
     if {"propose", "cam"} <= case.artifacts.keys():
         proposals = {key: item.boxes for key, item in proposals_of(case.artifacts["propose"]).items()}
         maps = fused_maps(case.artifacts["cam"], "coarse", case.labels)
-        common = {key: maps[key] for key in maps if key in proposals}
-        if common:
-            answers["best class-map contrast"] = best_contrast_detections(proposals, common, ring_factor)
+        if maps.keys() & proposals.keys():
+            answers["best class-map contrast"] = best_contrast_detections(proposals, maps, ring_factor)
     return answers
 
 
@@ -169,7 +168,7 @@ def best_contrast_detections(
     answer = {}
     for key, image in maps.items():
         boxes = proposals.get(key, as_boxes([]))
-        if len(boxes) == 0 or len(image.class_index) == 0:
+        if len(boxes) == 0:
             answer[key] = Detections.empty()
             continue
         values = contrast(boxes, image, ring_factor)
@@ -213,9 +212,7 @@ def contrast(boxes: FloatArray, image: FusedMaps, ring_factor: float) -> Float64
 
 def integral_images(maps: NDArray[np.floating]) -> Float64Array:
     """Sums of maps (k, h, w) above and left of every corner, (k, h + 1, w + 1)."""
-    integral = np.zeros((maps.shape[0], maps.shape[1] + 1, maps.shape[2] + 1))
-    integral[:, 1:, 1:] = maps.astype(np.float64).cumsum(axis=1).cumsum(axis=2)
-    return integral
+    return np.pad(maps.astype(np.float64).cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))
 
 
 def box_sums(integral: Float64Array, boxes: NDArray[np.floating]) -> tuple[Float64Array, Float64Array]:

@@ -1,4 +1,4 @@
-"""How much of the energy of class activation maps lies inside boxes of their class."""
+"""Class activation maps: how well their network classifies, and how much of their energy lies inside boxes of the class."""
 
 from __future__ import annotations
 
@@ -40,14 +40,52 @@ class FusedMaps:
 
 
 def evaluate(case: Case, _: RecipeModel) -> list[Metric]:
-    """One share a kind of maps."""
-    found = []
-    for kind in KINDS:
+    """How well their network classifies the images, and a share of energy a kind of maps where there are boxes."""
+    found = classification(case)
+    for kind in KINDS if case.truth else ():
         maps = fused_maps(case.path, kind, case.labels)
         if maps:
             energy = energy_inside(case.truth, maps, case.class_names)
             found.append(case.per_class(f"energy of {kind} maps inside boxes", energy))
     return found
+
+
+def classification(case: Case) -> list[Metric]:
+    """Mean average precision over the images whose labels are known; it needs no boxes."""
+    names = case.class_names
+    labels = {
+        image.key: np.isin(np.arange(len(names)), case.labels.class_indexes(image))
+        for image in case.labels.file.images
+        if image.labels is not None
+    }
+    with open_artifact(case.path, cam_schema(len(names))) as artifact:
+        scores = {
+            key: artifact.image_value(key, "class_scores").astype(np.float32)
+            for key in artifact
+            if key in labels
+        }
+    if not scores:
+        return []
+    truth = np.stack([labels[key] for key in scores])
+    ap = classification_ap(truth, np.stack([*scores.values()]), names)
+    return [case.per_class("classification mAP", ap)]
+
+
+def classification_ap(
+    truth: NDArray[np.bool_], scores: NDArray[np.floating], class_names: Sequence[str]
+) -> PerClass:
+    """Average precision of every class from labels bool (images, classes) and scores (images, classes), without NaN.
+
+    Returns:
+        Average precision, NaN for a class without positive images; the support is the number of positive ones.
+    """
+    from sklearn.metrics import average_precision_score
+
+    values = [
+        float(average_precision_score(positive, own)) if positive.any() else float("nan")
+        for positive, own in zip(truth.T, scores.T, strict=True)
+    ]
+    return PerClass.of(class_names, values, truth.sum(axis=0))
 
 
 def fused_maps(path: Path, kind: str, labels: Labels) -> dict[str, FusedMaps]:

@@ -53,14 +53,14 @@ def peak_metrics(case: Case, kind: str, points: Mapping[str, Points]) -> list[Me
 
 def chance_metrics(case: Case, *, unclassed: bool) -> list[Metric]:
     """What the peaks have to beat: any pixel, and the image's centre; with `unclassed`, in a box of any class, too."""
-    truth, sizes, names = case.truth, case.sizes, case.class_names
     chance = replace(case, stage="baseline")
+    pixels, centres = chance_inside(case.truth, case.sizes, case.class_names)
     found = [
-        chance.per_class("peak inside a box: any pixel", any_pixel_inside(truth, sizes, names)),
-        chance.per_class("peak inside a box: centre of the image", centre_inside(truth, sizes, names)),
+        chance.per_class("peak inside a box: any pixel", pixels),
+        chance.per_class("peak inside a box: centre of the image", centres),
     ]
     if unclassed:
-        share = any_pixel_inside_any(truth, sizes)
+        share = any_pixel_inside_any(case.truth, case.sizes)
         found.append(chance.metric("peak inside a box of any class: any pixel", share))
     return found
 
@@ -128,14 +128,20 @@ def unclassed_inside(truth: Truth, points: Mapping[str, Points]) -> tuple[int, i
     return hits, total
 
 
-def any_pixel_inside(truth: Truth, sizes: Sizes, class_names: Sequence[str]) -> PerClass:
-    """Share of an image's pixels inside the boxes of a class, mean over the images that show the class."""
-    shares = [
-        (int(index), float(pixels_inside(objects.boxes[objects.class_index == index], *sizes[key]).mean()))
-        for key, objects in truth.items()
-        for index in np.unique(objects.class_index)
-    ]
-    return PerClass.means(class_names, shares)
+def chance_inside(truth: Truth, sizes: Sizes, class_names: Sequence[str]) -> tuple[PerClass, PerClass]:
+    """What a peak anywhere, and one in the centre of the image, gets; means over the images that show a class.
+
+    Returns:
+        Share of an image's pixels inside the boxes of a class; share of the images whose centre lies inside one of them.
+    """
+    pixels, centres = [], []
+    for key, objects in truth.items():
+        height, width = sizes[key]
+        for index in np.unique(objects.class_index).tolist():
+            inside = pixels_inside(objects.boxes[objects.class_index == index], height, width)
+            pixels.append((index, float(inside.mean())))
+            centres.append((index, float(inside[height // 2, width // 2])))
+    return PerClass.means(class_names, pixels), PerClass.means(class_names, centres)
 
 
 def any_pixel_inside_any(truth: Truth, sizes: Sizes) -> float | None:
@@ -146,18 +152,3 @@ def any_pixel_inside_any(truth: Truth, sizes: Sizes) -> float | None:
         if len(objects)
     ]
     return float(np.mean(shares)) if shares else None
-
-
-def centre_inside(truth: Truth, sizes: Sizes, class_names: Sequence[str]) -> PerClass:
-    """Share of the images that show a class whose centre lies inside one of its boxes."""
-    centres = {}
-    for key, objects in truth.items():
-        classes = np.unique(objects.class_index)
-        height, width = sizes[key]
-        centres[key] = Points(
-            np.tile(np.asarray([width // 2, height // 2], np.int32), (len(classes), 1)),
-            classes.astype(np.int32),
-            np.ones(len(classes), np.float32),
-            np.zeros(len(classes), np.int16),
-        )
-    return peaks_inside(truth, centres, class_names, only_best=True)

@@ -19,21 +19,21 @@ from weaksam_cli.data.labels import Labels
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Standing, State
 from weaksam_cli.engine.steps import Step, preview
-from weaksam_cli.eval import classification, coco_ap, corloc, maps, pointing, pseudo_boxes, recall, voc_ap
+from weaksam_cli.eval import coco_ap, corloc, maps, pointing, pseudo_boxes, recall, voc_ap
 from weaksam_cli.eval.case import AnnotatedSplit, Case, load_ground_truth
 from weaksam_cli.eval.report import draw_results, show_results
 from weaksam_cli.eval.stage import RESULTS, STAGE, artifacts_of
 
 EVALUATORS: dict[str, tuple[ModuleType, ...]] = {
-    "cam": (classification, maps),
+    "cam": (maps,),
     "prompt": (pointing,),
     "propose": (recall,),
     "wsod": (corloc, voc_ap, coco_ap),
     "pgt": (pseudo_boxes,),
     "retrain": (corloc, voc_ap, coco_ap),
 }
-WITHOUT_BOXES = (classification,)
-"""What needs image-level labels alone."""
+WITHOUT_BOXES = (maps,)
+"""What has something to say of image-level labels alone."""
 PLOT = Schema("weaksam/recall-plot", 1, ())
 _SHOWN_WARNINGS = 5
 

@@ -19,7 +19,6 @@ from weaksam_cli.pgt.stage import selection
 
 Mutual = Literal["drop_both", "keep_best"]
 Float64Array = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 SCORE_EPSILON, AREA_EPSILON = 1e-8, 1e-6
 """What the published code adds to a span of scores, and to an area in square pixels, before dividing by it."""
@@ -106,7 +105,9 @@ def containment(a: Float64Array, b: Float64Array) -> Float64Array:
     return shares
 
 
-def contained(boxes: Float64Array, scores: Float64Array, threshold: float, mutual: Mutual) -> BoolArray:
+def contained(
+    boxes: Float64Array, scores: Float64Array, threshold: float, mutual: Mutual
+) -> NDArray[np.bool_]:
     """Which boxes lie, by at least `threshold`, within another box.
 
     The enclosing box stays. All boxes are compared, so that a box that is itself contained still removes others.

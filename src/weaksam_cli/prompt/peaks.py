@@ -1,4 +1,4 @@
-"""Peaks of class activation maps as point prompts: Algorithm 1 of the paper's supplement (spec 02 §1, §2).
+"""Peaks of class activation maps as point prompts: Algorithm 1 of the paper's supplement (spec 02 §1, §2), clustered (§4).
 
 A peak is a pixel that no pixel of its window exceeds. The published code takes the 25 best, thins them by their
 L1 distance, and emits them in order until the map falls below the threshold. Where it leaves the order of equal
@@ -7,6 +7,7 @@ values to its sorting routine, the order here is row-major: the upper row first,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +21,17 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, fuse_scales, read
 from weaksam_cli.artifacts.points import POINTS, points_to_rows
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.core.boxes import IntArray
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.execution import ImageFunction
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.prompt.cluster import ClusterSettings, cluster_points
 from weaksam_cli.prompt.stage import open_cam
 
-IndexArray = NDArray[np.int64]
+FALLBACK_XY = (100, 100)
+"""The pixel that the published code prompts with when an image has no cross-attention peak."""
 
 
 class KindSettings(RecipeModel):
@@ -52,6 +54,23 @@ class KindSettings(RecipeModel):
     def radius(self) -> int:
         """Pixels from the centre of the window to its edge."""
         return self.window // 2
+
+
+class ClusterSettings(RecipeModel):
+    """k-means over the points of the cross-attention maps.
+
+    Attributes:
+        enabled: cluster at all.
+        within_class: cluster each class by itself, in class order: centres keep the class and take the largest value of
+            their members (published: False).
+        fallback_point: prompt at pixel (100, 100) where an image has no point, as the published code does.
+        points_per_cluster: points that share a centre on average.
+    """
+
+    enabled: bool = True
+    within_class: bool = False
+    fallback_point: bool = False
+    points_per_cluster: int = Field(default=5, ge=1)
 
 
 class Recipe(RecipeModel):
@@ -129,13 +148,11 @@ class Peaks:
         rows: int64 (n,), 0-based pixel rows.
         columns: int64 (n,), 0-based pixel columns.
         values: float32 (n,), the map at the pixel.
-        is_maximum: bool (n,), False for a pixel that only fills the list.
     """
 
-    rows: IndexArray
-    columns: IndexArray
+    rows: IntArray
+    columns: IntArray
     values: NDArray[np.float32]
-    is_maximum: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -144,7 +161,7 @@ class Peaks:
         """The peaks before the first one whose map value is below `threshold` (compared in float32)."""
         below = np.flatnonzero(self.values < np.float32(threshold))
         end = int(below[0]) if len(below) else len(self)
-        return Peaks(self.rows[:end], self.columns[:end], self.values[:end], self.is_maximum[:end])
+        return Peaks(self.rows[:end], self.columns[:end], self.values[:end])
 
 
 def find_peaks(heat: NDArray[np.float32], settings: KindSettings) -> Peaks:
@@ -169,7 +186,7 @@ def find_peaks(heat: NDArray[np.float32], settings: KindSettings) -> Peaks:
         listed = candidates[np.argsort(-flat[candidates], kind="stable")][: settings.max_points]
     rows, columns = np.divmod(listed, max(heat.shape[1], 1))
     kept = _thin(rows, columns, settings.radius)
-    return Peaks(rows[kept], columns[kept], flat[listed[kept]], is_maximum[listed[kept]])
+    return Peaks(rows[kept], columns[kept], flat[listed[kept]])
 
 
 def window_maximum(heat: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
@@ -183,7 +200,7 @@ def window_maximum(heat: NDArray[np.float32], radius: int) -> NDArray[np.float32
     return np.asarray(found, np.float32).reshape(heat.shape)
 
 
-def _best_with_fillers(score: NDArray[np.float32], count: int) -> IndexArray:
+def _best_with_fillers(score: NDArray[np.float32], count: int) -> IntArray:
     """The `count` largest scores, equal ones in index order, without sorting the many zeros."""
     positive, negative = np.flatnonzero(score > 0), np.flatnonzero(score < 0)
     chosen = positive[np.argsort(-score[positive], kind="stable")][:count]
@@ -192,7 +209,7 @@ def _best_with_fillers(score: NDArray[np.float32], count: int) -> IndexArray:
     return np.concatenate([chosen, ordered[: count - len(chosen)]])
 
 
-def _thin(rows: IndexArray, columns: IndexArray, radius: int) -> IndexArray:
+def _thin(rows: IntArray, columns: IntArray, radius: int) -> IntArray:
     """Indexes of a maximal subset, greedy in list order, whose L1 distances are all at least `radius`."""
     kept: list[int] = []
     for index in range(len(rows)):
@@ -209,14 +226,7 @@ def points_from_maps(maps: NDArray[np.float32], class_index: Sequence[int], sett
         maps: float32 (k, H, W), or (k, m, H, W) with m maps a class (cross-attention); normalised to [0, 1].
         class_index: the k classes of the maps, indexes into the dataset's class names.
         settings: see there (published: window 17 for fine and coarse maps, 129 for cross; threshold 0.9).
-
-    Raises:
-        ValueError: when `maps` and `class_index` do not fit.
     """
-    if maps.ndim not in (3, 4) or len(maps) != len(class_index):
-        raise ValueError(
-            f"maps: expected {len(class_index)} maps (H, W) or stacks (m, H, W), got {maps.shape}"
-        )
     parts: list[Points] = []
     for row in np.argsort(np.asarray(class_index), kind="stable"):
         for map_index, heat in enumerate(maps[row] if maps.ndim == 4 else maps[row : row + 1]):
@@ -233,3 +243,59 @@ def points_from_maps(maps: NDArray[np.float32], class_index: Sequence[int], sett
                 )
             )
     return Points.concatenate(parts)
+
+
+def cluster_points(points: Points, settings: ClusterSettings, seed: int) -> Points:
+    """Replace the points of one image by the centres of max(1, n // points_per_cluster) clusters.
+
+    The published code clusters all points of all classes and heads together: the class is lost, every centre has
+    the value 1, and an image without points gets the fixed pixel (100, 100). Centres are cut to whole pixels
+    towards zero and stand in the order in which scikit-learn returns them.
+
+    Args:
+        points: peaks of one image; their map index is not used.
+        settings: see there.
+        seed: seed of k-means++.
+
+    Returns:
+        The centres; class index -1 where the class is lost.
+    """
+    if len(points) == 0:
+        none = np.asarray([FALLBACK_XY] if settings.fallback_point else [], np.int32).reshape(-1, 2)
+        return _centres(none, -1, np.ones(len(none)))
+    if not settings.within_class:
+        centres, _ = _kmeans(points.xy, max(1, len(points) // settings.points_per_cluster), seed)
+        return _centres(centres, -1, np.ones(len(centres)))
+    parts = []
+    for class_index in np.unique(points.class_index):
+        members = points.class_index == class_index
+        count = max(1, int(members.sum()) // settings.points_per_cluster)
+        centres, assignment = _kmeans(points.xy[members], count, seed)
+        best = np.zeros(len(centres))
+        np.maximum.at(best, assignment, points.value[members])
+        # Identical points can leave a cluster empty; its centre repeats another one.
+        filled = np.isin(np.arange(len(centres)), assignment)
+        parts.append(_centres(centres[filled], int(class_index), best[filled]))
+    return Points.concatenate(parts)
+
+
+def _kmeans(xy: NDArray[np.int32], count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Centres (count, 2) and the cluster of every point (n,)."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # Identical points give identical centres, which is what the published code writes, too.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(n_clusters=count, random_state=seed, n_init="auto").fit(xy.astype(np.float64))
+    return fitted.cluster_centers_, fitted.labels_
+
+
+def _centres(xy: NDArray[np.generic], class_index: int, value: NDArray[np.float64]) -> Points:
+    n = len(xy)
+    return Points(
+        xy.astype(np.int32),
+        np.full(n, class_index, dtype=np.int32),
+        value.astype(np.float32),
+        np.zeros(n, dtype=np.int16),
+    )
