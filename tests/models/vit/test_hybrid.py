@@ -11,9 +11,8 @@ import torch
 from weaksam_cli.cam.class_tokens.start import start_from_random
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.lite0 import load_lite0
-from weaksam_cli.models.vit.checkpoint import read_checkpoint
 from weaksam_cli.models.vit.mctformer import MCTformer, load_mctformer
-from weaksam_cli.models.vit.network import VitShape
+from weaksam_cli.models.vit.network import VitCheckpoint, VitShape
 
 HYBRID = VitShape(2, width=8, depth=1, heads=2, hidden=16, patch=16, side=2, embedding="lite0")
 
@@ -66,7 +65,7 @@ def test_all_but_the_pretrained_convolutions_learn(network: MCTformer) -> None:
 
 def test_the_state_dict_tells_the_embedding(network: MCTformer, tmp_path: Path) -> None:
     torch.save({"model": network.state_dict()}, tmp_path / "model.pth")
-    checkpoint = read_checkpoint(tmp_path / "model.pth")
+    checkpoint = VitCheckpoint.read(tmp_path / "model.pth")
     assert checkpoint.shape(heads=2) == HYBRID
     loaded = load_mctformer(checkpoint, "v2", heads=2)
     seen = samples(32, 48)
@@ -79,7 +78,7 @@ def test_a_file_without_the_convolutions_is_refused(network: MCTformer, tmp_path
     state = {name: value for name, value in network.state_dict().items() if ".stem." not in name}
     torch.save({"model": state}, tmp_path / "model.pth")
     with pytest.raises(UserError, match=r"patch_embed\.stem"):
-        load_mctformer(read_checkpoint(tmp_path / "model.pth"), "v2", heads=2)
+        load_mctformer(VitCheckpoint.read(tmp_path / "model.pth"), "v2", heads=2)
 
 
 def test_other_patches_are_refused() -> None:

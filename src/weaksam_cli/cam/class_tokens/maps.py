@@ -21,8 +21,7 @@ from weaksam_cli.data.labels import Category
 from weaksam_cli.data.voc import VOC_CLASSES
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.attention import Workspace
-from weaksam_cli.models.vit.checkpoint import read_checkpoint
-from weaksam_cli.models.vit.network import ClassTokenVit, ClueMaps
+from weaksam_cli.models.vit.network import ClassTokenVit, ClueMaps, VitCheckpoint
 
 FloatArray = NDArray[np.float32]
 MEAN: Final = np.asarray([0.485, 0.456, 0.406], np.float32)
@@ -131,7 +130,7 @@ def open_network(
     Raises:
         UserError: the checkpoint does not fit the settings or the dataset.
     """
-    checkpoint = read_checkpoint(weights)
+    checkpoint = VitCheckpoint.read(weights)
     shape = checkpoint.shape(settings.heads)
     missing = [layer for layer in settings.cross_layers if layer >= shape.depth]
     if missing:

@@ -21,8 +21,7 @@ from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
     from weaksam_cli.cam.class_tokens.maps import Views
-    from weaksam_cli.models.vit.checkpoint import VitCheckpoint
-    from weaksam_cli.models.vit.network import ClassTokenVit, VitShape
+    from weaksam_cli.models.vit.network import ClassTokenVit, VitCheckpoint, VitShape
 
 MODEL: Final = Schema("weaksam/class-token-transformer", 1, columns=())
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from weaksam_cli.cam.class_tokens.method import TrainingSettings
 from weaksam_cli.core.names import first_few
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.vit.checkpoint import read_checkpoint
 from weaksam_cli.models.vit.network import (
     DEIT_HEAD_WIDTH,
     Attention,
     ClassTokenVit,
     Lite0Embedding,
+    VitCheckpoint,
     VitShape,
 )
 
@@ -53,7 +53,7 @@ def start_network(
         if network.shape.embedding == "lite0":
             line += ", behind EfficientNet-Lite0's ImageNet weights, which stay as they are"
         return network, line
-    found = read_checkpoint(initial)
+    found = VitCheckpoint.read(initial)
     network = settings.new_network(replace(found.shape(settings.heads), n_classes=n_classes))
     taken = initialise(network, n_classes, found.tensors, found.where)
     return network, f"the training starts from {initial.name}: {taken.describe()}"

@@ -88,7 +88,7 @@ class Best:
         self.__dict__.update(state)
 
     def to_bytes(self, class_names: Sequence[str]) -> bytes:
-        """The network as `models.vit.checkpoint.read_checkpoint` reads it, like the published files."""
+        """The network as `VitCheckpoint.read` reads it, like the published files."""
         buffer = io.BytesIO()
         values = {"model": self.state, "class_names": list(class_names), "epoch": self.epochs}
         torch.save({**values, "training_map": self.value}, buffer)

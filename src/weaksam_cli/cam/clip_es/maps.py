@@ -15,7 +15,7 @@ from torch import Tensor
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.cam.clip_es.method import AffinitySettings, Recipe
 from weaksam_cli.cam.stage import chosen_classes
-from weaksam_cli.models.clip.encoders import LastBlock, Trunk, embed_words, run_last_block, run_trunk
+from weaksam_cli.models.clip import LastBlock, Trunk, embed_words, run_last_block, run_trunk
 
 Box = tuple[int, int, int, int]
 EPSILON: Final = 1e-7

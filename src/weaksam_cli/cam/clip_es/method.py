@@ -127,7 +127,7 @@ def load_clip_es(recipe: Recipe, class_names: Sequence[str], weights: Path, devi
         UserError: the checkpoint does not fit, or has fewer blocks than the recipe takes attention from.
     """
     from weaksam_cli.cam.clip_es.maps import ClipEs
-    from weaksam_cli.models.clip.checkpoint import load_clip
+    from weaksam_cli.models.clip import load_clip
 
     network = load_clip(weights, device=device)
     blocks = len(network.visual.transformer.resblocks)

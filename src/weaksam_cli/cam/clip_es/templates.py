@@ -18,7 +18,7 @@ from weaksam_cli.cam.clip_es.maps import ClipEs
 from weaksam_cli.cam.clip_es.method import Recipe
 from weaksam_cli.data.labels import LabelledImage, Labels
 from weaksam_cli.errors import ImageError, UserError
-from weaksam_cli.models.clip.checkpoint import load_clip
+from weaksam_cli.models.clip import load_clip
 
 FloatArray = NDArray[np.floating]
 CANDIDATES: Final = (

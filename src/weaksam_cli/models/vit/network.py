@@ -6,10 +6,11 @@ Names of all parameters are the official ones. timm gives the linear patch embed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,12 @@ from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
+from weaksam_cli.errors import UserError
+from weaksam_cli.models.checkpoints import filled, read_checkpoint
 from weaksam_cli.models.lite0 import CHANNELS_OF_STRIDE, STAGES_OF_STRIDE, Lite0, load_lite0
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
 
+N = TypeVar("N", bound=nn.Module)
 EmbeddingName = Literal["linear", "lite0"]
 AttentionType = Literal["fused", "patchcam", "attention"]
 """Which map is refined: class attention times patch map, the patch map alone, or the class attention alone."""
@@ -27,6 +31,7 @@ LAYER_NORM_EPSILON: Final = 1e-6
 DEIT_HEAD_WIDTH: Final = 64
 LITE0_PATCH: Final = 16
 """Side in pixels of a cell of the map that a hybrid's tokens are made of."""
+_REMEDY: Final = "Use a checkpoint published for the method, or one that `weaksam cam` trained"
 _COLOURS: Final = 3
 _POSITION_MARGIN: Final = 0.1
 """Added to the number of patches before the division, so that rounding never loses a row; it enters the sampling."""
@@ -87,6 +92,59 @@ class VitShape:
             side=native_side(state["pos_embed"].shape[1] - n_classes),
             embedding="linear" if linear else "lite0",
         )
+
+
+@dataclass(frozen=True)
+class VitCheckpoint:
+    """A file that was read.
+
+    Attributes:
+        where: the file, for messages.
+        tensors: by their names, on the CPU.
+        class_names: classes in the order of the class tokens; None where the file does not say.
+    """
+
+    where: str
+    tensors: Mapping[str, Tensor]
+    class_names: tuple[str, ...] | None = None
+
+    def shape(self, heads: int | None = None) -> VitShape:
+        """The shape of the trunk; see `VitShape.of_state`.
+
+        Raises:
+            UserError: for another network, and MCTformer+, whose class and patch positions are apart.
+        """
+        if "pos_embed_cls" in self.tensors:
+            raise UserError(
+                "this is a checkpoint of MCTformer+, which is not supported",
+                where=self.where,
+                remedy="Use MCTformer V1 or V2, or WeakTr",
+            )
+        try:
+            return VitShape.of_state(self.tensors, heads)
+        except (KeyError, ValueError) as error:
+            reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+            raise UserError(
+                f"not a transformer with class tokens: {reason}", where=self.where, remedy=_REMEDY
+            ) from error
+
+    @classmethod
+    def read(cls, path: Path) -> VitCheckpoint:
+        """The tensors of a file: a state dict, or a dictionary that holds one under `model`.
+
+        The official files hold the epoch and figures of the training besides; a file that this program trained the names
+        of its classes, too.
+
+        Raises:
+            UserError: see `read_checkpoint`.
+        """
+        found = read_checkpoint(path, remedy=_REMEDY)
+        names = found.beside.get("class_names")
+        return cls(found.where, found.tensors, tuple(map(str, names)) if isinstance(names, list) else None)
+
+    def fill(self, network: N, keys: Iterable[str]) -> N:
+        """A network with tensors of the file, every one of `keys`; see `filled`."""
+        return filled(network, {key: self.tensors[key] for key in keys}, where=self.where, remedy=_REMEDY)
 
 
 def native_side(patches: int) -> int:

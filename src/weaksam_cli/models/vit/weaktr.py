@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
-from weaksam_cli.models.vit.checkpoint import VitCheckpoint
 from weaksam_cli.models.vit.network import (
     AttentionType,
     ClassTokenVit,
     ClueMaps,
     Encoded,
+    VitCheckpoint,
     VitShape,
     choose_map,
     patch_scores,
@@ -151,15 +151,10 @@ class WeakTr(ClassTokenVit):
     ) -> None:
         super().__init__(shape, attention_type)
         self.head = nn.Conv2d(shape.width, shape.n_classes, 3, padding=1)
+        self.adaptive_attention_fusion: FusionV1 | FusionV3 | None = None
         if fusion is not None:
-            self.adaptive_attention_fusion = (FusionV1 if fusion.variant == "v1" else FusionV3)(fusion)
+            self.adaptive_attention_fusion = FusionV1(fusion) if fusion.variant == "v1" else FusionV3(fusion)
         self.pool: Pool = pool
-
-    @property
-    def fusion(self) -> FusionV1 | FusionV3 | None:
-        """The module that gives the gates."""
-        found: FusionV1 | FusionV3 | None = getattr(self, "adaptive_attention_fusion", None)
-        return found
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """`class_token` is the mean of each class token; `coarse` that of the patch head's map, before its ReLU; `fine` that
@@ -178,7 +173,7 @@ class WeakTr(ClassTokenVit):
 
     def encode_for_maps(self, images: Tensor, workspace: Workspace) -> Encoded:
         """The trunk with what the gates need; where they are known beforehand, with the gated sum of the attentions."""
-        shape, fusion, weights = self.shape, self.fusion, None
+        shape, fusion, weights = self.shape, self.adaptive_attention_fusion, None
         if not torch.is_grad_enabled():
             patches = (images.shape[-2] // shape.patch) * (images.shape[-1] // shape.patch)
             gates = self._gates_beforehand(shape.n_classes + patches)
@@ -217,7 +212,7 @@ class WeakTr(ClassTokenVit):
 
     def _gates_beforehand(self, n_tokens: int) -> Tensor | None:
         """(1, heads * depth), where they do not depend on the image."""
-        fusion = self.fusion
+        fusion = self.adaptive_attention_fusion
         if fusion is None:
             return torch.ones(1, self.shape.heads * self.shape.depth, device=self.cls_token.device)
         if isinstance(fusion, FusionV1) and self.pool == "avg":
@@ -226,7 +221,7 @@ class WeakTr(ClassTokenVit):
 
     def _gates(self, encoded: Encoded) -> Tensor:
         """(B, heads * depth) in (0, 1)."""
-        fusion, maxima = self.fusion, encoded.require_record().maxima
+        fusion, maxima = self.adaptive_attention_fusion, encoded.require_record().maxima
         if isinstance(fusion, FusionV3) and encoded.branches is not None:
             return fusion.gates(encoded.branches)
         if isinstance(fusion, FusionV1) and maxima is not None:

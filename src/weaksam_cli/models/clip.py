@@ -1,13 +1,15 @@
-"""What CLIP makes of texts and of images: unit vectors of words; patch tokens, attention, and the last block with gradients.
+"""CLIP with a vision transformer: its official file as a network of `open_clip`, and what that makes of texts and images.
 
-The blocks are `open_clip`'s; walking over them takes the place of its `forward`, which gives no attention and has the class
-token alone pooled. Numbers and order: spec 01 §c.1, §c.2.
+Read are unit vectors of words, and of images patch tokens, attention, and the last block with gradients. The blocks are
+`open_clip`'s; walking over them takes the place of its `forward`, which gives no attention and has the class token alone
+pooled. Numbers and order: spec 01 §c.1, §c.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -16,8 +18,93 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.checkpoints import filled, read_checkpoint
 
 _TEXTS_AT_ONCE: Final = 64
+_HEAD_WIDTH: Final = 64
+"""Of every published CLIP transformer; the file does not say how many heads there are."""
+_REMEDY: Final = (
+    "Use ViT-B-16.pt as OpenAI publishes it (`weaksam weights`), or a state dict with its key names"
+)
+
+
+def load_clip(checkpoint: Path, *, device: torch.device | str = "cpu") -> Any:
+    """The network, frozen, in evaluation mode, in float32.
+
+    Args:
+        checkpoint: the official TorchScript archive, or a plain state dict or safetensors file with its key names.
+        device: where it shall live.
+
+    Returns:
+        An `open_clip.CLIP` with QuickGELU. Its size is read from the shapes, as the official loader does.
+
+    Raises:
+        UserError: a missing, damaged or foreign file.
+    """
+    state = read_checkpoint(checkpoint, remedy=_REMEDY).tensors
+    network = build_clip(state, where=str(checkpoint))
+    return network.to(device=device)
+
+
+def build_clip(state: Mapping[str, Tensor], *, where: str) -> Any:
+    """The network that the tensors are of, with them in it; see `load_clip`.
+
+    Raises:
+        UserError: tensors are missing, or their shapes do not belong together.
+    """
+    from open_clip import CLIP
+
+    try:
+        sizes = _sizes(state)
+    except (KeyError, IndexError, ValueError) as error:
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"not a CLIP with a vision transformer: {reason}", where=where, remedy=_REMEDY
+        ) from error
+    # Without memory of its own, the network costs no random initialisation.
+    with torch.device("meta"):
+        network = CLIP(**sizes, quick_gelu=True)
+    # A TorchScript archive does not tell weights from other tensors (masks).
+    filled(network, state, where=where, remedy=_REMEDY, more_allowed=True)
+    # The mask is no part of the state dict, so it has to be made where the network got its memory.
+    length = network.context_length
+    network.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
+    return network
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    from open_clip import CLIPTextCfg, CLIPVisionCfg
+
+    patches = state["visual.conv1.weight"]
+    width, text_width = patches.shape[0], state["ln_final.weight"].shape[0]
+    layers, text_layers = _count_blocks(state, "visual.transformer."), _count_blocks(state, "transformer.")
+    if width % _HEAD_WIDTH or text_width % _HEAD_WIDTH or not layers or not text_layers:
+        raise ValueError(
+            f"expected widths in multiples of {_HEAD_WIDTH} and at least one block, "
+            f"got {width} and {text_width}, {layers} and {text_layers}"
+        )
+    grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+    return {
+        "embed_dim": state["text_projection"].shape[1],
+        "vision_cfg": CLIPVisionCfg(
+            layers=layers,
+            width=width,
+            head_width=_HEAD_WIDTH,
+            patch_size=patches.shape[-1],
+            image_size=grid * patches.shape[-1],
+        ),
+        "text_cfg": CLIPTextCfg(
+            context_length=state["positional_embedding"].shape[0],
+            vocab_size=state["token_embedding.weight"].shape[0],
+            width=text_width,
+            heads=text_width // _HEAD_WIDTH,
+            layers=text_layers,
+        ),
+    }
+
+
+def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    return sum(key.startswith(prefix) and key.endswith(".attn.in_proj_weight") for key in state)
 
 
 @torch.no_grad()
@@ -131,13 +218,8 @@ def run_trunk(visual: Any, pixels: Tensor, *, attention_blocks: int, half_positi
         pixels: float32 (1, 3, H, W), normalised; H and W are multiples of the patch.
         attention_blocks: the attention of how many blocks is wanted, counted from the end, the last block among them.
         half_positions: see `interpolate_positions`.
-
-    Raises:
-        ValueError: when the transformer has fewer blocks.
     """
     blocks = visual.transformer.resblocks
-    if not 1 <= attention_blocks <= len(blocks):
-        raise ValueError(f"attention_blocks: expected 1 to {len(blocks)}, got {attention_blocks}")
     patches = visual.conv1(pixels)
     height, width = patches.shape[-2:]
     tokens = torch.cat([visual.class_embedding[None, None], patches.flatten(2).permute(0, 2, 1)], dim=1)
