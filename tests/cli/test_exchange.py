@@ -283,7 +283,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "labels of others": (
         ("export", PROPOSALS_FILE, "--format", "mmdet", "--labels", "runs/tiny/labels/test.json", *OUT),
-        "7 images of trainval.h5 ('000001', '000002', '000003', ...) are not in test.json ('000008' (id 8)",
+        "7 images of trainval.h5 ('000001', '000002', '000003' and 4 more) are not in test.json ('000008' (id 8)",
     ),
     "order of coco": (
         ("export", PROPOSALS_FILE, "--format", "wetectron-coco", "--order", LIST, *OUT), "in the order of the ids",
@@ -305,7 +305,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "labels of another split": (
         ("import", "theirs.pkl", "--format", "detectron2", "--labels", "runs/tiny/labels/test.json", "-o", "x.h5"),
-        "no image of the file ('000001', '000002', '000003', ...) is in test.json ('000008' (id 8), '000009' (id 9))",
+        "no image of the file ('000001', '000002', '000003' and 4 more) is in test.json ('000008' (id 8), '000009' (id 9))",
     ),
     "another layout": (("import", "theirs.pkl", "--format", "wetectron", *BACK_IN), "theirs.pkl: is a detectron2 file"),
 }  # fmt: skip

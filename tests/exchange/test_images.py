@@ -70,7 +70,8 @@ def test_a_name_is_text_or_an_integer(name: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "text"), [([], ""), ([1], "1"), ([1, "b", 3], "1, 'b', 3"), ([1, 2, 3, 4], "1, 2, 3, ...")]
+    ("names", "text"),
+    [([], ""), ([1], "1"), ([1, "b", 3], "1, 'b', 3"), ([1, 2, 3, 4], "1, 2, 3 and 1 more")],
 )
 def test_first_names(names: list[Any], text: str) -> None:
     assert first_names(names) == text
@@ -97,7 +98,7 @@ def test_images_are_matched_in_the_order_of_the_split_and_counted() -> None:
     assert remarks.missing == ["000005"]
     assert remarks.strangers == [99, 98, 97, 96]
     assert list(remarks.lines("trainval.json")) == [
-        "4 images of the file are not in trainval.json and are left out: 99, 98, 97, ..."
+        "4 images of the file are not in trainval.json and are left out: 99, 98, 97 and 1 more"
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
@@ -108,7 +109,7 @@ def import_file(
         console.info(f"{rows} {_rows(module)} of {images} images", images=images, rows=rows)
 
 
-def _rows(module: formats.Format) -> str:
+def _rows(module: ModuleType) -> str:
     return "points" if module.SCHEMA.name.endswith("points") else "boxes"
 
 

@@ -65,11 +65,8 @@ def propose(options: CommonOptions, console: Console, images: Path | None, outpu
         bytes=split.sizes,
         recipe=loaded.name,
     )
-    given = {
-        _IMAGES_INPUT: InputDigest(
-            path=_place_of(listing.root, target.parent), sha256=split.sha256(), file=False
-        )
-    }
+    place = _place_of(listing.root, target.parent)
+    given = {_IMAGES_INPUT: InputDigest(path=place, sha256=split.sha256(), file=False)}
     _check_target(target, given[_IMAGES_INPUT], context)
     points = context.run.given.get("prompt")
     if "cam" in context.run.given:
@@ -82,11 +79,11 @@ def propose(options: CommonOptions, console: Console, images: Path | None, outpu
     step = next(loaded.steps(context, SPLIT))
     inputs = {name: path for name, path in step.inputs.items() if name not in ("data", "prompt")}
     step = replace(step, path=target, inputs=inputs, given=given, summary=_summary(target))
-    stage = load_stage("propose")
+    steps_of, stage = (lambda _: iter([step])), load_stage("propose")
     if options.dry_run:
-        describe(stage, loaded, lambda _: iter([step]), context, [SPLIT])
+        describe(stage, loaded, steps_of, context, [SPLIT])
         return
-    for record in run_steps(lambda _: iter([step]), stage, context, [SPLIT]):
+    for record in run_steps(steps_of, stage, context, [SPLIT]):
         _renew_place(record, step, context)
 
 
@@ -126,15 +123,14 @@ def _target(output: Path | None, listing: Listing) -> Path:
 
 def _context(options: CommonOptions, target: Path, console: Console) -> Context:
     context = build_context(options, None, console)
-    unknown = set(context.run.given) - {"prompt", "cam"}
-    if unknown or len(context.run.given) > 1:
+    given = context.run.given
+    if len(given) > 1 or not given.keys() <= {"prompt", "cam"}:
         raise UserError(
             "with IMAGES it takes one file of points (prompt=FILE.h5) or of class maps (cam=FILE.h5)",
             where="--input",
             remedy="Leave out the others",
         )
-    run = RunDirectory(target.parent, {}, context.run.given, SPLIT)
-    return replace(context, dataset=DATASET, run=run)
+    return replace(context, dataset=DATASET, run=RunDirectory(target.parent, {}, given, SPLIT))
 
 
 def _recipe(options: CommonOptions, context: Context) -> LoadedRecipe:
@@ -195,8 +191,7 @@ def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -
     path = target.with_name(f"{target.stem}.prompts.h5")
     loaded = load_recipe("prompt", read_profile("embedded", context.weights).recipes["prompt"])
     record = read_receipt(maps)
-    split = record.identity.split if record else SPLIT
-    dataset = record.identity.dataset if record else DATASET
+    split, dataset = (record.identity.split, record.identity.dataset) if record else (SPLIT, DATASET)
     run = RunDirectory(target.parent, {}, {"cam": maps}, split)
     own = replace(context, dataset=dataset, run=run, recipe_name=loaded.name, share=None)
     if not dry_run:
@@ -217,14 +212,11 @@ def _summary(target: Path) -> Summary:
             proposals = int(artifact.offsets[-1])
         each = proposals / record.images if record.images else 0.0
         rate = outcome.computed / record.wall_seconds if record.wall_seconds else 0.0
-        parts = [
-            f"{record.images:,} images",
-            f"{proposals:,} proposals ({each:.0f} an image)",
-            f"{len(record.failed)} failed",
-            *([f"{rate:.2g} images/s"] if outcome.computed else []),
-            duration(record.wall_seconds),
-        ]
-        return ", ".join(parts), {"proposals": proposals, "images_per_second": round(rate, 3)}
+        text = (
+            f"{record.images:,} images, {proposals:,} proposals ({each:.0f} an image), {len(record.failed)} failed, "
+            f"{f'{rate:.2g} images/s, ' if outcome.computed else ''}{duration(record.wall_seconds)}"
+        )
+        return text, {"proposals": proposals, "images_per_second": round(rate, 3)}
 
     return summary
 

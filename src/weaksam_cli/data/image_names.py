@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 import numpy as np
 
+from weaksam_cli.core.names import first_few
 from weaksam_cli.data.labels import Labels, digits_id
 from weaksam_cli.data.pickles import shown
 from weaksam_cli.errors import UserError
@@ -48,16 +48,16 @@ class ImageNames:
     @classmethod
     def of_keys(cls, source: Path, keys: Sequence[str]) -> ImageNames:
         """From keys alone: only VOC's have an id, their digits."""
-        ids = {key: digits_id(key) for key in keys}
-        return cls._build(
-            source, {key: key for key in keys}, {key: item for key, item in ids.items() if item is not None}
-        )
+        ids = {key: item for key in keys if (item := digits_id(key)) is not None}
+        return cls._build(source, {key: key for key in keys}, ids)
 
     @classmethod
     def _build(cls, source: Path, files: dict[str, str], ids: dict[str, int]) -> ImageNames:
         stems = {key: PurePosixPath(name).stem for key, name in files.items()}
         count = Counter(stems.values())
-        by_text = {} if _is_running(ids) else {str(identifier): key for key, identifier in ids.items()}
+        # Images without ids are given the numbers 1 to n, which no text means.
+        are_running = list(ids.values()) == list(range(1, len(ids) + 1))
+        by_text = {} if are_running else {str(identifier): key for key, identifier in ids.items()}
         by_text |= {stem: key for key, stem in stems.items() if count[stem] == 1}
         by_text |= {name: key for key, name in files.items()}
         by_text |= {key: key for key in files}
@@ -99,22 +99,16 @@ class ImageNames:
         raise UserError(f"expected image ids as text or integers, got {shown(name)}", where=where)
 
     def first(self) -> str:
-        """The first images with their ids, for messages: `'a.jpg' (id 1), 'b.jpg' (id 2), ...`."""
-        listed = [
-            f"{key!r} (id {self.ids[key]})" if key in self.ids else repr(key) for key in self.keys[:_SHOWN]
-        ]
-        return ", ".join(listed) + (", ..." if len(self.keys) > _SHOWN else "")
-
-
-def _is_running(ids: dict[str, int]) -> bool:
-    """Are these the numbers 1 to n that images without ids are given?"""
-    return list(ids.values()) == list(range(1, len(ids) + 1))
+        """The first images with their ids, for messages: `'a.jpg' (id 1), 'b.jpg' (id 2) and 5 more`."""
+        ids = self.ids
+        return first_few(
+            (f"{key!r} (id {ids[key]})" if key in ids else repr(key) for key in self.keys), _SHOWN
+        )
 
 
 def first_names(names: Iterable[object]) -> str:
     """The first few names, for messages."""
-    listed = [shown(name) for name in islice(names, _SHOWN + 1)]
-    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
+    return first_few(map(shown, names), _SHOWN)
 
 
 def read_order(path: Path) -> list[str]:

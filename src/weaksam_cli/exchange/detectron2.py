@@ -88,11 +88,8 @@ def entries(content: Any, *, where: str) -> list[ImageBoxes]:
         raise UserError("is a wetectron file", where=where, remedy="Give --format wetectron")
     mode = content.get("bbox_mode", _XYXY)
     if not isinstance(mode, (int, np.integer)) or mode not in (_XYXY, _XYWH):
-        raise UserError(
-            f"bbox_mode {shown(mode)} is not read",
-            where=where,
-            remedy="Allowed: 0 (xyxy, absolute) and 1 (xywh, absolute)",
-        )
+        remedy = "Allowed: 0 (xyxy, absolute) and 1 (xywh, absolute)"
+        raise UserError(f"bbox_mode {shown(mode)} is not read", where=where, remedy=remedy)
     estimated = content.get(_LOGITS_ARE) == _PREDICTED_IOU
     found = []
     for name, raw, logits in zip(names, boxes, scores, strict=True):
@@ -110,11 +107,8 @@ def columns(content: Any, id_keys: Sequence[str], where: str) -> tuple[list[Any]
         UserError: for something else than a dictionary, missing keys, or lists of unequal length.
     """
     if not isinstance(content, dict):
-        raise UserError(
-            f"expected a dictionary with ids and boxes, got {shown(content)}",
-            where=where,
-            remedy=OTHER_FORMATS,
-        )
+        what = f"expected a dictionary with ids and boxes, got {shown(content)}"
+        raise UserError(what, where=where, remedy=OTHER_FORMATS)
     names = _column(content, id_keys, None, where)
     return names, _column(content, ("boxes",), len(names), where)
 
@@ -122,11 +116,8 @@ def columns(content: Any, id_keys: Sequence[str], where: str) -> tuple[list[Any]
 def _column(content: Mapping[Any, Any], keys: Sequence[str], count: int | None, where: str) -> list[Any]:
     key = next((item for item in keys if item in content), None)
     if key is None:
-        raise UserError(
-            f"has no {' or '.join(map(repr, keys))}; its keys are {first_few(map(shown, content))}",
-            where=where,
-            remedy=OTHER_FORMATS,
-        )
+        what = f"has no {' or '.join(map(repr, keys))}; its keys are {first_few(map(shown, content))}"
+        raise UserError(what, where=where, remedy=OTHER_FORMATS)
     values = content[key]
     if not isinstance(values, (list, tuple)) and not (isinstance(values, np.ndarray) and values.ndim):
         raise UserError(f"{key}: expected a list, got {shown(values)}", where=where)
@@ -142,10 +133,8 @@ def box_array(raw: Any, name: object, where: str) -> FloatArray:
         UserError: for something else than finite numbers in this shape.
     """
     if not _is_numbers(raw) or not (raw.size == 0 or (raw.ndim == 2 and raw.shape[1] == 4)):
-        raise UserError(
-            f"image {shown(name)}: expected boxes as an array of numbers (n, 4), got {shown(raw)}",
-            where=where,
-        )
+        what = f"image {shown(name)}: expected boxes as an array of numbers (n, 4), got {shown(raw)}"
+        raise UserError(what, where=where)
     with np.errstate(over="ignore"):
         array = raw.astype(np.float32)
     if not np.isfinite(array).all():
@@ -155,9 +144,8 @@ def box_array(raw: Any, name: object, where: str) -> FloatArray:
 
 def _scores_array(raw: Any, count: int, name: object, where: str) -> NDArray[np.float32]:
     if not _is_numbers(raw) or raw.size != count:
-        raise UserError(
-            f"image {shown(name)}: expected {count} scores, one a box, got {shown(raw)}", where=where
-        )
+        what = f"image {shown(name)}: expected {count} scores, one a box, got {shown(raw)}"
+        raise UserError(what, where=where)
     return np.asarray(raw, np.float32).reshape(-1)
 
 

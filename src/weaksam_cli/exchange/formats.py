@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from types import ModuleType
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,41 +47,25 @@ MAX_OVERHANG: Final = 2.0
 _ROWS_AT_ONCE: Final = 64
 
 
-class Format(Protocol):
-    """What a module of this package binds; see above."""
-
-    SCHEMA: Schema
-    WRITES: Mapping[str, str]
-    TAKES: frozenset[str]
-
-    def write(self, outgoing: Outgoing, name: str) -> Written:
-        """An artifact as files."""
-        ...
-
-    def read(self, source: Source, labels: Labels) -> Incoming:
-        """A file as the rows of an artifact."""
-        ...
-
-
 @cache
-def _formats() -> dict[str, Any]:
+def _formats() -> dict[str, ModuleType]:
     package = __name__.rpartition(".")[0]
     names = [item.name for item in pkgutil.iter_modules([str(Path(__file__).parent)])]
     modules = {name: importlib.import_module(f"{package}.{name}") for name in names}
     return {name: module for name, module in modules.items() if hasattr(module, "SCHEMA")}
 
 
-def writers() -> dict[str, Format]:
+def writers() -> dict[str, ModuleType]:
     """Name for `export --format` -> module."""
     return {name: module for module in _formats().values() for name in getattr(module, "WRITES", ())}
 
 
-def readers() -> dict[str, Format]:
+def readers() -> dict[str, ModuleType]:
     """Name for `import --format` -> module."""
     return {name: module for name, module in _formats().items() if hasattr(module, "read")}
 
 
-def chosen(name: str, formats: Mapping[str, Format]) -> Format:
+def chosen(name: str, formats: Mapping[str, ModuleType]) -> ModuleType:
     """The module of a format.
 
     Raises:
@@ -193,21 +178,16 @@ class Outgoing:
         return found
 
     def _ids(self) -> list[int]:
-        remedy = "Give --labels labels/<split>.json, which has their ids"
-        without = [key for key in self.keys if key not in self.names.ids]
-        if without:
-            raise UserError(
-                f"image {without[0]!r} has no integer id, and the format knows images by integers",
-                where=self.names.source,
-                remedy=remedy,
-            )
-        found = [self.names.ids[key] for key in self.keys]
-        if len(set(found)) != len(found):
-            raise UserError(
-                "two images have the same digits, so they have no integer ids",
-                where=self.names.source,
-                remedy=remedy,
-            )
+        found = [self.names.ids[key] for key in self.keys if key in self.names.ids]
+        fault = ""
+        if len(found) < len(self.keys):
+            without = next(key for key in self.keys if key not in self.names.ids)
+            fault = f"image {without!r} has no integer id, and the format knows images by integers"
+        elif len(set(found)) < len(found):
+            fault = "two images have the same digits, so they have no integer ids"
+        if fault:
+            remedy = "Give --labels labels/<split>.json, which has their ids"
+            raise UserError(fault, where=self.names.source, remedy=remedy)
         return found
 
 

@@ -62,10 +62,8 @@ def point_file_name(image_id: str, image_list: str = "") -> str:
     The published code puts `COCO_train2014_` or `COCO_val2014_` before the id when the path of its image list
     contains the split's name.
     """
-    for split in _COCO_SPLITS:
-        if split in image_list:
-            return f"COCO_{split}_{image_id}.txt"
-    return f"{image_id}.txt"
+    prefix = next((f"COCO_{split}_" for split in _COCO_SPLITS if split in image_list), "")
+    return f"{prefix}{image_id}.txt"
 
 
 def format_points(points: Points, *, with_map_index: bool) -> str:
@@ -140,18 +138,11 @@ def files(source: Source) -> dict[str, Path]:
     Raises:
         UserError: no folder, no text file in it, or an unknown kind.
     """
-    return {f"{kind}/{path.name}": path for kind, folder in _folders(source) for path in _texts(folder)}
+    return {f"{kind}/{path.name}": path for kind, paths in _by_kind(source) for path in paths}
 
 
-def _texts(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.txt"))
-    if not found:
-        raise UserError("holds no .txt file", where=str(folder))
-    return found
-
-
-def _folders(source: Source) -> Iterator[tuple[str, Path]]:
-    """Kind and folder: those below the source, or the source itself for one kind."""
+def _by_kind(source: Source) -> Iterator[tuple[str, list[Path]]]:
+    """Kind and text files: of the folders below the source, or of the source itself for one kind."""
     folder, kind = source.path, source.kind
     if not folder.is_dir():
         raise UserError("expected a folder of point files, one .txt an image", where=str(folder))
@@ -165,7 +156,11 @@ def _folders(source: Source) -> Iterator[tuple[str, Path]]:
     if kind is not None and (kind not in KINDS or below):
         what = f"holds folders for {', '.join(below)}" if below else f"there is no kind {kind!r}"
         raise UserError(what, where="--kind", remedy=f"Allowed: {', '.join(KINDS)}, for files of one kind")
-    yield from [(kind, folder)] if kind is not None else [(name, folder / name) for name in below]
+    for name, place in [(kind, folder)] if kind is not None else [(name, folder / name) for name in below]:
+        found = sorted(place.glob("*.txt"))
+        if not found:
+            raise UserError("holds no .txt file", where=str(place))
+        yield name, found
 
 
 def read(source: Source, labels: Labels) -> Incoming:
@@ -179,10 +174,9 @@ def read(source: Source, labels: Labels) -> Incoming:
     """
     images, names, remarks = labels.by_key(), ImageNames.of_labels(labels), Remarks()
     by_image: dict[str, list[tuple[int, Points]]] = {}
-    for kind, folder in _folders(source):
-        paths, found = _texts(folder), Remarks()
-        stems = [path.stem for path in paths]
-        for key, position in match_images(stems, names, found, where=str(folder)).items():
+    for kind, paths in _by_kind(source):
+        found, stems = Remarks(), [path.stem for path in paths]
+        for key, position in match_images(stems, names, found, where=str(paths[0].parent)).items():
             points = read_point_file(paths[position])
             _check(points, images[key], len(labels.class_names), paths[position])
             by_image.setdefault(key, []).append((KINDS.index(kind), points))
