@@ -169,11 +169,13 @@ class ViewFeatures:
         last: float32 (n, 1280, h, w), the backbone's last map.
         trunk: float32 (n, 320, h, w), the map of stride 32 before its last convolution.
         middle: float32 (n, 112, h', w'), the map of stride 16.
+        size: height and width of the resized image.
     """
 
     last: NDArray[np.float32]
     trunk: NDArray[np.float32]
     middle: NDArray[np.float32]
+    size: tuple[int, int]
 
 
 @torch.inference_mode()
@@ -185,4 +187,5 @@ def view_features(
     views = preprocess(np.stack([resized, resized[:, ::-1]] if mirror else [resized]))
     maps = backbone.pyramid(views)
     trunk = maps["stride32"]
-    return ViewFeatures(backbone.head(trunk).numpy(), trunk.numpy(), maps["stride16"].numpy())
+    size = (resized.shape[0], resized.shape[1])
+    return ViewFeatures(backbone.head(trunk).numpy(), trunk.numpy(), maps["stride16"].numpy(), size)
