@@ -64,6 +64,13 @@ def suggestion(word: str, allowed: Sequence[str]) -> str:
     return f", did you mean {near[0]!r}?" if near else ""
 
 
+def unknown(what: str, name: str, allowed: Sequence[str], *, where: str) -> UserError:
+    """For a name that is none of those allowed: `what`, the nearest of them, and all."""
+    return UserError(
+        f"{what}{suggestion(name, allowed)}", where=where, remedy=f"Allowed: {', '.join(allowed)}"
+    )
+
+
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """`Nearest: a, b, c` of the known names that are like `name`; None where none is."""
     near = difflib.get_close_matches(name, known, n=3)

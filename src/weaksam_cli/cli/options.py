@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
@@ -181,15 +182,12 @@ def chosen_profile(options: CommonOptions) -> str:
 def _given_inputs(texts: Sequence[str]) -> dict[str, Path]:
     from weaksam_cli.engine.stages import STAGE_NAMES
 
-    given = {}
+    given, stages = {}, STAGE_NAMES[:-1]
     for text in texts:
         stage, equals, path = text.partition("=")
-        if not equals or stage not in STAGE_NAMES[:-1]:
-            raise UserError(
-                f"expected stage=FILE, got {text!r}",
-                where="--input",
-                remedy=f"Stages: {', '.join(STAGE_NAMES[:-1])}",
-            )
+        if not equals or stage not in stages:
+            remedy = f"Stages: {', '.join(stages)}"
+            raise UserError(f"expected stage=FILE, got {text!r}", where="--input", remedy=remedy)
         if not Path(path).is_file():
             raise UserError("there is no such file", where=f"--input {text}")
         given[stage] = Path(path)
@@ -197,9 +195,7 @@ def _given_inputs(texts: Sequence[str]) -> dict[str, Path]:
 
 
 def _device(name: str) -> str:
-    plain = name in ("auto", "cpu", "cuda")
-    if not plain and not (name.startswith("cuda:") and name[5:].isdigit()):
-        raise UserError(
-            f"there is no device {name!r}", where="--device", remedy="Allowed: auto, cpu, cuda, cuda:N"
-        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name, re.ASCII):
+        remedy = "Allowed: auto, cpu, cuda, cuda:N"
+        raise UserError(f"there is no device {name!r}", where="--device", remedy=remedy)
     return name

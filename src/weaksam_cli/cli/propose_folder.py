@@ -26,7 +26,7 @@ from weaksam_cli.errors import UserError
 
 _BEST_FIRST = ("sam-vit-h", "sam-vit-l", "sam-vit-b")
 _WITHOUT_WEIGHTS = "region-tree"
-_FOR_DATASETS = ("dataset", "split", "run_dir", "variant")
+_FOR_DATASETS = ("dataset", "split", "run-dir", "variant")
 _IMAGES_INPUT = "images"
 
 
@@ -97,14 +97,13 @@ def _renew_place(record: Receipt, step: Step, context: Context) -> None:
 
 
 def _refuse_dataset_options(options: CommonOptions) -> None:
-    given = [name for name in _FOR_DATASETS if getattr(options, name) is not None]
+    given = next(
+        (f"--{name}" for name in _FOR_DATASETS if getattr(options, name.replace("-", "_")) is not None), None
+    )
     if given:
-        name = given[0].replace("_", "-")
-        raise UserError(
-            "is about a dataset's run, IMAGES are images without one",
-            where=f"--{name}",
-            remedy=f"Leave out --{name} and name the file with -o, or leave out IMAGES",
-        )
+        what = "is about a dataset's run, IMAGES are images without one"
+        remedy = f"Leave out {given} and name the file with -o, or leave out IMAGES"
+        raise UserError(what, where=given, remedy=remedy)
 
 
 def _target(output: Path | None, listing: Listing) -> Path:
@@ -149,9 +148,8 @@ def _recipe(options: CommonOptions, context: Context) -> LoadedRecipe:
     context.console.info(f"propose: recipe {loaded.name}{why}", recipe=loaded.name)
     is_prompted = "clues" in type(loaded.recipe).model_fields
     if context.run.given and not is_prompted:
-        raise UserError(
-            f"recipe {loaded.name} takes no prompts", where="--input", remedy="Choose another --recipe"
-        )
+        what = f"recipe {loaded.name} takes no prompts"
+        raise UserError(what, where="--input", remedy="Choose another --recipe")
     if is_prompted and not context.run.given:
         loaded = load_recipe("propose", name, [*options.overrides, "clues.sources=[]"])
     return loaded
@@ -179,11 +177,9 @@ def _check_target(target: Path, images: InputDigest, context: Context) -> None:
     record = None if context.overwrite else read_receipt(target)
     made_of = record.identity.inputs.get(_IMAGES_INPUT) if record else None
     if made_of is not None and made_of.path != images.path and made_of.sha256 != images.sha256:
-        raise UserError(
-            f"holds the proposals of other images, those of {made_of.path!r}",
-            where=str(target),
-            remedy="Give another name with -o, or --overwrite to replace it",
-        )
+        what = f"holds the proposals of other images, those of {made_of.path!r}"
+        remedy = "Give another name with -o, or --overwrite to replace it"
+        raise UserError(what, where=str(target), remedy=remedy)
 
 
 def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -> Path:

@@ -18,7 +18,7 @@ from weaksam_cli.engine.profiles import choose_profile
 from weaksam_cli.engine.recipes import LoadedRecipe, find_recipe, load_recipe, recipe_names
 from weaksam_cli.engine.stages import STAGE_NAMES, Stage, load_stage
 from weaksam_cli.engine.steps import Step, preview, run_steps
-from weaksam_cli.errors import UserError, suggestion
+from weaksam_cli.errors import UserError, unknown
 
 
 def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> None:
@@ -65,29 +65,21 @@ def _for_given_split(context: Context, splits: Sequence[str]) -> Context:
     if not context.run.given:
         return context
     if len(splits) != 1:
-        raise UserError(
-            f"of which split are the files? The command is about {', '.join(splits)}",
-            where="--input",
-            remedy="Give --split as well",
-        )
+        what = f"of which split are the files? The command is about {', '.join(splits)}"
+        raise UserError(what, where="--input", remedy="Give --split as well")
     return dataclasses.replace(context, run=dataclasses.replace(context.run, given_split=splits[0]))
 
 
 def _splits(stage: Stage, options: CommonOptions, context: Context) -> list[str]:
     roles = context.source().splits
     if options.split is not None and options.split not in roles:
-        raise UserError(
-            f"dataset {context.dataset!r} has no split {options.split!r}{suggestion(options.split, list(roles))}",
-            where="--split",
-            remedy=f"Allowed: {', '.join(roles)}",
-        )
-    if not stage.train_only:
-        return [options.split] if options.split else list(roles)
-    if options.split and roles[options.split] != "train":
-        raise UserError(
-            f"{stage.name} works on training splits, {options.split!r} is not one", where="--split"
-        )
-    return [split for split, role in roles.items() if role == "train" and options.split in (None, split)]
+        what = f"dataset {context.dataset!r} has no split {options.split!r}"
+        raise unknown(what, options.split, list(roles), where="--split")
+    fits = [split for split, role in roles.items() if role == "train" or not stage.train_only]
+    if options.split is not None and options.split not in fits:
+        what = f"{stage.name} works on training splits, {options.split!r} is not one"
+        raise UserError(what, where="--split")
+    return [split for split in fits if options.split in (None, split)]
 
 
 def _run(
@@ -110,10 +102,9 @@ def describe(
 ) -> None:
     """Print the whole recipe, defaults included, and how the artifacts of `splits` stand."""
     resolved = loaded.resolved()
+    head = f"# {stage.name}: recipe {loaded.name} ({loaded.path})"
     text = yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None).rstrip()
-    context.console.result(
-        f"# {stage.name}: recipe {loaded.name} ({loaded.path})\n{text}", stage=stage.name, recipe=resolved
-    )
+    context.console.result(f"{head}\n{text}", stage=stage.name, recipe=resolved)
     for split in splits:
         try:
             for step in steps_of(split):

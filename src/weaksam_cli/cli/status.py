@@ -18,11 +18,8 @@ def show_status(options: CommonOptions, console: Console) -> None:
     context = build_context(options, None, console)
     root = context.run.root
     if not root.is_dir():
-        raise UserError(
-            "there is no such run",
-            where=str(root),
-            remedy="Start one: weaksam all (or `weaksam data SOURCE`)",
-        )
+        remedy = "Start one: weaksam all (or `weaksam data SOURCE`)"
+        raise UserError("there is no such run", where=str(root), remedy=remedy)
     freshness = Freshness(root)
     rows = [_row(freshness, root, path) for path in _artifacts(context)]
     console.table(f"{root}", ["artifact", "state", "images", "failed", "time", "why"], rows)

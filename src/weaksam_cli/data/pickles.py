@@ -275,12 +275,10 @@ _PythonUnpickler: Any = pickle._Unpickler
 
 
 def _dispatch() -> dict[int, Callable[[Any], None]]:
-    table = {}
-    plain = set(_PLAIN_NAMES.split())
-    for instruction in pickletools.opcodes:
-        code, name = ord(instruction.code), instruction.name
-        table[code] = _PythonUnpickler.dispatch[code] if name in plain else _OWN.get(name) or _refuse(name)
-    return table
+    """What is done for each instruction of a stream."""
+    codes = {item.name: ord(item.code) for item in pickletools.opcodes}
+    plain = {name: _PythonUnpickler.dispatch[codes[name]] for name in _PLAIN_NAMES.split()}
+    return {code: {**plain, **_OWN}.get(name) or _refuse(name) for name, code in codes.items()}
 
 
 class _Unpickler(_PythonUnpickler):

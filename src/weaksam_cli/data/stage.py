@@ -30,7 +30,7 @@ from weaksam_cli.engine.methods import load_method, method_names
 from weaksam_cli.engine.recipes import LoadedRecipe
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step, make
-from weaksam_cli.errors import UserError, suggestion
+from weaksam_cli.errors import UserError, unknown
 
 STAGE = Stage("data", 2, "labels", "{split}.json", Schema(LABELS_FORMAT, LABELS_VERSION, ()))
 _SHOWN_REMARKS = 5
@@ -45,11 +45,7 @@ def choose_layout(source: str, given: str | None) -> str:
     names = method_names("data")
     if given is not None:
         if given not in names:
-            raise UserError(
-                f"there is no layout {given!r}{suggestion(given, names)}",
-                where="--layout",
-                remedy=f"Allowed: {', '.join(names)}",
-            )
+            raise unknown(f"there is no layout {given!r}", given, names, where="--layout")
         return given
     layouts = {name: load_method("data", name, where="--layout") for name in names}
     likeness = {name: layout.likeness(Path(source)) for name, layout in layouts.items()}
@@ -133,11 +129,7 @@ def _place_in_run(path: Path, context: Context) -> str:
 
 def _no_split(name: str, splits: Sequence[DatasetSplit]) -> list[DatasetSplit]:
     names = [split.name for split in splits]
-    raise UserError(
-        f"the dataset has no split {name!r}{suggestion(name, names)}",
-        where="--split",
-        remedy=f"Allowed: {', '.join(names)}",
-    )
+    raise unknown(f"the dataset has no split {name!r}", name, names, where="--split")
 
 
 def _check_labels(split: DatasetSplit) -> None:

@@ -61,18 +61,13 @@ def list_images(place: Path) -> Listing:
     if place.is_dir():
         keys = tuple(find_images(place))
         if not keys:
-            raise UserError(
-                "there is no image in this folder or below it (hidden files do not count)",
-                where=str(place),
-                remedy=f"Files with these suffixes count: {', '.join(SUFFIXES)}",
-            )
+            what = "there is no image in this folder or below it (hidden files do not count)"
+            remedy = f"Files with these suffixes count: {', '.join(SUFFIXES)}"
+            raise UserError(what, where=str(place), remedy=remedy)
         return Listing(place, keys, name=place.resolve().name or "images")
     if not place.exists():
-        raise UserError(
-            "there is no such folder or file",
-            where=str(place),
-            remedy="Give a folder of images, an image, or a text file with a path a line",
-        )
+        remedy = "Give a folder of images, an image, or a text file with a path a line"
+        raise UserError("there is no such folder or file", where=str(place), remedy=remedy)
     if place.name.lower().endswith(SUFFIXES):
         return Listing(place.parent, (place.name,), name=place.stem)
     return _read_list(place)
@@ -93,8 +88,7 @@ def _read_list(place: Path) -> Listing:
     keys = [_key(place.parent, line) for line in written]
     if not keys:
         raise UserError("the list names no image", where=str(place), remedy="Write one path a line")
-    impossible = next((key for key in keys if "\0" in key), None)
-    if impossible is not None:
+    if impossible := next((key for key in keys if "\0" in key), None):
         raise UserError(f"the path {impossible!r} holds a zero byte", where=str(place))
     seen: set[str] = set()
     duplicates = [key for key in keys if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
@@ -149,13 +143,9 @@ def look_at(listing: Listing, on_files: Callable[[int], None]) -> UnlabelledSpli
         # Whoever interrupts a million files does not want to wait for the rest of them.
         pool.shutdown(cancel_futures=True)
     info = LabelsInfo(
-        format=LABELS_FORMAT,
-        format_version=LABELS_VERSION,
-        dataset=DATASET,
-        split=SPLIT,
-        role="test",
+        format=LABELS_FORMAT, format_version=LABELS_VERSION, dataset=DATASET, split=SPLIT, role="test",
         max_pixels=DEFAULT_MAX_PIXELS,
-    )
+    )  # fmt: skip
     images = [image for image, _ in seen]
     file = LabelsFile(info=info, categories=[], images=images, annotations=[], failed=[])
     return UnlabelledSplit(listing.root, listing.root, file, sum(size for _, size in seen))

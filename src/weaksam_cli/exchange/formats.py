@@ -39,7 +39,7 @@ from weaksam_cli.data.pickles import shown
 from weaksam_cli.engine.context import Job
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.errors import UserError, suggestion
+from weaksam_cli.errors import UserError, unknown
 
 MAX_OVERHANG: Final = 2.0
 """Boxes may reach this many pixels over the image's edge: rounding, and files that count pixels from 1, do."""
@@ -72,11 +72,7 @@ def chosen(name: str, formats: Mapping[str, ModuleType]) -> ModuleType:
         UserError: there is none of that name.
     """
     if name not in formats:
-        raise UserError(
-            f"there is no format {name!r}{suggestion(name, list(formats))}",
-            where="--format",
-            remedy=f"Allowed: {', '.join(formats)}",
-        )
+        raise unknown(f"there is no format {name!r}", name, list(formats), where="--format")
     return formats[name]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from weaksam_cli.errors import UserError, suggestion
+from weaksam_cli.errors import UserError, unknown
 
 Synonyms = Literal["voc", "coco", "none"]
 
@@ -71,11 +71,8 @@ def class_words(names: Sequence[str], *, synonyms: Synonyms, overrides: Mapping[
     """
     for name in overrides:
         if name not in names:
-            raise UserError(
-                f"class_prompts: the dataset has no class {name!r}{suggestion(name, names)}",
-                where="recipe of cam",
-                remedy=f"Allowed: {', '.join(names)}",
-            )
+            what = f"class_prompts: the dataset has no class {name!r}"
+            raise unknown(what, name, names, where="recipe of cam")
     table = SYNONYMS[synonyms]
     return [overrides.get(name) or table.get(_plain(name).casefold(), _plain(name)) for name in names]
 
