@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, ValidationError
 
@@ -29,10 +29,9 @@ from weaksam_cli.data.dataset import (
     check_class,
     choose_splits,
     given_folder,
-    image_labels,
     inside,
     role_of,
-    similar_spellings,
+    with_labels,
 )
 from weaksam_cli.errors import UserError
 
@@ -96,26 +95,19 @@ class Annotation(_Entry):
     iscrowd: StrictBool | Literal[0, 1] = 0
 
 
-class Instances(_Entry):
+A = TypeVar("A", bound=Annotation)
+
+
+class Instances(_Entry, Generic[A]):
     """An instances file; without `annotations`, as of COCO's test sets, nobody labelled the images."""
 
     categories: Annotated[list[Category], Field(min_length=1)]
     images: Annotated[list[CocoImage], Field(min_length=1)]
-    annotations: Sequence[Annotation] | None = None
+    annotations: Sequence[A] | None = None
 
 
-A = TypeVar("A", bound=Annotation)
-F = TypeVar("F", bound=Instances)
-
-
-@dataclass(frozen=True)
-class ReadImage:
-    """One readable image of a file."""
-
-    entry: CocoImage
-    path: Path
-    height: int
-    width: int
+FoundImage = tuple[ImageRecord, tuple[int, int] | None]
+"""A readable image, not labelled yet, and its (height, width) as the file declares it, if it does."""
 
 
 def likeness(source: Path) -> int:
@@ -189,14 +181,15 @@ def coco_roles(source: Path, recipe: Recipe) -> dict[str, tuple[Path, Role]]:
     return {name: (files[name], role) for name, role in roles.items()}
 
 
-def read_instances(path: Path, model: type[F]) -> F:
-    """Read and check one file.
+def read_instances(path: Path, annotation: type[A]) -> Instances[A]:
+    """Read and check one file, keeping of its annotations what the given type has fields for.
 
     Raises:
         UserError: naming the entry, for anything that makes identity uncertain.
     """
     try:
-        file = model.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        file = Instances[annotation].model_validate_json(content)  # type: ignore[valid-type]
     except ValidationError as error:
         raise _explain(path, error) from None
     except OSError as error:
@@ -207,7 +200,7 @@ def read_instances(path: Path, model: type[F]) -> F:
     return file
 
 
-def class_table(path: Path, file: Instances, recipe: Recipe) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def class_table(path: Path, file: Instances[A], recipe: Recipe) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Class names and category ids by increasing id, or in the order of the class list where one is given.
 
     Raises:
@@ -230,8 +223,8 @@ def class_table(path: Path, file: Instances, recipe: Recipe) -> tuple[tuple[str,
 
 
 def read_images(
-    source: Path, split: str, path: Path, file: Instances, recipe: Recipe, images: Path | None
-) -> tuple[tuple[ReadImage, ...], Remarks]:
+    source: Path, split: str, path: Path, file: Instances[A], recipe: Recipe, images: Path | None
+) -> tuple[list[FoundImage], Remarks]:
     """The images that can be read, in the order of the file, and what is to be told about the others.
 
     Raises:
@@ -239,27 +232,27 @@ def read_images(
     """
     root = given_folder(images) if images is not None else _find_root(source, split, path, file)
     remarks = Remarks()
-    found: list[ReadImage] = []
+    found: list[FoundImage] = []
     for entry in _selected(path, file, recipe.subset):
-        size = remarks.measure(entry.key, root / entry.key, recipe.max_pixels, entry.size)
+        size = remarks.size_of(entry.key, root / entry.key, recipe.max_pixels, entry.size)
         if size is not None:
-            found.append(ReadImage(entry, root / entry.key, *size))
+            found.append((ImageRecord(entry.key, root / entry.key, *size, image_id=entry.id), entry.size))
     remarks.require(found, split, path)
-    return tuple(found), remarks
+    return found, remarks
 
 
-def by_image(annotations: Sequence[A]) -> dict[int, list[A]]:
-    """Image id -> its annotations, in the order of the file."""
-    found: dict[int, list[A]] = {}
+def by_image(annotations: Sequence[A]) -> Mapping[int | None, Sequence[A]]:
+    """Image id -> its annotations, in the order of the file; none for any other image."""
+    found: defaultdict[int | None, list[A]] = defaultdict(list)
     for item in annotations:
-        found.setdefault(item.image_id, []).append(item)
+        found[item.image_id].append(item)
     return found
 
 
 def _read_split(
     source: Path, name: str, path: Path, role: Role, recipe: Recipe, images: Path | None
 ) -> DatasetSplit:
-    file = read_instances(path, Instances)
+    file = read_instances(path, Annotation)
     if file.annotations is None and role == "train":
         raise UserError(
             "there are no annotations, so no labels to train with",
@@ -270,36 +263,19 @@ def _read_split(
     found, remarks = read_images(source, name, path, file, recipe, images)
     names, objects = dict(zip(category_ids, class_names, strict=True)), by_image(file.annotations or ())
     records = []
-    for image in found:
-        shown = ((names[item.category_id], bool(item.iscrowd)) for item in objects.get(image.entry.id, ()))
-        labels, difficult = image_labels(shown, class_names, recipe.difficult)
-        records.append(
-            ImageRecord(
-                key=image.entry.key,
-                path=image.path,
-                height=image.height,
-                width=image.width,
-                labels=None if file.annotations is None else labels,
-                difficult=difficult,
-                image_id=image.entry.id,
-            )
-        )
-    return DatasetSplit(
-        name=name,
-        role=role,
-        class_names=class_names,
-        category_ids=category_ids,
-        images=tuple(records),
-        failed=tuple(remarks.failed),
-        warnings=(*similar_spellings(class_names), *remarks.warnings),
-    )
+    for image, _ in found:
+        shown = [(names[item.category_id], bool(item.iscrowd)) for item in objects[image.image_id]]
+        labelled = with_labels(image, shown, class_names, recipe.difficult)
+        records.append(image if file.annotations is None else labelled)
+    told = remarks.told(class_names)
+    return DatasetSplit(name, class_names, category_ids, tuple(records), *told, role=role)
 
 
 def _split_name(path: Path) -> str:
     return path.stem.removeprefix("instances").lstrip("_-") or path.stem
 
 
-def _selected(path: Path, file: Instances, subset: Sequence[str] | None) -> Sequence[CocoImage]:
+def _selected(path: Path, file: Instances[A], subset: Sequence[str] | None) -> Sequence[CocoImage]:
     """The images that `subset` lists by file name, stem or id, in the order of the file; all without a list."""
     if subset is None:
         return file.images
@@ -319,7 +295,7 @@ def _selected(path: Path, file: Instances, subset: Sequence[str] | None) -> Sequ
     return [image for image in file.images if image.id in wanted]
 
 
-def _find_root(source: Path, split: str, path: Path, file: Instances) -> Path:
+def _find_root(source: Path, split: str, path: Path, file: Instances[A]) -> Path:
     """The first likely folder that holds an image of the file."""
     parent = path.parent
     above = [source, parent, parent.parent] if source.is_dir() else [parent, parent.parent]
@@ -353,7 +329,7 @@ def _check_same_classes(first: DatasetSplit, other: DatasetSplit) -> None:
     )
 
 
-def _check_identity(path: Path, file: Instances) -> None:
+def _check_identity(path: Path, file: Instances[A]) -> None:
     """No id or name twice, no reference to nothing, no path out of the image root."""
     categories = {category.id: category.name for category in sorted(file.categories, key=attrgetter("id"))}
     images = {image.id for image in file.images}

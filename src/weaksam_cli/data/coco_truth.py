@@ -13,8 +13,7 @@ from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy
 from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.data.coco import (
     Annotation,
-    Instances,
-    ReadImage,
+    FoundImage,
     Recipe,
     by_image,
     class_table,
@@ -22,13 +21,7 @@ from weaksam_cli.data.coco import (
     read_images,
     read_instances,
 )
-from weaksam_cli.data.dataset import (
-    AnnotatedImage,
-    GroundTruthSplit,
-    Remarks,
-    for_one_split,
-    similar_spellings,
-)
+from weaksam_cli.data.dataset import AnnotatedImage, GroundTruthSplit, ImageRecord, Remarks, for_one_split
 from weaksam_cli.errors import UserError
 
 
@@ -50,18 +43,6 @@ class MaskAnnotation(TruthAnnotation):
     segmentation: Any = None
 
 
-class TruthInstances(Instances):
-    """An instances file with boxes."""
-
-    annotations: Sequence[TruthAnnotation] | None = None
-
-
-class MaskInstances(TruthInstances):
-    """An instances file with boxes and masks."""
-
-    annotations: Sequence[MaskAnnotation] | None = None
-
-
 def read_coco_truth(
     source: Path, split: str, recipe: Recipe, images: Path | None, *, masks: bool
 ) -> GroundTruthSplit:
@@ -81,46 +62,40 @@ def read_coco_truth(
         UserError: as `coco.read`, and when no object of the split has a box.
     """
     path, _ = coco_roles(source, for_one_split(recipe, split))[split]
-    file = read_instances(path, MaskInstances if masks else TruthInstances)
-    objects = by_image(_with_boxes(path, file))
+    file = read_instances(path, MaskAnnotation if masks else TruthAnnotation)
+    objects = by_image(_with_boxes(path, file.annotations))
     class_names, category_ids = class_table(path, file, recipe)
     found, remarks = read_images(source, split, path, file, recipe, images)
-    return GroundTruthSplit(
-        name=split,
-        class_names=class_names,
-        category_ids=category_ids,
-        images=tuple(
-            _annotated(image, objects.get(image.entry.id, ()), category_ids, masks, remarks)
-            for image in found
-        ),
-        failed=tuple(remarks.failed),
-        warnings=(*similar_spellings(class_names), *remarks.warnings),
+    annotated = tuple(
+        _annotated(image, objects[image[0].image_id], category_ids, masks, remarks) for image in found
     )
+    return GroundTruthSplit(split, class_names, category_ids, annotated, *remarks.told(class_names))
 
 
-def _with_boxes(path: Path, file: TruthInstances) -> Sequence[TruthAnnotation]:
-    if file.annotations is None:
+def _with_boxes(path: Path, annotations: Sequence[TruthAnnotation] | None) -> Sequence[TruthAnnotation]:
+    if annotations is None:
         raise UserError(
             "there are no annotations, so there is no ground truth",
             where=str(path),
             remedy="Evaluate on a split with annotations",
         )
-    if file.annotations and all(item.bbox is None for item in file.annotations):
+    if annotations and all(item.bbox is None for item in annotations):
         raise UserError(
             "the annotations have no boxes (bbox), so there is no ground truth",
             where=str(path),
             remedy="Evaluate against annotations with boxes; training does not need them",
         )
-    return file.annotations
+    return annotations
 
 
 def _annotated(
-    image: ReadImage,
+    found: FoundImage,
     objects: Sequence[TruthAnnotation],
     category_ids: Sequence[int],
     masks: bool,
     remarks: Remarks,
 ) -> AnnotatedImage:
+    image, declared = found
     kept = [(item, box) for item in objects if (box := _box(item, image, remarks)) is not None]
     truth = GroundTruth(
         boxes=xywh_to_xyxy(as_boxes([box for _, box in kept])),
@@ -128,21 +103,21 @@ def _annotated(
         difficult=np.asarray([item.iscrowd for item, _ in kept], dtype=bool),
     )
     return AnnotatedImage(
-        key=image.entry.key,
-        height=image.height,
-        width=image.width,
-        objects=truth,
-        areas=np.asarray([_area(item.area, box) for item, box in kept], dtype=np.float32),
-        masks=tuple(_mask(item, image, remarks) for item, _ in kept if isinstance(item, MaskAnnotation))
+        image.key,
+        image.height,
+        image.width,
+        truth,
+        np.asarray([_area(item.area, box) for item, box in kept], dtype=np.float32),
+        tuple(_mask(item, image, declared, remarks) for item, _ in kept if isinstance(item, MaskAnnotation))
         if masks
         else None,
-        image_id=image.entry.id,
+        image.image_id,
     )
 
 
-def _box(item: TruthAnnotation, image: ReadImage, remarks: Remarks) -> list[float] | None:
+def _box(item: TruthAnnotation, image: ImageRecord, remarks: Remarks) -> list[float] | None:
     """The `bbox` (left, top, width, height) as floats, or None after noting why not."""
-    key, value = image.entry.key, item.bbox
+    key, value = image.key, item.bbox
     if not (isinstance(value, list) and len(value) == 4 and all(_is_number(number) for number in value)):
         remarks.fail(key, f"{item.title}: expected a bbox of four finite numbers, got {str(value)[:60]}")
         return None
@@ -165,19 +140,19 @@ def _area(value: object, box: Sequence[float]) -> float:
     return float(value) if _is_number(value) and value > 0 else box[2] * box[3]
 
 
-def _mask(item: MaskAnnotation, image: ReadImage, remarks: Remarks) -> bytes | None:
+def _mask(
+    item: MaskAnnotation, image: ImageRecord, declared: tuple[int, int] | None, remarks: Remarks
+) -> bytes | None:
     """Compressed RLE of `segmentation`, or None after noting why not."""
     from pycocotools import mask as coco_mask
 
-    key, height, width = image.entry.key, image.height, image.width
+    key, height, width = image.key, image.height, image.width
     if not item.segmentation:
         remarks.warn(key, f"{item.title}: no segmentation")
         return None
-    if image.entry.size not in (None, (height, width)):
-        remarks.fail(
-            key,
-            f"{item.title}: the mask is not used, because the file's size is not the one it was drawn on",
-        )
+    if declared not in (None, (height, width)):
+        reason = "the mask is not used, because the file's size is not the one it was drawn on"
+        remarks.fail(key, f"{item.title}: {reason}")
         return None
     try:
         if isinstance(item.segmentation, list):

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Final, Literal, NamedTuple, TypeVar, get_args
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from weaksam_cli.core.names import first_few, plain_word
 from weaksam_cli.core.settings import RecipeModel
@@ -29,6 +29,7 @@ from weaksam_cli.errors import ImageError, UserError, suggestion
 
 Role = Literal["train", "test"]
 Difficult = Literal["exclude", "include"]
+Image = TypeVar("Image")
 R = TypeVar("R", bound="ReadRecipe")
 SPLIT_NAMES: Final = ("trainval", "train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -45,6 +46,13 @@ class ReadRecipe(RecipeModel):
     splits: dict[str, Role] | None = None
     classes: tuple[str, ...] | None = None
     max_pixels: int = Field(default=100_000_000, gt=0, le=PILLOW_MAX_PIXELS)
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and (len(set(names)) < len(names) or not all(names)):
+            raise ValueError("class names must be distinct and not empty")
+        return names
 
 
 class Remark(NamedTuple):
@@ -72,56 +80,9 @@ class ImageRecord:
     path: Path
     height: int
     width: int
-    labels: tuple[str, ...] | None
+    labels: tuple[str, ...] | None = None
     difficult: tuple[str, ...] = ()
     image_id: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.key:
-            raise ValueError("image record: the key is empty")
-        if self.height < 1 or self.width < 1:
-            raise ValueError(f"image {self.key!r}: expected positive sizes, got {self.height} x {self.width}")
-        if len(set(self.labels or ())) != len(self.labels or ()):
-            raise ValueError(f"image {self.key!r}: a label stands twice in {self.labels}")
-
-
-@dataclass(frozen=True)
-class DatasetSplit:
-    """The images of one split with image-level labels, and no box.
-
-    Attributes:
-        name: such as "trainval".
-        role: "train" where the labels supervise, "test" where they are only evaluated.
-        class_names: all classes of the dataset, in order; the same for each of its splits.
-        category_ids: the dataset's integer of each class (COCO's own ids, gaps kept; otherwise 1 to n).
-        images: in the order of the dataset, keys unique.
-        failed: images left out, with the reason.
-        warnings: things that look wrong but were taken.
-    """
-
-    name: str
-    role: Role
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    images: tuple[ImageRecord, ...]
-    failed: tuple[Remark, ...] = ()
-    warnings: tuple[Remark, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.role not in get_args(Role):
-            raise ValueError(f"split {self.name!r}: expected the role train or test, got {self.role!r}")
-        _check_classes(self.class_names, self.category_ids)
-        known = set(self.class_names)
-        keys = set[str]()
-        for image in self.images:
-            if image.key in keys:
-                raise ValueError(f"split {self.name!r}: the key {image.key!r} stands twice")
-            keys.add(image.key)
-            strangers = {*(image.labels or ()), *image.difficult} - known
-            if strangers:
-                raise ValueError(
-                    f"image {image.key!r}: labels {sorted(strangers)} are no classes of the dataset"
-                )
 
 
 @dataclass(frozen=True)
@@ -146,23 +107,16 @@ class AnnotatedImage:
     masks: tuple[bytes | None, ...] | None = None
     image_id: int | None = None
 
-    def __post_init__(self) -> None:
-        n = len(self.objects)
-        if self.areas.shape != (n,):
-            raise ValueError(f"image {self.key!r}: expected areas of shape ({n},), got {self.areas.shape}")
-        if self.masks is not None and len(self.masks) != n:
-            raise ValueError(f"image {self.key!r}: expected {n} masks, got {len(self.masks)}")
-
 
 @dataclass(frozen=True)
-class GroundTruthSplit:
-    """Ground truth of one split; `eval` and `report` alone may hold one.
+class ReadSplit(Generic[Image]):
+    """What was read of one split.
 
     Attributes:
-        name: of the split.
-        class_names: as in `DatasetSplit`.
-        category_ids: as in `DatasetSplit`.
-        images: every readable image of the split, those without an object included.
+        name: such as "trainval".
+        class_names: all classes of the dataset, distinct, in order; the same for each of its splits.
+        category_ids: the dataset's integer of each class (COCO's own ids, gaps kept; otherwise 1 to n).
+        images: every readable image in the order of the dataset, keys unique.
         failed: images and objects left out, with the reason.
         warnings: things that look wrong but were taken.
     """
@@ -170,12 +124,24 @@ class GroundTruthSplit:
     name: str
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    images: tuple[AnnotatedImage, ...]
-    failed: tuple[Remark, ...] = ()
-    warnings: tuple[Remark, ...] = ()
+    images: tuple[Image, ...]
+    failed: tuple[Remark, ...]
+    warnings: tuple[Remark, ...]
 
-    def __post_init__(self) -> None:
-        _check_classes(self.class_names, self.category_ids)
+
+@dataclass(frozen=True)
+class DatasetSplit(ReadSplit[ImageRecord]):
+    """The images of one split with image-level labels, and no box.
+
+    Attributes:
+        role: "train" where the labels supervise, "test" where they are only evaluated.
+    """
+
+    role: Role
+
+
+class GroundTruthSplit(ReadSplit[AnnotatedImage]):
+    """Ground truth of one split; `eval` and `report` alone may hold one."""
 
 
 @dataclass
@@ -193,7 +159,7 @@ class Remarks:
         """Note something odd that is taken as it is."""
         self.warnings.append(Remark(key, reason))
 
-    def measure(
+    def size_of(
         self, key: str, path: Path, max_pixels: int, declared: tuple[int, int] | None = None
     ) -> tuple[int, int] | None:
         """(height, width) of an image; None after noting why it cannot be read. Warns when it is not as declared."""
@@ -208,6 +174,10 @@ class Remarks:
                 reason += "; if EXIF turned the image, its boxes were drawn on the unturned one"
             self.warn(key, reason)
         return found
+
+    def told(self, class_names: Sequence[str]) -> tuple[tuple[Remark, ...], tuple[Remark, ...]]:
+        """`failed` and `warnings` of a split, with the remarks about its class names first."""
+        return tuple(self.failed), (*similar_spellings(class_names), *self.warnings)
 
     def require(self, images: Sequence[object], split: str, where: Path) -> None:
         """Refuse a split without a readable image.
@@ -327,14 +297,19 @@ def in_class_order(found: Iterable[str], class_names: Sequence[str]) -> tuple[st
     return tuple(name for name in class_names if name in present)
 
 
-def image_labels(
-    objects: Iterable[tuple[str, bool]], class_names: Sequence[str], difficult: Difficult
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """`labels` and `difficult` of an `ImageRecord` from the image's objects (class, whether it is difficult)."""
-    listed = list(objects)
-    every, plain = {name for name, _ in listed}, {name for name, hard in listed if not hard}
-    labels = every if difficult == "include" else plain
-    return in_class_order(labels, class_names), in_class_order(every - plain, class_names)
+def with_labels(
+    image: ImageRecord,
+    objects: Sequence[tuple[str, bool]],
+    class_names: Sequence[str],
+    difficult: Difficult,
+) -> ImageRecord:
+    """The image with the labels that its objects (class, whether it is difficult) give it."""
+    every, plain = {name for name, _ in objects}, {name for name, hard in objects if not hard}
+    return replace(
+        image,
+        labels=in_class_order(every if difficult == "include" else plain, class_names),
+        difficult=in_class_order(every - plain, class_names),
+    )
 
 
 def numbered(class_names: Sequence[str]) -> tuple[int, ...]:
@@ -356,10 +331,3 @@ def similar_spellings(class_names: Sequence[str]) -> tuple[Remark, ...]:
 
 def _by(size: tuple[int, int] | None) -> str:
     return f"{size[1]} x {size[0]}" if size else "no"
-
-
-def _check_classes(class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> None:
-    if len(set(class_names)) != len(class_names) or not all(class_names):
-        raise ValueError(f"class names must be distinct and not empty, got {class_names}")
-    if len(category_ids) != len(class_names) or len(set(category_ids)) != len(category_ids):
-        raise ValueError(f"expected {len(class_names)} distinct category ids, got {category_ids}")

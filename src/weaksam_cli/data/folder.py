@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from filecmp import cmp
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
@@ -19,7 +19,6 @@ from weaksam_cli.data.dataset import (
     ImageRecord,
     ReadRecipe,
     Remarks,
-    Role,
     check_class,
     choose_splits,
     given_folder,
@@ -27,7 +26,6 @@ from weaksam_cli.data.dataset import (
     inside,
     numbered,
     role_of,
-    similar_spellings,
 )
 from weaksam_cli.data.images import SUFFIXES, find_images
 from weaksam_cli.errors import UserError, suggestion
@@ -74,8 +72,9 @@ def read(source: Path, recipe: Recipe, images: Path | None = None) -> tuple[Data
     Raises:
         UserError: as they do.
     """
-    if csv_file(source) is not None:
-        return read_csv(source, recipe, images)
+    table = csv_file(source)
+    if table is not None:
+        return read_csv(table, recipe, images)
     if not source.is_dir():
         raise UserError(
             "no such folder", where=str(source), remedy="Give a folder of class folders, or a CSV file"
@@ -151,7 +150,7 @@ def held_out(key: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def read_csv(source: Path, recipe: Recipe, images: Path | None) -> tuple[DatasetSplit, ...]:
+def read_csv(path: Path, recipe: Recipe, images: Path | None) -> tuple[DatasetSplit, ...]:
     """Splits of a CSV file with image-level labels.
 
     The header names the columns `image` and `label`, and may name `split`; without it all rows are `trainval`. Labels
@@ -163,9 +162,6 @@ def read_csv(source: Path, recipe: Recipe, images: Path | None) -> tuple[Dataset
         UserError: naming the line, for an image that does not exist, a path that leaves the root, a row that does
             not fit the header, the name of a split that cannot name a file, or an image in two splits.
     """
-    path = csv_file(source)
-    if path is None:
-        raise UserError("no CSV file here", where=str(source), remedy="Give the file, or name it labels.csv")
     rows = _read_rows(path)
     root = given_folder(images) if images is not None else _find_root(path, rows)
     return _open_splits(path, _by_split(path, root, rows), recipe, {})
@@ -188,12 +184,19 @@ def _open_splits(
     """Open the images of the splits that the recipe asks for; the class table comes from all `parts`."""
     roles = choose_splits(recipe.splits, parts, {name: role_of(name) for name in parts}, source)
     class_names = _classes(source, parts, recipe)
-    return tuple(
-        _open_split(
-            source, name, role, parts[name], class_names, recipe.max_pixels, remarks.get(name, Remarks())
-        )
-        for name, role in roles.items()
-    )
+    splits = []
+    for name, role in roles.items():
+        noted = remarks.get(name, Remarks())
+        records = []
+        for item in parts[name]:
+            size = noted.size_of(item.key, item.path, recipe.max_pixels)
+            if size is not None:
+                labels = None if item.labels is None else in_class_order(item.labels, class_names)
+                records.append(ImageRecord(item.key, item.path, *size, labels))
+        noted.require(records, name, source)
+        ids, told = numbered(class_names), noted.told(class_names)
+        splits.append(DatasetSplit(name, class_names, ids, tuple(records), *told, role=role))
+    return tuple(splits)
 
 
 def _classes(source: Path, parts: Mapping[str, Sequence[Labelled]], recipe: Recipe) -> tuple[str, ...]:
@@ -207,33 +210,6 @@ def _classes(source: Path, parts: Mapping[str, Sequence[Labelled]], recipe: Reci
             "no labelled image here", where=str(source), remedy="Put the images into one folder per class"
         )
     return tuple(sorted(found))
-
-
-def _open_split(
-    source: Path,
-    name: str,
-    role: Role,
-    part: Sequence[Labelled],
-    class_names: tuple[str, ...],
-    max_pixels: int,
-    remarks: Remarks,
-) -> DatasetSplit:
-    records: list[ImageRecord] = []
-    for item in part:
-        size = remarks.measure(item.key, item.path, max_pixels)
-        if size is not None:
-            labels = None if item.labels is None else in_class_order(item.labels, class_names)
-            records.append(ImageRecord(item.key, item.path, *size, labels))
-    remarks.require(records, name, source)
-    return DatasetSplit(
-        name=name,
-        role=role,
-        class_names=class_names,
-        category_ids=numbered(class_names),
-        images=tuple(records),
-        failed=tuple(remarks.failed),
-        warnings=(*similar_spellings(class_names), *remarks.warnings),
-    )
 
 
 @dataclass(frozen=True)
@@ -263,7 +239,9 @@ def _read_rows(path: Path) -> list[_Row]:
                         "Separate labels by ';' and put cells with commas into double quotes",
                     )
                 name = WHOLE if split is None else cells[split].strip() or WHOLE
-                plain_word(name, "split", where=f"{path}, line {reader.line_num}")
+                where = f"{path}, line {reader.line_num}"
+                plain_word(name, "split", where=where)
+                inside(Path("the folder of the images"), cells[image].strip(), where=where)
                 rows.append(_Row(reader.line_num, cells[image].strip(), _labels(cells[label]), name))
     except UnicodeDecodeError:
         raise UserError("the file is not UTF-8", where=str(path), remedy="Save it as UTF-8") from None
@@ -299,7 +277,7 @@ def _error(path: Path, line: int, what: str, remedy: str) -> UserError:
 
 def _find_root(path: Path, rows: list[_Row]) -> Path:
     for place in (path.parent, path.parent / "images"):
-        if any(_resolve(path, place, row).is_file() for row in rows):
+        if any((place / row.image).is_file() for row in rows):
             return place
     raise _error(
         path,
@@ -309,14 +287,10 @@ def _find_root(path: Path, rows: list[_Row]) -> Path:
     )
 
 
-def _resolve(path: Path, root: Path, row: _Row) -> Path:
-    return inside(root, row.image, where=f"{path}, line {row.line}")
-
-
 def _by_split(path: Path, root: Path, rows: list[_Row]) -> dict[str, list[Labelled]]:
     merged: dict[str, _Row] = {}
     for row in rows:
-        if not _resolve(path, root, row).is_file():
+        if not (root / row.image).is_file():
             known = find_images(root)
             what = f"there is no image {row.image!r} in {root}{suggestion(row.image, known)}"
             raise _error(path, row.line, what, f"There: {first_few(known, 20)}")
@@ -329,9 +303,8 @@ def _by_split(path: Path, root: Path, rows: list[_Row]) -> dict[str, list[Labell
                 f"{key!r} belongs to {row.split!r} here and to {earlier.split!r} in line {earlier.line}",
                 "Keep it in one split",
             )
-        if earlier.labels is not None or row.labels is not None:
-            union = (earlier.labels or frozenset()) | (row.labels or frozenset())
-            merged[key] = _Row(earlier.line, row.image, union, row.split)
+        union = (earlier.labels or frozenset()) | (row.labels or frozenset())
+        merged[key] = replace(earlier, labels=union or None)
     parts: dict[str, list[Labelled]] = {}
     for key, row in merged.items():
         parts.setdefault(row.split, []).append(Labelled(key, root / key, row.labels))

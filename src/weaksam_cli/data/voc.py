@@ -25,38 +25,20 @@ from weaksam_cli.data.dataset import (
     Role,
     check_class,
     choose_splits,
-    image_labels,
     inside,
     numbered,
     role_of,
-    similar_spellings,
+    with_labels,
 )
 from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "JPEGImages with Annotations (VOC)"
-VOC_CLASSES: Final = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+_CLASSES: Final = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant "
+    "sheep sofa train tvmonitor"
 )
+VOC_CLASSES: Final = tuple(_CLASSES.split())
 """The official order, which the integer ids of published files follow."""
 
 IMAGES: Final = "JPEGImages"
@@ -128,15 +110,8 @@ class VocFolder:
         return self.root / ANNOTATIONS / f"{image_id}.xml"
 
 
-@dataclass(frozen=True)
-class VocImage:
-    """One readable image of a split and its objects (None: there is no annotation file)."""
-
-    key: str
-    path: Path
-    height: int
-    width: int
-    objects: tuple[VocObject, ...] | None
+FoundImage = tuple[ImageRecord, tuple[VocObject, ...] | None]
+"""A readable image, not labelled yet, and its objects (None: there is no annotation file)."""
 
 
 def likeness(source: Path) -> int:
@@ -161,18 +136,21 @@ def read(source: Path, recipe: Recipe, _images: Path | None = None) -> tuple[Dat
     roles = voc_roles(folder, recipe)
     parsed = {split: read_images(folder, split, role, recipe.max_pixels) for split, role in roles.items()}
     class_names = voc_classes(folder, recipe, [image for images, _ in parsed.values() for image in images])
-    return tuple(
-        DatasetSplit(
-            name=split,
-            role=roles[split],
-            class_names=class_names,
-            category_ids=numbered(class_names),
-            images=tuple(_record(image, class_names, recipe.difficult) for image in images),
-            failed=tuple(remarks.failed),
-            warnings=(*similar_spellings(class_names), *remarks.warnings),
+    splits = []
+    for split, (images, remarks) in parsed.items():
+        records = tuple(
+            record
+            if objects is None
+            else with_labels(
+                record, [(item.name, item.difficult) for item in objects], class_names, recipe.difficult
+            )
+            for record, objects in images
         )
-        for split, (images, remarks) in parsed.items()
-    )
+        told = remarks.told(class_names)
+        splits.append(
+            DatasetSplit(split, class_names, numbered(class_names), records, *told, role=roles[split])
+        )
+    return tuple(splits)
 
 
 def read_ground_truth(
@@ -256,7 +234,7 @@ def read_ids(folder: VocFolder, split: str) -> list[str]:
         return ids
     path = folder.lists[split]
     rows = _rows(path)
-    flagged = all(len(row) == 2 and row[1] in _FLAGS for row in rows)
+    flagged = _are_flagged(rows)
     ids = [row[0] if flagged else " ".join(row) for row in rows]
     if not ids:
         raise UserError("the list of ids is empty", where=str(path), remedy="List one image id per line")
@@ -290,14 +268,14 @@ def find_image(folder: VocFolder, image_id: str, declared_name: str | None) -> P
 
 def read_images(
     folder: VocFolder, split: str, role: Role, max_pixels: int
-) -> tuple[tuple[VocImage, ...], Remarks]:
+) -> tuple[list[FoundImage], Remarks]:
     """All images of a split that can be read, in the order of its list, and what is to be told about the others.
 
     Raises:
         UserError: when none can be read.
     """
     remarks = Remarks()
-    found: list[VocImage] = []
+    found: list[FoundImage] = []
     seen = set[str]()
     for image_id in read_ids(folder, split):
         if image_id in seen:
@@ -308,22 +286,22 @@ def read_images(
         if image is not None:
             found.append(image)
     remarks.require(found, split, folder.root)
-    return tuple(found), remarks
+    return found, remarks
 
 
-def voc_classes(folder: VocFolder, recipe: Recipe, known: Sequence[VocImage]) -> tuple[str, ...]:
+def voc_classes(folder: VocFolder, recipe: Recipe, known: Sequence[FoundImage]) -> tuple[str, ...]:
     """The class table of the whole dataset, the same whichever of its splits are `known`; hence it looks at all of them.
 
     Raises:
         UserError: naming the file, for a class that is not in the list given.
     """
     if recipe.classes is not None:
-        for image in known:
-            for item in image.objects or ():
-                check_class(item.name, recipe.classes, where=str(folder.annotation(image.key)))
+        for record, objects in known:
+            for item in objects or ():
+                check_class(item.name, recipe.classes, where=str(folder.annotation(record.key)))
         return recipe.classes
-    names = {item.name for image in known for item in image.objects or ()}
-    names |= _names_elsewhere(folder, {image.key for image in known})
+    names = {item.name for _, objects in known for item in objects or ()}
+    names |= _names_elsewhere(folder, {record.key for record, _ in known})
     if names and names <= set(VOC_CLASSES):
         return VOC_CLASSES
     if not names:
@@ -369,11 +347,14 @@ def _split_lists(folder: Path) -> dict[str, Path]:
 
 
 def _is_class_list(name: str, path: Path, paths: Mapping[str, Path]) -> bool:
-    _, underscore, last = name.rpartition("_")
-    if not underscore or last not in paths:
+    if "_" not in name or name.rpartition("_")[2] not in paths:
         return False
     rows = _rows(path)
-    return bool(rows) and all(len(row) == 2 and row[1] in _FLAGS for row in rows)
+    return bool(rows) and _are_flagged(rows)
+
+
+def _are_flagged(rows: list[list[str]]) -> bool:
+    return all(len(row) == 2 and row[1] in _FLAGS for row in rows)
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -401,7 +382,7 @@ def _names_elsewhere(folder: VocFolder, known: set[str]) -> set[str]:
 
 def _image(
     folder: VocFolder, image_id: str, role: Role, max_pixels: int, remarks: Remarks
-) -> VocImage | None:
+) -> FoundImage | None:
     annotation: VocAnnotation | None = None
     file = folder.annotation(image_id)
     try:
@@ -417,17 +398,10 @@ def _image(
     if isinstance(path, str):
         remarks.fail(image_id, path)
         return None
-    size = remarks.measure(image_id, path, max_pixels, annotation.size if annotation else None)
+    size = remarks.size_of(image_id, path, max_pixels, annotation.size if annotation else None)
     if size is None:
         return None
-    return VocImage(image_id, path, *size, annotation.objects if annotation else None)
-
-
-def _record(image: VocImage, class_names: Sequence[str], difficult: Difficult) -> ImageRecord:
-    if image.objects is None:
-        return ImageRecord(image.key, image.path, image.height, image.width, None)
-    found = image_labels(((item.name, item.difficult) for item in image.objects), class_names, difficult)
-    return ImageRecord(image.key, image.path, image.height, image.width, *found)
+    return ImageRecord(image_id, path, *size), annotation.objects if annotation else None
 
 
 def _parse(path: Path) -> Element:

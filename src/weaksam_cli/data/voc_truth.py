@@ -15,14 +15,14 @@ from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.data.dataset import (
     AnnotatedImage,
     GroundTruthSplit,
+    ImageRecord,
     Remarks,
     for_one_split,
     numbered,
-    similar_spellings,
 )
 from weaksam_cli.data.voc import (
+    FoundImage,
     Recipe,
-    VocImage,
     VocObject,
     open_voc,
     read_images,
@@ -56,26 +56,19 @@ def read_voc_truth(source: Path, split: str, recipe: Recipe, *, masks: bool) -> 
     found, remarks = read_images(folder, split, roles[split], recipe.max_pixels)
     class_names = voc_classes(folder, recipe, found)
     _require_boxes(found, split, folder.root)
+    mask_folder = folder.root / MASKS if masks else None
     images: list[AnnotatedImage] = []
-    for image in found:
-        if image.objects is None:
+    for image, objects in found:
+        if objects is None:
             remarks.fail(image.key, "no annotation file, so no ground truth")
-            continue
-        images.append(
-            _annotated(image, image.objects, class_names, folder.root / MASKS if masks else None, remarks)
-        )
-    return GroundTruthSplit(
-        name=split,
-        class_names=class_names,
-        category_ids=numbered(class_names),
-        images=tuple(images),
-        failed=tuple(remarks.failed),
-        warnings=(*similar_spellings(class_names), *remarks.warnings),
-    )
+        else:
+            images.append(_annotated(image, objects, class_names, mask_folder, remarks))
+    told = remarks.told(class_names)
+    return GroundTruthSplit(split, class_names, numbered(class_names), tuple(images), *told)
 
 
-def _require_boxes(images: Sequence[VocImage], split: str, root: Path) -> None:
-    objects = [item for image in images for item in image.objects or ()]
+def _require_boxes(images: Sequence[FoundImage], split: str, root: Path) -> None:
+    objects = [item for _, found in images for item in found or ()]
     if objects and all(item.element.find("bndbox") is None for item in objects):
         raise UserError(
             f"the annotations of {split} have no boxes (<bndbox>), so there is no ground truth",
@@ -85,7 +78,7 @@ def _require_boxes(images: Sequence[VocImage], split: str, root: Path) -> None:
 
 
 def _annotated(
-    image: VocImage,
+    image: ImageRecord,
     objects: Sequence[VocObject],
     class_names: Sequence[str],
     mask_folder: Path | None,
@@ -110,7 +103,7 @@ def _annotated(
     return AnnotatedImage(image.key, image.height, image.width, truth, areas, counts)
 
 
-def _box(item: VocObject, name: str, image: VocImage, remarks: Remarks) -> list[float] | None:
+def _box(item: VocObject, name: str, image: ImageRecord, remarks: Remarks) -> list[float] | None:
     """Its box, xyxy pixel edges; None after noting why there is none."""
     element = item.element.find("bndbox")
     if element is None:
@@ -126,31 +119,24 @@ def _box(item: VocObject, name: str, image: VocImage, remarks: Remarks) -> list[
         remarks.fail(image.key, f"{name}: a coordinate is not finite in {texts}")
         return None
     box = [float(value) for value in voc_to_edges(as_boxes([corners]))[0]]
-    return (
-        box
-        if remarks.box_place(image.key, f"{name}: the box {texts}", box, (image.height, image.width))
-        else None
-    )
+    kept = remarks.box_place(image.key, f"{name}: the box {texts}", box, (image.height, image.width))
+    return box if kept else None
 
 
 def _masks(
-    path: Path, image: VocImage, kept: Sequence[int], remarks: Remarks
+    path: Path, image: ImageRecord, kept: Sequence[int], remarks: Remarks
 ) -> tuple[tuple[bytes | None, ...], NDArray[np.float32]]:
     """RLE and area per kept object; None and 0 where the image has no mask file or the object no pixel."""
     values = _mask_values(path, image, remarks)
     if values is None:
         return (None,) * len(kept), np.zeros(len(kept), dtype=np.float32)
-    dense = (
-        np.stack([values == index + 1 for index in kept])
-        if kept
-        else np.zeros((0, *values.shape), dtype=bool)
-    )
+    dense = values == np.reshape(kept, (-1, 1, 1)) + 1
     areas = dense.sum(axis=(1, 2)).astype(np.float32)
     encoded = mask_codec.encode(dense)
     return tuple(rle if size > 0 else None for rle, size in zip(encoded, areas, strict=True)), areas
 
 
-def _mask_values(path: Path, image: VocImage, remarks: Remarks) -> NDArray[np.uint8] | None:
+def _mask_values(path: Path, image: ImageRecord, remarks: Remarks) -> NDArray[np.uint8] | None:
     if not path.is_file():
         remarks.fail(image.key, f"no mask file {MASKS}/{path.name}")
         return None
