@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from weaksam_cli.data.images import find_images, image_size, read_image
+from weaksam_cli.data.images import find_images, image_size, read_image, shrink
 from weaksam_cli.errors import ImageError, UserError
 
 RED = (255, 0, 0)
@@ -223,3 +223,10 @@ def test_find_images_refuses(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff.jpg")).touch()
     with pytest.raises(UserError, match="not valid UTF-8"):
         find_images(tmp_path)
+
+
+def test_shrinking_keeps_a_pixel_and_leaves_small_images_as_they_are() -> None:
+    image = np.zeros((300, 400, 3), np.uint8)
+    assert shrink(image, 0.5).shape == (150, 200, 3)
+    assert shrink(image, 1.0) is image
+    assert shrink(np.zeros((1, 9000, 3), np.uint8), 0.1).shape == (1, 900, 3)

@@ -13,7 +13,7 @@ from tests.artifacts.helpers import context
 from weaksam_cli.core.boxes import as_boxes, iou
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.weights.catalogue import WeightsFinder
-from weaksam_cli.propose.edge_boxes import Recipe, across, build, edge_boxes, shrink, steps, thinned
+from weaksam_cli.propose.edge_boxes import Recipe, across, build, edge_boxes, steps, thinned
 
 
 def drawn(*rectangles: tuple[int, int, int, int]) -> NDArray[np.float32]:
@@ -61,13 +61,6 @@ def test_no_more_boxes_than_asked_for(most: int) -> None:
 def test_without_edges_there_is_no_box() -> None:
     boxes, scores = edge_boxes(np.zeros((50, 60), np.float32), Recipe())
     assert boxes.shape == (0, 4) and scores.shape == (0,)
-
-
-def test_large_images_are_searched_at_reduced_size_and_small_ones_as_they_are() -> None:
-    image = np.zeros((300, 400, 3), np.uint8)
-    assert shrink(image, 30_000).shape == (150, 200, 3)
-    assert shrink(image, 120_000) is image
-    assert shrink(np.zeros((1, 9000, 3), np.uint8), 1000).shape[0] == 1
 
 
 def test_proposals_of_an_image_lie_in_it_and_are_the_same_again() -> None:

@@ -17,7 +17,7 @@ from weaksam_cli.core import masks as rle
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose.hf_sam import Recipe, build
 from weaksam_cli.propose.hf_sam.segmenter import HfSegmenter, load_network
-from weaksam_cli.propose.segmenter import Segmenter
+from weaksam_cli.propose.prompting import Segmenter
 
 transformers = pytest.importorskip("transformers")
 SIDE = 64

@@ -14,15 +14,16 @@ from weaksam_cli.artifacts.proposals import SOURCES, Proposals
 from weaksam_cli.core.boxes import FloatArray, edges_to_inclusive, inclusive_to_edges
 from weaksam_cli.core.types import Points, PromptedMasks
 from weaksam_cli.propose.prompting import (
+    PADDING,
     PromptingSettings,
     assemble,
+    check_image,
     filter_grid,
     grid_points,
     group_by_class,
     pad_prompts,
     without_repeats,
 )
-from weaksam_cli.propose.segmenter import PADDING, check_image
 from weaksam_cli.propose.stage import ClueSettings
 
 

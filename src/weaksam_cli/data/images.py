@@ -239,3 +239,14 @@ def _deep_grey(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
             remedy="Save the image with 8 or 16 bits per channel",
         )
     return np.rint(grey * (255.0 / top)).astype(np.uint8)
+
+
+def shrink(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with its sides times `factor`, each a pixel at least; as it is for a factor of 1 and more."""
+    if factor >= 1:
+        return image
+    import cv2
+
+    height, width = image.shape[:2]
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

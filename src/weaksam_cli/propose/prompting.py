@@ -1,4 +1,4 @@
-"""From a promptable segmenter to the proposals of an image: grid, coarse, fine and cross prompts (spec 03 §2-5).
+"""A promptable segmenter, and from it to the proposals of an image: grid, coarse, fine and cross prompts (spec 03 §2-5).
 
 A new segmenter inherits its recipe from `PromptingSettings`, and `partial(assemble, segmenter, recipe)` is what it computes.
 """
@@ -6,7 +6,7 @@ A new segmenter inherits its recipe from `PromptingSettings`, and `partial(assem
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,72 @@ from pydantic import Field
 from weaksam_cli.artifacts.proposals import CLUE_SOURCES, Proposals, Source, keep_best
 from weaksam_cli.core import boxes as box_ops
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.core.types import Points
-from weaksam_cli.propose.segmenter import FOREGROUND, PADDING, Segmenter
+from weaksam_cli.core.types import Points, PromptedMasks
 from weaksam_cli.propose.stage import ClueSettings
 
 Precision = Literal["float32", "auto", "bfloat16", "float16"]
+
+FOREGROUND: Final = 1
+BACKGROUND: Final = 0
+PADDING: Final = -1
+"""Labels of point prompts."""
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Answers point and box prompts on one image at a time with three nested masks each."""
+
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Encode the image (H, W, 3), uint8 RGB, that the next prompts are about.
+
+        Raises:
+            ValueError: for another shape or dtype.
+        """
+        ...
+
+    def prompt_points(
+        self,
+        xy: NDArray[np.float32],
+        labels: NDArray[np.int8],
+        *,
+        masks: bool = False,
+        first_mask: bool = True,
+        quality_above: float = -np.inf,
+    ) -> PromptedMasks:
+        """Masks of n prompts of up to p points each.
+
+        A segmenter may save itself the masks that are not wanted, and answer with empty ones (area 0) in their place.
+
+        Args:
+            xy: float32 (n, p, 2), column and row in pixels of the image; a peak at column 3 is 3.0.
+            labels: int8 (n, p): 1 foreground, one at least, 0 background, -1 padding. Padding fills prompts of fewer points
+                up to p and has no influence on the answer.
+            masks: also return the masks as compressed RLE.
+            first_mask: is the first of the three masks wanted?
+            quality_above: masks whose predicted IoU is not above this are not wanted.
+
+        Raises:
+            ValueError: no image set.
+        """
+        ...
+
+    def prompt_boxes(self, boxes: box_ops.FloatArray, *, masks: bool = False) -> PromptedMasks:
+        """Masks of n box prompts, float32 (n, 4), xyxy pixel edges.
+
+        Raises:
+            ValueError: for another shape, or no image set.
+        """
+        ...
+
+
+def check_image(image: NDArray[np.generic]) -> None:
+    """Refuse what is not uint8 (H, W, 3) with at least one pixel.
+
+    Raises:
+        ValueError: naming the shape and dtype that were given.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"image: expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
 
 
 class PromptingSettings(RecipeModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from pydantic import Field
 from weaksam_cli.artifacts.proposals import Proposals
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale, xywh_to_xyxy
 from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.data.images import shrink
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.propose.segmenter import check_image
+from weaksam_cli.propose.prompting import check_image
 from weaksam_cli.propose.stage import Propose, proposal_steps
 
 Mode = Literal["single", "fast", "quality"]
@@ -70,24 +71,11 @@ def selective_search(image: NDArray[np.uint8], recipe: Recipe) -> FloatArray:
     """
     check_image(image)
     height, width = image.shape[:2]
-    canvas = _canvas(image, recipe.max_side)
-    boxes = xywh_to_xyxy(_search(canvas, recipe.mode))
+    canvas = shrink(image, recipe.max_side / max(height, width)) if recipe.max_side else image
+    boxes = xywh_to_xyxy(_search(np.ascontiguousarray(canvas[:, :, ::-1]), recipe.mode))
     boxes = clip(scale(boxes, width / canvas.shape[1], height / canvas.shape[0]), height, width)
     sides = boxes[:, 2:] - boxes[:, :2]
     return boxes[(sides >= recipe.min_side).all(axis=1)][: recipe.max_boxes]
-
-
-def _canvas(image: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]:
-    """The image as it is searched: contiguous BGR, at most `max_side` long."""
-    import cv2
-
-    bgr: Any = np.ascontiguousarray(image[:, :, ::-1])
-    height, width = image.shape[:2]
-    if max_side is None or max(height, width) <= max_side:
-        return bgr
-    factor = max_side / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
 
 
 def _search(bgr: NDArray[np.uint8], mode: Mode) -> FloatArray:

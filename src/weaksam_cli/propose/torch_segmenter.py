@@ -15,8 +15,7 @@ from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.core.types import PromptedMasks
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose.mask_logits import MaskUpsampling, measure_masks
-from weaksam_cli.propose.prompting import Precision
-from weaksam_cli.propose.segmenter import PADDING, check_image
+from weaksam_cli.propose.prompting import PADDING, Precision, check_image
 
 CPU_POINTS_PER_BATCH = 1
 """Prompts decoded at once on a CPU: the image tokens of more do not stay in its cache (`benchmarks/propose.py`)."""

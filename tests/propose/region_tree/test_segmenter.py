@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import iou
 from weaksam_cli.core.masks import decode, tight_boxes
+from weaksam_cli.propose.prompting import Segmenter
 from weaksam_cli.propose.region_tree import TreeSettings
 from weaksam_cli.propose.region_tree.segmenter import RegionTreeSegmenter
-from weaksam_cli.propose.segmenter import Segmenter
 
 
 def squares() -> NDArray[np.uint8]:

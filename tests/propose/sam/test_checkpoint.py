@@ -11,8 +11,7 @@ from segment_anything import sam_model_registry
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.checkpoints import mismatches, read_checkpoint
-from weaksam_cli.propose.sam.checkpoint import ENCODER_WIDTHS, load_sam, load_weights
-from weaksam_cli.propose.sam.segmenter import SamSegmenter
+from weaksam_cli.propose.sam.segmenter import ENCODER_WIDTHS, SamSegmenter, load_sam, load_weights
 
 Factory = Callable[[int], Any]
 
@@ -82,8 +81,3 @@ def test_a_missing_and_an_unexpected_key_are_named(tiny_sam_factory: Factory) ->
         load_weights(tiny_sam_factory(0), state, where="hq.pth")
     assert "1 tensors missing: mask_decoder.iou_token.weight" in str(caught.value)
     assert "1 tensors unexpected: mask_decoder.hq_token.weight" in str(caught.value)
-
-
-def test_unknown_variant(checkpoint: Path) -> None:
-    with pytest.raises(UserError, match="vit_h, vit_l, vit_b"):
-        load_sam("vit_x", checkpoint)  # type: ignore[arg-type]

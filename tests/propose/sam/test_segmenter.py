@@ -15,11 +15,10 @@ from weaksam_cli.core.types import Points, PromptedMasks
 from weaksam_cli.errors import UserError
 from weaksam_cli.propose import torch_segmenter
 from weaksam_cli.propose.mask_logits import MaskUpsampling
-from weaksam_cli.propose.prompting import PromptingSettings, assemble, grid_proposals, pad_prompts
+from weaksam_cli.propose.prompting import PromptingSettings, Segmenter, assemble, grid_proposals, pad_prompts
 from weaksam_cli.propose.sam import encoder
 from weaksam_cli.propose.sam import segmenter as sam_segmenter
 from weaksam_cli.propose.sam.segmenter import SamSegmenter, set_precision
-from weaksam_cli.propose.segmenter import Segmenter
 
 Image = Callable[[int, int], NDArray[np.uint8]]
 SHAPES: list[dict[str, Any]] = [

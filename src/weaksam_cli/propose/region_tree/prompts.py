@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import FloatArray, IntArray, iou
+from weaksam_cli.propose.prompting import BACKGROUND, FOREGROUND
 from weaksam_cli.propose.region_tree.trees import Forest
 
 OBJECT = 1
@@ -41,17 +42,16 @@ def nodes_of_points(
         + forest.first_leaf[:, None, None]
     )
     leaves = leaves.transpose(1, 0, 2)  # (n, trees, p)
-    foreground, background = (labels == 1)[:, None, :], (labels == 0)[:, None, :]
+    foreground, background = (labels == FOREGROUND)[:, None, :], (labels == BACKGROUND)[:, None, :]
     position = forest.start[leaves]
     first = np.where(foreground, position, len(forest)).min(axis=2)
     last = np.where(foreground, position, -1).max(axis=2)
-    any_foreground = (labels == 1).argmax(axis=1)
-    node = leaves[np.arange(len(leaves)), :, any_foreground]
+    node = leaves[np.arange(len(leaves)), :, foreground[:, 0].argmax(axis=1)]
     while (outside := (forest.start[node] > first) | (forest.end[node] <= last)).any():
         node = np.where(outside, forest.parent[node], node)
     path = _paths(forest, node)  # (n, trees, depth), from the smallest node to the root
     value = quality[path]
-    for point in np.flatnonzero((labels == 0).any(axis=0)):
+    for point in np.flatnonzero(background.any(axis=(0, 1))):
         inside = (forest.start[path] <= position[:, :, point, None]) & (
             position[:, :, point, None] < forest.end[path]
         )

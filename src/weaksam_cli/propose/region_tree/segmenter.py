@@ -12,12 +12,12 @@ from weaksam_cli.artifacts.proposals import Proposals
 from weaksam_cli.core.boxes import FloatArray, IntArray, as_boxes, clip, iou
 from weaksam_cli.core.masks import encode
 from weaksam_cli.core.types import PromptedMasks
+from weaksam_cli.propose.prompting import check_image
 from weaksam_cli.propose.region_tree import TreeSettings
 from weaksam_cli.propose.region_tree.leaves import Canvas, describe, oversegment, pixel_features
 from weaksam_cli.propose.region_tree.prompts import OBJECT, nodes_of_boxes, nodes_of_points
 from weaksam_cli.propose.region_tree.ranking import Candidates, among_peers, rank, select
 from weaksam_cli.propose.region_tree.trees import Forest, grow
-from weaksam_cli.propose.segmenter import check_image
 
 _PROMPTS_AT_ONCE = 64
 

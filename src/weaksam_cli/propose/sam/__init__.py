@@ -13,6 +13,8 @@ from weaksam_cli.errors import UserError
 from weaksam_cli.propose.prompting import PromptingSettings, assemble
 from weaksam_cli.propose.stage import Propose, proposal_steps
 
+SamVariant = Literal["vit_h", "vit_l", "vit_b"]
+
 
 class Recipe(PromptingSettings):
     """Segment Anything over a grid of points and the clue points.
@@ -24,7 +26,7 @@ class Recipe(PromptingSettings):
     """
 
     method: Literal["sam"] = "sam"
-    model: Literal["vit_h", "vit_l", "vit_b"]
+    model: SamVariant
     weights: str
     compile: bool = False
 
@@ -44,8 +46,7 @@ def build(recipe: Recipe, weights: Path, device: str) -> Propose:
     Raises:
         UserError: a checkpoint that does not fit, a precision or compilation that the device is not good at.
     """
-    from weaksam_cli.propose.sam.checkpoint import load_sam
-    from weaksam_cli.propose.sam.segmenter import SamSegmenter, set_precision
+    from weaksam_cli.propose.sam.segmenter import SamSegmenter, load_sam, set_precision
     from weaksam_cli.propose.torch_segmenter import choose_dtype
 
     if recipe.compile and not device.startswith("cuda"):

@@ -17,7 +17,7 @@ For the published decoder this is 0.85 instead of 1.81 GMAC for one point.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,35 +25,35 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 
+class _Linear(NamedTuple):
+    weight: Tensor
+    bias: Tensor
+
+
 @dataclass(frozen=True)
 class _CrossAttention:
     """The projections of one attention layer, split by head: h heads of e channels each, width d."""
 
-    query: Tensor
-    query_bias: Tensor
-    key: Tensor
-    key_bias: Tensor
-    value: Tensor
-    value_bias: Tensor
-    out: Tensor
-    out_bias: Tensor
+    query: _Linear
+    key: _Linear
+    value: _Linear
+    out: _Linear
 
     @classmethod
     def of(cls, attention: Any) -> _CrossAttention:
         heads = attention.num_heads
         scale = (attention.internal_dim // heads) ** -0.5
 
-        def split(layer: Any, factor: float = 1.0) -> tuple[Tensor, Tensor]:
-            weight = layer.weight.detach() * factor
-            return weight.unflatten(0, (heads, -1)), (layer.bias.detach() * factor).unflatten(0, (heads, -1))
+        def split(layer: Any, factor: float = 1.0) -> _Linear:
+            weight, bias = layer.weight.detach() * factor, layer.bias.detach() * factor
+            return _Linear(weight.unflatten(0, (heads, -1)), bias.unflatten(0, (heads, -1)))
 
         out = attention.out_proj.weight.detach().unflatten(1, (heads, -1)).permute(1, 2, 0).contiguous()
         return cls(
-            *split(attention.q_proj, scale),
-            *split(attention.k_proj),
-            *split(attention.v_proj),
-            out,
-            attention.out_proj.bias.detach(),
+            split(attention.q_proj, scale),
+            split(attention.k_proj),
+            split(attention.v_proj),
+            _Linear(out, attention.out_proj.bias.detach()),
         )
 
 
@@ -74,9 +74,9 @@ class PreparedImage:
     first_queries: Tensor
 
 
-def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _project(x: Tensor, layer: _Linear) -> Tensor:
     """(..., n, d) by a weight (h, e, d) to (..., h, n, e)."""
-    return x.unsqueeze(-3) @ weight.transpose(-1, -2) + bias.unsqueeze(-2)
+    return x.unsqueeze(-3) @ layer.weight.transpose(-1, -2) + layer.bias.unsqueeze(-2)
 
 
 class SharedDecoder:
@@ -109,9 +109,9 @@ class SharedDecoder:
         return PreparedImage(
             tokens,
             position,
-            project(placed, to_image.key, to_image.key_bias),
-            project(tokens, to_image.value, to_image.value_bias),
-            project(placed, to_tokens.query, to_tokens.query_bias),
+            _project(placed, to_image.key),
+            _project(tokens, to_image.value),
+            _project(placed, to_tokens.query),
         )
 
     def decode(self, image: PreparedImage, prompts: Tensor, masks: slice) -> tuple[Tensor, Tensor]:
@@ -176,28 +176,28 @@ class SharedDecoder:
         return split.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(len(x), -1, 4 * height, 4 * width)
 
 
-def _as_linear(convolution: Any) -> tuple[Tensor, Tensor]:
+def _as_linear(convolution: Any) -> _Linear:
     """A transposed convolution of kernel and stride 2 as weight (4 channels out, channels in) and bias, 2 x 2 row-major."""
     weight = convolution.weight.detach().permute(2, 3, 1, 0).flatten(0, 2).contiguous()
-    return weight, convolution.bias.detach().repeat(4)
+    return _Linear(weight, convolution.bias.detach().repeat(4))
 
 
 def _attend_to_shared(attention: _CrossAttention, queries: Tensor, image: PreparedImage) -> Tensor:
     """Tokens (b, t, d) attend to image tokens that are the same for all prompts."""
     batch, count = queries.shape[:2]
-    query = project(queries.flatten(0, 1), attention.query, attention.query_bias)
+    query = _project(queries.flatten(0, 1), attention.query)
     weights = (query @ image.first_keys.transpose(1, 2)).softmax(dim=-1)
     found = (weights @ image.first_values).transpose(0, 1).flatten(1)
-    return (found @ attention.out.flatten(0, 1) + attention.out_bias).unflatten(0, (batch, count))
+    return (found @ attention.out.weight.flatten(0, 1) + attention.out.bias).unflatten(0, (batch, count))
 
 
 def _attend_to_image(attention: _CrossAttention, queries: Tensor, placed: Tensor, values: Tensor) -> Tensor:
     """Tokens (b, t, d) attend to the image tokens (b, N, d) of their prompt; keys are not projected, queries are back."""
-    query = project(queries, attention.query, attention.query_bias) @ attention.key
+    query = _project(queries, attention.query) @ attention.key.weight
     weights = torch.bmm(query.flatten(1, 2), placed.transpose(1, 2)).softmax(dim=-1)
     mixed = torch.bmm(weights, values).unflatten(1, query.shape[1:3])
-    found = mixed @ attention.value.transpose(1, 2) + attention.value_bias.unsqueeze(1)
-    return found.transpose(1, 2).flatten(2) @ attention.out.flatten(0, 1) + attention.out_bias
+    found = mixed @ attention.value.weight.transpose(1, 2) + attention.value.bias.unsqueeze(1)
+    return found.transpose(1, 2).flatten(2) @ attention.out.weight.flatten(0, 1) + attention.out.bias
 
 
 def _attend_from_image(
@@ -207,13 +207,13 @@ def _attend_from_image(
 
     `shared` are the projected queries (h, N, e) where all prompts have the same image tokens.
     """
-    key = project(keys, attention.key, attention.key_bias)
-    value = project(values, attention.value, attention.value_bias) @ attention.out
+    key = _project(keys, attention.key)
+    value = _project(values, attention.value) @ attention.out.weight
     if shared is not None:
         scores = key @ shared.transpose(1, 2)
     else:
-        back = (key @ attention.query).flatten(1, 2)
-        bias = key @ attention.query_bias.unsqueeze(-1)
+        back = (key @ attention.query.weight).flatten(1, 2)
+        bias = key @ attention.query.bias.unsqueeze(-1)
         scores = torch.bmm(back, placed.transpose(1, 2)).unflatten(1, key.shape[1:3]) + bias
     weights = scores.softmax(dim=2).flatten(1, 2)
-    return torch.baddbmm(attention.out_bias, weights.transpose(1, 2), value.flatten(1, 2))
+    return torch.baddbmm(attention.out.bias, weights.transpose(1, 2), value.flatten(1, 2))

@@ -1,22 +1,72 @@
-"""The Segment Anything Model as a `Segmenter`: encoding an image, and prompts as tokens of its decoder."""
+"""The Segment Anything Model as a `Segmenter`: loading a checkpoint, encoding an image, and prompts as decoder tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from weaksam_cli.core.boxes import FloatArray
+from weaksam_cli.errors import UserError
+from weaksam_cli.models.checkpoints import mismatches, read_checkpoint, shapes_of
 from weaksam_cli.propose.mask_logits import MaskUpsampling
+from weaksam_cli.propose.sam import SamVariant
 from weaksam_cli.propose.sam.decoder import PreparedImage, SharedDecoder
 from weaksam_cli.propose.sam.encoder import encode
 from weaksam_cli.propose.torch_segmenter import TorchSegmenter
+
+ENCODER_WIDTHS: Final[Mapping[int, SamVariant]] = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}
+"""The width of the image encoder tells the variants apart (spec 03 §1)."""
+
+_WIDTH_KEY: Final = "image_encoder.pos_embed"
+_REMEDY: Final = (
+    "Use a checkpoint published for segment-anything, and check its SHA-256 with `weaksam weights`."
+)
+
+
+def load_sam(variant: SamVariant, checkpoint: Path, *, device: torch.device | str = "cpu") -> Sam:
+    """The network `variant` with the weights of `checkpoint`, frozen, in evaluation mode, on `device`.
+
+    Raises:
+        UserError: for a file that is missing, damaged, of another kind or another variant.
+    """
+    state = read_checkpoint(checkpoint, remedy=_REMEDY).tensors
+    # Without memory of its own, the network costs no random initialisation of up to 636 million numbers.
+    with torch.device("meta"):
+        sam = sam_model_registry[variant]()
+    load_weights(sam, state, where=str(checkpoint))
+    return sam.to(device=device, dtype=torch.float32)
+
+
+def load_weights(sam: Sam, state: Mapping[str, Tensor], *, where: str) -> None:
+    """Give `sam` the tensors of `state`, every one of them, then freeze it.
+
+    Raises:
+        UserError: when keys are missing or unexpected or shapes differ: how many, and the first few.
+    """
+    complaints = mismatches(shapes_of(sam), state)
+    if complaints:
+        raise UserError("; ".join(complaints), where=where, remedy=_remedy(state))
+    sam.load_state_dict(dict(state), assign=True)
+    sam.requires_grad_(False)
+    sam.eval()
+
+
+def _remedy(state: Mapping[str, Tensor]) -> str:
+    width = state[_WIDTH_KEY].shape[-1] if _WIDTH_KEY in state and state[_WIDTH_KEY].ndim else 0
+    if width in ENCODER_WIDTHS:
+        return (
+            f"The image encoder's width of {width} is that of {ENCODER_WIDTHS[width]}: is the variant right?"
+        )
+    return _REMEDY
 
 
 def set_precision(sam: Sam, dtype: torch.dtype) -> None:
@@ -32,7 +82,7 @@ class SamSegmenter(TorchSegmenter):
     """A `Segmenter` over a SAM of the `segment-anything` package.
 
     Args:
-        sam: the network; see `checkpoint.load_sam`. Encoder and decoder run in the dtype of their weights.
+        sam: the network; see `load_sam`. Encoder and decoder run in the dtype of their weights.
         points_per_batch: see `TorchSegmenter`.
         compiled: run the encoder through `torch.compile`: a minute or more for the first image, less for the others.
     """
