@@ -5,7 +5,7 @@ Spec 04 §A.1 and §B.1. Tensors keep torchvision's names `features.N`, so Image
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -34,32 +34,19 @@ _NECK_DEVIATION: Final = 0.01
 _REMEDY: Final = "Use VGG16's ImageNet weights: torchvision's vgg16-397923af.pth or vgg16-00b39a1b.pth"
 
 
-@dataclass(frozen=True)
-class Vgg16Shape:
-    """How wide the network is; the defaults are VGG16's.
-
-    Attributes:
-        widths: channels of the five blocks.
-        hidden: outputs of each of the two full layers.
-    """
-
-    widths: tuple[int, int, int, int, int] = (64, 128, 256, 512, 512)
-    hidden: int = 4096
-
-
 class DilatedVgg16(nn.Module):
     """The convolutions: pooling after the first three blocks, none after that, the fifth block dilated by 2.
 
     Args:
-        shape: widths of the blocks.
+        widths: channels of the five blocks, VGG16's own: 64, 128, 256, 512, 512.
         ceil_mode: pooling keeps incomplete windows at the right and bottom.
         last_relu: after conv5_3.
         frozen_blocks: so many blocks, from the image on, take no gradient.
     """
 
-    def __init__(self, shape: Vgg16Shape, *, ceil_mode: bool, last_relu: bool, frozen_blocks: int) -> None:
+    def __init__(self, widths: Sequence[int], *, ceil_mode: bool, last_relu: bool, frozen_blocks: int) -> None:
         super().__init__()
-        blocks = [_block(shape, index, ceil_mode) for index in range(len(_LAYERS))]
+        blocks = [_block(widths, index, ceil_mode) for index in range(len(_LAYERS))]
         for block in blocks[:frozen_blocks]:
             for layer in block:
                 layer.requires_grad_(False)
@@ -70,14 +57,11 @@ class DilatedVgg16(nn.Module):
         """Map of normalised images.
 
         Args:
-            images: float (B, 3, H, W). One with a side below the stride is filled up to it with zeros.
+            images: float (B, 3, H, W), no side below the stride.
 
         Returns:
             (B, widths[-1], h, w); h is H / 8, rounded at each of the three poolings.
         """
-        height, width = images.shape[-2:]
-        if min(height, width) < STRIDE:
-            images = F.pad(images, (0, max(0, STRIDE - width), 0, max(0, STRIDE - height)))
         found: Tensor = self.features(images)
         return found
 
@@ -86,21 +70,22 @@ class VggNeck(nn.Module):
     """fc6 and fc7 of VGG16, each with ReLU and dropout.
 
     Args:
-        shape: width of the map and of the layers.
+        channels: of the map.
+        hidden: outputs of each of the two layers; VGG16's have 4096.
         dropout: share of the outputs that are zeroed in training.
     """
 
-    def __init__(self, shape: Vgg16Shape, dropout: float) -> None:
+    def __init__(self, channels: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.fc6 = nn.Linear(shape.widths[-1] * POOLED**2, shape.hidden)
-        self.fc7 = nn.Linear(shape.hidden, shape.hidden)
+        self.fc6 = nn.Linear(channels * POOLED**2, hidden)
+        self.fc7 = nn.Linear(hidden, hidden)
         self.dropout = dropout
         for layer in (self.fc6, self.fc7):
             nn.init.normal_(layer.weight, std=_NECK_DEVIATION)
             nn.init.zeros_(layer.bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Features (R, hidden) of pooled RoIs (R, widths[-1], 7, 7)."""
+        """Features (R, hidden) of pooled RoIs (R, channels, 7, 7)."""
         hidden = pooled.flatten(1)
         for layer in (self.fc6, self.fc7):
             hidden = F.dropout(F.relu(layer(hidden)), self.dropout, self.training)
@@ -123,38 +108,30 @@ def load_vgg16(backbone: DilatedVgg16, neck: VggNeck, path: Path) -> ChannelOrde
     Raises:
         UserError: the file is missing, damaged or foreign, or lacks a tensor or has it in another shape.
     """
-    where = str(path)
     state = read_checkpoint(path, remedy=_REMEDY).tensors
     order: ChannelOrder = "RGB" if "classifier.0.weight" in state else "BGR"
-    names = _names_in_file(neck, first="classifier.0" if order == "RGB" else "classifier.1")
-    neck_shapes = shapes_of(neck)
-    wanted = shapes_of(backbone) | {names[own]: shape for own, shape in neck_shapes.items()}
+    # ReLU and dropout count among the classifier's layers.
+    numbers = {"fc6": 0, "fc7": 3} if order == "RGB" else {"fc6": 1, "fc7": 4}
+    names = {own: f"classifier.{numbers[own[:3]]}{own[3:]}" for own in shapes_of(neck)}
+    wanted = shapes_of(backbone) | {names[own]: shape for own, shape in shapes_of(neck).items()}
     unfit = mismatches(wanted, state, more_allowed=True)
     if unfit:
-        raise UserError(f"does not fit VGG16: {'; '.join(unfit)}", where=where, remedy=_REMEDY)
+        raise UserError(f"does not fit VGG16: {'; '.join(unfit)}", where=str(path), remedy=_REMEDY)
     backbone.load_state_dict({name: state[name] for name in shapes_of(backbone)})
     neck.load_state_dict({own: state[name] for own, name in names.items()})
     return order
 
 
-def _names_in_file(neck: VggNeck, *, first: str) -> dict[str, str]:
-    """Name in the neck -> name in the file, whose first full layer is `first`; ReLU and dropout count, too."""
-    stem, _, number = first.partition(".")
-    layers = {"fc6": first, "fc7": f"{stem}.{int(number) + 3}"}
-    parts = [(name, *name.split(".")) for name in shapes_of(neck)]
-    return {name: f"{layers[layer]}.{kind}" for name, layer, kind in parts}
-
-
-def _block(shape: Vgg16Shape, index: int, ceil_mode: bool) -> list[nn.Module]:
+def _block(widths: Sequence[int], index: int, ceil_mode: bool) -> list[nn.Module]:
     """Convolutions with ReLU, and one layer after them so that the numbers stay those of torchvision."""
     dilation = 2 if index == len(_LAYERS) - 1 else 1
-    incoming = shape.widths[index - 1] if index else 3
+    incoming = widths[index - 1] if index else 3
     layers: list[nn.Module] = []
     for _ in range(_LAYERS[index]):
-        layer = nn.Conv2d(incoming, shape.widths[index], 3, padding=dilation, dilation=dilation)
+        layer = nn.Conv2d(incoming, widths[index], 3, padding=dilation, dilation=dilation)
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         layers += [layer, nn.ReLU(inplace=True)]
-        incoming = shape.widths[index]
+        incoming = widths[index]
     pooled = index < _POOLED_BLOCKS
     return [*layers, nn.MaxPool2d(2, ceil_mode=ceil_mode) if pooled else nn.Identity()]

@@ -51,7 +51,6 @@ def wsddn_loss_sum(scores: Tensor, image_labels: Tensor) -> Tensor:
         scores: (R, C), from `wsddn_scores`, without background.
         image_labels: (C,), true or 1 for the classes of the image.
     """
-    _expect_labels(image_labels, scores.shape[1])
     if not len(scores):
         return scores.sum()
     image = scores.sum(dim=0).clamp(0.0, 1.0)
@@ -65,7 +64,6 @@ def wsddn_loss_mean(scores: Tensor, image_labels: Tensor) -> Tensor:
         scores: (R, C + 1), from `wsddn_scores`, background first.
         image_labels: (C,), true or 1 for the classes of the image.
     """
-    _expect_labels(image_labels, scores.shape[1] - 1)
     if not len(scores):
         return scores.sum()
     image = scores.sum(dim=0).clamp(MIST_CLAMP, 1 - MIST_CLAMP)
@@ -95,15 +93,14 @@ def refinement_losses(
         epsilon: see `refinement_loss`.
     """
     losses: dict[str, Tensor] = {}
-    source = first
     for index, (logits, weight) in enumerate(zip(outputs.refinement_logits, branch_weights, strict=True)):
-        mined = mine(source)
+        mined = mine(first)
         losses[f"loss_ref_cls{index}"] = weight * refinement_loss(
             logits, mined.labels, mined.weights, epsilon=epsilon
         )
         if outputs.deltas:
             losses[f"loss_ref_reg{index}"] = weight * box_regression_loss(outputs.deltas[index], boxes, mined)
-        source = logits.detach().softmax(dim=1)[:, 1:]
+        first = logits.detach().softmax(dim=1)[:, 1:]
     return losses
 
 
@@ -144,17 +141,6 @@ def box_regression_loss(deltas: Tensor, boxes: Tensor, assignment: Assignment) -
     return (distances * assignment.weights[foreground]).sum() / len(deltas)
 
 
-def mean_losses(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The losses of a batch: each averaged over its images.
-
-    Raises:
-        ValueError: for a batch without images.
-    """
-    if not images:
-        raise ValueError("images: expected at least one, got none")
-    return {name: torch.stack([losses[name] for losses in images]).mean() for name in images[0]}
-
-
 def encode(targets: Tensor, proposals: Tensor) -> Tensor:
     """Regression targets (n, 4) that take each proposal (n, 4) to its target (n, 4), weighted."""
     x, y, w, h = _centre_form(proposals)
@@ -176,8 +162,3 @@ def decode(deltas: Tensor, proposals: Tensor) -> Tensor:
 def _centre_form(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     return boxes[:, 0] + 0.5 * width, boxes[:, 1] + 0.5 * height, width, height
-
-
-def _expect_labels(image_labels: Tensor, classes: int) -> None:
-    if image_labels.shape != (classes,):
-        raise ValueError(f"image_labels: expected shape ({classes},), got {tuple(image_labels.shape)}")

@@ -237,9 +237,10 @@ class Method(RecipeModel):
 
     def batch_losses(self, outputs: Sequence[Outputs], regions: Sequence[Regions]) -> dict[str, Tensor]:
         """Losses of the images that are in memory together; the means of their own, unless images learn from each other."""
-        from weaksam_cli.wsod.losses import mean_losses
+        import torch
 
-        return mean_losses([self.losses(*image) for image in zip(outputs, regions, strict=True)])
+        images = [self.losses(*image) for image in zip(outputs, regions, strict=True)]
+        return {name: torch.stack([losses[name] for losses in images]).mean() for name in images[0]}
 
     def scores(self, outputs: Outputs) -> Tensor:
         """Scores (R, C) at test: the mean of the branches' probabilities, or without branches those of the two streams."""

@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 BACKGROUND: Final = -1
 
@@ -176,11 +176,8 @@ def balanced_weights(labels: Tensor, foreground_share: float) -> Tensor:
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m); 0 where both are empty."""
-    low = torch.maximum(a[:, None, :2], b[None, :, :2])
-    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = (high - low).clamp(min=0).prod(dim=2)
-    union = _area(a)[:, None] + _area(b)[None, :] - overlap
-    return torch.where(union > 0, overlap / union, torch.zeros_like(overlap))
+    overlaps: Tensor = box_iou(a, b)
+    return overlaps.nan_to_num()
 
 
 def without_last_pixel(boxes: Tensor) -> Tensor:
@@ -188,19 +185,9 @@ def without_last_pixel(boxes: Tensor) -> Tensor:
     return boxes - boxes.new_tensor((0, 0, 1, 1))
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
-
-
 def _classes(scores: Tensor, image_labels: Tensor) -> list[int]:
     """Classes of the image in index order; none when there is no proposal to carry them."""
-    if image_labels.shape != scores.shape[1:]:
-        raise ValueError(
-            f"image_labels: expected shape {tuple(scores.shape[1:])}, got {tuple(image_labels.shape)}"
-        )
-    if not len(scores):
-        return []
-    return [int(index) for index in torch.nonzero(image_labels).flatten()]
+    return image_labels.nonzero().flatten().tolist() if len(scores) else []
 
 
 def _seeds(index: Tensor, class_index: int, column: Tensor, boxes: Tensor) -> PseudoBoxes:
