@@ -67,7 +67,7 @@ def test_it_learns_is_deterministic_and_survives_a_file() -> None:
     logits = first.logits(sample)
     assert (logits.argmax(dim=0).flatten().numpy() == labels).mean() > 0.95
     assert torch.equal(logits, second.logits(sample))
-    assert torch.equal(logits, DenseClassifier.from_state(first.state()).logits(sample))
+    assert torch.equal(logits, DenseClassifier.from_state(first.state_dict()).logits(sample))
 
 
 def test_components_are_whitened_and_deterministic() -> None:

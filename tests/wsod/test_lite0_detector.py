@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weaksam_cli.wsod.detector import Sample
-from weaksam_cli.wsod.lite0_detector import FrozenDetector, Standardise
+from weaksam_cli.wsod.detector import FrozenDetector, Sample, Standardise
 from weaksam_cli.wsod.method import HeadSettings, Method, Regions
 from weaksam_cli.wsod.mist import Mist
 from weaksam_cli.wsod.oicr import MiningSettings, Oicr

@@ -153,12 +153,6 @@ def test_every_number_of_proposals_and_classes(miner: Miner, n: int, present: li
     assert set(found.labels.tolist()) <= {BACKGROUND, *present}
 
 
-@pytest.mark.parametrize("miner", MINERS.values(), ids=MINERS.keys())
-def test_image_labels_of_another_length_are_refused(miner: Miner) -> None:
-    with pytest.raises(ValueError, match=r"image_labels: expected shape \(3,\), got \(4,\)"):
-        miner(torch.rand(5, 3), torch.rand(5, 4), torch.ones(4))
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 30), st.integers(0, 2**31))
 def test_mist_definition(n: int, seed: int) -> None:

@@ -12,8 +12,7 @@ from tests.wsod.vgg_helpers import CLASSES, detector_of, sample
 from torch import Tensor, nn
 
 from weaksam_cli.training.loop import Stateful, Step, Training, TrainingRun, optimizer_step
-from weaksam_cli.wsod.detector import RegionDetector, Sample, fit_detector
-from weaksam_cli.wsod.lite0_detector import FrozenDetector
+from weaksam_cli.wsod.detector import FrozenDetector, RegionDetector, Sample, fit_detector
 from weaksam_cli.wsod.losses import refinement_losses, wsddn_loss_sum, wsddn_scores
 from weaksam_cli.wsod.method import Method, Outputs, Regions, ScheduleSettings
 from weaksam_cli.wsod.mining import assign, top_one_pseudo_boxes

@@ -28,7 +28,7 @@ from weaksam_cli.wsod.roi_features import (
 
 def maps_of(last: torch.Tensor, height: int, width: int) -> ImageMaps:
     cells = torch.zeros(CELL_CHANNELS, 16, 16)
-    return ImageMaps(last, cells, np.zeros((112, 16, 16), np.float32), (height, width), (height, width))
+    return ImageMaps(last, cells, (height, width), (height, width))
 
 
 def test_enlarged_about_the_centre() -> None:

@@ -215,10 +215,12 @@ def write_inputs(folder: Path) -> None:
 @pytest.fixture
 def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DetectionPredictor:
     write_inputs(tmp_path)
-    monkeypatch.setattr("weaksam_cli.wsod.vgg_detector.load_vgg_detector", lambda *_: constant_network)
+    monkeypatch.setattr("weaksam_cli.wsod.detector.load_detector", lambda *_: constant_network)
     settings = DetectionSettings(
         method=Mist(),
-        network=Vgg16.model_validate({"name": "vgg16", "test_images": {"short_sides": (40, 80)}}),
+        network=Vgg16.model_validate(
+            {"name": "vgg16", "widths": (4,) * 5, "hidden": 8, "test_images": {"short_sides": (40, 80)}}
+        ),
         proposals=ProposalSettings(min_side=20),
         inference=InferenceSettings(),
     )

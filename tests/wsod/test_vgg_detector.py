@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.wsod.detector import Answer, RegionDetector, Sample
-from weaksam_cli.wsod.losses import mean_losses
 from weaksam_cli.wsod.method import HeadSettings, Method, Regions
 from weaksam_cli.wsod.mist import MiningSettings as MistMining
 from weaksam_cli.wsod.mist import Mist
@@ -310,13 +309,14 @@ def test_the_published_mist_losses(oracle: Any) -> None:
         fill(heads.refinements[index], torch.tensor(case["ref_logits"][index]).T)
         fill(heads.regressions[index], torch.tensor(case["bbox_preds"][index]).T)
     outputs = MIST.outputs(heads, torch.eye(count, 49).view(count, 1, 7, 7), neck)
-    losses, start = [], 0
+    parts, regions, start = [], [], 0
     for boxes, present in zip(case["boxes"], case["image_labels"], strict=True):
         labels = torch.zeros(CLASSES).index_fill(0, torch.tensor(present) - 1, 1.0)
         edges = torch.tensor(boxes) + torch.tensor([0.0, 0, 1, 1])
-        losses.append(MIST.losses(outputs.rows(start, start + len(boxes)), Regions(edges, labels)))
+        parts.append(outputs.rows(start, start + len(boxes)))
+        regions.append(Regions(edges, labels))
         start += len(boxes)
-    found = mean_losses(losses)
+    found = MIST.batch_losses(parts, regions)
     assert set(found) == set(case["losses"])
     for name, value in case["losses"].items():
         assert float(found[name].detach()) == pytest.approx(value, abs=1e-5), name

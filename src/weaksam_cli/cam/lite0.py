@@ -244,15 +244,9 @@ class LinearHead:
         Raises:
             UserError: a damaged file, or one that was trained for other classes.
         """
-        from weaksam_cli.training.checkpoint import read_metadata, read_tensors
+        from weaksam_cli.training.checkpoint import expect_classes, read_metadata, read_tensors
 
-        trained_for = read_metadata(path).get("class_names")
-        if trained_for != class_names:
-            raise UserError(
-                f"was trained for the classes {trained_for}, the dataset has {class_names}",
-                where=str(path),
-                remedy="Run `weaksam cam --overwrite` on this dataset",
-            )
+        expect_classes(read_metadata(path).get("class_names"), class_names, path)
         tensors = read_tensors(path)
         return cls(tensors["weight"].numpy(), tensors["bias"].numpy())
 

@@ -44,7 +44,9 @@ class DilatedVgg16(nn.Module):
         frozen_blocks: so many blocks, from the image on, take no gradient.
     """
 
-    def __init__(self, widths: Sequence[int], *, ceil_mode: bool, last_relu: bool, frozen_blocks: int) -> None:
+    def __init__(
+        self, widths: Sequence[int], *, ceil_mode: bool, last_relu: bool, frozen_blocks: int
+    ) -> None:
         super().__init__()
         blocks = [_block(widths, index, ceil_mode) for index in range(len(_LAYERS))]
         for block in blocks[:frozen_blocks]:

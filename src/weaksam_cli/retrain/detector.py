@@ -28,7 +28,7 @@ from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.heads import add_roi_heads_config
 from weaksam_cli.retrain.settings import DetectorSettings, Inference, Schedule, keys_of, read_network
 from weaksam_cli.training.batches import EpochSampler, sampled
-from weaksam_cli.training.checkpoint import load_model, model_bytes, read_metadata
+from weaksam_cli.training.checkpoint import expect_classes, load_model, model_bytes, read_metadata
 from weaksam_cli.training.loop import Training, TrainingRun, train, training_run
 from weaksam_cli.training.schedule import LearningRateSchedule
 
@@ -252,12 +252,7 @@ def load_detector(path: Path, inference: Inference, class_names: Sequence[str], 
     metadata = read_metadata(path)
     if "detectron2" not in metadata:
         raise UserError("is no detector of `weaksam retrain`", where=str(path), remedy="Train it again")
-    if metadata["class_names"] != list(class_names):
-        raise UserError(
-            f"was trained for the classes {metadata['class_names']}, the images have {list(class_names)}",
-            where=str(path),
-            remedy="Give labels of the same dataset, or train anew: --variant NAME",
-        )
+    expect_classes(metadata["class_names"], class_names, path)
     cfg = _empty_config()
     cfg.merge_from_other_cfg(CfgNode(metadata["detectron2"]))
     _merge(cfg, keys_of(inference) | {"MODEL.DEVICE": device})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,20 @@ def read_metadata(path: Path) -> dict[str, Any]:
         texts: dict[str, str] = handle.metadata() or {}
     values: dict[str, Any] = json.loads(texts.get("weaksam", "{}"))
     return values
+
+
+def expect_classes(trained: object, class_names: Sequence[str], path: Path) -> None:
+    """Refuse a model that was trained for other classes than those of the images.
+
+    Raises:
+        UserError: the names that its metadata has are others, or in another order.
+    """
+    if trained != list(class_names):
+        raise UserError(
+            f"was trained for the classes {trained}, the images have {list(class_names)}",
+            where=str(path),
+            remedy="Give labels of the same dataset, or train anew: --variant NAME",
+        )
 
 
 def _open(path: Path) -> Any:

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from weaksam_cli.artifacts.proposals import Proposals, keep_best
+from weaksam_cli.artifacts.proposals import Proposals, keep_best, read_proposals
+from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.core import boxes as box_math
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import EpochSampler, LoadItem, sampled
-from weaksam_cli.training.checkpoint import load_model, read_metadata
+from weaksam_cli.training.checkpoint import expect_classes, load_model, read_metadata
 from weaksam_cli.training.loop import Training, TrainingRun, train
 from weaksam_cli.training.schedule import LearningRateSchedule
 from weaksam_cli.wsod.method import (
@@ -37,6 +38,8 @@ from weaksam_cli.wsod.method import (
 )
 
 _REFINEMENTS = "heads.refinements."
+_LARGEST_FEATURE = 6.0
+"""Standardised features are cut there: rare cells would otherwise dominate."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ class Sample:
 
     def to(self, device: torch.device) -> Sample:
         """The same on a device."""
-        moved: dict[str, Any] = vars(self.regions) | {
-            name: item.to(device) for name, item in vars(self.regions).items() if isinstance(item, Tensor)
+        moved: dict[str, Any] = {
+            name: item.to(device) if isinstance(item, Tensor) else item
+            for name, item in vars(self.regions).items()
         }
         return Sample(self.input.to(device), Regions(**moved))
 
@@ -163,6 +167,35 @@ class RegionDetector(nn.Module):
             return self.method.batch_losses(outputs, regions)
 
 
+class Standardise(nn.Module):
+    """Features (R, D) with the mean and deviation, (2, D), of the training split's taken out, and cut."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, statistics: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", statistics[0].clone())
+        self.register_buffer("deviation", statistics[1].clone())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardised (R, D)."""
+        standard = (features - self.mean) / self.deviation
+        return standard.clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
+
+
+class FrozenDetector(RegionDetector):
+    """A detector whose RoI features come with the image; `statistics` (2, D) standardise them."""
+
+    def __init__(self, method: Method, statistics: Tensor, class_count: int) -> None:
+        size = statistics.shape[1]
+        super().__init__(method, Standardise(statistics), size, class_count, size)
+
+    def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
+        """Image by image."""
+        return [self.method.outputs(self.heads, item.input, self.neck) for item in samples]
+
+
 def fit_detector(
     detector: RegionDetector, load_item: LoadItem, images: int, schedule: ScheduleSettings, run: TrainingRun
 ) -> None:
@@ -172,13 +205,12 @@ def fit_detector(
         detector: with the weights that the training starts from.
         load_item: from iteration, position in the step and index of an image to its `Sample`; a pure function.
         images: how many there are to learn from, at least 1.
-        schedule: how long and how fast.
+        schedule: how long and how fast, resolved.
         run: where and from which seed.
 
     Raises:
         UserError: what `train` raises.
     """
-    schedule = schedule.resolved(images)
     detector.to(run.device).train()
     method_step, extras = detector.method.training_step(detector, schedule.steps)
 
@@ -248,39 +280,58 @@ def parameter_groups(
     ]
 
 
-def label_vectors(labels: Labels) -> dict[str, Tensor]:
-    """Image key -> float (C,), 1 for its classes, of the images with at least one label."""
-    vectors = {}
-    for image in labels.file.images:
-        if image.labels:
-            vectors[image.key] = torch.zeros(len(labels.class_names))
-            vectors[image.key][labels.class_indexes(image)] = 1
+def label_vectors(labels: Labels, artifact: Artifact) -> dict[str, Tensor]:
+    """Image key -> float (C,), 1 for its classes, of the artifact's images that have a label, in its order.
+
+    Raises:
+        UserError: there is none to learn from.
+    """
+    images, vectors = labels.by_key(), {}
+    for key in artifact.image_ids:
+        if key in images and images[key].labels:
+            vectors[key] = torch.zeros(len(labels.class_names))
+            vectors[key][labels.class_indexes(images[key])] = 1
+    if not vectors:
+        raise UserError("no training image has both proposals and labels", where=str(artifact.path))
     return vectors
 
 
-def load_detector(
-    path: Path, class_names: Sequence[str], build: Callable[[dict[str, Any]], RegionDetector]
-) -> RegionDetector:
-    """A trained detector in evaluation mode, on the CPU.
+def load_detector(detector: RegionDetector, path: Path, class_names: Sequence[str]) -> RegionDetector:
+    """The detector with the weights of a trained one, in evaluation mode.
 
     Args:
+        detector: its weights are replaced.
         path: of a file of `model_bytes` whose metadata has `class_names`.
         class_names: of the images that it is to look at.
-        build: from the file's metadata to a detector whose weights are replaced.
 
     Raises:
         UserError: the file is missing, damaged, of another model or for other classes.
     """
-    metadata = read_metadata(path)
-    if metadata.get("class_names") != list(class_names):
-        raise UserError(
-            f"was trained for the classes {metadata.get('class_names')}, the images have {list(class_names)}",
-            where=str(path),
-            remedy="Give labels of the same dataset, or train anew: --variant NAME",
-        )
-    detector = build(metadata)
+    expect_classes(read_metadata(path).get("class_names"), class_names, path)
     load_model(detector, path)
     return detector.eval()
+
+
+def image_loader(
+    labels: Labels, proposals: Artifact, settings: ProposalSettings
+) -> Callable[[str], tuple[NDArray[np.uint8], FloatArray]]:
+    """From an image's key to the image, uint8 RGB (H, W, 3), and the proposals that are used, float32 (R, 4).
+
+    What is returned raises ImageError where the image cannot be read, or is not the one that `weaksam data` saw.
+
+    Args:
+        labels: of the split.
+        proposals: artifact of the split, open.
+        settings: which proposals are used.
+    """
+    images = labels.by_key()
+
+    def load(key: str) -> tuple[NDArray[np.uint8], FloatArray]:
+        pixels = labels.read_image(images[key])
+        found = read_proposals(proposals, key)
+        return pixels, usable_proposals(found, pixels.shape[0], pixels.shape[1], settings)
+
+    return load
 
 
 def usable_proposals(proposals: Proposals, height: int, width: int, settings: ProposalSettings) -> FloatArray:
@@ -313,8 +364,6 @@ def first_of_duplicates(boxes: FloatArray, *, cell: float) -> NDArray[np.int64]:
     The published code compares sums of corners times powers of 1000, which confuses boxes beyond 1000 pixels; here all
     four numbers are compared. They are rounded as inclusive pixel indexes, as there.
     """
-    if not len(boxes):
-        return np.zeros(0, np.int64)
     # Adding 0 turns the -0 that rounding may leave into 0, which the comparison of rows tells apart.
     corners = np.round(box_math.edges_to_inclusive(boxes) / np.float32(cell)) + np.float32(0)
     _, first = np.unique(corners, axis=0, return_index=True)
@@ -337,9 +386,13 @@ def select_detections(
     Raises:
         ValueError: for boxes of another shape, or numbers that are not finite.
     """
-    _check(boxes, scores)
+    count, classes = scores.shape
+    if boxes.shape not in ((count, 4), (count, classes, 4)):
+        raise ValueError(f"boxes: expected shape ({count}, 4) or ({count}, {classes}, 4), got {boxes.shape}")
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise ValueError("boxes and scores: expected finite numbers, got NaN or infinity")
     found = [Detections.empty()]
-    for index in range(scores.shape[1]):
+    for index in range(classes):
         places = boxes if boxes.ndim == 2 else boxes[:, index]
         has_area = (places[:, 2:] > places[:, :2]).all(axis=1)
         rows = np.flatnonzero(has_area & (scores[:, index] > settings.score_threshold))
@@ -357,13 +410,3 @@ def select_detections(
     return joined.take(
         joined.scores >= np.partition(joined.scores, -settings.detections)[-settings.detections]
     )
-
-
-def _check(boxes: FloatArray, scores: NDArray[np.float32]) -> None:
-    proposals, classes = scores.shape
-    if boxes.shape not in ((proposals, 4), (proposals, classes, 4)):
-        raise ValueError(
-            f"boxes: expected shape ({proposals}, 4) or ({proposals}, {classes}, 4), got {boxes.shape}"
-        )
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise ValueError("boxes and scores: expected finite numbers, got NaN or infinity")

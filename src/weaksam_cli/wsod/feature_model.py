@@ -9,7 +9,6 @@ with the trunk's last map at the same place.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +20,12 @@ from torch import Tensor, nn
 
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.errors import UserError
-from weaksam_cli.training.checkpoint import read_metadata, read_tensors, tensors_bytes
+from weaksam_cli.training.checkpoint import expect_classes, read_metadata, read_tensors, tensors_bytes
 from weaksam_cli.wsod.lite0 import POOLED_CHANNELS, DenseSettings, FeatureSettings
 
 FloatArray = NDArray[np.float32]
-CELL_CHANNELS = 112 + 320
+MIDDLE_CHANNELS = 112
+CELL_CHANNELS = MIDDLE_CHANNELS + 320
 _DEVIATION_FLOOR = 1e-3
 _BATCH = 1024
 _WEIGHT_DECAY = 1e-4
@@ -75,43 +75,40 @@ def fold_of(image_id: str, folds: int) -> int:
     return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]) % folds
 
 
-@dataclass(frozen=True)
-class DenseClassifier:
-    """A two-layer perceptron over standardised cells.
+class DenseClassifier(nn.Sequential):
+    """A two-layer perceptron from standardised cells (n, 432) to C + 1 logits, background first (seed torch before).
 
     Attributes:
-        mean, deviation: float32 (432,).
-        network: 432 -> C + 1, background first; in evaluation mode.
+        mean, deviation: float32 (432,), of the cells that it learnt from.
     """
 
     mean: Tensor
     deviation: Tensor
-    network: nn.Sequential
+
+    def __init__(self, mean: Tensor, deviation: Tensor, hidden: int, outputs: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(CELL_CHANNELS, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
+        )
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+
+    def standardised(self, cells: Tensor) -> Tensor:
+        """Of cells (n, 432)."""
+        return (cells - self.mean) / self.deviation
 
     @torch.inference_mode()
     def logits(self, cells: Tensor) -> Tensor:
         """(C + 1, h, w) of cells (432, h, w)."""
-        flat = cells.reshape(len(cells), -1).T
-        found = self.network((flat - self.mean) / self.deviation)
+        found: Tensor = self(self.standardised(cells.reshape(len(cells), -1).T))
         return found.T.reshape(-1, *cells.shape[1:])
-
-    def state(self) -> dict[str, Tensor]:
-        """Tensors by name."""
-        return {"mean": self.mean, "deviation": self.deviation, **self.network.state_dict()}
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> DenseClassifier:
-        """From `state`."""
-        hidden, outputs = state["0.weight"].shape[0], state["3.weight"].shape[0]
-        network = _network(hidden, outputs, 0.0)
-        network.load_state_dict({name: value for name, value in state.items() if name[0].isdigit()})
-        return cls(state["mean"], state["deviation"], network.eval())
-
-
-def _network(hidden: int, outputs: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(CELL_CHANNELS, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
-    )
+        """From its `state_dict`, in evaluation mode."""
+        hidden, outputs = len(state["0.weight"]), len(state["3.weight"])
+        classifier = cls(state["mean"], state["deviation"], hidden, outputs, dropout=0.0)
+        classifier.load_state_dict(state)
+        return classifier.eval()
 
 
 def fit_dense(
@@ -128,10 +125,12 @@ def fit_dense(
     """
     mean = torch.from_numpy(cells.mean(axis=0))
     deviation = torch.from_numpy(cells.std(axis=0) + np.float32(_DEVIATION_FLOOR))
-    inputs, targets = (torch.from_numpy(cells) - mean) / deviation, torch.from_numpy(labels)
     torch.manual_seed(seed)
-    network = _network(settings.hidden, n_classes + 1, settings.dropout).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY)
+    classifier = DenseClassifier(mean, deviation, settings.hidden, n_classes + 1, settings.dropout)
+    inputs, targets = classifier.standardised(torch.from_numpy(cells)), torch.from_numpy(labels)
+    optimizer = torch.optim.Adam(
+        classifier.parameters(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY
+    )
     total = settings.epochs * -(-len(cells) // _BATCH)
     generator = np.random.default_rng(seed)
     step = 0
@@ -140,12 +139,12 @@ def fit_dense(
         for rows in order.split(_BATCH):
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * (1 - step / total)
-            loss = F.cross_entropy(network(inputs[rows]), targets[rows])
+            loss = F.cross_entropy(classifier(inputs[rows]), targets[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             step += 1
-    return DenseClassifier(mean, deviation, network.eval())
+    return classifier.eval()
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ class FeatureModel:
         tensors = {"components.mean": self.components.mean, "components.matrix": self.components.components}
         named = {"whole": self.whole} | {f"fold{index}": item for index, item in enumerate(self.folds)}
         for name, classifier in named.items():
-            tensors |= {f"{name}/{key}": value for key, value in classifier.state().items()}
+            tensors |= {f"{name}/{key}": value for key, value in classifier.state_dict().items()}
         return tensors_bytes(tensors, {"class_names": class_names, "folds": len(self.folds)})
 
     @classmethod
@@ -210,26 +209,21 @@ class FeatureModel:
             UserError: a damaged file, or one for other classes.
         """
         metadata, tensors = read_metadata(path), read_tensors(path)
-        if metadata.get("class_names") != class_names:
-            raise UserError(
-                f"was made for the classes {metadata.get('class_names')}, the dataset has {class_names}",
-                where=str(path),
-                remedy="Run `weaksam wsod --overwrite` on this dataset",
-            )
+        expect_classes(metadata.get("class_names"), class_names, path)
+
+        def classifier(name: str) -> DenseClassifier:
+            own = [key for key in tensors if key.startswith(f"{name}/")]
+            return DenseClassifier.from_state({key.partition("/")[2]: tensors[key] for key in own})
+
         return cls(
-            _classifier(tensors, "whole"),
-            tuple(_classifier(tensors, f"fold{index}") for index in range(metadata["folds"])),
+            classifier("whole"),
+            tuple(classifier(f"fold{index}") for index in range(metadata["folds"])),
             PrincipalComponents(tensors["components.mean"], tensors["components.matrix"]),
         )
 
     def of_image(self, image_id: str, *, is_training: bool) -> tuple[DenseClassifier, ...]:
         """The dense classifiers that answer for an image: for one of the training split, that which has not seen it."""
         return (self.folds[fold_of(image_id, len(self.folds))],) if is_training else self.folds
-
-
-def _classifier(tensors: Mapping[str, Tensor], name: str) -> DenseClassifier:
-    state = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
-    return DenseClassifier.from_state(state)
 
 
 def fit_feature_model(

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, SerializeAsAny
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.proposals import PROPOSALS, read_proposals
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.boxes import FloatArray
@@ -29,7 +29,6 @@ from weaksam_cli.engine.detecting import detections_maker
 from weaksam_cli.engine.execution import ImageFunction, one_thread
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import generator_of
 from weaksam_cli.wsod.method import (
     DetectorSettings,
@@ -155,14 +154,11 @@ class Lite0(RecipeModel):
         parts = {"proposals": settings.proposals, "dense": self.dense, "features": self.features}
 
         features = SampleSettings(**parts, difficult=settings.difficult)
-        title = "sampled cells and RoIs"
         run = partial(_sample, features, sources)
-        yield Step(samples, SAMPLES, train, features, sources.inputs(), run, title)
+        yield Step(samples, SAMPLES, train, features, sources.inputs(), run, "sampled cells and RoIs")
 
-        run, inputs = (
-            partial(_fit_features, features, samples, sources.split),
-            data | {"wsod-samples": samples},
-        )
+        inputs = data | {"wsod-samples": samples}
+        run = partial(_fit_features, features, samples, sources.split)
         yield Step(feature_model, FEATURE_MODEL, train, features, inputs, run, "the feature model")
 
         regions = RegionSettings(**parts, prior_thresholds=self.prior.thresholds)
@@ -176,10 +172,8 @@ class Lite0(RecipeModel):
             schedule=settings.schedule,
             difficult=settings.difficult,
         )
-        run, inputs = (
-            partial(_fit, training, learnt.path, sources.split),
-            data | {"wsod-regions": learnt.path},
-        )
+        inputs = data | {"wsod-regions": learnt.path}
+        run = partial(_fit, training, learnt.path, sources.split)
         yield Step(model, MODEL, train, training, inputs, run, "the weakly supervised detector")
 
         tested = _region_step(regions, context, split, feature_model)
@@ -272,18 +266,17 @@ class Sources:
         """Load the backbone; what is returned gives maps, class maps and usable proposals of an image."""
         from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
         from weaksam_cli.models.lite0 import load_lite0
-        from weaksam_cli.wsod.detector import usable_proposals
+        from weaksam_cli.wsod.detector import image_loader
         from weaksam_cli.wsod.roi_features import image_maps
 
         labels, backbone = self.split.read(), load_lite0()
-        images = labels.by_key()
         cam = open_artifact(self.cam, cam_schema(len(labels.class_names)), verify=False)
         proposals = open_artifact(self.proposals, PROPOSALS, verify=False)
+        load = image_loader(labels, proposals, settings.proposals)
 
         def read(image_id: str) -> tuple[ImageMaps, ClassMaps, FloatArray]:
-            maps = image_maps(backbone, labels.read_image(images[image_id]), settings.dense.short_side)
-            found = read_proposals(proposals, image_id)
-            boxes = usable_proposals(found, *maps.image_size, settings.proposals)
+            pixels, boxes = load(image_id)
+            maps = image_maps(backbone, pixels, settings.dense.short_side)
             return maps, read_class_maps(cam, image_id), boxes
 
         return read
@@ -330,11 +323,8 @@ class RegionPredictor:
         from weaksam_cli.wsod.feature_model import FeatureModel
         from weaksam_cli.wsod.roi_features import class_map_prior, roi_features
 
-        names, read, settings = (
-            self.sources.split.read().class_names,
-            self.sources.open(self.settings),
-            self.settings,
-        )
+        names, settings = self.sources.split.read().class_names, self.settings
+        read = self.sources.open(settings)
         model = FeatureModel.read(self.feature_model, names)
 
         def predict(image_id: str) -> ImageRows:
@@ -347,8 +337,8 @@ class RegionPredictor:
             return ImageRows(
                 {"boxes": boxes, "features": features, "prior": prior},
                 {
-                    "image_size": np.asarray(maps.image_size, np.int32),
                     "class_scores": class_maps.class_scores,
+                    "image_size": np.asarray(maps.image_size, np.int32),
                 },
             )
 
@@ -368,16 +358,13 @@ class DetectionPredictor:
         """Load the heads once a process."""
         import torch
 
-        from weaksam_cli.wsod.detector import load_detector, select_detections
-        from weaksam_cli.wsod.lite0_detector import FrozenDetector, region_sample
+        from weaksam_cli.wsod.detector import FrozenDetector, load_detector, select_detections
+        from weaksam_cli.wsod.roi_features import region_sample
 
         settings, names = self.settings, self.split.read().class_names
         regions = open_artifact(self.regions, verify=False)
-
-        def build(metadata: dict[str, Any]) -> FrozenDetector:
-            return FrozenDetector(settings.method, torch.zeros(2, metadata["feature_size"]), len(names))
-
-        detector = load_detector(self.model, names, build)
+        statistics = torch.zeros(2, regions.datasets_shape("features")[1])
+        detector = load_detector(FrozenDetector(settings.method, statistics, len(names)), self.model, names)
 
         def predict(image_id: str) -> Detections:
             sample = region_sample(regions, image_id, settings.prior.floor, torch.zeros(len(names)))
@@ -426,25 +413,24 @@ def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job)
 
     from weaksam_cli.training.checkpoint import model_bytes
     from weaksam_cli.training.loop import training_run
-    from weaksam_cli.wsod.detector import fit_detector, label_vectors
-    from weaksam_cli.wsod.lite0_detector import FrozenDetector, feature_statistics, region_sample
+    from weaksam_cli.wsod.detector import FrozenDetector, fit_detector, label_vectors
+    from weaksam_cli.wsod.roi_features import feature_statistics, region_sample
 
     labels = split.read(settings.difficult)
-    vectors, names = label_vectors(labels), labels.class_names
+    names = labels.class_names
     with open_artifact(regions_path) as regions:
-        image_ids = [image_id for image_id in regions.image_ids if image_id in vectors]
-        if not image_ids:
-            raise UserError("no training image has both proposals and labels", where=str(regions_path))
+        vectors = label_vectors(labels, regions)
+        image_ids = list(vectors)
         size, grid = regions.datasets_shape("features")[1], (len(names) + 1) * settings.grid**2
-        schedule = settings.schedule.resolved(len(image_ids))
+        statistics = feature_statistics(regions, image_ids, size - grid)
 
         def load(_iteration: int, _position: int, index: int) -> Sample:
             key = image_ids[index]
             return region_sample(regions, key, settings.prior_floor, vectors[key])
 
+        schedule = settings.schedule.resolved(len(image_ids))
         with training_run(job, schedule.steps) as run:
             torch.manual_seed(run.seed)
-            statistics = feature_statistics(regions, image_ids, size - grid)
             detector = FrozenDetector(settings.method, statistics, len(names))
             fit_detector(detector, load, len(image_ids), schedule, run)
     metadata = {"class_names": names, "feature_size": size}

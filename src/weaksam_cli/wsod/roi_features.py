@@ -18,16 +18,27 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, fuse_scales
+from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
 from weaksam_cli.core.maps import cell_affinity, normalise, resize_bilinear
 from weaksam_cli.models.lite0 import Lite0, view_features
-from weaksam_cli.wsod.feature_model import DenseClassifier, FeatureModel, describe_cells, sample_cells
+from weaksam_cli.wsod.detector import Sample
+from weaksam_cli.wsod.feature_model import (
+    MIDDLE_CHANNELS,
+    DenseClassifier,
+    FeatureModel,
+    describe_cells,
+    sample_cells,
+)
 from weaksam_cli.wsod.lite0 import FeatureSettings, RoiSettings
+from weaksam_cli.wsod.method import Regions
 
 _FINE = KINDS.index("fine")
 _TRUNK_STRIDE = 32
 _INSIDE_SAMPLES, _CONTEXT_SAMPLES = 4, 5
 _GRID_PADDING = 12
+_DEVIATION_FLOOR = 0.02
+"""Keeps grid cells that are almost always empty from being blown up."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +48,12 @@ class ImageMaps:
     Attributes:
         last: (1280, h, w).
         cells: (432, h', w'), descriptors of the stride-16 cells.
-        middle: float32 (112, h', w').
         view: height and width of the resized image.
         image_size: height and width of the image.
     """
 
     last: Tensor
     cells: Tensor
-    middle: FloatArray
     view: tuple[int, int]
     image_size: tuple[int, int]
 
@@ -52,11 +61,9 @@ class ImageMaps:
 def image_maps(backbone: Lite0, image: NDArray[np.uint8], short_side: int) -> ImageMaps:
     """One forward pass."""
     found = view_features(backbone, image, short_side, mirror=False)
-    middle = torch.from_numpy(found.middle[0])
     return ImageMaps(
         torch.from_numpy(found.last[0]),
-        describe_cells(middle, torch.from_numpy(found.trunk[0])),
-        found.middle[0],
+        describe_cells(torch.from_numpy(found.middle[0]), torch.from_numpy(found.trunk[0])),
         found.size,
         (image.shape[0], image.shape[1]),
     )
@@ -124,7 +131,7 @@ def class_map_prior(
         return prior
     logits = classifier.logits(maps.cells)[[0, *(index + 1 for index in classes)]]
     found = logits.softmax(dim=0)[1:].numpy()
-    spread = found.reshape(len(found), -1) @ cell_affinity(maps.middle).T
+    spread = found.reshape(len(found), -1) @ cell_affinity(maps.cells[:MIDDLE_CHANNELS].numpy()).T
     heat = normalise(resize_bilinear(spread.reshape(found.shape), *maps.image_size))
     prior[:, classes] = component_prior(boxes, heat, thresholds)
     return prior
@@ -212,7 +219,29 @@ def component_prior(
     prior = np.zeros((len(boxes), len(maps)), np.float32)
     for column, heat in enumerate(maps):
         for threshold in thresholds:
-            found = component_box(heat, threshold)
-            if len(found):
-                prior[:, column] += iou(boxes, found)[:, 0]
+            prior[:, column] += iou(boxes, component_box(heat, threshold)).sum(axis=1)
     return prior / np.float32(max(len(thresholds), 1))
+
+
+def region_sample(regions: Artifact, image_id: str, prior_floor: float, image_labels: Tensor) -> Sample:
+    """One image of a regions artifact as the detector takes it."""
+    boxes, features, prior = (
+        torch.from_numpy(regions.rows(image_id, name).astype(np.float32))
+        for name in ("boxes", "features", "prior")
+    )
+    return Sample(features, Regions(boxes, image_labels, prior + prior_floor))
+
+
+def feature_statistics(regions: Artifact, image_ids: Sequence[str], n_projected: int) -> Tensor:
+    """Mean and deviation (2, D) that standardise RoI features; projected ones, whitened already, keep theirs (0 and 1)."""
+    total = squares = np.zeros(regions.datasets_shape("features")[1])
+    count = 0
+    for image_id in image_ids:
+        rows = regions.rows(image_id, "features").astype(np.float64)
+        total = rows.sum(axis=0) + total
+        squares = (rows**2).sum(axis=0) + squares
+        count += len(rows)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0)) + _DEVIATION_FLOOR
+    mean[:n_projected], deviation[:n_projected] = 0, 1
+    return torch.from_numpy(np.stack([mean, deviation]).astype(np.float32))

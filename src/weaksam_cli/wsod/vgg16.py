@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, SerializeAsAny
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.proposals import PROPOSALS, read_proposals
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.boxes import FloatArray
@@ -155,16 +155,13 @@ class Vgg16(Vgg16Training):
         """
         train, run, weights = context.train_split(), context.run, None
         images, proposals = context.split(train), run.input("propose", train)
-        model, inputs = (
-            run.folder("wsod") / "model.safetensors",
-            {"data": images.labels, "propose": proposals},
-        )
+        model = run.folder("wsod") / "model.safetensors"
+        inputs = {"data": images.labels, "propose": proposals}
         if self.weights != RANDOM:
             weights = inputs["weights"] = context.weights.require(self.weights)
-        network = self.part(Vgg16Training)
         training = TrainingSettings(
             method=method,
-            network=network,
+            network=self.part(Vgg16Training),
             proposals=settings.proposals,
             schedule=settings.schedule,
             difficult=settings.difficult,
@@ -176,12 +173,9 @@ class Vgg16(Vgg16Training):
         detection = DetectionSettings(
             method=method, network=self, proposals=settings.proposals, inference=settings.inference
         )
-        path, inputs = (
-            run.output("wsod", split),
-            {"data": images.labels, "propose": proposals, "wsod-model": model},
-        )
+        inputs = {"data": images.labels, "propose": proposals, "wsod-model": model}
         detect = partial(_detect, DetectionPredictor(detection, images, proposals, model))
-        yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
+        yield Step(run.output("wsod", split), RESULTS, split, detection, inputs, detect, "detections")
 
 
 class TrainingSettings(LabelChoice):
@@ -209,8 +203,8 @@ def _fit(
 
     from weaksam_cli.training.checkpoint import model_bytes
     from weaksam_cli.training.loop import training_run
-    from weaksam_cli.wsod.detector import fit_detector
-    from weaksam_cli.wsod.vgg_detector import TrainingImages, build_vgg_detector
+    from weaksam_cli.wsod.detector import fit_detector, label_vectors
+    from weaksam_cli.wsod.vgg_detector import build_vgg_detector, sample_loader
 
     context, labels = job.context, split.read(settings.difficult)
     names = labels.class_names
@@ -224,17 +218,17 @@ def _fit(
             "chance; mist-vgg16 has a background class"
         )
     with open_artifact(proposals_path, PROPOSALS) as proposals:
-        images = TrainingImages.of(labels, proposals, settings, context.seed)
-        left_out = len(labels.file.images) - len(images)
-        if left_out:
+        vectors = label_vectors(labels, proposals)
+        if left_out := len(labels.file.images) - len(vectors):
             context.console.info(f"{left_out} images without labels or proposals are not learnt from")
-        schedule = settings.schedule.resolved(len(images))
+        schedule = settings.schedule.resolved(len(vectors))
         with training_run(job, schedule.steps, most_workers=_MOST_LOADERS) as run:
             torch.manual_seed(run.seed)
             detector = build_vgg_detector(settings.method, settings.network, len(names), weights)
-            fit_detector(detector, images.sample, len(images), schedule, run)
+            load = sample_loader(labels, proposals, vectors, settings, run.seed)
+            fit_detector(detector, load, len(vectors), schedule, run)
     context.ops.write_atomically(job.path, model_bytes(detector, {"class_names": names}))
-    return Outcome(len(images))
+    return Outcome(len(vectors))
 
 
 def _detect(predictor: DetectionPredictor, job: Job) -> Outcome:
@@ -243,10 +237,6 @@ def _detect(predictor: DetectionPredictor, job: Job) -> Outcome:
         ids = artifact.image_ids
     labels.expect(ids, predictor.proposals)
     return detections_maker(labels, ids, replace(predictor, device=device), device=device)(job)
-
-
-Loaded = tuple[NDArray[np.uint8], FloatArray]
-"""An image, uint8 RGB (H, W, 3), and the proposals that are used, float32 (R, 4)."""
 
 
 @dataclass(frozen=True)
@@ -266,19 +256,15 @@ class DetectionPredictor:
     model: Path
     device: str = "cpu"
 
-    def open(self) -> Overlapped[Loaded, Detections]:
+    def open(self) -> Overlapped[tuple[NDArray[np.uint8], FloatArray], Detections]:
         """Load the network once a process; images and proposals are read while the one before is computed."""
-        from weaksam_cli.wsod.detector import usable_proposals
-        from weaksam_cli.wsod.vgg_detector import detect, load_vgg_detector
+        from weaksam_cli.wsod.detector import image_loader, load_detector
+        from weaksam_cli.wsod.vgg_detector import VggDetector, detect
 
         settings, labels = self.settings, self.split.read()
-        images = labels.by_key()
+        names = labels.class_names
         proposals = open_artifact(self.proposals, PROPOSALS, verify=False)
-        network = load_vgg_detector(self.model, settings, labels.class_names, self.device)
-
-        def load(image_id: str) -> Loaded:
-            pixels = labels.read_image(images[image_id])
-            found = read_proposals(proposals, image_id)
-            return pixels, usable_proposals(found, pixels.shape[0], pixels.shape[1], settings.proposals)
-
+        fresh = VggDetector(settings.method, settings.network, len(names)).to(self.device)
+        network = load_detector(fresh, self.model, names)
+        load = image_loader(labels, proposals, settings.proposals)
         return Overlapped(load, lambda _, loaded: detect(network, *loaded, settings))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,24 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import roi_pool
 
-from weaksam_cli.artifacts.proposals import read_proposals
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.labels import LabelledImage, Labels
+from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.vgg16 import POOLED, STRIDE, DilatedVgg16, Vgg16Shape, VggNeck, load_vgg16
-from weaksam_cli.training.batches import augmentation_rng
+from weaksam_cli.models.vgg16 import POOLED, STRIDE, DilatedVgg16, VggNeck, load_vgg16
+from weaksam_cli.training.batches import LoadItem, augmentation_rng
 from weaksam_cli.wsod.detector import (
     Answer,
     RegionDetector,
     Sample,
-    label_vectors,
-    load_detector,
+    image_loader,
     select_detections,
-    usable_proposals,
 )
 from weaksam_cli.wsod.method import Method, Outputs, Regions
+from weaksam_cli.wsod.mining import without_last_pixel
 from weaksam_cli.wsod.vgg16 import DetectionSettings, TrainingSettings, Vgg16Training
 from weaksam_cli.wsod.views import View, boxes_to_image, test_views, training_view
 
@@ -49,15 +46,15 @@ class VggDetector(RegionDetector):
     """
 
     def __init__(self, method: Method, network: Vgg16Training, class_count: int) -> None:
-        shape = Vgg16Shape(network.widths, network.hidden)
         backbone = DilatedVgg16(
-            shape,
+            network.widths,
             ceil_mode=network.ceil_mode,
             last_relu=network.last_relu,
             frozen_blocks=network.frozen_blocks,
         )
-        neck = VggNeck(shape, network.dropout)
-        super().__init__(method, neck, shape.hidden, class_count, shape.widths[-1])
+        channels = network.widths[-1]
+        neck = VggNeck(channels, network.hidden, network.dropout)
+        super().__init__(method, neck, network.hidden, class_count, channels)
         self.backbone = backbone
 
     def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
@@ -93,7 +90,7 @@ def pool_rois(features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
     Returns:
         (sum of all R, C, 7, 7), the images one after the other.
     """
-    inclusive = [item - item.new_tensor((0, 0, 1, 1)) for item in boxes]
+    inclusive = [without_last_pixel(item) for item in boxes]
     # Coordinates would lose whole pixels in float16, and the operator wants one type.
     pooled: Tensor = roi_pool(features.float(), inclusive, POOLED, 1 / STRIDE)
     return pooled.to(features.dtype)
@@ -130,60 +127,26 @@ def build_vgg_detector(
     return detector
 
 
-def load_vgg_detector(
-    path: Path, settings: DetectionSettings, class_names: Sequence[str], device: str
-) -> RegionDetector:
-    """A trained detector in evaluation mode on its device; raises as `load_detector`."""
-    fresh = VggDetector(settings.method, settings.network, len(class_names))
-    return load_detector(path, class_names, lambda _: fresh).to(device)
+def sample_loader(
+    labels: Labels, proposals: Artifact, vectors: Mapping[str, Tensor], settings: TrainingSettings, seed: int
+) -> LoadItem:
+    """From iteration, position in the step and index of an image to a view of it; a pure function.
 
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """Images that are learnt from: those with a label and proposals.
-
-    Attributes:
+    Args:
         labels: of the training split.
         proposals: artifact of the split, open.
-        images: by position, each with its labels, float (C,).
+        vectors: key -> labels, float (C,), of each image that is learnt from.
         settings: how images are changed, and which proposals are used.
         seed: decides every view.
     """
+    read, keys = image_loader(labels, proposals, settings.proposals), list(vectors)
 
-    labels: Labels
-    proposals: Artifact
-    images: tuple[tuple[LabelledImage, Tensor], ...]
-    settings: TrainingSettings
-    seed: int
+    def load(iteration: int, position: int, index: int) -> Sample:
+        rng = augmentation_rng(seed, iteration, position)
+        view = training_view(*read(keys[index]), settings.network, rng)
+        return view_sample(view, vectors[keys[index]])
 
-    @classmethod
-    def of(cls, labels: Labels, proposals: Artifact, settings: TrainingSettings, seed: int) -> TrainingImages:
-        """All images of a split that can be learnt from.
-
-        Raises:
-            UserError: there is none.
-        """
-        by_key, vectors = labels.by_key(), label_vectors(labels)
-        images = tuple((by_key[key], vectors[key]) for key in proposals.image_ids if key in vectors)
-        if not images:
-            raise UserError("no training image has both proposals and labels", where=str(proposals.path))
-        return cls(labels, proposals, images, settings, seed)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def sample(self, iteration: int, position: int, index: int) -> Sample:
-        """A view of the image `index` for its place in a step.
-
-        Raises:
-            ImageError: the image cannot be read, or is not the one that `weaksam data` saw.
-        """
-        image, vector = self.images[index]
-        pixels = self.labels.read_image(image)
-        found = read_proposals(self.proposals, image.key)
-        boxes = usable_proposals(found, pixels.shape[0], pixels.shape[1], self.settings.proposals)
-        rng = augmentation_rng(self.seed, iteration, position)
-        return view_sample(training_view(pixels, boxes, self.settings.network, rng), vector)
+    return load
 
 
 def view_sample(view: View, image_labels: Tensor) -> Sample:
@@ -191,39 +154,30 @@ def view_sample(view: View, image_labels: Tensor) -> Sample:
     return Sample(torch.from_numpy(view.pixels), Regions(torch.from_numpy(view.boxes), image_labels))
 
 
-Network = Callable[[list[Sample]], Sequence[Answer]]
-"""A detector in evaluation mode: an answer for each view."""
-
-
 def detect(
-    network: Network, image: NDArray[np.uint8], boxes: FloatArray, settings: DetectionSettings
+    network: Callable[[list[Sample]], Sequence[Answer]],
+    image: NDArray[np.uint8],
+    boxes: FloatArray,
+    settings: DetectionSettings,
 ) -> Detections:
     """Detections of one image, class by class and by decreasing score within a class.
 
     Args:
-        network: takes its inputs to its own device.
+        network: a detector in evaluation mode, which answers each view and takes it to its own device.
         image: uint8 RGB (H, W, 3).
         boxes: float32 (R, 4), the proposals, xyxy pixel edges.
         settings: views and selection.
     """
     height, width = image.shape[:2]
     box_sum = score_sum = np.zeros((), np.float32)
-    count = 0
-    for view, answer in _answers(network, test_views(image, boxes, settings.network)):
-        box_sum = box_sum + boxes_to_image(answer.boxes.float().cpu().numpy(), view, height, width)
-        score_sum = score_sum + answer.scores.float().cpu().numpy()
-        count += 1
-    number = np.float32(count)
-    return select_detections(box_sum / number, score_sum / number, settings.inference)
-
-
-def _answers(network: Network, views: Iterator[View]) -> Iterator[tuple[View, Answer]]:
-    """Each view with the answer to it."""
+    views, count = test_views(image, boxes, settings.network), np.float32(0)
     view = next(views, None)
     while view is not None:
         with torch.inference_mode():
-            answer = network([view_sample(view, torch.zeros(0))])[0]
+            (answer,) = network([view_sample(view, torch.zeros(0))])
         # A GPU is still at work now: the next view is made before anything waits for the answer.
         following = next(views, None)
-        yield view, answer
-        view = following
+        box_sum = box_sum + boxes_to_image(answer.boxes.float().cpu().numpy(), view, height, width)
+        score_sum = score_sum + answer.scores.float().cpu().numpy()
+        count, view = count + 1, following
+    return select_detections(box_sum / count, score_sum / count, settings.inference)
