@@ -115,7 +115,7 @@ def _all(
     """Every stage, from labels to the table of results."""
 
 
-@_command("status", *_WHICH, "json", work="status:show_status")
+@_command("status", *_WHICH, "json", work="inspect:show_status")
 def _status() -> None:
     """What of a run is fresh, stale, partial or missing."""
 

@@ -104,12 +104,10 @@ def detections_of(path: Path, key: str, labels: Labels) -> Detections:
 
 def no_labels(path: Path) -> UserError:
     """For an artifact whose images nothing around it names."""
-    return UserError(
-        "no run directory with this split around the file, so its images are not known",
-        where=str(path),
-        remedy="Look at files where they lie, runs/<dataset>/<stage>/<split>.*, or (HDF5) name the images' folder with "
-        "--images",
-    )
+    what = "no run directory with this split around the file, so its images are not known"
+    places = "runs/<dataset>/<stage>/<split>.*"
+    remedy = f"Look at files where they lie, {places}, or (HDF5) name the images' folder with --images"
+    return UserError(what, where=str(path), remedy=remedy)
 
 
 def _pixels(path: Path, key: str, labels: Labels | None, images: Path | None) -> NDArray[np.uint8]:
@@ -121,20 +119,14 @@ def _pixels(path: Path, key: str, labels: Labels | None, images: Path | None) ->
         names = [*([entry.file_name] if entry else []), *(f"{key}{suffix}" for suffix in ("", *SUFFIXES))]
         found = next((root / name for name in names if (root / name).is_file()), None)
         if found is None:
-            raise UserError(
-                f"the image {key!r} is not in {root}",
-                where=str(path),
-                remedy="Name the folder of the images with --images",
-            )
+            remedy = "Name the folder of the images with --images"
+            raise UserError(f"the image {key!r} is not in {root}", where=str(path), remedy=remedy)
         return read_image(found)
     if labels is None or labels.image_root == Path():
         raise no_labels(path)
     if entry is None:
-        raise UserError(
-            f"there is no image {key!r} in {labels.path.name}",
-            where=str(path),
-            remedy=nearest(key, labels.keys),
-        )
+        what = f"there is no image {key!r} in {labels.path.name}"
+        raise UserError(what, where=str(path), remedy=nearest(key, labels.keys))
     return labels.read_image(entry)
 
 

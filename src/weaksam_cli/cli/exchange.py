@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
@@ -50,17 +49,15 @@ def export_file(
             refuse_foreign(path, overwrite=options.overwrite)
     for path, data in targets.items():
         FileOps().write_atomically(path, data)
-    if outgoing.empty:
-        console.warn(
-            f"{len(outgoing.empty)} images failed and stand in the file without rows: {first_names(outgoing.empty)}",
-            images=outgoing.empty,
-        )
+    if empty := outgoing.empty:
+        what = f"{len(empty)} images failed and stand in the file without rows: {first_names(empty)}"
+        console.warn(what, images=empty)
     if left_out:
         console.warn(f"{left_out} images are not in the list and are left out")
     for remark in written.remarks:
         console.warn(remark)
     console.info(
-        f"{out}: {len(outgoing.keys)} images, {written.rows} {_rows(module)} ({module.WRITES[layout]}), "
+        f"{out}: {len(outgoing.keys)} images, {written.rows} {formats.row_name(module)} ({module.WRITES[layout]}), "
         f"{size(sum(map(len, targets.values())))}",
         file=str(out),
         images=len(outgoing.keys),
@@ -87,9 +84,8 @@ def import_file(
     module = formats.chosen(layout, formats.readers())
     for option, value in (("order", order), ("kind", kind)):
         if value is not None and option not in getattr(module, "TAKES", ()):
-            raise UserError(
-                f"the format {layout} has no use for it", where=f"--{option}", remedy="Leave it away"
-            )
+            what = f"the format {layout} has no use for it"
+            raise UserError(what, where=f"--{option}", remedy="Leave it away")
     if out.suffix != ".h5":
         raise UserError("an artifact is an .h5 file", where=str(out), remedy="Give -o NAME.h5")
     for path in (file, order):
@@ -97,20 +93,8 @@ def import_file(
             raise UserError("there is no such file", where=str(path))
     refuse_foreign(out, overwrite=options.overwrite)
     known = read_labels(labels, Path())
-    told: list[formats.Incoming] = []
-    step = formats.import_step(layout, formats.Source(file, order, kind), out, known, told.append)
+    step = formats.import_step(layout, formats.Source(file, order, kind), out, known)
     make(step, formats.IMPORT, _context(known, layout, options, console))
-    for incoming in told:
-        for line in incoming.remarks.lines(labels.name):
-            console.warn(line)
-        first = module.SCHEMA.columns[0].name
-        rows = sum(len(item.columns[first]) for item in incoming.rows.values())
-        images = len(incoming.rows)
-        console.info(f"{rows} {_rows(module)} of {images} images", images=images, rows=rows)
-
-
-def _rows(module: ModuleType) -> str:
-    return "points" if module.SCHEMA.name.endswith("points") else "boxes"
 
 
 def _context(labels: Labels, layout: str, options: CommonOptions, console: Console) -> Context:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -335,9 +335,12 @@ class _Settings(RecipeModel):
     kind: str | None
 
 
-def import_step(
-    name: str, source: Source, out: Path, labels: Labels, told: Callable[[Incoming], None]
-) -> Step:
+def row_name(module: ModuleType) -> str:
+    """What the rows of its artifact are called."""
+    return "points" if module.SCHEMA.name.endswith("points") else "boxes"
+
+
+def import_step(name: str, source: Source, out: Path, labels: Labels) -> Step:
     """The step that makes an artifact of a foreign file; it is read when the artifact has to be made.
 
     Args:
@@ -345,19 +348,21 @@ def import_step(
         source: the file.
         out: the artifact.
         labels: images of the split.
-        told: gets what was read, before it is written.
     """
     module = chosen(name, readers())
-    schema = module.SCHEMA
+    schema, first = module.SCHEMA, module.SCHEMA.columns[0].name
     files = getattr(module, "files", Source.files)(source)
     sha256 = digest.of_json({part: digest.of_file(path) for part, path in files.items()})
 
     def run(job: Job) -> Outcome:
-        incoming = module.read(source, labels)
-        told(incoming)
+        incoming, console = module.read(source, labels), job.context.console
+        for line in incoming.remarks.lines(labels.path.name):
+            console.warn(line)
+        images, rows = len(incoming.rows), sum(len(item.columns[first]) for item in incoming.rows.values())
+        console.info(f"{rows} {row_name(module)} of {images} images", images=images, rows=rows)
         failed = [(key, f"is not in {source.path.name}") for key in incoming.remarks.missing]
         _write(job, schema, incoming, failed)
-        return Outcome(len(incoming.rows), tuple(failed))
+        return Outcome(images, tuple(failed))
 
     return Step(
         path=out,
