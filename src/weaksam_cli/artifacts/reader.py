@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.schema import Array, Column, Schema
+from weaksam_cli.artifacts.schema import Array, Schema
 from weaksam_cli.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Artifact:
 
     Attributes:
         path: the file.
-        form: its format, read from the file itself.
+        schema: what was expected of it; None where anything was.
         image_ids: the images that have rows, in order.
         failed: image -> reason, for images that could not be done.
         tables: name -> strings, e.g. `class_names`.
@@ -106,16 +106,16 @@ class Artifact:
 
     def column(self, name: str) -> Array:
         """A whole column, rows of all images."""
-        younger = self._younger(name)
-        if younger is not None:
-            return _filled(younger, int(self.offsets[-1]))
-        values: Array = self._handle[name][...]
-        return values
+        return self._values(name, slice(None))
 
-    def _younger(self, name: str) -> Column | None:
-        """The column of that name when the schema got it after this file was written."""
+    def _values(self, name: str, rows: slice) -> Array:
+        """Entries of a dataset; one that the schema got after this file was written reads as its `fill`."""
         column = self.schema.column(name) if self.schema else None
-        return column if column is not None and column.since > self.format_version else None
+        if column is not None and column.since > self.format_version:
+            count = int(self.offsets[-1]) if rows.stop is None else rows.stop - rows.start
+            return np.full((count, *column.shape), column.fill, column.dtype)
+        values: Array = self._handle[name][rows]
+        return values
 
     def span(self, image_id: str) -> slice:
         """The rows of one image.
@@ -137,11 +137,7 @@ class Artifact:
 
     def rows(self, image_id: str, name: str) -> Array:
         """Rows of one image in a column."""
-        span, younger = self.span(image_id), self._younger(name)
-        if younger is not None:
-            return _filled(younger, span.stop - span.start)
-        values: Array = self._handle[name][span]
-        return values
+        return self._values(name, self.span(image_id))
 
     def all_rows(self, image_id: str, schema: Schema) -> dict[str, NDArray[Any]]:
         """Rows of one image in every column of a schema, in the schema's dtypes."""
@@ -160,17 +156,14 @@ class Artifact:
     def image_value(self, image_id: str, name: str) -> Array:
         """The entry of one image in an image column."""
         self.span(image_id)
-        younger = self._younger(name)
-        if younger is not None:
-            return np.asarray(_filled(younger, 1)[0])
-        values: Array = np.asarray(self._handle[name][self._position[image_id]])
-        return values
+        index = self._position[image_id]
+        return np.asarray(self._values(name, slice(index, index + 1))[0])
 
     def blobs(self, image_id: str, name: str) -> list[Array]:
         """The blob values of the rows of one image."""
-        span, younger = self.span(image_id), self._younger(name)
-        if younger is not None:
-            return [_filled(younger, 0)] * (span.stop - span.start)
+        span = self.span(image_id)
+        if f"{name}_offsets" not in self._handle:
+            return [self._values(name, slice(0, 0))] * (span.stop - span.start)
         ends = self._handle[f"{name}_offsets"][span.start : span.stop + 1]
         if len(ends) == 0:
             return []
@@ -190,16 +183,12 @@ class Artifact:
         return [(name, tuple(item.shape), str(item.dtype)) for name, item in sorted(self._handle.items())]
 
 
-def _filled(column: Column, count: int) -> Array:
-    return np.full((count, *column.shape), column.fill, column.dtype)
-
-
 def open_artifact(path: Path | str, schema: Schema | None = None, *, verify: bool = True) -> Artifact:
     """Open the HDF5 artifact at `path`.
 
     Args:
         path: the `.h5` file.
-        form: the format that is expected; None accepts every format of this program.
+        schema: what is expected; None accepts every artifact of this program.
         verify: compare the file with the SHA-256 in its receipt first.
 
     Raises:
