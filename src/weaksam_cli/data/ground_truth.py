@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weaksam_cli.data.dataset import GroundTruthSplit
-from weaksam_cli.data.source import SOURCE_FILE, Source, dataset_path
+from weaksam_cli.data.source import SOURCE_FILE, Source
 from weaksam_cli.engine.methods import load_method
 
 
@@ -25,6 +25,6 @@ def read_ground_truth(
     known = {name: value for name, value in source.recipe.items() if name in layout.Recipe.model_fields}
     images = Path(source.images) if source.images else None
     found: GroundTruthSplit = layout.read_ground_truth(
-        dataset_path(run_root, source), split, layout.Recipe.model_validate(known), images, masks=masks
+        run_root / source.path, split, layout.Recipe.model_validate(known), images, masks=masks
     )
     return found

@@ -36,8 +36,6 @@ _TRANSPOSITIONS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TIFF_WIDTH: Final = 256
-_TIFF_HEIGHT: Final = 257
 
 
 def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
@@ -143,60 +141,48 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     except (UserError, MemoryError):
         raise
     except PermissionError:
-        raise ImageError(
-            "no permission to read it", where=str(path), remedy="Change the file's permissions"
-        ) from None
+        raise _refusal(path, "no permission to read it", "Change the file's permissions") from None
     except UnidentifiedImageError:
-        raise ImageError(
-            "not an image of a known kind",
-            where=str(path),
-            remedy=f"Give one of {', '.join(FORMATS)}, or remove the file",
-        ) from None
+        remedy = f"Give one of {', '.join(FORMATS)}, or remove the file"
+        raise _refusal(path, "not an image of a known kind", remedy) from None
     except Image.DecompressionBombError as error:
-        raise ImageError(
-            str(error),
-            where=str(path),
-            remedy="Make the image smaller, or remove it if you do not know where it is from",
-        ) from None
+        remedy = "Make the image smaller, or remove it if you do not know where it is from"
+        raise _refusal(path, str(error), remedy) from None
     except Exception as error:  # the decoders raise errors of any type for damaged bytes
-        raise ImageError(
-            f"cannot be decoded ({type(error).__name__}: {error})",
-            where=str(path),
-            remedy="The file is damaged or cut short: fetch it again, or remove it",
-        ) from error
+        what = f"cannot be decoded ({type(error).__name__}: {error})"
+        remedy = "The file is damaged or cut short: fetch it again, or remove it"
+        raise _refusal(path, what, remedy) from error
+
+
+def _refusal(path: Path, what: str, remedy: str) -> ImageError:
+    return ImageError(what, where=str(path), remedy=remedy)
 
 
 def _check_file(path: Path) -> None:
     if not path.exists():
-        raise ImageError(
-            "no such file", where=str(path), remedy="Check the path, or whether the file was moved"
-        )
+        raise _refusal(path, "no such file", "Check the path, or whether the file was moved")
     if not path.is_file():
         # A named pipe would block for ever, a folder cannot be decoded.
-        raise ImageError("not a regular file", where=str(path), remedy="Give an image file")
+        raise _refusal(path, "not a regular file", "Give an image file")
     if path.stat().st_size == 0:
-        raise ImageError("the file is empty", where=str(path), remedy="Fetch it again, or remove it")
+        raise _refusal(path, "the file is empty", "Fetch it again, or remove it")
 
 
 def _check_size(image: Image.Image, path: Path, max_pixels: int) -> None:
     width, height = _stored_size(image)
     if width < 1 or height < 1:
-        raise ImageError(
-            f"the image has no pixels ({width} x {height})", where=str(path), remedy="Remove the file"
-        )
+        raise _refusal(path, f"the image has no pixels ({width} x {height})", "Remove the file")
     if width * height > max_pixels:
-        raise ImageError(
-            f"{width} x {height} pixels are more than the limit of {max_pixels}",
-            where=str(path),
-            remedy="Make the image smaller, or remove it",
-        )
+        what = f"{width} x {height} pixels are more than the limit of {max_pixels}"
+        raise _refusal(path, what, "Make the image smaller, or remove it")
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) before orientation. Pillow's releases disagree whether `size` of a TIFF is upright."""
     tags = getattr(image, "tag_v2", None)
-    if tags is not None and _TIFF_WIDTH in tags and _TIFF_HEIGHT in tags:
-        return int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
+    sides = (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
+    if tags is not None and all(side in tags for side in sides):
+        return int(tags[sides[0]]), int(tags[sides[1]])
     return image.size
 
 
@@ -233,11 +219,8 @@ def _deep_grey(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
     top = 1.0 if values.dtype.kind == "f" else 65535.0
     grey = values.astype(np.float64)
     if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= top):
-        raise ImageError(
-            f"the grey values do not lie in 0 to {top:g}, so their scale is unknown",
-            where=str(path),
-            remedy="Save the image with 8 or 16 bits per channel",
-        )
+        what = f"the grey values do not lie in 0 to {top:g}, so their scale is unknown"
+        raise _refusal(path, what, "Save the image with 8 or 16 bits per channel")
     return np.rint(grey * (255.0 / top)).astype(np.uint8)
 
 

@@ -81,8 +81,8 @@ class LabelsInfo(_Model):
         max_pixels: the largest image that `weaksam data` admitted; whoever decodes these images admits as much.
     """
 
-    format: str
-    format_version: int
+    format: str = LABELS_FORMAT
+    format_version: int = LABELS_VERSION
     dataset: str
     split: str
     role: str
@@ -95,8 +95,8 @@ class LabelsFile(_Model):
     info: LabelsInfo
     categories: list[Category]
     images: list[LabelledImage]
-    annotations: list[Any]
-    failed: list[receipts.Failure]
+    annotations: list[Any] = []
+    failed: list[receipts.Failure] = []
 
 
 @dataclass(frozen=True)
@@ -230,20 +230,12 @@ def labels_file(dataset: str, split: DatasetSplit, root: Path, max_pixels: int) 
         for key, reason in split.failed
     ]
     return LabelsFile(
-        info=LabelsInfo(
-            format=LABELS_FORMAT,
-            format_version=LABELS_VERSION,
-            dataset=dataset,
-            split=split.name,
-            role=split.role,
-            max_pixels=max_pixels,
-        ),
+        info=LabelsInfo(dataset=dataset, split=split.name, role=split.role, max_pixels=max_pixels),
         categories=[
             Category(id=identifier, name=name)
             for identifier, name in zip(split.category_ids, split.class_names, strict=True)
         ],
         images=images,
-        annotations=[],
         failed=failed,
     )
 

@@ -50,23 +50,13 @@ class Source(BaseModel):
         return values
 
 
-def _resolve(run_root: Path, text: str) -> Path:
-    path = Path(text)
-    return path if path.is_absolute() else run_root / path
-
-
-def dataset_path(run_root: Path, source: Source) -> Path:
-    """The dataset on this machine."""
-    return _resolve(run_root, source.path)
-
-
 def image_root(run_root: Path, source: Source) -> Path:
     """The folder of images on this machine.
 
     Raises:
         UserError: when it is not there.
     """
-    root = _resolve(run_root, source.image_root)
+    root = run_root / source.image_root
     if not root.is_dir():
         raise UserError(
             "the folder of images is not there (any more)",

@@ -84,10 +84,18 @@ def read_dataset(
     folder = images.absolute() if images is not None else None
     splits: Sequence[DatasetSplit] = layout.read(place, recipe, folder)
     if only is not None:
-        splits = [split for split in splits if split.name == only] or _no_split(only, splits)
+        names = [split.name for split in splits]
+        if only not in names:
+            raise unknown(f"the dataset has no split {only!r}", only, names, where="--split")
+        splits = [split for split in splits if split.name == only]
     root = common_root(splits)
     for split in splits:
-        _check_labels(split)
+        if split.role == "train" and not any(image.labels for image in split.images):
+            raise UserError(
+                "no image of this training split has a label",
+                where=f"split {split.name}",
+                remedy="Image-level labels are what everything is learnt from; check the annotations",
+            )
         file = labels_file(context.dataset, split, root, recipe.max_pixels)
         make(_step(file, loaded.recipe, source, context), STAGE, context)
         _summarise(split, context)
@@ -127,36 +135,21 @@ def _place_in_run(path: Path, context: Context) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _no_split(name: str, splits: Sequence[DatasetSplit]) -> list[DatasetSplit]:
-    names = [split.name for split in splits]
-    raise unknown(f"the dataset has no split {name!r}", name, names, where="--split")
-
-
-def _check_labels(split: DatasetSplit) -> None:
-    if split.role == "train" and not any(image.labels for image in split.images):
-        raise UserError(
-            "no image of this training split has a label",
-            where=f"split {split.name}",
-            remedy="Image-level labels are what everything is learnt from; check the annotations",
-        )
-
-
 def _summarise(split: DatasetSplit, context: Context) -> None:
     counts = Counter(label for image in split.images for label in image.labels or ())
     absent = [name for name in split.class_names if not counts[name]]
     without = sum(image.labels == () for image in split.images)
     unlabelled = sum(image.labels is None for image in split.images)
-    lines = [f"{remark.key}: {remark.reason}" if remark.key else remark.reason for remark in split.warnings]
-    if len(lines) > _SHOWN_REMARKS:
-        rest = f"split {split.name}: {len(lines) - _SHOWN_REMARKS} more remarks of this kind"
-        lines = [*lines[:_SHOWN_REMARKS], rest]
-    if split.role == "train" and unlabelled:
-        lines.insert(
-            0, f"split {split.name}: {unlabelled} images have unknown labels and are not learnt from"
-        )
-    if without:
-        lines.insert(0, f"split {split.name}: {without} images show none of the classes")
+    lines = []
     if split.role == "train" and absent:
-        lines.insert(0, f"split {split.name}: no image shows {', '.join(absent)}; they cannot be learnt")
+        lines.append(f"split {split.name}: no image shows {', '.join(absent)}; they cannot be learnt")
+    if without:
+        lines.append(f"split {split.name}: {without} images show none of the classes")
+    if split.role == "train" and unlabelled:
+        lines.append(f"split {split.name}: {unlabelled} images have unknown labels and are not learnt from")
+    remarks = [f"{remark.key}: {remark.reason}" if remark.key else remark.reason for remark in split.warnings]
+    lines += remarks[:_SHOWN_REMARKS]
+    if len(remarks) > _SHOWN_REMARKS:
+        lines.append(f"split {split.name}: {len(remarks) - _SHOWN_REMARKS} more remarks of this kind")
     for line in lines:
         context.console.warn(line)

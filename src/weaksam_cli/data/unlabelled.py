@@ -11,15 +11,7 @@ from pathlib import Path, PurePosixPath
 from weaksam_cli.artifacts import digest
 from weaksam_cli.data.dataset import Difficult
 from weaksam_cli.data.images import DEFAULT_MAX_PIXELS, SUFFIXES, find_images, image_size
-from weaksam_cli.data.labels import (
-    LABELS_FORMAT,
-    LABELS_VERSION,
-    LabelledImage,
-    Labels,
-    LabelsFile,
-    LabelsInfo,
-    Split,
-)
+from weaksam_cli.data.labels import LabelledImage, Labels, LabelsFile, LabelsInfo, Split
 from weaksam_cli.errors import ImageError, UserError
 
 DATASET, SPLIT = "images", "all"
@@ -142,12 +134,9 @@ def look_at(listing: Listing, on_files: Callable[[int], None]) -> UnlabelledSpli
     finally:
         # Whoever interrupts a million files does not want to wait for the rest of them.
         pool.shutdown(cancel_futures=True)
-    info = LabelsInfo(
-        format=LABELS_FORMAT, format_version=LABELS_VERSION, dataset=DATASET, split=SPLIT, role="test",
-        max_pixels=DEFAULT_MAX_PIXELS,
-    )  # fmt: skip
+    info = LabelsInfo(dataset=DATASET, split=SPLIT, role="test", max_pixels=DEFAULT_MAX_PIXELS)
     images = [image for image, _ in seen]
-    file = LabelsFile(info=info, categories=[], images=images, annotations=[], failed=[])
+    file = LabelsFile(info=info, categories=[], images=images)
     return UnlabelledSplit(listing.root, listing.root, file, sum(size for _, size in seen))
 
 

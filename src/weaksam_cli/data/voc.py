@@ -180,10 +180,9 @@ def open_voc(source: Path, recipe: Recipe) -> VocFolder:
     """
     found, year = voc_candidates(source), recipe.year
     wanted = [folder for folder in found if year is None or folder.name.casefold() in (year, f"voc{year}")]
-    if year is not None and found == (source,) and not source.name.casefold().startswith("voc20"):
-        wanted = [
-            source
-        ]  # a single folder of any name needs no year; one that names another year is a mistake
+    # A single folder of any name needs no year; one that names another year is a mistake.
+    if found == (source,) and not source.name.casefold().startswith("voc20"):
+        wanted = [source]
     if not wanted:
         missing = f"with the year {year} " if year else ""
         raise UserError(
@@ -248,14 +247,10 @@ def find_image(folder: VocFolder, image_id: str, declared_name: str | None) -> P
 
     When several files have this stem, the annotation's <filename> chooses.
     """
-    stem = folder.root / IMAGES / image_id
-    jpeg = stem.with_name(f"{stem.name}.jpg")
-    found = [jpeg] if jpeg.is_file() else []
-    for suffix in SUFFIXES:
-        for spelled in (suffix, suffix.upper()):
-            path = stem.with_name(f"{stem.name}{spelled}")
-            if path != jpeg and path.is_file():
-                found.append(path)
+    names = dict.fromkeys(
+        f"{image_id}{spelled}" for suffix in SUFFIXES for spelled in (suffix, suffix.upper())
+    )
+    found = [path for name in names if (path := folder.root / IMAGES / name).is_file()]
     if not found:
         return f"no image {IMAGES}/{image_id}.jpg (nor with another suffix)"
     if len(found) == 1:
@@ -320,9 +315,18 @@ def read_annotation(path: Path) -> VocAnnotation:
         AnnotationError: in words, for whatever is wrong with the file.
         FileNotFoundError: when there is none.
     """
-    root = _parse(path)
-    if root.tag != "annotation":
-        raise AnnotationError(f"the root element is <{root.tag}>, expected <annotation>")
+    if path.stat().st_size > MAX_BYTES:
+        raise AnnotationError(f"the file is larger than {MAX_BYTES} bytes")
+    try:
+        root = SafeTree.parse(path, forbid_dtd=True).getroot()
+    except DefusedXmlException as error:
+        reason = f"the XML declares entities or a document type, which is refused ({error})"
+        raise AnnotationError(reason) from None
+    except (ParseError, UnicodeError, LookupError, ValueError) as error:
+        raise AnnotationError(f"no valid XML ({error})") from None
+    if root is None or root.tag != "annotation":
+        got = "missing" if root is None else f"<{root.tag}>"
+        raise AnnotationError(f"the root element is {got}, expected <annotation>")
     objects = tuple(
         _object(element, number) for number, element in enumerate(root.findall("object"), start=1)
     )
@@ -347,10 +351,9 @@ def _split_lists(folder: Path) -> dict[str, Path]:
 
 
 def _is_class_list(name: str, path: Path, paths: Mapping[str, Path]) -> bool:
-    if "_" not in name or name.rpartition("_")[2] not in paths:
-        return False
-    rows = _rows(path)
-    return bool(rows) and _are_flagged(rows)
+    return (
+        "_" in name and name.rpartition("_")[2] in paths and bool(rows := _rows(path)) and _are_flagged(rows)
+    )
 
 
 def _are_flagged(rows: list[list[str]]) -> bool:
@@ -402,24 +405,6 @@ def _image(
     if size is None:
         return None
     return ImageRecord(image_id, path, *size), annotation.objects if annotation else None
-
-
-def _parse(path: Path) -> Element:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise AnnotationError(f"the file is larger than {MAX_BYTES} bytes")
-        root = SafeTree.parse(path, forbid_dtd=True).getroot()
-    except DefusedXmlException as error:
-        raise AnnotationError(
-            f"the XML declares entities or a document type, which is refused ({error})"
-        ) from None
-    except (ParseError, UnicodeError, LookupError, ValueError) as error:
-        if isinstance(error, AnnotationError):
-            raise
-        raise AnnotationError(f"no valid XML ({error})") from None
-    if root is None:
-        raise AnnotationError("the XML is empty")
-    return root
 
 
 def _object(element: Element, number: int) -> VocObject:
