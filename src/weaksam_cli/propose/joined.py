@@ -6,7 +6,7 @@ follow. Before that, a box of the second list can be replaced by the one of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -91,11 +91,11 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     """
     weights: list[Path | None] = []
     inputs: dict[str, Path] = {}
-    for number, part in enumerate(recipe.parts):
+    for number, part in enumerate(recipe.parts, start=1):
         (step,) = _module(part).steps(part, context, split)
         weights.append(step.inputs.get("weights"))
         inputs |= {
-            f"{name}-{number + 1}" if name == "weights" else name: path for name, path in step.inputs.items()
+            f"weights-{number}" if name == "weights" else name: path for name, path in step.inputs.items()
         }
     sources = list(dict.fromkeys(source for part in recipe.parts for source in _sources(part)))
     for step in proposal_steps(recipe, context, split, partial(build_parts, weights), prompted_by=sources):
@@ -114,7 +114,7 @@ def _sources(part: Any) -> tuple[ClueSource, ...]:
 
 def build_parts(weights: list[Path | None], recipe: Recipe, _weights: Path | None, device: str) -> Propose:
     """Load both methods, each with its own weights."""
-    proposers: list[Callable[[NDArray[np.uint8], Mapping[Source, Points]], Proposals]] = [
+    proposers: list[Propose] = [
         _module(part).build(part, path, device) for part, path in zip(recipe.parts, weights, strict=True)
     ]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 STABILITY_OFFSET = 1.0
-"""SAM's automatic mask generation shifts the threshold by this much to judge stability (spec 03 §2)."""
+"""SAM's automatic mask generation shifts the threshold by this much for the stability (spec 03 §2)."""
 
 _BLOCK = 128
 """Outputs of one matrix product; the fewer, the fewer zeros of the band are multiplied."""

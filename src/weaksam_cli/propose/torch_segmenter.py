@@ -191,7 +191,7 @@ class TorchSegmenter(ABC):
         def fill(batch: slice) -> None:
             low, quality = decode(*(part[batch] for part in prompts), tokens)
             result.predicted_iou[rows[batch], first:] = quality.float().cpu().numpy()
-            # Not `quality > ...`: a NaN is for the caller to judge.
+            # Not `quality > ...`: what to do with a NaN is for the caller to say.
             prompt, token = (~(quality.float() <= quality_above)).nonzero(as_tuple=True)
             wanted = low.float()[prompt, token]
             found = measure_masks(wanted, upsampling, self._pixels, self._threshold)

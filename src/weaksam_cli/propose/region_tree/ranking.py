@@ -41,7 +41,25 @@ def rank(forest: Forest, settings: TreeSettings) -> Candidates:
     boxes, inverse = _distinct(forest.boxes[large])
     # Nobody knows since when a leaf is there, so its life does not count.
     lifetime = np.where(forest.level > 0, forest.persistence(), 0)[large]
-    terms = _terms(forest, settings, large, boxes, inverse, lifetime)
+
+    def best(values: FloatArray) -> FloatArray:
+        """Of the values of the nodes that have a box, for every box (c,)."""
+        result = np.full(len(boxes), -np.inf, np.float32)
+        np.maximum.at(result, inverse, values.astype(np.float32))
+        return result
+
+    # In how many trees every box is found.
+    trees = len(forest.tree_labels)
+    found = np.unique(inverse * trees + forest.tree[large]) // trees
+    votes = np.bincount(found, minlength=len(boxes)).astype(np.float32)
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    terms = [
+        (1.0, best(lifetime)),
+        (settings.consensus_weight, consensus(boxes, votes, settings.consensus_iou)),
+        (settings.place_weight, best(-forest.place()[large].astype(np.float32))),
+        (settings.fill_weight, best(forest.size[large]) / (width * height)),
+        (settings.shape_weight, -np.abs(np.log(width / height))),
+    ]
     quality = np.zeros(len(boxes), np.float32)
     for weight, term in terms:
         quality += np.float32(weight) * relative_rank(term)
@@ -52,36 +70,6 @@ def rank(forest: Forest, settings: TreeSettings) -> Candidates:
     node_quality = np.zeros(len(forest), np.float32)
     node_quality[large] = quality[inverse]
     return Candidates(boxes, node, quality, node_quality)
-
-
-def _terms(
-    forest: Forest,
-    settings: TreeSettings,
-    large: IntArray,
-    boxes: FloatArray,
-    inverse: IntArray,
-    lifetime: FloatArray,
-) -> list[tuple[float, FloatArray]]:
-    """Weights and what they weigh, (c,) each; a box found by several nodes has the best of their values."""
-
-    def best(values: FloatArray) -> FloatArray:
-        result = np.full(len(boxes), -np.inf, np.float32)
-        np.maximum.at(result, inverse, values.astype(np.float32))
-        return result
-
-    sides = boxes[:, 2:] - boxes[:, :2]
-    elongation = np.abs(np.log(sides[:, 0] / sides[:, 1]))
-    # In how many trees every box is found.
-    trees = len(forest.tree_labels)
-    found = np.unique(inverse * trees + forest.tree[large]) // trees
-    votes = np.bincount(found, minlength=len(boxes)).astype(np.float32)
-    return [
-        (1.0, best(lifetime)),
-        (settings.consensus_weight, consensus(boxes, votes, settings.consensus_iou)),
-        (settings.place_weight, best(-forest.place()[large].astype(np.float32))),
-        (settings.fill_weight, best(forest.size[large]) / sides.prod(axis=1)),
-        (settings.shape_weight, -elongation),
-    ]
 
 
 def consensus(boxes: FloatArray, votes: FloatArray, threshold: float) -> FloatArray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,9 @@ def grow(groups: Sequence[Leaves], criteria: Sequence[Criterion]) -> Forest:
     ends = np.cumsum([len(leaves) for leaves in per_tree])
     first_leaf, n = ends - [len(leaves) for leaves in per_tree], int(ends[-1])
     nodes = _allocate(per_tree, n)
-    weights = _Weights.of(list(criteria) * len(groups), float(groups[0].labels.size))
+    table = np.asarray([list(item.model_dump().values()) for item in criteria] * len(groups), np.float32)
+    weights = (table / table.sum(axis=1, keepdims=True)).T
+    similarity = partial(_similarity, nodes, weights, groups[0].labels.size)
     borders = Borders(
         np.concatenate(
             [leaves.borders.pairs + first for leaves, first in zip(per_tree, first_leaf, strict=True)]
@@ -137,7 +140,7 @@ def grow(groups: Sequence[Leaves], criteria: Sequence[Criterion]) -> Forest:
         np.concatenate([leaves.borders.length for leaves in per_tree]),
         np.concatenate([leaves.borders.strength for leaves in per_tree]),
     )
-    alike = weights.similarity(nodes, borders)
+    alike = similarity(borders)
     children, unlike, round_ends = [np.zeros((0, 2), np.int64)], [np.zeros(n, np.float32)], [n]
     while len(borders.pairs):
         chosen = _mutually_best(borders.pairs, alike, round_ends[-1])
@@ -145,7 +148,7 @@ def grow(groups: Sequence[Leaves], criteria: Sequence[Criterion]) -> Forest:
         children.append(pairs)
         unlike.append(1 - alike[chosen])
         _join_nodes(nodes, pairs, round_ends[-1])
-        borders, alike = _contract(nodes, borders, alike, pairs, round_ends[-1], weights)
+        borders, alike = _contract(borders, alike, pairs, round_ends[-1], similarity)
         round_ends.append(round_ends[-1] + len(pairs))
     return Forest(
         labels=np.stack([leaves.labels for leaves in groups]),
@@ -206,37 +209,28 @@ def _allocate(per_tree: list[Leaves], n: int) -> _Nodes:
     )
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """Weights of the terms for every tree, each (t,), summing to 1 in every tree."""
+def _similarity(nodes: _Nodes, weights: FloatArray, pixels: int, borders: Borders) -> FloatArray:
+    """How alike the two nodes of every border are: a weighted mean of terms, in [0, 1], shape (e,).
 
-    histograms: tuple[FloatArray, ...]
-    size: FloatArray
-    fill: FloatArray
-    border: FloatArray
-    pixels: float
-
-    @classmethod
-    def of(cls, criteria: Sequence[Criterion], pixels: float) -> _Weights:
-        table = np.asarray([list(item.model_dump().values()) for item in criteria], np.float32)
-        *histograms, size, fill, border = (table / table.sum(axis=1, keepdims=True)).T
-        return cls(tuple(histograms), size, fill, border, pixels)
-
-    def similarity(self, nodes: _Nodes, borders: Borders) -> FloatArray:
-        """How alike the two nodes of every border are: a weighted mean of terms, in [0, 1], shape (e,)."""
-        a, b = borders.pairs.T
-        tree = nodes.tree[a]
-        both = nodes.size[a] + nodes.size[b]
-        score = self.size[tree] * (1 - both / np.float32(self.pixels))
-        box = _hull(nodes.boxes[a], nodes.boxes[b])
-        gap = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) - both
-        score += self.fill[tree] * (1 - gap / np.float32(self.pixels))
-        score += self.border[tree] * (1 - borders.strength / borders.length)
-        for per_tree, histogram in zip(self.histograms, nodes.histograms, strict=True):
-            used = np.flatnonzero(per_tree[tree])
-            common = np.minimum(histogram[a[used]], histogram[b[used]]).sum(axis=1)
-            score[used] += per_tree[tree[used]] * common
-        return score
+    Args:
+        nodes: of all trees.
+        weights: float32 (6, t), of the terms of `Criterion`, in their order; they sum to 1 in every tree.
+        pixels: of the image.
+        borders: e of them.
+    """
+    a, b = borders.pairs.T
+    *of_histograms, of_size, of_fill, of_border = weights[:, nodes.tree[a]]
+    both = nodes.size[a] + nodes.size[b]
+    score = of_size * (1 - both / np.float32(pixels))
+    box = _hull(nodes.boxes[a], nodes.boxes[b])
+    gap = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) - both
+    score += of_fill * (1 - gap / np.float32(pixels))
+    score += of_border * (1 - borders.strength / borders.length)
+    for weight, histogram in zip(of_histograms, nodes.histograms, strict=True):
+        used = np.flatnonzero(weight)
+        common = np.minimum(histogram[a[used]], histogram[b[used]]).sum(axis=1)
+        score[used] += weight[used] * common
+    return score
 
 
 def _mutually_best(pairs: IntArray, alike: FloatArray, count: int) -> IntArray:
@@ -264,7 +258,11 @@ def _join_nodes(nodes: _Nodes, pairs: IntArray, first_node: int) -> None:
 
 
 def _contract(
-    nodes: _Nodes, borders: Borders, alike: FloatArray, pairs: IntArray, first_node: int, weights: _Weights
+    borders: Borders,
+    alike: FloatArray,
+    pairs: IntArray,
+    first_node: int,
+    similarity: Callable[[Borders], FloatArray],
 ) -> tuple[Borders, FloatArray]:
     """Borders and their similarities after `pairs` became nodes; only borders of the new nodes are measured anew."""
     new_name = np.arange(first_node)
@@ -279,7 +277,7 @@ def _contract(
         np.concatenate([borders.length[kept], fresh.length]),
         np.concatenate([borders.strength[kept], fresh.strength]),
     )
-    return after, np.concatenate([alike[kept], weights.similarity(nodes, fresh)])
+    return after, np.concatenate([alike[kept], similarity(fresh)])
 
 
 def _hull(a: FloatArray, b: FloatArray) -> FloatArray:
