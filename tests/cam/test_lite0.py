@@ -78,20 +78,6 @@ def test_one_or_two_images_are_enough_to_run(n: int) -> None:
     assert np.isfinite(head.logits(features)).all()
 
 
-@pytest.mark.parametrize(
-    ("features", "labels"),
-    [((0, 4), (0, 2)), ((3, 4), (2, 2)), ((4,), (4, 1)), ((3, 4), (3,))],
-)
-def test_shapes_that_do_not_fit_are_refused(features: tuple[int, ...], labels: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        fitted(np.zeros(features, np.float32), np.zeros(labels, bool))
-
-
-def test_a_head_checks_its_shapes() -> None:
-    with pytest.raises(ValueError, match="bias"):
-        LinearHead(np.zeros((2, 3), np.float32), np.zeros(3, np.float32))
-
-
 def _random(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 

@@ -24,7 +24,7 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cam.stage import LabelSettings, Side, chosen_classes, known_images, label_rows, maps_step
-from weaksam_cli.core.maps import cell_affinity, resize_bilinear
+from weaksam_cli.core.maps import SMALLEST_DEVIATION, cell_affinity, resize_bilinear
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
@@ -40,8 +40,6 @@ FloatArray = NDArray[np.float32]
 POOLED: Final = Schema("weaksam/pooled-features", 1, columns=(Column("features", "float32", (1280,)),))
 """Globally averaged features, a row a view: what the head is fitted to."""
 HEAD: Final = Schema("weaksam/lite0-classifier", 1, columns=())
-SMALLEST_DEVIATION: Final = np.float32(1e-3)
-"""Added to a feature's standard deviation: features that never fire would be blown up by rounding noise."""
 
 
 class PooledSettings(RecipeModel):
@@ -105,24 +103,10 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     labels = context.run.input("data", train)
     pooled, head = folder / f"pooled-{train}.h5", folder / "head.safetensors"
     views = recipe.head.part(PooledSettings)
-    yield Step(
-        pooled,
-        POOLED,
-        train,
-        views,
-        {"data": labels},
-        partial(_pool, views, train),
-        "pooled features of the training images",
-    )
-    yield Step(
-        head,
-        HEAD,
-        train,
-        recipe.head,
-        {"data": labels, "cam-pooled": pooled},
-        partial(_fit, recipe.head, train, pooled),
-        "the classifier's head",
-    )
+    pool = partial(_pool, views, train)
+    yield Step(pooled, POOLED, train, views, {"data": labels}, pool, "pooled features of the training images")
+    fit, inputs = partial(_fit, recipe.head, train, pooled), {"data": labels, "cam-pooled": pooled}
+    yield Step(head, HEAD, train, recipe.head, inputs, fit, "the classifier's head")
     yield maps_step(
         context,
         split,
@@ -211,13 +195,6 @@ class LinearHead:
     weight: FloatArray
     bias: FloatArray
 
-    def __post_init__(self) -> None:
-        if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
-            raise ValueError(
-                f"head: expected weight (classes, channels) and bias (classes,), "
-                f"got {self.weight.shape} and {self.bias.shape}"
-            )
-
     def logits(self, features: FloatArray) -> FloatArray:
         """Logits (..., classes) of features (..., channels)."""
         answer: FloatArray = features @ self.weight.T + self.bias
@@ -260,18 +237,11 @@ def fit_linear_head(
     cross-entropy, summed over classes and averaged over rows, plus `penalty` times the sum of squared weights.
 
     Args:
-        features: float32 (n, channels), globally averaged features; several views of an image are several rows.
+        features: float32 (n, channels), n > 0, globally averaged features; several views of an image are several rows.
         labels: bool (n, classes), image-level labels of each row's image.
         penalty: weight of the squared norm.
         iterations: at most so many L-BFGS iterations.
-
-    Raises:
-        ValueError: when there are no rows, or the shapes do not fit.
     """
-    if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels) or not len(features):
-        raise ValueError(
-            f"features, labels: expected (n, channels), (n, classes), n > 0; got {features.shape}, {labels.shape}"
-        )
     import torch
     import torch.nn.functional as F
 

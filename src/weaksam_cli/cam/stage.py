@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field
 
 from weaksam_cli.artifacts.class_maps import cam_schema, cam_tables
@@ -69,6 +70,21 @@ def known_images(labels: Labels, console: Console) -> list[str]:
             left_out=left_out,
         )
     return keys
+
+
+def normalised(
+    image: NDArray[np.uint8], size: tuple[int, int], mean: Sequence[float], deviation: Sequence[float]
+) -> NDArray[np.float32]:
+    """An image uint8 RGB (H, W, 3) as a network's input: float32 (3, h, w).
+
+    Args:
+        image: the image.
+        size: width and height wanted; resized bicubically by Pillow.
+        mean, deviation: of RGB in [0, 1], what is subtracted and what is divided by.
+    """
+    resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC), np.float32)
+    values = (resized / np.float32(255) - np.asarray(mean, np.float32)) / np.asarray(deviation, np.float32)
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
 def label_rows(labels: Labels, keys: Sequence[str]) -> NDArray[np.bool_]:

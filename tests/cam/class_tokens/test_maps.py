@@ -25,8 +25,6 @@ from weaksam_cli.artifacts.class_maps import (
 from weaksam_cli.artifacts.hdf5 import append, create
 from weaksam_cli.artifacts.schema import concatenate
 from weaksam_cli.cam.class_tokens.maps import (
-    DEVIATION,
-    MEAN,
     ClueNetwork,
     Views,
     class_maps,
@@ -37,6 +35,7 @@ from weaksam_cli.cam.mctformer import MCTformerMaps
 from weaksam_cli.cam.weaktr import WeakTrMaps
 from weaksam_cli.data.labels import Category
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.lite0 import IMAGENET_MEAN, IMAGENET_STD
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
 from weaksam_cli.models.vit.network import ClueMaps, Encoded, spread
 
@@ -307,4 +306,6 @@ def test_pixels_are_resized_by_pillow_and_normalised() -> None:
     assert same.flags.c_contiguous
     np.testing.assert_allclose(same[1, 3, 5], (image[3, 5, 1] / 255 - 0.456) / 0.224, rtol=1e-5)
     resized = np.asarray(Image.fromarray(image).resize((48, 32), Image.Resampling.BICUBIC))
-    np.testing.assert_allclose(smaller.transpose(1, 2, 0) * DEVIATION + MEAN, resized / 255, atol=1e-6)
+    np.testing.assert_allclose(
+        smaller.transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN, resized / 255, atol=1e-6
+    )

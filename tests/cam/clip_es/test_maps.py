@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tests.models.clip.tiny import PATCH, tiny_clip
 from weaksam_cli.artifacts.class_maps import KINDS
+from weaksam_cli.cam.clip_es import AffinitySettings, Recipe
 from weaksam_cli.cam.clip_es.maps import (
     DEVIATION,
     MEAN,
@@ -31,7 +32,6 @@ from weaksam_cli.cam.clip_es.maps import (
     scoremap_boxes,
     transition,
 )
-from weaksam_cli.cam.clip_es.method import AffinitySettings, Recipe
 from weaksam_cli.cam.stage import chosen_classes
 from weaksam_cli.core.maps import resize_bilinear
 from weaksam_cli.models.clip import LastBlock, Trunk, run_last_block, run_trunk

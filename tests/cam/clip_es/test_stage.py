@@ -15,8 +15,7 @@ from tests.models.clip.tiny import official_state
 from tests.tiny import CLASSES, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, read_class_maps
-from weaksam_cli.cam.clip_es import Recipe
-from weaksam_cli.cam.clip_es.method import load_clip_es
+from weaksam_cli.cam.clip_es import Recipe, load_clip_es
 from weaksam_cli.cam.stage import chosen_classes
 from weaksam_cli.cli.app import app
 from weaksam_cli.data.labels import read_labels

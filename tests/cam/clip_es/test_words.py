@@ -4,19 +4,12 @@ from typing import Any
 
 import pytest
 
-from weaksam_cli.cam.clip_es.words import BACKGROUND, SYNONYMS, background_words, class_words
+from weaksam_cli.cam.class_tokens.maps import COCO_IDS
+from weaksam_cli.cam.clip_es import BACKGROUND, SYNONYMS, background_words, class_words
 from weaksam_cli.data.voc import VOC_CLASSES as VOC
 from weaksam_cli.errors import UserError
 
-_COCO_NAMES = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
-    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
-    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
-    "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
-)
-COCO = tuple(_COCO_NAMES.split(","))
+COCO = tuple(COCO_IDS)
 PUBLISHED_SPELLING = {
     "motorcycle": "motorbike",
     "airplane": "aeroplane",

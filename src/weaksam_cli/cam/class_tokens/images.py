@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from weaksam_cli.cam.class_tokens.maps import DEVIATION, MEAN, normalised
 from weaksam_cli.cam.class_tokens.method import AugmentSettings, FitSettings
-from weaksam_cli.cam.stage import label_rows
+from weaksam_cli.cam.stage import label_rows, normalised
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import ImageError
+from weaksam_cli.models.lite0 import IMAGENET_MEAN, IMAGENET_STD
 from weaksam_cli.training.batches import Batches
 
 WHOLE: Final = -1
@@ -59,11 +59,15 @@ class TrainingImages(Dataset[tuple[int, Tensor | str]]):
         keys: images that are learnt from.
         settings: crop, augmentation, and which epochs are examined.
         seed: decides every order and every view.
+
+    Attributes:
+        targets: bool (n, C), the image-level labels.
     """
 
     def __init__(self, labels: Labels, keys: Sequence[str], settings: FitSettings, seed: int) -> None:
         by_key = labels.by_key()
         self.keys = tuple(keys)
+        self.targets = label_rows(labels, keys)
         self._labels, self._images = labels, [by_key[key] for key in keys]
         self.settings, self.seed = settings, seed
         self._transform: Any = None
@@ -82,15 +86,11 @@ class TrainingImages(Dataset[tuple[int, Tensor | str]]):
         except ImageError as error:
             return index, error.what
         if epoch == WHOLE:  # squeezed into the square: its labels hold for all of it
-            return index, torch.from_numpy(normalised(pixels, (crop, crop)))
+            return index, torch.from_numpy(normalised(pixels, (crop, crop), IMAGENET_MEAN, IMAGENET_STD))
         if self._transform is None:
             self._transform = training_transform(self.settings.augment, crop)
         with seeded(self.seed, _VIEW, epoch, index):
             return index, self._transform(Image.fromarray(pixels))
-
-    def targets(self) -> NDArray[np.bool_]:
-        """bool (n, C): the image-level labels."""
-        return label_rows(self._labels, self.keys)
 
     def batches(self, workers: int) -> Batches:
         """For each iteration its images, and an iterator over all images as they are, to be used up where it is examined.
@@ -204,8 +204,8 @@ def training_transform(settings: AugmentSettings, crop: int) -> Any:
         color_jitter=settings.colour_jitter,
         auto_augment=settings.rand_augment,
         interpolation="bicubic",
-        mean=tuple(MEAN.tolist()),
-        std=tuple(DEVIATION.tolist()),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
         re_prob=settings.erasing,
         re_mode="pixel",
         re_count=1,

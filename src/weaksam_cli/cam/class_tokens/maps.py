@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,22 +10,20 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.cam.class_tokens.method import MapSettings
+from weaksam_cli.cam.stage import normalised
 from weaksam_cli.core.maps import classes_of_views
 from weaksam_cli.data.labels import Category
 from weaksam_cli.data.voc import VOC_CLASSES
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.lite0 import IMAGENET_MEAN, IMAGENET_STD
 from weaksam_cli.models.vit.attention import Workspace
 from weaksam_cli.models.vit.network import ClassTokenVit, ClueMaps, VitCheckpoint
 
 FloatArray = NDArray[np.float32]
-MEAN: Final = np.asarray([0.485, 0.456, 0.406], np.float32)
-DEVIATION: Final = np.asarray([0.229, 0.224, 0.225], np.float32)
-"""ImageNet's, of RGB in [0, 1]."""
 _COCO: Final = (
     "1 person,2 bicycle,3 car,4 motorcycle,5 airplane,6 bus,7 train,8 truck,9 boat,10 traffic light,11 fire hydrant,"
     "13 stop sign,14 parking meter,15 bench,16 bird,17 cat,18 dog,19 horse,20 sheep,21 cow,22 elephant,23 bear,24 zebra,"
@@ -41,7 +38,6 @@ COCO_IDS: Final[Mapping[str, int]] = {
     name: int(number) for number, _, name in (item.partition(" ") for item in _COCO.split(","))
 }
 """COCO's 80 category names and their ids."""
-VOC_SLOTS: Final = 20
 COCO_SLOTS_BY_ID: Final = 90
 
 
@@ -73,15 +69,9 @@ def make_views(image: NDArray[np.uint8], scales: Sequence[float], *, max_side: i
         (max(patch, round(width * shrink * scale)), max(patch, round(height * shrink * scale)))
         for scale in scales
     ]
-    return Views((height, width), tuple(normalised(image, size) for size in sizes))
-
-
-def normalised(image: NDArray[np.uint8], size: tuple[int, int]) -> FloatArray:
-    """An image uint8 RGB (H, W, 3) of that width and height (bicubic), less the mean, over the deviation: (3, h, w)."""
-    pil_image = Image.fromarray(image)
-    resized = pil_image if size == pil_image.size else pil_image.resize(size, Image.Resampling.BICUBIC)
-    values = (np.asarray(resized, np.float32) / np.float32(255) - MEAN) / DEVIATION
-    return np.ascontiguousarray(values.transpose(2, 0, 1))
+    return Views(
+        (height, width), tuple(normalised(image, size, IMAGENET_MEAN, IMAGENET_STD) for size in sizes)
+    )
 
 
 @dataclass(frozen=True)
@@ -114,12 +104,6 @@ class ClueNetwork:
             yield from ((view, [mirrored]) for view, mirrored in views)
         else:
             yield torch.cat([view for view, _ in views]), [mirrored for _, mirrored in views]
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """Half precision where the settings allow it and there is a GPU."""
-        if self.settings.precision == "auto" and self.device != "cpu":
-            return torch.autocast("cuda", torch.float16)
-        return nullcontext()
 
 
 def open_network(
@@ -186,7 +170,8 @@ def _ask(
 
     `seen` gets the logits of the views. What the forward keeps of its attentions is free again afterwards.
     """
-    with clues.autocast():
+    half = clues.settings.precision == "auto" and clues.device != "cpu"
+    with torch.autocast("cuda", torch.float16, enabled=half):
         encoded = clues.network.encode_for_maps(batch, clues.workspace)
     seen.extend(encoded.class_logits()[:, clues.slots].float().cpu().numpy())
     entering = classes_of_views(given, np.stack(seen), clues.settings.logit_threshold)[-len(batch) :]
@@ -266,7 +251,7 @@ def class_slots(
 def _slots_by_name(n_slots: int, names: Sequence[str] | None) -> dict[str, int] | None:
     if names is not None:
         return {name: slot for slot, name in enumerate(names)}
-    if n_slots == VOC_SLOTS:
+    if n_slots == len(VOC_CLASSES):
         return {name: slot for slot, name in enumerate(VOC_CLASSES)}
     by_id = _slots_by_id(n_slots)
     return {name: by_id[number] for name, number in COCO_IDS.items()} if by_id else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -55,8 +55,8 @@ def start_network(
         return network, line
     found = VitCheckpoint.read(initial)
     network = settings.new_network(replace(found.shape(settings.heads), n_classes=n_classes))
-    taken = initialise(network, n_classes, found.tensors, found.where)
-    return network, f"the training starts from {initial.name}: {taken.describe()}"
+    line = initialise(network, n_classes, found.tensors, found.where)
+    return network, f"the training starts from {initial.name}: {line}"
 
 
 def random_shape(settings: TrainingSettings, n_classes: int) -> VitShape:
@@ -85,31 +85,7 @@ def random_shape(settings: TrainingSettings, n_classes: int) -> VitShape:
         ) from error
 
 
-@dataclass(frozen=True)
-class Taken:
-    """What became of the tensors of a file, and of those of the network.
-
-    Attributes:
-        taken: names that came from the file.
-        dropped: names in the file that the network has no use for: ImageNet's head.
-        random: names of the network that start from random weights.
-    """
-
-    taken: tuple[str, ...]
-    dropped: tuple[str, ...]
-    random: tuple[str, ...]
-
-    def describe(self) -> str:
-        """One line."""
-        parts = [f"{len(self.taken)} of {len(self.taken) + len(self.random)} tensors taken"]
-        if self.random:
-            parts.append(f"{first_few(self.random, _NAMED)} random")
-        if self.dropped:
-            parts.append(f"{first_few(self.dropped, _NAMED)} of the file left out")
-        return "; ".join(parts)
-
-
-def initialise(network: nn.Module, n_classes: int, state: Mapping[str, Tensor], where: str) -> Taken:
+def initialise(network: nn.Module, n_classes: int, state: Mapping[str, Tensor], where: str) -> str:
     """Start a network from a file, in place.
 
     The file's one class token and the position of it are repeated for every class; a head of another shape is left out, all
@@ -120,6 +96,9 @@ def initialise(network: nn.Module, n_classes: int, state: Mapping[str, Tensor], 
         n_classes: C.
         state: tensors of the file: DeiT with one class token, or a network with C of them.
         where: the file, for messages.
+
+    Returns:
+        A line that tells how many tensors came from the file, and which are random or have no use (ImageNet's head).
 
     Raises:
         UserError: a tensor is of another shape, or the file holds too few: it is of another network.
@@ -138,7 +117,12 @@ def initialise(network: nn.Module, n_classes: int, state: Mapping[str, Tensor], 
         )
     taken = {name: given[name].float() for name in own if name in given and name not in dropped}
     network.load_state_dict(taken, strict=False)
-    return Taken(tuple(taken), tuple(dropped), tuple(name for name in own if name not in taken))
+    line, random = f"{len(taken)} of {len(own)} tensors taken", [name for name in own if name not in taken]
+    if random:
+        line += f"; {first_few(random, _NAMED)} random"
+    if dropped:
+        line += f"; {first_few(dropped, _NAMED)} of the file left out"
+    return line
 
 
 def _with_tokens(state: dict[str, Tensor], n_classes: int) -> dict[str, Tensor]:

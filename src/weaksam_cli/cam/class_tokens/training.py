@@ -114,8 +114,7 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
     network.to(run.device).set_drop_path(settings.drop_path)
     schedule = schedule_of(settings, plan)
     optimizer = make_optimizer(network, settings.weight_decay, peak_rate(settings, plan))
-    examine = _Examination(images, best)
-    targets = torch.from_numpy(examine.labels.astype(np.float32))
+    targets = torch.from_numpy(images.targets.astype(np.float32))
 
     def step(training: Training, batch: tuple[Shown, Iterator[Shown]]) -> dict[str, float]:
         shown, whole = batch
@@ -130,7 +129,7 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
             training.update(optimizer)
         if plan.is_examined(settings, training.iteration):
             with training.autocast():
-                examine(network, whole, (training.iteration + 1) // plan.steps)
+                _examine(network, images, whole, (training.iteration + 1) // plan.steps, best)
         return losses
 
     mixed = settings.mixed_precision and run.device != "cpu"
@@ -183,40 +182,31 @@ def soft_margins(logits: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor
     }
 
 
-class _Examination:
-    """Looks at how well a network classifies the training images, and keeps it when none was better."""
+@torch.no_grad()
+def _examine(
+    network: ClassTokenVit, images: TrainingImages, whole: Iterable[Shown], epochs: int, best: Best
+) -> None:
+    """See how well a network classifies the training images, and keep it in `best` when none was better.
 
-    def __init__(self, images: TrainingImages, best: Best) -> None:
-        self.labels = images.targets()
-        self._images, self._best = images, best
-
-    @torch.no_grad()
-    def __call__(self, network: ClassTokenVit, whole: Iterable[Shown], epochs: int) -> None:
-        """Keep the network in `Best` where its criterion is no worse.
-
-        Raises:
-            UserError: no image can be read.
-        """
-        network.eval()
-        scores = np.zeros(self.labels.shape, np.float32)
-        failed: dict[int, str] = {}
-        device = network.cls_token.device
-        for shown in whole:
-            failed |= shown.failed
-            if shown.views is not None:
-                logits = network.encode(shown.views.to(device)).class_logits()
-                scores[shown.indexes] = logits.float().cpu().numpy()
-        if len(failed) == len(self._images):
-            raise UserError(
-                f"no training image can be read; {self._images.keys[0]}: {failed[0]}", where="training"
-            )
-        readable = [index for index in range(len(self._images)) if index not in failed]
-        value = image_wise_map(scores[readable], self.labels[readable])
-        best = self._best
-        best.failed = failed
-        if value >= best.value:
-            best.value, best.epochs = value, epochs
-            best.state = {name: item.detach().cpu().clone() for name, item in network.state_dict().items()}
+    Raises:
+        UserError: no image can be read.
+    """
+    network.eval()
+    scores = np.zeros(images.targets.shape, np.float32)
+    failed: dict[int, str] = {}
+    for shown in whole:
+        failed |= shown.failed
+        if shown.views is not None:
+            logits = network.encode(shown.views.to(network.cls_token.device)).class_logits()
+            scores[shown.indexes] = logits.float().cpu().numpy()
+    if len(failed) == len(images):
+        raise UserError(f"no training image can be read; {images.keys[0]}: {failed[0]}", where="training")
+    readable = [index for index in range(len(images)) if index not in failed]
+    value = image_wise_map(scores[readable], images.targets[readable])
+    best.failed = failed
+    if value >= best.value:
+        best.value, best.epochs = value, epochs
+        best.state = {name: item.detach().cpu().clone() for name, item in network.state_dict().items()}
 
 
 def image_wise_map(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> float:

@@ -9,12 +9,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
-from weaksam_cli.cam.clip_es.method import AffinitySettings, Recipe
-from weaksam_cli.cam.stage import chosen_classes
+from weaksam_cli.cam.clip_es import AffinitySettings, Recipe
+from weaksam_cli.cam.stage import chosen_classes, normalised
 from weaksam_cli.models.clip import LastBlock, Trunk, embed_words, run_last_block, run_trunk
 
 Box = tuple[int, int, int, int]
@@ -110,11 +109,7 @@ def input_size(height: int, width: int, *, patch: int, max_side: int) -> tuple[i
 
 def preprocess(image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
     """An image uint8 RGB (H, W, 3) as float32 (1, 3, *size), resized bicubically and normalised for CLIP."""
-    height, width = size
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    scaled = np.asarray(resized, dtype=np.float32) / np.float32(255)
-    normalised = (scaled - np.asarray(MEAN, np.float32)) / np.asarray(DEVIATION, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)[None]))
+    return torch.from_numpy(normalised(image, size[::-1], MEAN, DEVIATION)[None])
 
 
 def class_probabilities(feature: Tensor, classes: Tensor, background: Tensor, scale: Tensor) -> Tensor:
