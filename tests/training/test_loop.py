@@ -18,8 +18,14 @@ from weaksam_cli.engine.execution import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import EpochSampler, augmentation_rng, in_threads
 from weaksam_cli.training.checkpoint import model_bytes, read_checkpoint
-from weaksam_cli.training.loop import DivergedError, Training, TrainingRun, optimizer_step, train
-from weaksam_cli.training.schedule import LearningRateSchedule
+from weaksam_cli.training.loop import (
+    DivergedError,
+    LearningRateSchedule,
+    Training,
+    TrainingRun,
+    optimizer_step,
+    train,
+)
 
 ITERATIONS = 9
 

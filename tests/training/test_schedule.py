@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from weaksam_cli.detectron.compat import import_detectron2
-from weaksam_cli.training.schedule import LearningRateSchedule
+from weaksam_cli.training.loop import LearningRateSchedule
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,10 @@ class _Maps(Backbone):
 
     def __init__(self, shapes: dict[str, ShapeSpec]) -> None:
         super().__init__()
-        self._out_features = list(shapes)
-        self._out_feature_strides = {name: shape.stride for name, shape in shapes.items()}
-        self._out_feature_channels = {name: shape.channels for name, shape in shapes.items()}
+        self._shapes = shapes
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return self._shapes
 
     def forward(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
         return maps

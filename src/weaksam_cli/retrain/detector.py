@@ -29,8 +29,7 @@ from weaksam_cli.retrain.heads import add_roi_heads_config
 from weaksam_cli.retrain.settings import DetectorSettings, Inference, Schedule, keys_of, read_network
 from weaksam_cli.training.batches import EpochSampler, sampled
 from weaksam_cli.training.checkpoint import expect_classes, load_model, model_bytes, read_metadata
-from weaksam_cli.training.loop import Training, TrainingRun, train, training_run
-from weaksam_cli.training.schedule import LearningRateSchedule
+from weaksam_cli.training.loop import LearningRateSchedule, Training, TrainingRun, train, training_run
 
 Detector = Callable[[NDArray[np.uint8]], Detections]
 """From an image uint8 RGB (H, W, 3) to its detections, best first."""
@@ -258,28 +257,25 @@ def load_detector(path: Path, inference: Inference, class_names: Sequence[str], 
     _merge(cfg, keys_of(inference) | {"MODEL.DEVICE": device})
     model: nn.Module = build_model(cfg)
     load_model(model, path)
-    model.eval()
-    order, sizes = str(cfg.INPUT.FORMAT), (inference.short_side, inference.max_size)
     if inference.augment:
-        # The wrapper has a mode of its own; in training mode it would refuse to detect.
-        augmented = GeneralizedRCNNWithTTA(cfg, model, batch_size=1).eval()
-        return lambda image: _detect(augmented, image, image, order)
+        model = GeneralizedRCNNWithTTA(cfg, model.eval(), batch_size=1)
+    model.eval()  # the wrapper has a mode of its own; in training mode it would refuse to detect
 
     def detect(image: NDArray[np.uint8]) -> Detections:
-        height, width = image.shape[:2]
-        shape = ResizeShortestEdge.get_output_shape(height, width, *sizes)
-        return _detect(model, image, ResizeTransform(height, width, *shape).apply_image(image), order)
+        (height, width), shown = image.shape[:2], image
+        if not inference.augment:
+            sizes = inference.short_side, inference.max_size
+            shape = ResizeShortestEdge.get_output_shape(height, width, *sizes)
+            shown = ResizeTransform(height, width, *shape).apply_image(image)
+        sample = {"image": image_tensor(shown, cfg.INPUT.FORMAT), "height": height, "width": width}
+        with torch.inference_mode():
+            answer = model([sample])
+        return _detections(answer[0]["instances"].to("cpu"), height, width)
 
     return detect
 
 
-def _detect(
-    model: nn.Module, original: NDArray[np.uint8], image: NDArray[np.uint8], order: str
-) -> Detections:
-    height, width = original.shape[:2]
-    with torch.inference_mode():
-        answer = model([{"image": image_tensor(image, order), "height": height, "width": width}])
-    instances = answer[0]["instances"].to("cpu")
+def _detections(instances: Any, height: int, width: int) -> Detections:
     scores = instances.scores.numpy().astype(np.float32)
     rank = np.argsort(-scores, kind="stable")
     return Detections(

@@ -8,7 +8,8 @@ On a CPU with the same number of threads a resumed run ends in the same bytes; C
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,61 @@ from weaksam_cli.engine.execution import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import Batches, step_seed
 from weaksam_cli.training.checkpoint import Checkpoint, SaveBytes, read_checkpoint
-from weaksam_cli.training.schedule import LearningRateSchedule
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each iteration with the number of finished ones, the total, and the iteration's losses by name."""
 
 LossFunction = Callable[[Any], Mapping[str, Tensor]]
 """From a batch to scalar losses by name; they are trained by their sum."""
+
+
+@dataclass(frozen=True)
+class LearningRateSchedule:
+    """Factor on the learning rate, a function of the iteration: a linear warm-up, then steps or half a cosine.
+
+    The defaults equal detectron2's; timm's rates hold for an epoch.
+
+    Attributes:
+        iterations: length of the training.
+        milestones: iterations at which the factor is multiplied by `gamma`; not used with `cosine`.
+        gamma: factor of a step.
+        warmup_iterations: length of the linear rise.
+        warmup_factor: factor on the first value, where the rise begins.
+        warmup_to_peak: the rise ends at 1 (timm) and not at the value that the cosine has reached by then (detectron2).
+        cosine: fall to `least` along half a cosine.
+        least: where the cosine ends, and the factor of the `cooldown_iterations` that follow it at the end.
+        cooldown_iterations: they belong to `iterations`.
+        period: iterations for which a rate holds: 1, or those of an epoch (timm).
+    """
+
+    iterations: int
+    milestones: Sequence[int] = ()
+    gamma: float = 0.1
+    warmup_iterations: int = 0
+    warmup_factor: float = 0.001
+    warmup_to_peak: bool = False
+    cosine: bool = False
+    least: float = 0.0
+    cooldown_iterations: int = 0
+    period: int = 1
+
+    def factor(self, iteration: int) -> float:
+        """Factor for a 0-based iteration."""
+        iteration -= iteration % self.period
+        warmup = min(self.warmup_iterations, self.iterations)
+        if iteration >= warmup:
+            return self._decayed(iteration)
+        start = self.warmup_factor * self._decayed(0)
+        end = self._decayed(0 if self.warmup_to_peak else warmup)
+        return start + (end - start) * iteration / warmup
+
+    def _decayed(self, iteration: int) -> float:
+        if not self.cosine:
+            return float(self.gamma ** bisect_right(list(self.milestones), iteration))
+        length = self.iterations - self.cooldown_iterations
+        if iteration >= length:
+            return self.least
+        return self.least + (1 - self.least) * (1 + math.cos(math.pi * iteration / length)) / 2
 
 
 class DivergedError(UserError):
@@ -155,7 +204,9 @@ class Training:
             DivergedError: one of them is NaN or infinite.
         """
         means: dict[str, Tensor] = {}
-        for part, share in self._parts(batch):
+        size = self._images_at_once or max(len(batch), 1)
+        for part in (batch[start : start + size] for start in range(0, len(batch), size)):
+            share = len(part) / len(batch)
             with self.autocast():
                 losses = self._losses(part, loss_function)
                 values = [value.sum() for value in losses.values()]
@@ -180,13 +231,6 @@ class Training:
             nn.utils.clip_grad_norm_(members, self._clip)
         self.scaler.step(optimizer)
         self._stepped = True
-
-    def _parts(self, batch: Any) -> list[tuple[Any, float]]:
-        size = self._images_at_once
-        if size <= 0 or size >= len(batch):
-            return [(batch, 1.0)]
-        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-        return [(part, len(part) / len(batch)) for part in parts]
 
     def _losses(self, part: Any, loss_function: LossFunction) -> Mapping[str, Tensor]:
         try:

@@ -25,8 +25,7 @@ from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import EpochSampler, LoadItem, sampled
 from weaksam_cli.training.checkpoint import expect_classes, load_model, read_metadata
-from weaksam_cli.training.loop import Training, TrainingRun, train
-from weaksam_cli.training.schedule import LearningRateSchedule
+from weaksam_cli.training.loop import LearningRateSchedule, Training, TrainingRun, train
 from weaksam_cli.wsod.method import (
     HeadSettings,
     InferenceSettings,

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weaksam_cli.training.loop import Training, optimizer_step, set_rates
-from weaksam_cli.training.schedule import LearningRateSchedule
+from weaksam_cli.training.loop import LearningRateSchedule, Training, optimizer_step, set_rates
 from weaksam_cli.wsod.detector import RegionDetector, parameter_groups
 from weaksam_cli.wsod.mist import DropBlockSettings
 

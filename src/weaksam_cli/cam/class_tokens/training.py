@@ -23,8 +23,7 @@ from weaksam_cli.data.labels import Labels
 from weaksam_cli.engine.context import Job
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.network import ClassTokenVit
-from weaksam_cli.training.loop import Training, TrainingRun, train, training_run
-from weaksam_cli.training.schedule import LearningRateSchedule
+from weaksam_cli.training.loop import LearningRateSchedule, Training, TrainingRun, train, training_run
 
 _REFERENCE_BATCH: Final = 512
 """The batch that learning rates are given for."""
