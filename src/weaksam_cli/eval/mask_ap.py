@@ -16,10 +16,7 @@ from weaksam_cli.eval.voc_ap import average_precisions
 
 
 def mask_ap_voc(
-    dataset: CocoJson,
-    results: Sequence[Mapping[str, Any]],
-    *,
-    thresholds: Sequence[float] = MASK_THRESHOLDS,
+    dataset: CocoJson, results: Sequence[Mapping[str, Any]], *, thresholds: Sequence[float] = MASK_THRESHOLDS
 ) -> dict[float, PerClass]:
     """Area under the precision-recall curve of masks, per class, at every IoU threshold.
 
