@@ -38,7 +38,6 @@ def test_what_detectron2_asks_for_can_be_imported(found: str) -> None:
         "data.transforms",
         "data.build",
         "evaluation",
-        "model_zoo",
         "checkpoint",
     ):
         importlib.import_module(f"detectron2.{name}")
@@ -79,24 +78,11 @@ def test_a_compiled_extension_is_left_alone(
     assert isinstance(sys.modules.get("detectron2._C"), compat._ExtensionStub) is not compiled
 
 
-# 2. pkg_resources
+# 2. the model zoo, without pkg_resources
 
 
-def test_model_zoo_finds_its_files(found: str) -> None:
-    from detectron2 import model_zoo
-
-    assert Path(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml")).is_file()
-
-
-def test_pkg_resources_replacement_is_withdrawn(found: str) -> None:
-    if importlib.util.find_spec("pkg_resources") is None:
-        assert "pkg_resources" not in sys.modules
-
-
-def test_resource_filename() -> None:
-    assert Path(compat.resource_filename("weaksam_cli", "errors.py")).is_file()
-    with pytest.raises(ModuleNotFoundError):
-        compat.resource_filename("no_such_package_at_all", "x")
+def test_the_model_zoo_has_its_files(found: str) -> None:
+    assert compat.base_config("COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml").is_file()
 
 
 # 3. Pillow
@@ -146,7 +132,7 @@ def test_missing_dependency_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ModuleNotFoundError("No module named 'fvcore'", name="fvcore")
 
-    monkeypatch.setattr(compat, "_import_model_zoo", fail)
+    monkeypatch.setattr(compat, "keep_a_pixel", fail)
     with pytest.raises(UserError, match="the library fvcore"):
         compat.import_detectron2.__wrapped__()
 

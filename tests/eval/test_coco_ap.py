@@ -131,14 +131,14 @@ def test_the_two_mask_protocols_differ_in_the_sum() -> None:
     assert coco_ap_at(dataset, results)[0.5] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
-def test_crowds_count_neither_way_in_the_voc_form() -> None:
+def test_crowds_count_neither_way_the_voc_way() -> None:
     dataset = mask_dataset([[0, 0, 40, 40], [60, 0, 100, 40]], [1, 1])
     dataset["annotations"][1]["iscrowd"] = 1
     results = mask_results([[60, 0, 100, 40], [0, 0, 40, 40]], [1, 1], [0.9, 0.8])
     assert mask_ap_voc(dataset, results)[0.75].values["cat"] == pytest.approx(1)
 
 
-def test_no_masks_give_zeros_in_the_voc_form() -> None:
+def test_no_masks_give_zeros_the_voc_way() -> None:
     got = mask_ap_voc(mask_dataset([[0, 0, 40, 40]], [1]), [])
     assert {value: item.mean for value, item in got.items()} == {0.25: 0, 0.5: 0, 0.7: 0, 0.75: 0}
 

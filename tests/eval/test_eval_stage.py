@@ -56,9 +56,9 @@ class KnownProposals:
         return function
 
 
-def write_proposals(run: Path, variant: str, work: KnownProposals, sources: Sequence[str]) -> None:
+def write_proposals(run: Path, variant: str, predictor: KnownProposals, sources: Sequence[str]) -> None:
     keys = [f"{number:06d}" for number in range(1, IMAGES + 1)]
-    run_all = PerImage(PROPOSALS, keys, work, "proposals", {"source_names": sources})
+    run_all = PerImage(PROPOSALS, keys, predictor, "proposals", {"source_names": sources})
     path = run / f"proposals{variant}" / "trainval.h5"
     step = Step(path, PROPOSALS, "trainval", Knob(), {}, run_all, "proposals")
     make(step, STAGE, context(run, dataset="tiny"))

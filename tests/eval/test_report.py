@@ -97,6 +97,6 @@ def test_a_panel_a_threshold_and_a_line_a_curve(names: list[str]) -> None:
     assert [line in colours for line in lines] == [index < len(names) for index in range(6)]
 
 
-def test_nothing_measured_is_drawn_as_nothing() -> None:
+def test_nothing_known_is_drawn_as_nothing() -> None:
     nothing = RecallCurve((10, None), (0.0, 0.0), {0.5: (np.nan, np.nan)}).as_json()
     assert Image.open(io.BytesIO(draw_recall({"a": nothing}, "Recall"))).size == (1350, 585)

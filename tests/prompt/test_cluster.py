@@ -53,7 +53,7 @@ def test_number_of_clusters(n: int, clusters: int) -> None:
     assert len(cluster_points(points)) == clusters
 
 
-def test_the_published_form_loses_the_class() -> None:
+def test_the_published_way_loses_the_class() -> None:
     centres = cluster_points(points_at([(10, 10), (20, 20)], [3, 3]))
     assert centres.class_index.tolist() == [-1]
     assert centres.value.tolist() == [1]

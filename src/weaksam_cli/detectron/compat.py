@@ -76,7 +76,7 @@ def import_detectron2() -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecates what detectron2 does while it is imported
             package = importlib.import_module("detectron2")
-            _import_model_zoo()
+            importlib.import_module("detectron2.modeling")  # it imports all the libraries that may be missing
             keep_a_pixel()
     except ModuleNotFoundError as error:
         raise UserError(
@@ -123,29 +123,9 @@ def restore_numpy_aliases() -> None:
             setattr(np, name, alias)
 
 
-def _import_model_zoo() -> None:
-    """Import `detectron2.model_zoo`, with a replacement of `pkg_resources` where there is none.
-
-    The replacement is withdrawn afterwards, because other libraries probe for `pkg_resources` and expect all of it.
-    """
-    if importlib.util.find_spec("pkg_resources") is not None:
-        importlib.import_module("detectron2.model_zoo")
-        return
-    stub = ModuleType("pkg_resources")
-    stub.resource_filename = resource_filename  # type: ignore[attr-defined]
-    sys.modules["pkg_resources"] = stub
-    try:
-        importlib.import_module("detectron2.model_zoo")
-    finally:
-        del sys.modules["pkg_resources"]
-
-
-def resource_filename(package: str, resource: str) -> str:
-    """Path of a file inside an installed package: all that detectron2 uses of `pkg_resources`."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"no package named {package}", name=package)
-    return str(Path(spec.submodule_search_locations[0]) / resource)
+def base_config(name: str) -> Path:
+    """A configuration file of detectron2's model zoo, whose own function asks `pkg_resources`, which setuptools dropped."""
+    return Path(str(importlib.import_module("detectron2").__file__)).parent / "model_zoo" / "configs" / name
 
 
 def keep_a_pixel() -> None:

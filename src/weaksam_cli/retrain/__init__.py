@@ -1,1 +1,1 @@
-"""Retraining a fully supervised detector on pseudo ground truth, hosted by detectron2."""
+"""Retraining a fully supervised detector on pseudo ground truth with detectron2."""

@@ -22,6 +22,7 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.labels import Labels, Split
 from weaksam_cli.detectron.backbones import add_backbone_config
+from weaksam_cli.detectron.compat import base_config
 from weaksam_cli.detectron.training import ImageReader, SeededMapper, image_tensor, step_in_event_storage
 from weaksam_cli.engine.context import Job
 from weaksam_cli.errors import UserError
@@ -47,11 +48,10 @@ def detectron_config(
         weights: the file that `settings.backbone.weights` names, where it is one.
     """
     from detectron2.config import CfgNode
-    from detectron2.model_zoo import get_config_file
 
     network = read_network(settings.network)
     cfg = _empty_config()
-    cfg.merge_from_file(get_config_file(network["base"]))
+    cfg.merge_from_file(str(base_config(network["base"])))
     cfg.merge_from_other_cfg(CfgNode(network["detectron2"]))
     _merge(cfg, settings.detectron_keys())
     finest = settings.detector.first_level - 2
