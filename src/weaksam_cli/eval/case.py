@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.data.detections import read_detections
@@ -52,16 +52,12 @@ class PerClass:
         return float(values @ support[support > 0] / support.sum()) if len(values) else float("nan")
 
     @classmethod
-    def of(
-        cls,
-        class_names: Sequence[str],
-        values: Sequence[float] | NDArray[np.float64],
-        support: NDArray[np.int64],
-    ) -> PerClass:
+    def of(cls, class_names: Sequence[str], values: ArrayLike, support: NDArray[np.int64]) -> PerClass:
         """Figures and their support in the order of the class names."""
+        figures = np.asarray(values, np.float64).tolist()
         return cls(
-            {name: float(value) for name, value in zip(class_names, values, strict=True)},
-            {name: int(count) for name, count in zip(class_names, support, strict=True)},
+            dict(zip(class_names, figures, strict=True)),
+            dict(zip(class_names, support.tolist(), strict=True)),
         )
 
     @classmethod

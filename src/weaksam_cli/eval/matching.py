@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from weaksam_cli.core.boxes import paired_iou
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.errors import UserError
+from weaksam_cli.eval.case import Truth
 
 Offset = tuple[float, float, float, float]
 IndexArray = NDArray[np.int64]
@@ -155,18 +156,15 @@ def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def best_overlaps(
-    ground_truth: Mapping[str, GroundTruth],
-    detections: Mapping[str, Detections],
-    n_classes: int,
-    convention: Convention,
+    truth: Truth, detections: Mapping[str, Detections], n_classes: int, convention: Convention
 ) -> Overlaps:
     """The largest overlap of every detection, as `convention` reads boxes.
 
     Raises:
         UserError: for detections of an image that the ground truth does not hold.
     """
-    objects = [*ground_truth.values()]
-    found = in_order(ground_truth, detections, Detections.empty(), name="detections")
+    objects = [*truth.values()]
+    found = in_order(truth, detections, Detections.empty(), name="detections")
     boxes = convention.ground_truth_boxes(_joined([item.boxes for item in objects]).reshape(-1, 4))
     detected = convention.detection_boxes(_joined([item.boxes for item in found]).reshape(-1, 4))
     objects_group, group = _groups(objects, n_classes), _groups(found, n_classes)
@@ -234,17 +232,14 @@ def first_claims(
 
 
 def match_detections(
-    ground_truth: Mapping[str, GroundTruth],
-    detections: Mapping[str, Detections],
-    n_classes: int,
-    convention: Convention,
+    truth: Truth, detections: Mapping[str, Detections], n_classes: int, convention: Convention
 ) -> Matches:
     """Match at an IoU of .5 as VOC does: a detection stands or falls with the object of its class that it overlaps most.
 
     Raises:
         UserError: see `best_overlaps`.
     """
-    found = best_overlaps(ground_truth, detections, n_classes, convention)
+    found = best_overlaps(truth, detections, n_classes, convention)
     hit = (found.claimed >= 0) & convention.reaches(found.best, THRESHOLD)
     order, status = first_claims(found.claimed, hit, found.difficult, found.scores)
     n_objects = np.bincount(found.objects_group[~found.difficult] % n_classes, minlength=n_classes)

@@ -179,11 +179,9 @@ def find_peaks(heat: NDArray[np.float32], settings: KindSettings) -> Peaks:
     if np.isnan(heat).any():
         raise ValueError("heat: expected numbers, got NaN")
     flat, is_maximum = heat.ravel(), (window_maximum(heat, settings.radius) == heat).ravel()
-    if settings.emit_fillers:
-        listed = _best_with_fillers(np.where(is_maximum, flat, np.float32(0)), settings.max_points)
-    else:
-        candidates = np.flatnonzero(is_maximum)
-        listed = candidates[np.argsort(-flat[candidates], kind="stable")][: settings.max_points]
+    score = np.where(is_maximum, flat, np.float32(0))
+    candidates = np.arange(flat.size) if settings.emit_fillers else np.flatnonzero(is_maximum)
+    listed = candidates[np.argsort(-score[candidates], kind="stable")[: settings.max_points]]
     rows, columns = np.divmod(listed, max(heat.shape[1], 1))
     kept = _thin(rows, columns, settings.radius)
     return Peaks(rows[kept], columns[kept], flat[listed[kept]])
@@ -198,15 +196,6 @@ def window_maximum(heat: NDArray[np.float32], radius: int) -> NDArray[np.float32
     square = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     found = cv2.dilate(heat, square, borderType=cv2.BORDER_CONSTANT, borderValue=-np.inf)
     return np.asarray(found, np.float32).reshape(heat.shape)
-
-
-def _best_with_fillers(score: NDArray[np.float32], count: int) -> IntArray:
-    """The `count` largest scores, equal ones in index order, without sorting the many zeros."""
-    positive, negative = np.flatnonzero(score > 0), np.flatnonzero(score < 0)
-    chosen = positive[np.argsort(-score[positive], kind="stable")][:count]
-    chosen = np.concatenate([chosen, np.flatnonzero(score == 0)[: count - len(chosen)]])
-    ordered = negative[np.argsort(-score[negative], kind="stable")]
-    return np.concatenate([chosen, ordered[: count - len(chosen)]])
 
 
 def _thin(rows: IntArray, columns: IntArray, radius: int) -> IntArray:
