@@ -109,3 +109,8 @@ def test_names_in_a_labels_file_are_plain_words(tmp_path: Path) -> None:
     for field in ("split", "dataset"):
         with pytest.raises(UserError, match=f"cannot be the name of a {field}"):
             write(tmp_path, b"", **{field: "../x"})
+
+
+def test_a_version_that_is_no_number_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"info\.format_version: .*valid integer"):
+        write(tmp_path, b"", format_version="two")

@@ -124,7 +124,7 @@ def _box(item: TruthAnnotation, image: ImageRecord, remarks: Remarks) -> list[fl
     left, top, width, height = (float(number) for number in value)
     edges = (left, top, left + width, top + height)
     name, size = f"{item.title}: the bbox {value}", (image.height, image.width)
-    return [left, top, width, height] if remarks.box_place(key, name, edges, size) else None
+    return [left, top, width, height] if remarks.box_is_inside(key, name, edges, size) else None
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -12,7 +12,7 @@ A layout is a module of this package with
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final, Generic, Literal, NamedTuple, TypeVar
@@ -194,7 +194,7 @@ class Remarks:
                 remedy="Complete the dataset, or choose another split",
             )
 
-    def box_place(self, key: str, name: str, box: Sequence[float], size: tuple[int, int]) -> bool:
+    def box_is_inside(self, key: str, name: str, box: Sequence[float], size: tuple[int, int]) -> bool:
         """Whether an object's box (xyxy pixel edges) lies in an image of (height, width); notes where it does not.
 
         A box that stands out by more than a pixel is taken as it is, with a warning.
@@ -213,7 +213,7 @@ class Remarks:
 
 
 def choose_splits(
-    wanted: Mapping[str, Role] | None, available: Iterable[str], default: Mapping[str, Role], source: Path
+    wanted: Mapping[str, Role] | None, available: Collection[str], default: Mapping[str, Role], source: Path
 ) -> Mapping[str, Role]:
     """The splits to read with their roles: those asked for, else the default ones.
 
@@ -221,14 +221,13 @@ def choose_splits(
         UserError: a split that the dataset does not have, or whose name cannot name a file.
     """
     chosen = default if wanted is None else wanted
-    names = list(available)
     for name in chosen:
         plain_word(name, "split", where=f"{source}, splits")
-        if name not in names:
+        if name not in available:
             raise UserError(
                 f"there is no split {name!r}",
                 where=str(source),
-                remedy=f"Available: {first_few(names, 20)}",
+                remedy=f"Available: {first_few(available, 20)}",
             )
     return chosen
 

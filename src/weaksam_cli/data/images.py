@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from weaksam_cli.artifacts import digest
 from weaksam_cli.errors import ImageError, UserError
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -57,30 +56,6 @@ def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[n
         if orientation in _TRANSPOSITIONS:
             return _to_rgb(image.transpose(_TRANSPOSITIONS[orientation]), path)
         return _to_rgb(image, path)
-
-
-def read_unchanged(
-    path: Path, sha256: str | None, *, since: str, remedy: str, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> NDArray[np.uint8]:
-    """Decode an image as `read_image` does, if it is the file that was seen before.
-
-    Args:
-        path: the image.
-        sha256: digest of the file when it was seen; None where there was no file that could be read.
-        since: when that was, in words: "the file changed after ...".
-        remedy: what to do about a file that changed.
-        max_pixels: as for `read_image`.
-
-    Raises:
-        ImageError: the file is gone, damaged, or another one.
-    """
-    try:
-        now = digest.of_file(path) if sha256 is not None or path.is_file() else None
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if now != sha256:
-        raise ImageError(f"the file changed after {since}", where=str(path), remedy=remedy)
-    return read_image(path, max_pixels=max_pixels)
 
 
 def image_size(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:

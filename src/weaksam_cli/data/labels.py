@@ -18,8 +18,8 @@ from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.core.names import plain_word
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.dataset import DatasetSplit, Difficult, ImageRecord, in_class_order
-from weaksam_cli.data.images import read_unchanged
-from weaksam_cli.errors import UserError
+from weaksam_cli.data.images import read_image
+from weaksam_cli.errors import ImageError, UserError
 
 LABELS_FORMAT = "weaksam/labels"
 LABELS_VERSION = 2
@@ -158,14 +158,17 @@ class Labels:
         Raises:
             ImageError: when the file is gone, damaged, or not the file that the `data` stage saw.
         """
-        labelled = bool(self.file.categories)
-        return read_unchanged(
-            self.image_root / image.file_name,
-            image.sha256 or None,
-            since="`weaksam data` saw it" if labelled else "the work began",
-            remedy="Run `weaksam data` again" if labelled else "Run the same command again",
-            max_pixels=self.file.info.max_pixels,
-        )
+        since, remedy = "`weaksam data` saw it", "Run `weaksam data` again"
+        if not self.file.categories:
+            since, remedy = "this command began", "Run the same command again"
+        path = self.image_root / image.file_name
+        try:
+            now = digest.of_file(path) if image.sha256 or path.is_file() else ""
+        except OSError as error:
+            raise ImageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        if now != image.sha256:
+            raise ImageError(f"the file changed after {since}", where=str(path), remedy=remedy)
+        return read_image(path, max_pixels=self.file.info.max_pixels)
 
     def counting(self, difficult: Difficult | None) -> Labels:
         """The same with or without the classes that difficult objects alone show; None leaves what `data` chose.
@@ -282,9 +285,10 @@ def read_labels(path: Path, image_root: Path) -> Labels:
     info = raw.get("info") if isinstance(raw, dict) else None
     if not isinstance(info, dict) or info.get("format") != LABELS_FORMAT:
         raise UserError("not a labels file of weaksam", where=str(path), remedy="Run `weaksam data` first")
-    if info.get("format_version", 0) > LABELS_VERSION:
+    version = info.get("format_version")
+    if isinstance(version, int) and version > LABELS_VERSION:
         raise UserError(
-            f"has format version {info['format_version']}, this program reads up to {LABELS_VERSION}",
+            f"has format version {version}, this program reads up to {LABELS_VERSION}",
             where=str(path),
             remedy="install a newer weaksam-cli",
         )

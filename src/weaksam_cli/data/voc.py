@@ -138,18 +138,13 @@ def read(source: Path, recipe: Recipe, _images: Path | None = None) -> tuple[Dat
     class_names = voc_classes(folder, recipe, [image for images, _ in parsed.values() for image in images])
     splits = []
     for split, (images, remarks) in parsed.items():
-        records = tuple(
-            record
-            if objects is None
-            else with_labels(
-                record, [(item.name, item.difficult) for item in objects], class_names, recipe.difficult
-            )
-            for record, objects in images
-        )
-        told = remarks.told(class_names)
-        splits.append(
-            DatasetSplit(split, class_names, numbered(class_names), records, *told, role=roles[split])
-        )
+        records = []
+        for record, objects in images:
+            shown = [(item.name, item.difficult) for item in objects or ()]
+            labelled = with_labels(record, shown, class_names, recipe.difficult)
+            records.append(record if objects is None else labelled)
+        ids, told = numbered(class_names), remarks.told(class_names)
+        splits.append(DatasetSplit(split, class_names, ids, tuple(records), *told, role=roles[split]))
     return tuple(splits)
 
 

@@ -119,7 +119,7 @@ def _box(item: VocObject, name: str, image: ImageRecord, remarks: Remarks) -> li
         remarks.fail(image.key, f"{name}: a coordinate is not finite in {texts}")
         return None
     box = [float(value) for value in voc_to_edges(as_boxes([corners]))[0]]
-    kept = remarks.box_place(image.key, f"{name}: the box {texts}", box, (image.height, image.width))
+    kept = remarks.box_is_inside(image.key, f"{name}: the box {texts}", box, (image.height, image.width))
     return box if kept else None
 
 
