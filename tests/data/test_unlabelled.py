@@ -161,7 +161,7 @@ def test_looking_at_files_never_fails_or_blocks(tmp_path: Path, pipe: Path) -> N
         with pytest.raises(ImageError, match=reason):
             labels.read_image(image)
     save(tmp_path / "a.png", 2)
-    with pytest.raises(ImageError, match=r"changed after the work began.*Run the same command again"):
+    with pytest.raises(ImageError, match=r"changed after this command began.*Run the same command again"):
         labels.read_image(images[4])
 
 
