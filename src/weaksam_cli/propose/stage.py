@@ -90,17 +90,11 @@ def proposal_steps(
         predictor = ProposalPredictor(
             images, prompts, ids, tuple(prompted_by), build, recipe, weights, device
         )
-        finer = SHARD_IMAGES if context.unlabelled is None else max(len(keys) // _LEAST_SHARDS, 1)
-        tables = {"source_names": SOURCES}
-        return PerImage(
-            PROPOSALS,
-            keys,
-            predictor,
-            "proposals",
-            tables,
-            shard_images=min(finer, SHARD_IMAGES),
-            device=device,
-        )(job)
+        part = SHARD_IMAGES if context.unlabelled is None else max(len(keys) // _LEAST_SHARDS, 1)
+        part, tables = min(part, SHARD_IMAGES), {"source_names": SOURCES}
+        return PerImage(PROPOSALS, keys, predictor, "proposals", tables, shard_images=part, device=device)(
+            job
+        )
 
     yield Step(context.run.output("propose", split), PROPOSALS, split, recipe, inputs, run, "proposals")
 

@@ -100,21 +100,15 @@ class RegionTreeSegmenter:
             ValueError: no image set.
         """
         encoded = self._image()
-        canvas = encoded.canvas
+        canvas, quality = encoded.canvas, encoded.prompt_quality
         column = canvas.columns()[np.clip(xy[..., 0].astype(np.int64), 0, canvas.width - 1)]
         row = canvas.rows()[np.clip(xy[..., 1].astype(np.int64), 0, canvas.height - 1)]
         chosen = np.empty((len(xy), 3), np.int64)
         for start in range(0, len(xy), _PROMPTS_AT_ONCE):
             some = slice(start, start + _PROMPTS_AT_ONCE)
-            chosen[some] = nodes_of_points(
-                encoded.forest,
-                encoded.prompt_quality,
-                column[some],
-                row[some],
-                labels[some],
-                self.settings.nesting_ratio,
-            )
-        return self._answer(encoded, chosen, encoded.prompt_quality[chosen], masks=masks)
+            place = (column[some], row[some], labels[some])
+            chosen[some] = nodes_of_points(encoded.forest, quality, *place, self.settings.nesting_ratio)
+        return self._answer(encoded, chosen, quality[chosen], masks=masks)
 
     def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:
         """Masks of n box prompts, float32 (n, 4), xyxy pixel edges; the object's box fits the prompt best.
