@@ -5,7 +5,6 @@ Commands are declared here, and done by the modules beside this one, which are i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,23 +54,15 @@ _ALL = (
 _STAGE = tuple(dict.fromkeys([*_DATA, *_ALL, "variant", "inputs"]))
 
 
-def _command(
-    name: str, *options: str, work: str, text: str | None = None, **fixed: Any
-) -> Callable[[Callable[..., None]], None]:
-    return declare(app.command(name, help=text), *options, work=work, **fixed)
-
-
 def _add_stages(*names: str) -> None:
     """Commands are listed in the order in which they are added: that of the pipeline."""
     for name in names:
         more = ("fit",) if name == "cam" else ()
-        add = _command(
-            name, *_STAGE, *more, work="run:run_one_stage", text=_STAGE_HELP[name], stage_name=name
-        )
-        add(lambda: None)
+        add = app.command(name, help=_STAGE_HELP[name])
+        declare(add, *_STAGE, *more, work="run:run_one_stage", stage_name=name)(lambda: None)
 
 
-@_command("data", *_DATA, work="run:run_data")
+@declare(app.command("data"), *_DATA, work="run:run_data")
 def _data(
     source: Annotated[
         str | None, typer.Argument(help="A VOC folder, COCO json, folder or CSV of labels, or `demo`.")
@@ -89,7 +80,7 @@ def _data(
 _add_stages("cam", "prompt")
 
 
-@_command("propose", *_STAGE, "shard", work="propose_folder:propose")
+@declare(app.command("propose"), *_STAGE, "shard", work="propose_folder:propose")
 def _propose(
     images: Annotated[
         Path | None,
@@ -107,7 +98,7 @@ def _propose(
 _add_stages("wsod", "pgt", "retrain", "eval")
 
 
-@_command("all", *_ALL, work="run:run_pipeline")
+@declare(app.command("all"), *_ALL, work="run:run_pipeline")
 def _all(
     source: Annotated[str | None, typer.Argument(help="The dataset, as for `weaksam data`.")] = None,
     layout: Annotated[str | None, typer.Option("--layout", help="voc, coco, folder or demo.")] = None,
@@ -115,12 +106,12 @@ def _all(
     """Every stage, from labels to the table of results."""
 
 
-@_command("status", *_WHICH, "json", work="inspect:show_status")
+@declare(app.command("status"), *_WHICH, "json", work="inspect:show_status")
 def _status() -> None:
     """What of a run is fresh, stale, partial or missing."""
 
 
-@_command("inspect", "overwrite", "json", work="inspect:inspect_file")
+@declare(app.command("inspect"), "overwrite", "json", work="inspect:inspect_file")
 def _inspect(
     file: Annotated[Path, typer.Argument(help="Any artifact (.h5, .json, .safetensors, .pth).")],
     image: Annotated[
@@ -136,7 +127,7 @@ def _inspect(
     """Open an artifact and say what is in it."""
 
 
-@_command("doctor", "run_dir", "weights_dir", "json", work="doctor:examine")
+@declare(app.command("doctor"), "run_dir", "weights_dir", "json", work="doctor:examine")
 def _doctor() -> None:
     """Is this machine ready, and what to do if not."""
 
@@ -144,7 +135,7 @@ def _doctor() -> None:
 _CLIP = (*_WHICH, "split", "recipe", "overrides", "device", "weights_dir", *_SPEAK)
 
 
-@_command("clip-templates", *_CLIP, work="clip_templates:rank_clip_templates")
+@declare(app.command("clip-templates"), *_CLIP, work="clip_templates:rank_clip_templates")
 def _clip_templates(
     templates: Annotated[
         list[str] | None,
@@ -160,7 +151,7 @@ _Format = Annotated[
 ]
 
 
-@_command("export", "overwrite", *_SPEAK, work="exchange:export_file")
+@declare(app.command("export"), "overwrite", *_SPEAK, work="exchange:export_file")
 def _export(
     file: Annotated[
         Path, typer.Argument(help="Proposals or points (proposals/<split>.h5, prompts/<split>.h5).")
@@ -177,7 +168,7 @@ def _export(
     """Write proposals or points as files of another program."""
 
 
-@_command("import", "overwrite", "allow_stale", *_SPEAK, work="exchange:import_file")
+@declare(app.command("import"), "overwrite", "allow_stale", *_SPEAK, work="exchange:import_file")
 def _import(
     file: Annotated[Path, typer.Argument(help="A proposal pickle, or a folder of point text files.")],
     layout: _Format,

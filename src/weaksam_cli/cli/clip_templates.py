@@ -37,11 +37,8 @@ def rank_clip_templates(
     split = options.split or context.train_split()
     labels = context.split(split).read()
     if not labels.is_train:
-        raise UserError(
-            f"{split!r} is no training split: its labels are not looked at",
-            where="--split",
-            remedy="Leave it out",
-        )
+        what = f"{split!r} is no training split: its labels are not looked at"
+        raise UserError(what, where="--split", remedy="Leave it out")
     chosen = choose_images(labels, images)
     weights = context.weights.require(recipe.weights)
     unread: list[str] = []

@@ -41,30 +41,25 @@ def propose(options: CommonOptions, console: Console, images: Path | None, outpu
         run_one_stage(options, console, "propose")
         return
     if images is None:
-        raise UserError(
-            "which images? -o belongs to a folder of images",
-            where=f"-o {output}",
-            remedy="Give them: weaksam propose IMAGES -o FILE.h5; a dataset's proposals lie in its run directory",
+        remedy = (
+            "Give them: weaksam propose IMAGES -o FILE.h5; a dataset's proposals lie in its run directory"
         )
+        what = "which images? -o belongs to a folder of images"
+        raise UserError(what, where=f"-o {output}", remedy=remedy)
     _refuse_dataset_options(options)
     listing = list_images(images)
     target = _target(output, listing)
     context = _context(options, target, console)
     loaded = _recipe(options, context)
     if listing.duplicates:
-        console.warn(
-            f"{images}: {len(listing.duplicates)} lines repeat an image and are passed over: "
-            f"{first_few(dict.fromkeys(listing.duplicates))}",
-            duplicates=len(listing.duplicates),
-        )
+        again = first_few(dict.fromkeys(listing.duplicates))
+        what = f"{images}: {len(listing.duplicates)} lines repeat an image and are passed over: {again}"
+        console.warn(what, duplicates=len(listing.duplicates))
     with console.progress("reading the files", len(listing.keys)) as progress:
         split = look_at(listing, progress.advance)
-    console.info(
-        f"{len(listing.keys)} images ({size(split.sizes)}), recipe {loaded.name}",
-        images=len(listing.keys),
-        bytes=split.sizes,
-        recipe=loaded.name,
-    )
+    count, name = len(listing.keys), loaded.name
+    text = f"{count} images ({size(split.sizes)}), recipe {name}"
+    console.info(text, images=count, bytes=split.sizes, recipe=name)
     place = _place_of(listing.root, target.parent)
     given = {_IMAGES_INPUT: InputDigest(path=place, sha256=split.sha256(), file=False)}
     _check_target(target, given[_IMAGES_INPUT], context)
@@ -110,11 +105,9 @@ def _target(output: Path | None, listing: Listing) -> Path:
     """The file to be written, `<name>-proposals.h5` in the working folder where none was named."""
     target = Path(f"{listing.name}-proposals.h5") if output is None else output
     if target.suffix != ".h5":
-        raise UserError(
-            f"proposals are written as HDF5, got a name ending in {target.suffix or 'nothing'!r}",
-            where=f"-o {target}",
-            remedy=f"Give a name like {target.stem or 'proposals'}.h5",
-        )
+        what = f"proposals are written as HDF5, got a name ending in {target.suffix or 'nothing'!r}"
+        remedy = f"Give a name like {target.stem or 'proposals'}.h5"
+        raise UserError(what, where=f"-o {target}", remedy=remedy)
     if target.is_dir():
         raise UserError("is a folder", where=f"-o {target}", remedy=f"Give a file: {target / 'proposals.h5'}")
     return target
@@ -124,11 +117,8 @@ def _context(options: CommonOptions, target: Path, console: Console) -> Context:
     context = build_context(options, None, console)
     given = context.run.given
     if len(given) > 1 or not given.keys() <= {"prompt", "cam"}:
-        raise UserError(
-            "with IMAGES it takes one file of points (prompt=FILE.h5) or of class maps (cam=FILE.h5)",
-            where="--input",
-            remedy="Leave out the others",
-        )
+        what = "with IMAGES it takes one file of points (prompt=FILE.h5) or of class maps (cam=FILE.h5)"
+        raise UserError(what, where="--input", remedy="Leave out the others")
     return replace(context, dataset=DATASET, run=RunDirectory(target.parent, {}, given, SPLIT))
 
 

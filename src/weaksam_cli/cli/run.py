@@ -43,20 +43,14 @@ def _without_weights(stage: str, options: CommonOptions, recipe_name: str) -> Co
     """
     fields = type(load_recipe(stage, recipe_name).recipe).model_fields
     if not {"weights", "fit"} <= set(fields):
-        trained = [
-            name for name in recipe_names(stage) if "fit" in read_yaml_mapping(find_recipe(stage, name))
-        ]
-        raise UserError(
-            f"recipe {recipe_name!r} has no `fit`: it trains what it needs in any case, or nothing",
-            where="--fit",
-            remedy=f"Leave --fit out, or give one of the recipes {', '.join(trained)}",
-        )
+        names = recipe_names(stage)
+        trained = [name for name in names if "fit" in read_yaml_mapping(find_recipe(stage, name))]
+        what = f"recipe {recipe_name!r} has no `fit`: it trains what it needs in any case, or nothing"
+        remedy = f"Leave --fit out, or give one of the recipes {', '.join(trained)}"
+        raise UserError(what, where="--fit", remedy=remedy)
     if any(text.partition("=")[0].strip() == "weights" for text in options.overrides):
-        raise UserError(
-            "weights are given with --set, and --fit trains them",
-            where="--fit",
-            remedy="Leave one of them out; the training starts from --set fit.initial=FILE",
-        )
+        remedy = "Leave one of them out; the training starts from --set fit.initial=FILE"
+        raise UserError("weights are given with --set, and --fit trains them", where="--fit", remedy=remedy)
     return dataclasses.replace(options, overrides=[*options.overrides, "weights=null"])
 
 
@@ -130,11 +124,8 @@ def run_data(
 
     context = build_context(options, "data", console)
     if source is None and context.dataset != "demo":
-        raise UserError(
-            "which dataset?",
-            where="weaksam data",
-            remedy="Give its folder: weaksam data FOLDER --dataset NAME, or `data demo`",
-        )
+        remedy = "Give its folder: weaksam data FOLDER --dataset NAME, or `data demo`"
+        raise UserError("which dataset?", where="weaksam data", remedy=remedy)
     place = "demo" if source is None else source
     chosen = choose_layout(place, layout)
     loaded = load_recipe("data", options.recipe or chosen, options.overrides)

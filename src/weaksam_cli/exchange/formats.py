@@ -282,11 +282,9 @@ def fit_boxes(entry: ImageBoxes, image: LabelledImage, remarks: Remarks, *, wher
     boxes = entry.boxes
     wrong = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
     if wrong.size:
-        raise UserError(
-            f"image {shown(entry.name)}: box {int(wrong[0])} ({_text(boxes[wrong[0]])}, pixel edges) ends before it begins",
-            where=where,
-            remedy="Are these boxes xywh?",
-        )
+        box = f"box {int(wrong[0])} ({_text(boxes[wrong[0]])}, pixel edges)"
+        what = f"image {shown(entry.name)}: {box} ends before it begins"
+        raise UserError(what, where=where, remedy="Are these boxes xywh?")
     size = np.asarray([image.width, image.height], np.float32)
     worst = np.concatenate([-boxes[:, :2], boxes[:, 2:] - size], axis=1).max(axis=1, initial=0)
     if len(boxes) and worst.max() > MAX_OVERHANG:

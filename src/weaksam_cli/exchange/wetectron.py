@@ -40,9 +40,8 @@ def write(outgoing: Outgoing, name: str) -> Written:
         UserError: an image without an id, an order for COCO's file, or a box that 16 bits do not hold.
     """
     if name == _COCO and outgoing.order is not None:
-        raise UserError(
-            "wetectron's COCO files are in the order of the ids", where="--order", remedy="Leave it away"
-        )
+        what = "wetectron's COCO files are in the order of the ids"
+        raise UserError(what, where="--order", remedy="Leave it away")
     images = outgoing.boxes(by="id")
     cut = sum(int((image.boxes != np.trunc(image.boxes)).any(axis=1).sum()) for image in images)
     remarks = [f"{cut} boxes had fractions of pixels and were cut to whole ones"] if cut else []
@@ -74,10 +73,8 @@ def _as_uint16(image: ImageBoxes) -> NDArray[np.uint16]:
     wrong = np.flatnonzero(((whole < 0) | (whole > _UINT16.max)).any(axis=1))
     if wrong.size:
         box = " ".join(f"{value:g}" for value in whole[wrong[0]])
-        raise UserError(
-            f"image {image.name!r}: box {int(wrong[0])} ({box}) does not fit into 16 bits and would wrap around",
-            remedy="Export to another format",
-        )
+        what = f"image {image.name!r}: box {int(wrong[0])} ({box}) does not fit into 16 bits and would wrap around"
+        raise UserError(what, remedy="Export to another format")
     return whole.astype(np.uint16)
 
 

@@ -273,20 +273,20 @@ def check_file(
         on_bytes: hears how many bytes were read.
     """
     size = path.stat().st_size
-    if entry is not None and entry.size is not None and size != entry.size:
-        what = f"expected {entry.size} bytes, got {size}"
-        return _refused(path, entry, FileState.WRONG_SIZE, size, "", what)
+    if entry is not None and entry.size not in (None, size):
+        fault = _fault(path, entry, f"expected {entry.size} bytes, got {size}")
+        return Verdict(path, entry, FileState.WRONG_SIZE, size, "", fault)
     sha256 = digest.of_file(path, on_bytes)
     entry = entry or catalogue.of_digest(sha256)
     if entry is None:
         return Verdict(path, None, FileState.UNKNOWN, size, sha256)
     if not entry.has_digest(sha256):
-        what = f"expected SHA-256 {entry.checksum}, got {sha256}"
-        return _refused(path, entry, FileState.WRONG_DIGEST, size, sha256, what)
+        fault = _fault(path, entry, f"expected SHA-256 {entry.checksum}, got {sha256}")
+        return Verdict(path, entry, FileState.WRONG_DIGEST, size, sha256, fault)
     return Verdict(path, entry, FileState.OK if entry.pinned else FileState.NOT_PINNED, size, sha256)
 
 
-def _refused(path: Path, entry: WeightsFile, state: FileState, size: int, sha256: str, what: str) -> Verdict:
+def _fault(path: Path, entry: WeightsFile, what: str) -> UserError:
     # Only a file with other bytes is opened: those of the published one are known to fit, and ViT-H takes 2.6 GB of memory.
     if entry.network is not None:
         differences = shape_differences(path, entry.network)
@@ -294,7 +294,7 @@ def _refused(path: Path, entry: WeightsFile, state: FileState, size: int, sha256
     remedy = f"Remove it and fetch it anew: weaksam weights fetch {entry.name}"
     if entry.url is None:
         remedy = f"Remove it and get it anew from: {entry.origin}"
-    return Verdict(path, entry, state, size, sha256, UserError(what, where=str(path), remedy=remedy))
+    return UserError(what, where=str(path), remedy=remedy)
 
 
 def shape_differences(path: Path, network: str) -> str:

@@ -46,9 +46,8 @@ def fetch_file(entry: WeightsFile, folder: Path, console: Console, *, unverified
             off, or what came is not the published file, which is then removed.
     """
     if entry.url is None:
-        raise UserError(
-            "only a browser gets this file", where=entry.name, remedy=f"Put it into {folder}: {entry.origin}"
-        )
+        remedy = f"Put it into {folder}: {entry.origin}"
+        raise UserError("only a browser gets this file", where=entry.name, remedy=remedy)
     if not entry.pinned and not unverified:
         raise UserError(
             "no checksum of this file is known, so what arrives cannot be verified",
@@ -57,9 +56,8 @@ def fetch_file(entry: WeightsFile, folder: Path, console: Console, *, unverified
         )
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
-        raise UserError(
-            "cannot be written to", where=str(folder), remedy="Name another folder with --weights-dir"
-        )
+        remedy = "Name another folder with --weights-dir"
+        raise UserError("cannot be written to", where=str(folder), remedy=remedy)
     console.info(f"fetching {entry.name} from {entry.url}", file=entry.name, url=entry.url)
     part = folder / f"{entry.name}.part"
     with _locked(part) as handle:
@@ -68,12 +66,11 @@ def fetch_file(entry: WeightsFile, folder: Path, console: Console, *, unverified
         os.fsync(handle.fileno())
         if not entry.has_digest(digest.of_file(part)):
             part.unlink()
-            raise UserError(
-                f"what was sent has another SHA-256 than {entry.checksum}; it was removed",
-                where=entry.url,
-                remedy="Try again; if it stays so, something between here and there changes the file, or it was published "
-                "anew",
+            what = f"what was sent has another SHA-256 than {entry.checksum}; it was removed"
+            remedy = (
+                "Try again; if it stays so, something on the way changes the file, or it was published anew"
             )
+            raise UserError(what, where=entry.url, remedy=remedy)
         return part.replace(folder / entry.name)
 
 
@@ -116,11 +113,9 @@ def _complete(entry: WeightsFile, url: str, part: Path, handle: IO[bytes], conso
         total = _announced(entry, response, url, have)
         needed, free = (total or 0) - have, shutil.disk_usage(part.parent).free
         if free < needed:
-            raise UserError(
-                f"{size(needed)} are needed, {size(free)} are free",
-                where=str(part.parent),
-                remedy="Make room, or name another folder with --weights-dir",
-            )
+            what = f"{size(needed)} are needed, {size(free)} are free"
+            remedy = "Make room, or name another folder with --weights-dir"
+            raise UserError(what, where=str(part.parent), remedy=remedy)
         if have:
             console.info(f"going on after {size(have)} of {entry.name}", resumed=have)
         with byte_progress(console, entry.name, total or 0, have) as advance:
