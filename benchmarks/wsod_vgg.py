@@ -82,7 +82,7 @@ def main() -> None:
     schedule = recipe.schedule.resolved(len(all_images))
     step, _ = recipe.training_step(detector, schedule.steps)
     run = TrainingRun(given.device, 0, Path("unused"), "", Path.write_bytes)
-    training = Training(detector, make_optimizer(detector, schedule), run)
+    training = Training(detector, make_optimizer(detector, schedule, schedule.refinement_factor), run)
     samples = []
     for image, own in zip(all_images, boxes, strict=True):
         label = torch.zeros(CLASSES)

@@ -14,11 +14,11 @@ from weaksam_cli.artifacts.proposals import Proposals, Source
 from weaksam_cli.core.boxes import FloatArray, as_boxes, edges_to_inclusive, inclusive_to_edges
 from weaksam_cli.wsod.detector import (
     first_of_duplicates,
-    parameter_groups,
+    make_optimizer,
     select_detections,
     usable_proposals,
 )
-from weaksam_cli.wsod.method import InferenceSettings, ProposalSettings
+from weaksam_cli.wsod.method import InferenceSettings, OptimizerSettings, ProposalSettings
 
 ANY = InferenceSettings()
 BOXES = np.asarray([[0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]], np.float32)
@@ -148,36 +148,29 @@ def test_most_counts_what_the_other_rules_leave() -> None:
     assert kept.tolist() == [[0, 0, 30, 30], [0, 0, 60, 60]]
 
 
-class Two(nn.Module):
-    """A layer of each kind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.refinements, self.fixed = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
-        self.fixed.requires_grad_(False)
-
-
 @pytest.mark.parametrize(
-    ("bias_factor", "factors", "expected"),
+    ("bias_factor", "refinement_factor", "expected"),
     [
-        (None, {}, {"first.weight": (1, 0.1), "first.bias": (1, 0.1)}),
-        (2.0, {}, {"first.weight": (1, 0.1), "first.bias": (2, 0)}),
-        (2.0, {"refinements.": 10.0}, {"refinements.weight": (10, 0.1), "refinements.bias": (10, 0.1)}),
+        (None, None, {"first.weight": (1, 0.1), "first.bias": (1, 0.1)}),
+        (2.0, None, {"first.weight": (1, 0.1), "first.bias": (2, 0)}),
+        (2.0, 10.0, {"heads.refinements.weight": (10, 0.1), "heads.refinements.bias": (10, 0.1)}),
     ],
 )
 def test_rates_and_decays_by_kind(
-    bias_factor: float | None, factors: dict[str, float], expected: dict[str, tuple[float, float]]
+    bias_factor: float | None, refinement_factor: float | None, expected: dict[str, tuple[float, float]]
 ) -> None:
-    module = Two()
-    groups = parameter_groups(module, 1.0, 0.1, bias_factor, factors)
+    module = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("first", "fixed")})
+    module["heads"] = nn.ModuleDict({"refinements": nn.Linear(2, 2)})
+    module["fixed"].requires_grad_(False)
+    settings = OptimizerSettings(learning_rate=1, weight_decay=0.1, bias_factor=bias_factor)
     found = {
         name: (group["lr"], group["weight_decay"])
-        for group in groups
+        for group in make_optimizer(module, settings, refinement_factor).param_groups
         for name, parameter in module.named_parameters()
         if any(parameter is member for member in group["params"])
     }
     assert set(found) == {
-        f"{part}.{kind}" for part in ("first", "refinements") for kind in ("weight", "bias")
+        f"{part}.{kind}" for part in ("first", "heads.refinements") for kind in ("weight", "bias")
     }
     assert {name: found[name] for name in expected} == expected
 

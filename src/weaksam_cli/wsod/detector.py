@@ -30,13 +30,13 @@ from weaksam_cli.wsod.method import (
     HeadSettings,
     InferenceSettings,
     Method,
+    OptimizerSettings,
     Outputs,
     ProposalSettings,
     Regions,
     ScheduleSettings,
 )
 
-_REFINEMENTS = "heads.refinements."
 _LARGEST_FEATURE = 6.0
 """Standardised features are cut there: rare cells would otherwise dominate."""
 
@@ -220,7 +220,7 @@ def fit_detector(
     train(
         Training(
             detector,
-            make_optimizer(detector, schedule),
+            make_optimizer(detector, schedule, schedule.refinement_factor),
             run,
             mixed_precision=schedule.mixed_precision,
             images_at_once=schedule.images_at_once,
@@ -239,44 +239,29 @@ def fit_detector(
     )
 
 
-def make_optimizer(detector: nn.Module, schedule: ScheduleSettings) -> torch.optim.Adam:
-    """Adam over what is not frozen, with the learning rates and decays that the schedule gives to each kind."""
-    factors = {_REFINEMENTS: schedule.refinement_factor} if schedule.refinement_factor else {}
-    groups = parameter_groups(
-        detector, schedule.learning_rate, schedule.weight_decay, schedule.bias_factor, factors
-    )
-    return torch.optim.Adam(groups, lr=schedule.learning_rate)
-
-
-def parameter_groups(
-    module: nn.Module,
-    learning_rate: float,
-    weight_decay: float,
-    bias_factor: float | None,
-    factors: dict[str, float],
-) -> list[dict[str, Any]]:
-    """Parameters that take gradient, in groups; biases learn faster and do not decay, where a factor for them is given.
+def make_optimizer(
+    module: nn.Module, settings: OptimizerSettings, refinement_factor: float | None = None
+) -> torch.optim.Adam:
+    """Adam over the parameters that take gradient.
 
     Args:
         module: whose parameters.
-        learning_rate, weight_decay: of the others.
-        bias_factor: learning rate of biases relative to the others; None leaves them alone.
-        factors: start of a name -> factor on the learning rate; it goes before the biases' rule.
+        settings: rate and decay, and what differs for biases.
+        refinement_factor: learning rate of the refinement branches, biases too, relative to the others; None leaves them
+            alone.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        factor, decay = 1.0, weight_decay
-        own = [value for start, value in factors.items() if name.startswith(start)]
-        if own:
-            factor = own[0]
-        elif name.endswith("bias") and bias_factor is not None:
-            factor, decay = bias_factor, 0.0
-        groups.setdefault((learning_rate * factor, decay), []).append(parameter)
-    return [
-        {"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()
-    ]
+        rate, decay = settings.learning_rate, settings.weight_decay
+        if refinement_factor is not None and name.startswith("heads.refinements."):
+            rate *= refinement_factor
+        elif settings.bias_factor is not None and name.endswith("bias"):
+            rate, decay = rate * settings.bias_factor, 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    made = [{"params": own, "lr": rate, "weight_decay": decay} for (rate, decay), own in groups.items()]
+    return torch.optim.Adam(made, lr=settings.learning_rate)
 
 
 def label_vectors(labels: Labels, artifact: Artifact) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weaksam_cli.training.loop import LearningRateSchedule, Training, optimizer_step, set_rates
-from weaksam_cli.wsod.detector import RegionDetector, parameter_groups
+from weaksam_cli.wsod.detector import RegionDetector, make_optimizer
 from weaksam_cli.wsod.mist import DropBlockSettings
 
 _WARMUP_FACTOR: Final = 1 / 3
@@ -135,10 +135,8 @@ class Adversary:
     def __init__(self, detector: RegionDetector, settings: DropBlockSettings, iterations: int) -> None:
         self._detector, self._weight = detector, settings.loss_weight
         self._mask_network = detector.heads.get_submodule("drop_block")
-        rate, decay = settings.learning_rate, settings.weight_decay
         with self.learning():
-            groups = parameter_groups(self._mask_network, rate, decay, settings.bias_factor, {})
-        self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
+            self.optimizer = make_optimizer(self._mask_network, settings)
         self._schedule = LearningRateSchedule(
             iterations,
             milestones=settings.milestones,

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.errors import UserError
@@ -132,18 +133,16 @@ def fit_dense(
         classifier.parameters(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY
     )
     total = settings.epochs * -(-len(cells) // _BATCH)
+    schedule = LambdaLR(optimizer, lambda step: 1 - step / total)
     generator = np.random.default_rng(seed)
-    step = 0
     for _ in range(settings.epochs):
         order = torch.from_numpy(generator.permutation(len(cells)))
         for rows in order.split(_BATCH):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * (1 - step / total)
             loss = F.cross_entropy(classifier(inputs[rows]), targets[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            step += 1
+            schedule.step()
     return classifier.eval()
 
 

@@ -57,22 +57,36 @@ class HeadSettings(RecipeModel):
     shared: bool = True
 
 
-class ScheduleSettings(RecipeModel):
-    """How long and how fast.
+class OptimizerSettings(RecipeModel):
+    """How fast some weights learn.
+
+    Attributes:
+        learning_rate: of Adam.
+        bias_factor: learning rate of biases relative to it, and they do not decay; null leaves them alone.
+        weight_decay: of the other weights.
+        warmup_iterations: linear rise to the learning rate.
+        milestones, decay: the learning rate is multiplied by `decay` at these iterations.
+    """
+
+    learning_rate: float = Field(default=1e-5, gt=0)
+    bias_factor: float | None = Field(default=None, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    warmup_iterations: int = Field(default=200, ge=0)
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    decay: float = Field(default=0.1, gt=0)
+
+
+class ScheduleSettings(OptimizerSettings):
+    """How long and how fast; milestones are epochs where the length is given in epochs.
 
     Attributes:
         iterations: optimiser steps; null where the length is given in epochs.
         epochs: passes over the training images, as an alternative to `iterations`.
         batch_size: images a step.
         images_at_once: of them in memory together; gradients add up over the step. 0 takes them all.
-        learning_rate: of Adam.
-        bias_factor: learning rate of biases relative to it, and they do not decay; null leaves them alone.
         refinement_factor: learning rate of the refinement branches, biases too, relative to it; null leaves them alone.
-        weight_decay: of the other weights.
-        warmup_iterations, warmup_factor: linear rise from this share of the learning rate.
+        warmup_factor: share of the learning rate that the warm-up rises from.
         cosine: the learning rate falls to zero along half a cosine; there are no milestones then.
-        milestones, decay: the learning rate is multiplied by `decay` at these iterations, or after these epochs where the
-            length is given in epochs.
         mixed_precision: float16, on CUDA only; refused on a CPU.
     """
 
@@ -80,15 +94,9 @@ class ScheduleSettings(RecipeModel):
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=8, ge=1)
     images_at_once: int = Field(default=0, ge=0)
-    learning_rate: float = Field(default=1e-5, gt=0)
-    bias_factor: float | None = Field(default=None, gt=0)
     refinement_factor: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
-    warmup_iterations: int = Field(default=200, ge=0)
     warmup_factor: float = Field(default=0.001, ge=0, le=1)
     cosine: bool = False
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    decay: float = Field(default=0.1, gt=0)
     mixed_precision: bool = False
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import HeadSettings, Method, Outputs, Regions
+from weaksam_cli.wsod.method import HeadSettings, Method, OptimizerSettings, Outputs, Regions
 from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class MiningSettings(RecipeModel):
     branch_weights: Annotated[tuple[float, ...], Field(min_length=1, max_length=8)] = (3.0, 1.0, 1.0)
 
 
-class DropBlockSettings(RecipeModel):
+class DropBlockSettings(OptimizerSettings):
     """Concrete DropBlock: a small network learns which cells of a RoI to hide, against the detector.
 
     Attributes:
@@ -52,20 +52,14 @@ class DropBlockSettings(RecipeModel):
         block: cells a side of a hidden block; odd.
         temperature: of the Gumbel softmax.
         loss_weight: the network goes up the detector's loss with this weight.
-        learning_rate, weight_decay: of its own Adam.
-        bias_factor: learning rate of its biases relative to it, and they do not decay.
-        milestones, decay: its learning rate is multiplied by `decay` at these iterations (published: 3, it grows).
-        warmup_iterations: linear rise.
+        decay: see `OptimizerSettings`, of which it has its own; as published, its learning rate grows.
     """
 
     gamma: float = Field(default=0.3 / 9, gt=0, lt=1)
     block: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 3
     temperature: float = Field(default=0.01, gt=0)
     loss_weight: float = Field(default=0.01, gt=0)
-    learning_rate: float = Field(default=1e-5, gt=0)
-    bias_factor: float = Field(default=2.0, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    bias_factor: float | None = Field(default=2.0, gt=0)
     decay: float = Field(default=3.0, gt=0)
     warmup_iterations: int = Field(default=500, ge=0)
 
