@@ -123,22 +123,8 @@ def maps_step(
         labels = images.read()
         device = context.torch_device() if on_gpu else "cpu"
         stored = cam_tables(labels.class_names) | dict(tables(labels.class_names))
-        made = PerImage(
-            cam_schema(len(labels.class_names)),
-            labels.keys,
-            predictor(images, device),
-            "maps",
-            stored,
-            device=device,
-        )
-        return made(job)
+        schema, computes = cam_schema(len(labels.class_names)), predictor(images, device)
+        return PerImage(schema, labels.keys, computes, "maps", stored, device=device)(job)
 
-    return Step(
-        context.run.output("cam", split),
-        STAGE.schema,
-        split,
-        settings,
-        {"data": context.run.input("data", split), **inputs},
-        run,
-        "class activation maps",
-    )
+    path, read = context.run.output("cam", split), {"data": context.run.input("data", split), **inputs}
+    return Step(path, STAGE.schema, split, settings, read, run, "class activation maps")

@@ -236,9 +236,17 @@ def _training_step(settings: TrainingSettings, context: Context) -> Step:
     """
     train = context.train_split()
     inputs = {"data": context.run.input("data", train)}
-    initial = None
-    if settings.fit.initial is not None:
-        initial = inputs["weights"] = _find_initial(settings.fit.initial, context)
+    initial, name = None, settings.fit.initial
+    if name is not None:
+        initial = context.weights.find(name)
+        if initial is None:
+            raise UserError(
+                f"the weights that the training starts from, {name!r}, are not found",
+                where="fit.initial",
+                remedy="`weaksam weights` says where to get them; --set fit.initial=null starts from random weights, "
+                "which learns far less",
+            )
+        inputs["weights"] = initial
 
     def run(job: Job) -> Outcome:
         from weaksam_cli.cam.class_tokens.training import fit_and_write
@@ -248,15 +256,3 @@ def _training_step(settings: TrainingSettings, context: Context) -> Step:
 
     path = context.run.folder("cam") / "model.pth"
     return Step(path, MODEL, train, settings, inputs, run, "the trained network")
-
-
-def _find_initial(name: str, context: Context) -> Path:
-    path = context.weights.find(name)
-    if path is None:
-        raise UserError(
-            f"the weights that the training starts from, {name!r}, are not found",
-            where="fit.initial",
-            remedy="`weaksam weights` says where to get them; --set fit.initial=null starts from random weights, which "
-            "learns far less",
-        )
-    return path
