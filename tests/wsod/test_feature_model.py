@@ -39,7 +39,7 @@ def test_cells_are_drawn_from_strong_and_weak_places() -> None:
 
 
 @pytest.mark.parametrize("maps", [np.zeros((0, 2, 2), np.float32), np.full((1, 2, 2), 0.4, np.float32)])
-def test_a_image_without_clear_cells_gives_none(maps: np.ndarray) -> None:
+def test_an_image_without_clear_cells_gives_none(maps: np.ndarray) -> None:
     cells = np.zeros((CELL_CHANNELS, 2, 2), np.float32)
     chosen, labels = sample_cells(cells, maps, list(range(len(maps))), SETTINGS, np.random.default_rng(0))
     assert chosen.shape == (0, CELL_CHANNELS)

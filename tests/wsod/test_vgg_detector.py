@@ -139,7 +139,7 @@ def test_images_of_two_sizes_hardly_change_each_other(method: Method) -> None:
     assert 1e-4 < float(near_border.max()) < 0.5
 
 
-def test_sides_are_multiples_of_32_also_of_a_image_alone() -> None:
+def test_sides_are_multiples_of_32_also_of_an_image_alone() -> None:
     detector = detector_of(OICR)
     shapes: list[tuple[int, ...]] = []
     detector.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from weaksam_cli.artifacts.reader import Artifact
+from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.checkpoint import expect_classes, read_metadata, read_tensors, tensors_bytes
 from weaksam_cli.wsod.lite0 import POOLED_CHANNELS, DenseSettings, FeatureSettings
 
-FloatArray = NDArray[np.float32]
 MIDDLE_CHANNELS = 112
 CELL_CHANNELS = MIDDLE_CHANNELS + 320
 _DEVIATION_FLOOR = 1e-3
