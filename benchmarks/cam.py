@@ -65,7 +65,8 @@ def bare(clues: ClueNetwork, views: Views, paired: bool) -> None:
         plain = torch.from_numpy(pixels)[None].to(clues.device)
         both = [plain, plain.flip(-1)]
         for batch in [torch.cat(both)] if paired else both:
-            with clues.autocast():
+            half = clues.settings.precision == "auto" and clues.device != "cpu"
+            with torch.autocast("cuda", torch.float16, enabled=half):
                 clues.network.encode(batch)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.predictors import ImageFunction
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
 

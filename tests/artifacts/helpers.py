@@ -14,7 +14,7 @@ from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
-from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.predictors import ImageFunction
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.stages import Stage

@@ -19,7 +19,7 @@ from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.data.labels import read_labels
-from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.predictors import ImageFunction
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step, make
 

@@ -25,8 +25,8 @@ from weaksam_cli.artifacts.shards import ShardPlan, shard_bytes, shards_root, wr
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.engine import queue as queue_module
 from weaksam_cli.engine.devices import VISIBLE, use_gpu, visible_gpus, worker_gpus
-from weaksam_cli.engine.execution import ImageRunner, Overlapped, Predictor, one_thread
-from weaksam_cli.engine.executor import Work, run_shards
+from weaksam_cli.engine.executor import Task, run_shards
+from weaksam_cli.engine.predictors import ImageRunner, Overlapped, Predictor, one_thread
 from weaksam_cli.engine.queue import Part, ShardQueue, UnfinishedError
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step, make
@@ -153,11 +153,11 @@ def test_shares_in_any_order_give_the_same_bytes(tmp_path: Path, order: tuple[in
             make(
                 step(path, 26, ("i7",)),
                 STAGE,
-                context(tmp_path, share=Part(part, 3)),
+                context(tmp_path, part=Part(part, 3)),
             )
         assert not path.exists()
         assert read_receipt(path) is None
-    make(step(path, 26, ("i7",)), STAGE, context(tmp_path, share=Part(order[2], 3)))
+    make(step(path, 26, ("i7",)), STAGE, context(tmp_path, part=Part(order[2], 3)))
     assert path.read_bytes() == whole.read_bytes()
     assert not shards_root(path).exists()
 
@@ -166,7 +166,7 @@ def test_a_part_says_what_is_missing_and_the_plain_command_does_the_rest(tmp_pat
     whole, path = tmp_path / "whole.h5", tmp_path / "a.h5"
     make(step(whole, 26), STAGE, context(tmp_path))
     with pytest.raises(UnfinishedError) as caught:
-        make(step(path, 26), STAGE, context(tmp_path, share=Part(2, 3)))
+        make(step(path, 26), STAGE, context(tmp_path, part=Part(2, 3)))
     err = io.StringIO()
     caught.value.report("a.h5", Console(Mode.HUMAN, io.StringIO(), err))
     assert re.fullmatch(
@@ -190,8 +190,8 @@ def test_overwriting_in_parts_does_not_end_with_the_old_artifact(tmp_path: Path)
     other = step(path, 26, knob=2)
     for part in (1, 2):
         with pytest.raises(UnfinishedError):
-            make(other, STAGE, context(tmp_path, overwrite=True, share=Part(part, 3)))
-    last = make(other, STAGE, context(tmp_path, overwrite=True, share=Part(3, 3)))
+            make(other, STAGE, context(tmp_path, overwrite=True, part=Part(part, 3)))
+    last = make(other, STAGE, context(tmp_path, overwrite=True, part=Part(3, 3)))
     assert last.identity.recipe != first.identity.recipe
     assert read_receipt(path) == last
     assert not shards_root(path).exists()
@@ -307,7 +307,7 @@ def _run(
         counted[0] += images
         counted[1] += failed
 
-    images = run_shards(Work(FileOps(), plan, predictor, None, on_images, warnings.append), gpus)
+    images = run_shards(Task(FileOps(), plan, predictor, None, on_images, warnings.append), gpus)
     return images, counted, warnings
 
 
@@ -347,7 +347,7 @@ def test_the_shard_of_a_killed_worker_is_done_by_the_others(
     images, counted, warnings = _run(plan, Deadly(tmp_path), ("3", "5"))
     assert plan.missing() == []
     assert (images, counted) == (20, [20, 0])
-    assert warnings == ["a worker process died, most likely for lack of memory; its work goes to the 1 left"]
+    assert warnings == ["a worker process died, most likely for lack of memory; its shard goes to the 1 left"]
     assert {path.name for path in tmp_path.glob("gpu *")} == {"gpu 3", "gpu 5"}
 
 

@@ -17,7 +17,7 @@ from tests.artifacts.helpers import STAGE, Knob, context
 from tests.tiny import weaksam, write_voc
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.predictors import ImageFunction
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step, make
 

@@ -28,7 +28,7 @@ from weaksam_cli.data.labels import (
     labels_bytes,
 )
 from weaksam_cli.engine.context import Job
-from weaksam_cli.engine.execution import one_thread
+from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.detector import (
     detectron_config,

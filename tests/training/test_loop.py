@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from weaksam_cli.engine.execution import one_thread
+from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import EpochSampler, augmentation_rng, in_threads
 from weaksam_cli.training.checkpoint import model_bytes, read_checkpoint

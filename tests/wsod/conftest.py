@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from weaksam_cli.engine.execution import one_thread
+from weaksam_cli.engine.predictors import one_thread
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -22,7 +22,7 @@ from weaksam_cli.artifacts.schema import concatenate
 from weaksam_cli.cli.app import app
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.data.labels import LABELS_FORMAT, LABELS_VERSION, Split
-from weaksam_cli.engine.execution import ImageRunner
+from weaksam_cli.engine.predictors import ImageRunner
 from weaksam_cli.errors import ImageError
 from weaksam_cli.wsod.detector import Answer, Sample
 from weaksam_cli.wsod.method import InferenceSettings, ProposalSettings

@@ -28,7 +28,7 @@ from weaksam_cli.core.maps import SMALLEST_DEVIATION, cell_affinity, resize_bili
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.predictors import ImageFunction
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError

@@ -17,7 +17,7 @@ from weaksam_cli.console import Console
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import LabelChoice, LabelledImage, Labels, Split
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.execution import Predictor
+from weaksam_cli.engine.predictors import Predictor
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step

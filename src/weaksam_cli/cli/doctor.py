@@ -15,7 +15,7 @@ from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, size
 from weaksam_cli.detectron.compat import INSTALL_COMMANDS, import_detectron2
 from weaksam_cli.engine.context import Context
-from weaksam_cli.engine.execution import available_cores
+from weaksam_cli.engine.predictors import available_cores
 from weaksam_cli.engine.profiles import profile_names, read_profile
 from weaksam_cli.errors import UserError
 

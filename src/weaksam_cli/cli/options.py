@@ -139,7 +139,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     from weaksam_cli.artifacts.fsops import FileOps
     from weaksam_cli.cli.settings import read_settings
     from weaksam_cli.engine.context import Context
-    from weaksam_cli.engine.execution import available_cores
+    from weaksam_cli.engine.predictors import available_cores
     from weaksam_cli.engine.queue import Part
     from weaksam_cli.engine.runs import RunDirectory
     from weaksam_cli.models.weights.catalogue import WeightsFinder
@@ -168,7 +168,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         overwrite=options.overwrite,
         allow_stale=options.allow_stale,
         strict=options.strict,
-        share=Part.parse(options.shard) if options.shard is not None else None,
+        part=Part.parse(options.shard) if options.shard is not None else None,
     )
 
 

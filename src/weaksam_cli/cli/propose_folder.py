@@ -179,7 +179,7 @@ def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -
     record = read_receipt(maps)
     split, dataset = (record.identity.split, record.identity.dataset) if record else (SPLIT, DATASET)
     run = RunDirectory(target.parent, {}, {"cam": maps}, split)
-    own = replace(context, dataset=dataset, run=run, recipe_name=loaded.name, share=None)
+    own = replace(context, dataset=dataset, run=run, recipe_name=loaded.name, part=None)
     if not dry_run:
         refuse_foreign(path, overwrite=context.overwrite)
         make(replace(next(loaded.steps(own, split)), path=path), load_stage("prompt"), own)

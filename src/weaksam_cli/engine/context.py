@@ -38,7 +38,7 @@ class Context:
         overwrite: make again what has another recipe, is damaged, or lists failed images.
         strict: images that failed are fatal.
         allow_stale: read artifacts that are stale themselves.
-        share: the part of the shards that this command makes; None for all.
+        part: the part of the shards that this command makes; None for all.
         unlabelled: the images of a command that is about no dataset; they are its only split.
     """
 
@@ -55,7 +55,7 @@ class Context:
     overwrite: bool = False
     strict: bool = False
     allow_stale: bool = False
-    share: Part | None = None
+    part: Part | None = None
     unlabelled: Split | None = None
 
     def source(self) -> Source:

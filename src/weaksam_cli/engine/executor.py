@@ -23,7 +23,7 @@ from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.shards import ShardPlan
 from weaksam_cli.console import Console
 from weaksam_cli.engine.devices import use_gpu
-from weaksam_cli.engine.execution import ImageRunner, Predictor, limit_threads, make_shard, one_thread
+from weaksam_cli.engine.predictors import ImageRunner, Predictor, limit_threads, make_shard, one_thread
 from weaksam_cli.engine.queue import Part, ShardQueue
 from weaksam_cli.errors import UserError
 
@@ -33,7 +33,7 @@ _IMAGES, _FAILED, _PROCESS = range(3)
 
 
 @dataclass(frozen=True)
-class Work:
+class Task:
     """What an executor is asked to do.
 
     Attributes:
@@ -56,8 +56,8 @@ class Work:
 @contextmanager
 def shown(
     console: Console, title: str, ops: FileOps, plan: ShardPlan, predictor: Predictor, part: Part | None
-) -> Iterator[Work]:
-    """The work with its progress on the console; says how much was done before."""
+) -> Iterator[Task]:
+    """The task with its progress on the console; says how much was done before."""
     found = plan.done_indexes()
     shards = [index for index in range(len(plan)) if part is None or part.owns(index)]
     total = sum(len(plan.images(index)) for index in shards)
@@ -72,14 +72,14 @@ def shown(
             failures += failed
             progress.advance(images, f"{failures} failed" if failures else "")
 
-        yield Work(ops, plan, predictor, part, on_images, console.warn)
+        yield Task(ops, plan, predictor, part, on_images, console.warn)
 
 
-def run_shards(work: Work, gpus: Sequence[str | None]) -> int:
+def run_shards(task: Task, gpus: Sequence[str | None]) -> int:
     """Make every shard that is still missing, leaving out those that other commands make meanwhile.
 
     Args:
-        work: what is to be done.
+        task: what is to be done.
         gpus: a worker process for each entry, which sees that GPU alone (None: what this process sees); a single worker
             is this process.
 
@@ -90,29 +90,29 @@ def run_shards(work: Work, gpus: Sequence[str | None]) -> int:
         UserError: a fault that stops the stage, or worker processes that died.
         ShardLostError: another command has merged the shards meanwhile.
     """
-    queue = ShardQueue(work.plan, work.part, lambda images: work.on_images(images, 0))
+    queue = ShardQueue(task.plan, task.part, lambda images: task.on_images(images, 0))
     processes = min(len(gpus), len(queue))
     if not processes:
         return 0
     if processes == 1:
-        return _run_here(work, queue)
-    with _Workers(work, queue, gpus[:processes]) as workers:
+        return _run_here(task, queue)
+    with _Workers(task, queue, gpus[:processes]) as workers:
         return workers.run()
 
 
-def _run_here(work: Work, queue: ShardQueue) -> int:
+def _run_here(task: Task, queue: ShardQueue) -> int:
     images = 0
-    with ImageRunner(work.predictor.open()) as runner, one_thread():
+    with ImageRunner(task.predictor.open()) as runner, one_thread():
         while (index := queue.take()) is not None:
             collided = make_shard(
-                work.ops,
-                work.plan,
+                task.ops,
+                task.plan,
                 index,
                 runner,
-                following=lambda: None if (after := queue.peek()) is None else work.plan.images(after)[0],
-                on_image=lambda failed: work.on_images(1, int(failed)),
+                following=lambda: None if (after := queue.peek()) is None else task.plan.images(after)[0],
+                on_image=lambda failed: task.on_images(1, int(failed)),
             )
-            images += len(work.plan.images(index))
+            images += len(task.plan.images(index))
             if collided:
                 queue.jump()
     return images
@@ -137,7 +137,7 @@ class _Worker:
 class _Workers:
     """Worker processes, and the shards that each of them makes."""
 
-    work: Work
+    task: Task
     queue: ShardQueue
     gpus: Sequence[str | None]
     workers: list[_Worker] = field(default_factory=list)
@@ -147,7 +147,7 @@ class _Workers:
         context = multiprocessing.get_context("spawn")
         for gpu in self.gpus:
             counts: MutableSequence[int] = context.RawArray("q", 3)
-            arguments = (os.getpid(), gpu, self.work.ops, self.work.plan, self.work.predictor, counts)
+            arguments = (os.getpid(), gpu, self.task.ops, self.task.plan, self.task.predictor, counts)
             pool = ProcessPoolExecutor(1, context, _begin, arguments)
             self.workers.append(_Worker(pool, counts))
         return self
@@ -179,7 +179,7 @@ class _Workers:
     def _show(self, worker: _Worker) -> None:
         counted = worker.counts[_IMAGES], worker.counts[_FAILED]
         if counted != worker.shown:
-            self.work.on_images(counted[0] - worker.shown[0], counted[1] - worker.shown[1])
+            self.task.on_images(counted[0] - worker.shown[0], counted[1] - worker.shown[1])
             worker.shown = counted
 
     def _finish(self, worker: _Worker, future: Future[bool]) -> int:
@@ -188,7 +188,7 @@ class _Workers:
         except BrokenProcessPool:
             self._lose(worker)
             return 0
-        images = len(self.work.plan.images(worker.index or 0))
+        images = len(self.task.plan.images(worker.index or 0))
         worker.finished += images
         if collided:
             self.queue.jump()
@@ -200,17 +200,17 @@ class _Workers:
         index = worker.index or 0
         self.workers.remove(worker)
         worker.pool.shutdown()
-        self.work.on_images(worker.finished - worker.shown[0], 0)
+        self.task.on_images(worker.finished - worker.shown[0], 0)
         what = "a worker process died, most likely for lack of memory"
         if index in self.suspects or not self.workers:
             raise UserError(
                 what,
-                where=f"{self.work.plan.target}, images {' '.join(self.work.plan.images(index)[:2])} ...",
+                where=f"{self.task.plan.target}, images {' '.join(self.task.plan.images(index)[:2])} ...",
                 remedy="Finished shards are kept: run the same command again, with fewer --workers",
             )
         self.suspects.add(index)
         self.queue.put_back(index)
-        self.work.warn(f"{what}; its work goes to the {len(self.workers)} left")
+        self.task.warn(f"{what}; its shard goes to the {len(self.workers)} left")
         for other in [other for other in self.workers if other.future is None]:
             self._give(other)
 

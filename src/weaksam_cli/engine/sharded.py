@@ -11,8 +11,8 @@ from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome, ShardLostError, ShardPlan, merge
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.devices import gpus_for, worker_gpus
-from weaksam_cli.engine.execution import Predictor
 from weaksam_cli.engine.executor import run_shards, shown
+from weaksam_cli.engine.predictors import Predictor
 from weaksam_cli.engine.queue import UnfinishedError
 
 SHARD_IMAGES = 8
@@ -52,12 +52,12 @@ class PerImage:
         for _ in range(len(plan) + _SPARE_ATTEMPTS):
             try:
                 with shown(
-                    context.console, self.title, context.ops, plan, self.predictor, context.share
-                ) as work:
-                    computed += run_shards(work, gpus)
-                missing = plan.missing() if context.share else []
-                if context.share and missing and not self._made_by_others(job, before):
-                    raise UnfinishedError(context.share, computed, time.monotonic() - start, plan, missing)
+                    context.console, self.title, context.ops, plan, self.predictor, context.part
+                ) as task:
+                    computed += run_shards(task, gpus)
+                missing = plan.missing() if context.part else []
+                if context.part and missing and not self._made_by_others(job, before):
+                    raise UnfinishedError(context.part, computed, time.monotonic() - start, plan, missing)
                 outcome = merge(context.ops, plan, job.attributes(), self.tables)
                 return replace(outcome, computed=computed)
             except ShardLostError as error:

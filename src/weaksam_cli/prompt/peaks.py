@@ -25,7 +25,7 @@ from weaksam_cli.core.boxes import IntArray
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.execution import ImageFunction
+from weaksam_cli.engine.predictors import ImageFunction
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.prompt.stage import open_cam

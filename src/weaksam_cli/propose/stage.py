@@ -22,7 +22,7 @@ from weaksam_cli.core.types import Points
 from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.data.labels import Split
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.predictors import Overlapped
 from weaksam_cli.engine.sharded import SHARD_IMAGES, PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step

@@ -11,7 +11,7 @@ from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.detecting import detections_maker
+from weaksam_cli.engine.detectors import per_image_detections
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings, read_network
@@ -48,7 +48,7 @@ def train_then_detect(
         device, place = context.torch_device(), context.split(split)
         labels = place.read()
         detector = DetectImages(model, inference.inference, place, device)
-        return detections_maker(labels, labels.keys, detector, device=device)(job)
+        return per_image_detections(labels, labels.keys, detector, device=device)(job)
 
     network = InputDigest(
         path=f"networks/{settings.network}.yaml", sha256=of_json(read_network(settings.network)), file=False

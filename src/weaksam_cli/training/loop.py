@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from weaksam_cli.engine.context import Job
-from weaksam_cli.engine.execution import one_thread
+from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import Batches, step_seed
 from weaksam_cli.training.checkpoint import Checkpoint, SaveBytes, read_checkpoint

@@ -25,8 +25,8 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.detecting import detections_maker
-from weaksam_cli.engine.execution import ImageFunction, one_thread
+from weaksam_cli.engine.detectors import per_image_detections
+from weaksam_cli.engine.predictors import ImageFunction, one_thread
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.training.batches import generator_of
@@ -442,4 +442,4 @@ def _detect(predictor: DetectionPredictor, job: Job) -> Outcome:
     with open_artifact(predictor.regions) as artifact:
         ids = artifact.image_ids
     labels = predictor.split.read()
-    return detections_maker(labels, ids, predictor, shard_images=_DETECTIONS_A_SHARD)(job)
+    return per_image_detections(labels, ids, predictor, shard_images=_DETECTIONS_A_SHARD)(job)

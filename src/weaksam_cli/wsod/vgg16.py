@@ -22,8 +22,8 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.detecting import detections_maker
-from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.detectors import per_image_detections
+from weaksam_cli.engine.predictors import Overlapped
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.method import (
     DetectorSettings,
@@ -236,7 +236,7 @@ def _detect(predictor: DetectionPredictor, job: Job) -> Outcome:
     with open_artifact(predictor.proposals, PROPOSALS) as artifact:
         ids = artifact.image_ids
     labels.expect(ids, predictor.proposals)
-    return detections_maker(labels, ids, replace(predictor, device=device), device=device)(job)
+    return per_image_detections(labels, ids, replace(predictor, device=device), device=device)(job)
 
 
 @dataclass(frozen=True)

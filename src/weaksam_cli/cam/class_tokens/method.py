@@ -15,7 +15,7 @@ from weaksam_cli.cam.stage import LabelSettings, Side, known_images, maps_step
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.execution import Overlapped
+from weaksam_cli.engine.predictors import Overlapped
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS, result_texts
 from weaksam_cli.data.labels import Labels, Split
-from weaksam_cli.engine.execution import ImageFunction, Overlapped
+from weaksam_cli.engine.predictors import ImageFunction, Overlapped
 from weaksam_cli.engine.sharded import SHARD_IMAGES, PerImage
 
 
@@ -40,7 +40,7 @@ class ResultsPredictor:
         )
 
 
-def detections_maker(
+def per_image_detections(
     labels: Labels,
     image_ids: Sequence[str],
     detector: Detector,
