@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
+from tests.tiny import weaksam, write_voc
+from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.engine import methods
 from weaksam_cli.engine.methods import load_method, method_names
 from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
@@ -68,14 +70,56 @@ def test_an_unknown_method_is_answered_with_the_known_ones() -> None:
         load_method("propose", "region-trees", where="here")
 
 
-def test_a_method_of_another_distribution_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    foreign = SimpleNamespace(Recipe=RecipeModel, steps=lambda recipe, context, split: iter(()))
-    entry = EntryPoint("theirs", "their_package.propose", "weaksam.propose")
-    monkeypatch.setattr(methods, "entry_points", lambda group: [entry] if group == "weaksam.propose" else [])
-    monkeypatch.setattr(EntryPoint, "load", lambda self: foreign)
-    assert "theirs" in method_names("propose")
-    assert "theirs" not in method_names("wsod")
-    assert load_method("propose", "theirs", where="here").Recipe is RecipeModel
+THEIRS = '''
+"""One box an image: its middle."""
+from typing import Literal
+
+from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.propose.stage import proposal_steps
+
+
+class Recipe(RecipeModel):
+    method: Literal["theirs"] = "theirs"
+    share: float = 0.5
+
+
+def build(recipe, weights, device):
+    from weaksam_cli.artifacts.proposals import Proposals
+    from weaksam_cli.core.boxes import as_boxes
+
+    def propose(image, points):
+        height, width = image.shape[:2]
+        near, far = (1 - recipe.share) / 2, (1 + recipe.share) / 2
+        boxes = as_boxes([[near * width, near * height, far * width, far * height]])
+        return Proposals.from_boxes(boxes, "search")
+
+    return propose
+
+
+def steps(recipe, context, split):
+    return proposal_steps(recipe, context, split, build)
+'''
+
+
+def test_a_method_of_another_distribution_is_found_and_runs(tmp_path: Path) -> None:
+    """Installed beside weaksam: a module, and an entry point of the group `weaksam.propose` that names it."""
+    site, voc = tmp_path / "site", write_voc(tmp_path / "voc", trainval=2, test=0)
+    information = site / "theirs-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[weaksam.propose]\ntheirs = their_module\n")
+    (site / "their_module.py").write_text(THEIRS)
+    (tmp_path / "mine.yaml").write_text("method: theirs\nshare: 0.25\n")
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))}
+    assert weaksam("data", voc, "--dataset", "tiny", folder=tmp_path).returncode == 0
+    done = weaksam(
+        "propose", "--dataset", "tiny", "--recipe", "mine.yaml", folder=tmp_path, environment=paths
+    )
+    assert done.returncode == 0, done.stderr
+    with open_artifact(tmp_path / "runs" / "tiny" / "proposals" / "trainval.h5", PROPOSALS) as artifact:
+        assert artifact.column("boxes").tolist() == [[24, 18, 40, 30]] * 2
+    unknown = weaksam("propose", "--dataset", "tiny", "--recipe", "mine.yaml", folder=tmp_path)
+    assert unknown.returncode == 2 and "method 'theirs' is not one of propose's" in unknown.stderr
 
 
 def test_hyphens_of_a_recipe_s_method_count_as_underscores() -> None:
