@@ -1,6 +1,6 @@
 """Proposal methods side by side on photographs: recall, boxes and CPU seconds an image, in one run and without prompts.
 
-    python benchmarks/proposal_methods.py DATA --images 100 --workers 2 --cache /tmp/proposal-methods
+    python benchmarks/proposal_methods.py DATA --images 100 --workers 2 --cache FOLDER
 
 DATA is a folder in VOC layout. The methods are those of the shipped recipes (selective-search, region-tree, edge-boxes,
 region-tree-edges), each at several numbers of boxes; what they share (the trees, the edges) is computed once an image and

@@ -98,6 +98,19 @@ def test_weights_that_did_not_change_are_not_read_again(
         states(root, steps)
 
 
+def test_another_file_of_the_same_size_and_time_is_read(made: tuple[Path, tuple[Step, Step, Step]]) -> None:
+    """Weights out of one archive may share both; what was found of one file says nothing about the other."""
+    root, (first, *_) = made
+    one = first.inputs["weights"]
+    other = one.with_name("other.pth")
+    other.write_bytes(b"FIRST")
+    moment = one.stat().st_mtime_ns
+    os.utime(other, ns=(moment, moment))
+    found = preview(replace(first, inputs={"weights": other}), STAGE, context(root))
+    assert not isinstance(found, UserError)
+    assert (found.state, found.reasons) == (STALE, (f"input {other} changed",))
+
+
 def test_after_a_rise_of_the_stage_s_version_it_is_stale(
     made: tuple[Path, tuple[Step, Step, Step]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

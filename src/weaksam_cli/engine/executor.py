@@ -28,8 +28,8 @@ from weaksam_cli.engine.queue import Part, ShardQueue
 from weaksam_cli.errors import UserError
 
 _PROGRESS_SECONDS = 1.0
-_IMAGES, _FAILED, _PROCESS = range(3)
-"""What a worker process counts in the memory that it shares with this one: images done, failed ones, its process id."""
+_IMAGES, _FAILED, _PROCESS, _STOP = range(4)
+"""What a worker process shares with this one: images done, failed ones, its process id; and that it is to stop."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Workers:
     def __enter__(self) -> _Workers:
         context = multiprocessing.get_context("spawn")
         for gpu in self.gpus:
-            counts: MutableSequence[int] = context.RawArray("q", 3)
+            counts: MutableSequence[int] = context.RawArray("q", 4)
             arguments = (os.getpid(), gpu, self.task.ops, self.task.plan, self.task.predictor, counts)
             pool = ProcessPoolExecutor(1, context, _begin, arguments)
             self.workers.append(_Worker(pool, counts))
@@ -154,6 +154,7 @@ class _Workers:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         for worker in self.workers:
+            worker.counts[_STOP] = kind is not None
             if kind is not None and worker.counts[_PROCESS]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.counts[_PROCESS], signal.SIGTERM)
@@ -230,6 +231,8 @@ class _Inside:
 
     def make(self, index: int) -> bool:
         """Make one shard; see `make_shard`. The predictor is opened with the first, so that its errors are told."""
+        if self.counts[_STOP]:  # told before this process had begun, when it could not be ended yet
+            return False
         if self.runner is None:
             self.runner = ImageRunner(self.predictor.open()).__enter__()
             limit_threads()

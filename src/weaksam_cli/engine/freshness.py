@@ -18,7 +18,7 @@ from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
 
 
 class State(Enum):
-    """How an artifact stands to the work that would make it."""
+    """How an artifact stands to the step that would make it."""
 
     FRESH = "fresh"
     STALE = "stale"
@@ -88,8 +88,12 @@ def file_digest(path: Path, place: str, recorded: InputDigest | None = None) -> 
         recorded: what was found at the last look.
     """
     stat = path.stat()
-    if recorded and (recorded.size, recorded.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-        return recorded.model_copy(update={"path": place})
+    if recorded and (recorded.path, recorded.size, recorded.mtime_ns) == (
+        place,
+        stat.st_size,
+        stat.st_mtime_ns,
+    ):
+        return recorded
     return InputDigest(path=place, sha256=digest.of_file(path), size=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
 
