@@ -1,0 +1,155 @@
+"""JSON files from anywhere: of bounded size, parsed into typed models, refused in words that name the place.
+
+A file of any size is held in memory once, and of its long lists only what a model has fields for.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from weaksam_cli.errors import UserError
+
+MAX_BYTES: Final = 256 * 1000**2
+"""Of a file that is parsed as a whole, which takes several times its size."""
+MAX_LISTS_BYTES: Final = 2 * 1000**3
+"""Of a file of long lists (`read_lists`), which takes little more than its size: COCO's largest has 0.5 GB, LVIS's 1.1."""
+Items = Sequence[Any]
+"""JSON texts, as what has a buffer: they are copied when they are parsed."""
+T = TypeVar("T")
+
+
+def read_json(path: Path, model: TypeAdapter[T], *, remedy: str, max_bytes: int = MAX_BYTES) -> T:
+    """A JSON file as a typed value.
+
+    Args:
+        path: the file; UTF-8, with or without byte order mark.
+        model: what is expected.
+        remedy: what to do when it is something else.
+        max_bytes: larger files are refused unread.
+
+    Raises:
+        UserError: a missing, too large or unreadable file, no JSON, or other values than expected: the first is named.
+    """
+    data = read_bytes(path, max_bytes)
+    try:
+        return model.validate_json(data)
+    except ValidationError as error:
+        raise refusal(error, path, remedy) from None
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a text file of bounded size, without byte order mark.
+
+    Raises:
+        UserError: a missing, too large or unreadable file, or one in UTF-16.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise UserError("is no file", where=str(path))
+        if size > max_bytes:
+            what = f"has {size / 1e6:,.0f} MB, and at most {max_bytes / 1e6:,.0f} MB are read"
+            raise UserError(what, where=str(path), remedy="Divide it into several files")
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError("there is no such file", where=str(path)) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"the file cannot be read ({error})", where=str(path)) from error
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise UserError("the file is UTF-16", where=str(path), remedy="Save it as UTF-8")
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def read_lists(path: Path, *names: str) -> dict[str, Items | None]:
+    """The entries of long lists of a JSON object, each as JSON text; None for a list that is not there or null.
+
+    Nothing else of the file is kept. `NaN` and `Infinity`, which Python writes and JSON does not know, are read.
+
+    Raises:
+        UserError: see `read_bytes`; no JSON, no object, or other values than lists.
+    """
+    import msgspec
+
+    data = read_bytes(path, MAX_LISTS_BYTES)
+    form = msgspec.defstruct("Lists", [(name, list[msgspec.Raw] | None, None) for name in names])
+    try:
+        found = msgspec.json.decode(data, type=form)
+    except msgspec.ValidationError as error:
+        raise UserError(str(error), where=str(path), remedy="Is it a file of this kind?") from None
+    except (msgspec.DecodeError, RecursionError):
+        return _read_lists_slowly(data, path, names)
+    return {name: getattr(found, name) for name in names}
+
+
+def _read_lists_slowly(data: bytes, path: Path, names: Iterable[str]) -> dict[str, Items | None]:
+    if len(data) > MAX_BYTES:
+        raise UserError("no valid JSON", where=str(path), remedy="The file may be cut short: fetch it again")
+    content: Any = read_json(path, TypeAdapter(dict[str, Any]), remedy="Is it a file of this kind?")
+    lists: dict[str, Items | None] = {}
+    for name in names:
+        items = content.get(name)
+        if items is not None and not isinstance(items, list):
+            raise UserError(f"{name}: expected a list, got {shown(items)}", where=str(path))
+        lists[name] = None if items is None else [json.dumps(item).encode() for item in items]
+    return lists
+
+
+def parse_items(
+    items: Items, model: TypeAdapter[T], name: str, path: Path, *, remedy: str
+) -> Iterator[T]:
+    """The entries of a list that `read_lists` gave.
+
+    Raises:
+        UserError: one that is no such value; it is named by the list and its place in it.
+    """
+    for number, item in enumerate(items):
+        try:
+            yield model.validate_json(bytes(item))
+        except ValidationError as error:
+            raise refusal(error, path, remedy, (name, number)) from None
+
+
+def refusal(
+    error: ValidationError, path: Path, remedy: str | None, prefix: Sequence[int | str] = ()
+) -> UserError:
+    """The first fault of a file in words: `file: annotations[3].image_id: expected a whole number, got 'x'`."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        what = f"no valid JSON: {first['ctx']['error']}"
+        return UserError(what, where=str(path), remedy="The file may be cut short: fetch it again")
+    places = [*prefix, *first["loc"]]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in places).lstrip(".")
+    where = f"{path}: {place}" if place else str(path)
+    if first["type"] == "missing":
+        return UserError("is missing", where=where, remedy=remedy)
+    if first["type"] == "extra_forbidden":
+        return UserError("is not known here", where=where, remedy=remedy)
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return UserError(f"{message}, got {shown(first['input'])}", where=where, remedy=remedy)
+
+
+def shown(value: object) -> str:
+    """A foreign value in a few words."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if value is None:
+        return "null"
+    text = (
+        value if isinstance(value, str) else str(value) if isinstance(value, bool | float) else _digits(value)
+    )
+    return repr(text[:60]) if isinstance(value, str) else text[:60]
+
+
+def _digits(value: object) -> str:
+    try:
+        return str(value)
+    except ValueError:  # an integer of more than 4300 digits
+        return "a number of thousands of digits"
