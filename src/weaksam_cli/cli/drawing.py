@@ -86,8 +86,13 @@ def labels_of(path: Path) -> Labels | None:
     for folder in path.absolute().parents:
         file = folder / (noted.path if noted else f"labels/{split}.json")
         if (folder / SOURCE_FILE).is_file() and file.is_file():
-            return read_labels(file, folder / read_source(folder).image_root)
+            return read_labels(file, _noted_root(folder, file.stem))
     return own_labels(path) if path.suffix == ".json" else None
+
+
+def _noted_root(run: Path, split: str) -> Path:
+    source = read_source(run).splits.get(split)
+    return run / source.image_root if source else run
 
 
 def detections_of(path: Path, key: str, labels: Labels) -> Detections:

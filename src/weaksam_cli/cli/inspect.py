@@ -45,8 +45,8 @@ def _artifacts(context: Context) -> list[Path]:
     }
     found |= {path.with_name(path.name.removesuffix(".shards")) for path in root.rglob("*.shards")}
     for stage in stages[:-1]:
-        for split, role in context.source().splits.items():
-            if role == "train" or not stage.train_only:
+        for split, source in context.source().splits.items():
+            if source.role == "train" or not stage.train_only:
                 found.add(context.run.output(stage.name, split))
     order = [stage.folder for stage in stages]
 

@@ -65,7 +65,7 @@ def _for_given_split(context: Context, splits: Sequence[str]) -> Context:
 
 
 def _splits(stage: Stage, options: CommonOptions, context: Context) -> list[str]:
-    roles = context.source().splits
+    roles = {name: part.role for name, part in context.source().splits.items()}
     if options.split is not None and options.split not in roles:
         what = f"dataset {context.dataset!r} has no split {options.split!r}"
         raise unknown(what, options.split, list(roles), where="--split")

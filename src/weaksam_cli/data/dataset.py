@@ -2,10 +2,10 @@
 
 A layout is a module of this package with
 
-* `Recipe`, what can be said about reading it, a `ReadRecipe` where splits and classes can be chosen;
-* `read(source, recipe, images)`, its splits with image-level labels and no box;
+* `Recipe`, what can be said about reading it, a `ReadRecipe`;
+* `read(source, recipe, images, boxes=)`, what the annotations say as a `RawDataset` (see `annotations`), with boxes and masks where
+  ground truth asks for them and without otherwise;
 * `LOOKS_LIKE`, what lies in such a dataset, in words, and `likeness(source)`, how surely `source` is one;
-* `read_ground_truth(source, split, recipe, images, masks)`, where it has boxes; `eval` and `report` alone call it;
 * `make(recipe, context)`, where the program makes the dataset itself.
 """
 
@@ -15,22 +15,17 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from weaksam_cli.core.names import first_few, plain_word
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.data.images import PILLOW_MAX_PIXELS, image_size
 from weaksam_cli.errors import ImageError, UserError, suggestion
 
 Role = Literal["train", "test"]
 Difficult = Literal["exclude", "include"]
-Image = TypeVar("Image")
-R = TypeVar("R", bound="ReadRecipe")
 SPLIT_NAMES: Final = ("trainval", "train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -40,11 +35,14 @@ class ReadRecipe(RecipeModel):
     Attributes:
         splits: split -> role; null reads what the dataset offers.
         classes: the allowed classes in their order; null takes them from the dataset.
+        difficult: whether objects marked difficult (COCO: crowds) give their class to the image's labels. "exclude" is what the
+            published WSOD trainers do, "include" what the published CAM label files do; a stage can choose otherwise.
         max_pixels: larger images are listed as failed; the limit travels with the labels to all later stages.
     """
 
     splits: dict[str, Role] | None = None
     classes: tuple[str, ...] | None = None
+    difficult: Difficult = "exclude"
     max_pixels: int = Field(default=100_000_000, gt=0, le=PILLOW_MAX_PIXELS)
 
     @field_validator("classes")
@@ -86,62 +84,28 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
-class AnnotatedImage:
-    """The annotated objects of one image.
-
-    Attributes:
-        key: as in `ImageRecord`.
-        height: pixels, of the file.
-        width: pixels.
-        objects: boxes, classes and difficult flags.
-        areas: float32 (n,), pixels: the annotation's own area, else the mask's, else the box's.
-        masks: n compressed RLE strings, None for an object without a mask; None when masks were not asked for.
-        image_id: as in `ImageRecord`.
-    """
-
-    key: str
-    height: int
-    width: int
-    objects: GroundTruth
-    areas: NDArray[np.float32]
-    masks: tuple[bytes | None, ...] | None = None
-    image_id: int | None = None
-
-
-@dataclass(frozen=True)
-class ReadSplit(Generic[Image]):
-    """What was read of one split.
-
-    Attributes:
-        name: such as "trainval".
-        class_names: all classes of the dataset, distinct, in order; the same for each of its splits.
-        category_ids: the dataset's integer of each class (COCO's own ids, gaps kept; otherwise 1 to n).
-        images: every readable image in the order of the dataset, keys unique.
-        failed: images and objects left out, with the reason.
-        warnings: things that look wrong but were taken.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    images: tuple[Image, ...]
-    failed: tuple[Remark, ...]
-    warnings: tuple[Remark, ...]
-
-
-@dataclass(frozen=True)
-class DatasetSplit(ReadSplit[ImageRecord]):
+class DatasetSplit:
     """The images of one split with image-level labels, and no box.
 
     Attributes:
+        name: such as "trainval".
         role: "train" where the labels supervise, "test" where they are only evaluated.
+        class_names: all classes of the dataset, distinct, in order; the same for each of its splits.
+        category_ids: the dataset's integer of each class (COCO's own ids, gaps kept; otherwise 1 to n).
+        images: every readable image in the order of the dataset, keys unique.
+        failed: images left out, with the reason.
+        warnings: things that look wrong but were taken.
+        origin: the split of the dataset that they are a part of, where it was divided here; else its own name.
     """
 
+    name: str
     role: Role
-
-
-class GroundTruthSplit(ReadSplit[AnnotatedImage]):
-    """Ground truth of one split; `eval` and `report` alone may hold one."""
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    images: tuple[ImageRecord, ...]
+    failed: tuple[Remark, ...]
+    warnings: tuple[Remark, ...]
+    origin: str
 
 
 @dataclass
@@ -230,12 +194,6 @@ def choose_splits(
                 remedy=f"Available: {first_few(available, 20)}",
             )
     return chosen
-
-
-def for_one_split(recipe: R, split: str) -> R:
-    """The same recipe for one split, in the role that it gives it or that the name suggests."""
-    role = (recipe.splits or {}).get(split, role_of(split))
-    return recipe.model_copy(update={"splits": {split: role}})
 
 
 def role_of(split: str) -> Role:

@@ -1,30 +1,186 @@
-"""The door to ground truth, for `eval` and `report` alone: no other stage may import this module."""
+"""Boxes and masks of the annotated objects: for `eval` and `report` alone, no other stage may import this module."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from weaksam_cli.data.dataset import GroundTruthSplit
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.core.boxes import area, as_boxes
+from weaksam_cli.core.types import GroundTruth
+from weaksam_cli.data.annotations import RawBox, RawDataset, RawObject, RawSplit
+from weaksam_cli.data.dataset import ImageRecord, Remark
+from weaksam_cli.data.labels import Labels
+from weaksam_cli.data.reading import located
 from weaksam_cli.data.source import SOURCE_FILE, Source
 from weaksam_cli.engine.methods import load_method
+from weaksam_cli.errors import UserError
+
+_LARGEST = 1e9
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """The annotated objects of one image.
+
+    Attributes:
+        key: the image's identity.
+        height: pixels, of the file.
+        width: pixels.
+        objects: boxes, classes and difficult flags.
+        areas: float32 (n,), pixels: the annotation's own area, else the mask's, else the box's.
+        masks: n compressed RLE strings, None for an object without a mask; None when masks were not asked for.
+        image_id: the dataset's own integer.
+    """
+
+    key: str
+    height: int
+    width: int
+    objects: GroundTruth
+    areas: NDArray[np.float32]
+    masks: tuple[bytes | None, ...] | None = None
+    image_id: int | None = None
+
+
+@dataclass(frozen=True)
+class GroundTruthSplit:
+    """Ground truth of one split.
+
+    Attributes:
+        images: those whose annotations can be used, by key, in the order of the dataset.
+        failed: images and objects left out, with the reason.
+        warnings: things that look wrong but were taken.
+    """
+
+    images: dict[str, AnnotatedImage]
+    failed: tuple[Remark, ...]
+    warnings: tuple[Remark, ...]
 
 
 def read_ground_truth(
-    run_root: Path, source: Source, split: str, *, masks: bool = False
+    run_root: Path, source: Source, labels: Labels, *, masks: bool = False
 ) -> GroundTruthSplit | None:
-    """Annotated objects of one split, difficult ones flagged; with `masks`, their compressed RLE too.
+    """Annotated objects of the images of `labels`, difficult ones flagged; with `masks`, their compressed RLE too.
 
     None for a layout that has labels alone, as folders and CSV tables.
 
     Raises:
-        UserError: as the reader of the layout.
+        UserError: the dataset cannot be read (any more), has other classes than the labels, or no box.
     """
-    layout = load_method("data", source.layout, where=str(run_root / SOURCE_FILE))
-    if not hasattr(layout, "read_ground_truth"):
+    part = source.splits[labels.file.info.split]
+    layout = load_method("data", part.layout, where=str(run_root / SOURCE_FILE))
+    known = {name: value for name, value in part.recipe.items() if name in layout.Recipe.model_fields}
+    recipe = layout.Recipe.model_validate(known)
+    images = Path(part.images) if part.images else None
+    dataset: RawDataset = layout.read(run_root / part.path, recipe, images, boxes=True)
+    if not dataset.has_boxes:
         return None
-    known = {name: value for name, value in source.recipe.items() if name in layout.Recipe.model_fields}
-    images = Path(source.images) if source.images else None
-    found: GroundTruthSplit = layout.read_ground_truth(
-        run_root / source.path, split, layout.Recipe.model_validate(known), images, masks=masks
-    )
-    return found
+    return annotated(dataset.read(part.name), labels, masks=masks)
+
+
+def annotated(split: RawSplit, labels: Labels, *, masks: bool) -> GroundTruthSplit:
+    """Annotated objects of the images of `labels`, by what the annotations say.
+
+    An object whose box is missing, not finite or without extent, or lies wholly outside the image, is left out and listed as
+    failed; one that stands out of the image by more than a pixel is kept as written and listed as a warning.
+
+    Raises:
+        UserError: no object has a box, or one has a class that is not in the labels.
+    """
+    _require_boxes(split)
+    remarks, images, known = split.remarks, {}, set(labels.keys)
+    for image, record in located(split, labels.file.info.max_pixels):
+        if record.key not in known:
+            continue
+        if image.objects is None:
+            remarks.fail(record.key, "has no annotation, so no ground truth")
+        else:
+            shown = _Shown(record, split, labels.class_names)
+            images[record.key] = shown.annotated(image.objects, masks=masks)
+    return GroundTruthSplit(images, *remarks.told(labels.class_names))
+
+
+def _require_boxes(split: RawSplit) -> None:
+    objects = [item for image in split.images for item in image.objects or ()]
+    if not any(image.objects is not None for image in split.images):
+        what, remedy = "there are no annotations", "Evaluate on a split with annotations"
+    elif objects and all(isinstance(item.box, str) for item in objects):
+        what = f"the annotations have no boxes ({objects[0].title}: {objects[0].box})"
+        remedy = "Evaluate against annotations with boxes; training does not need them"
+    else:
+        return
+    raise UserError(f"{what}, so {split.name} has no ground truth", where=str(split.where), remedy=remedy)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One image, and how its objects are read."""
+
+    image: ImageRecord
+    split: RawSplit
+    class_names: Sequence[str]
+
+    def annotated(self, objects: Sequence[RawObject], *, masks: bool) -> AnnotatedImage:
+        """Those of the objects that can be used."""
+        kept = [(item, box) for item in objects if (box := self._box(item)) is not None]
+        found = [self._mask(item) for item, _ in kept] if masks else None
+        boxes = as_boxes([box for _, box in kept])
+        areas = [self._area(item, box) for item, box in kept]
+        truth = GroundTruth(
+            boxes,
+            np.asarray([self._class_index(item) for item, _ in kept], dtype=np.int32),
+            np.asarray([item.difficult for item, _ in kept], dtype=bool),
+        )
+        image = self.image
+        return AnnotatedImage(
+            image.key, image.height, image.width, truth, np.asarray(areas, np.float32),
+            None if found is None else tuple(found), image.image_id,
+        )  # fmt: skip
+
+    def _box(self, item: RawObject) -> RawBox | None:
+        """Its box in pixels; None after noting why it cannot be used."""
+        remarks, key, (height, width) = (
+            self.split.remarks,
+            self.image.key,
+            (self.image.height, self.image.width),
+        )
+        if item.box is None or isinstance(item.box, str):
+            remarks.fail(key, f"{item.title} ({item.name}): {item.box or 'has no box'}")
+            return None
+        name = f"{item.title} ({item.name}): the box {list(item.box)}"
+        if not all(abs(value) < _LARGEST for value in item.box):  # NaN is not, either
+            remarks.fail(key, f"{name} is not finite")
+            return None
+        left, top, right, bottom = item.box
+        if self.split.fractions:
+            left, top, right, bottom = left * width, top * height, right * width, bottom * height
+        kept = remarks.box_is_inside(key, name, (left, top, right, bottom), (height, width))
+        return (left, top, right, bottom) if kept else None
+
+    def _mask(self, item: RawObject) -> bytes | None:
+        if item.mask is None:
+            self.split.remarks.warn(self.image.key, f"{item.title} ({item.name}) has no mask")
+            return None
+        try:
+            return item.mask(self.image.height, self.image.width)
+        except ValueError as error:
+            self.split.remarks.fail(self.image.key, f"{item.title} ({item.name}): {error}")
+            return None
+
+    @staticmethod
+    def _area(item: RawObject, box: RawBox) -> float:
+        has_own = item.area is not None and 0 < item.area < _LARGEST**2
+        return float(item.area) if has_own and item.area else float(area(as_boxes([box]))[0])
+
+    def _class_index(self, item: RawObject) -> int:
+        try:
+            return self.class_names.index(item.name)
+        except ValueError:
+            raise UserError(
+                f"{self.image.key}: the class {item.name!r} is not among those of the labels",
+                where=str(self.split.where),
+                remedy="The annotations changed: run `weaksam data SOURCE` again",
+            ) from None

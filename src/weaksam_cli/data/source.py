@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -18,39 +18,56 @@ from weaksam_cli.errors import UserError
 SOURCE_FILE = Path("labels") / "source.json"
 
 
-class Source(BaseModel):
-    """What `weaksam data` was pointed at.
+class SplitSource(BaseModel):
+    """What `weaksam data` was pointed at when it read a split.
 
     Attributes:
+        role: train or test.
         layout: the module of this package that reads it.
         path: the dataset; relative paths are relative to the run directory (the demo lies in it).
         image_root: the folder that image paths are relative to.
-        splits: split -> role (train or test).
+        name: what the split is called there, or the split that it was divided off.
         images: the folder of images where it was named.
         recipe: how the layout was read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    role: Literal["train", "test"]
     layout: str
     path: str
     image_root: str
-    splits: dict[str, str]
+    name: str
     images: str | None = None
     recipe: dict[str, Any] = {}
+
+
+class Source(BaseModel):
+    """The splits of a run, each of its own place: `train` and `valid` may be two folders."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    splits: dict[str, SplitSource]
 
     @model_validator(mode="before")
     @classmethod
     def _read_older(cls, values: Any) -> Any:
-        """Before labels had version 2, `options` held the recipe under other names."""
-        if isinstance(values, dict) and isinstance(values.get("options"), dict):
-            old = dict(values["options"])
-            values = {name: value for name, value in values.items() if name != "options"}
-            values["images"] = old.pop("images_root", None)
-            values["recipe"] = {"classes": old.pop("class_names", None), **old}
-        return values
+        """Once all splits lay in one place, and before that `options` held the recipe under other names."""
+        if not isinstance(values, dict) or not isinstance(values.get("layout"), str):
+            return values
+        place = dict(values)
+        splits, old = place.pop("splits", None), place.pop("options", None)
+        if isinstance(old, dict):
+            place["images"] = old.pop("images_root", None)
+            place["recipe"] = {"classes": old.pop("class_names", None), **old}
+        if not isinstance(splits, dict):
+            return values
+        return {"splits": {name: {**place, "name": name, "role": role} for name, role in splits.items()}}
+
+    def role_names(self, role: str) -> list[str]:
+        """The splits of a role."""
+        return [name for name, part in self.splits.items() if part.role == role]
 
 
-def image_root(run_root: Path, source: Source) -> Path:
+def image_root(run_root: Path, source: SplitSource) -> Path:
     """The folder of images on this machine.
 
     Raises:

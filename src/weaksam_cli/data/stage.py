@@ -24,7 +24,8 @@ from weaksam_cli.data.labels import (
     labels_bytes,
     labels_file,
 )
-from weaksam_cli.data.source import Source, write_source
+from weaksam_cli.data.reading import read_splits
+from weaksam_cli.data.source import Source, SplitSource, write_source
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.methods import load_method, method_names
 from weaksam_cli.engine.recipes import LoadedRecipe
@@ -65,7 +66,9 @@ def choose_layout(source: str, given: str | None) -> str:
 def read_dataset(
     loaded: LoadedRecipe, source: str, images: Path | None, context: Context, only: str | None
 ) -> None:
-    """Read the dataset at `source` and write the labels of its splits (or of one), and where it lies.
+    """Read the dataset at `source` and write the labels of its splits (or of one), and where they lie.
+
+    Splits that were read from another place stay: `train` and `valid` may be two folders.
 
     Args:
         loaded: the recipe, and the layout that reads with it.
@@ -75,14 +78,16 @@ def read_dataset(
         only: one of its splits.
 
     Raises:
-        UserError: as the layout, for a split that is not there, and for a split to train on without a label.
+        UserError: as the layout, for a split that is not there, for a split to train on without a label, and where a split of
+            this name was read from another place (without `overwrite`).
     """
     layout, place = loaded.method, Path(source).absolute()
     recipe: Any = loaded.recipe
     if hasattr(layout, "make"):
         place, recipe = layout.make(recipe, context)
+        layout = load_method("data", recipe.method, where=source)
     folder = images.absolute() if images is not None else None
-    splits: Sequence[DatasetSplit] = layout.read(place, recipe, folder)
+    splits: Sequence[DatasetSplit] = read_splits(layout.read(place, recipe, folder, boxes=False), recipe)
     if only is not None:
         names = [split.name for split in splits]
         if only not in names:
@@ -99,15 +104,19 @@ def read_dataset(
         file = labels_file(context.dataset, split, root, recipe.max_pixels)
         make(_step(file, loaded.recipe, source, context), STAGE, context)
         _summarise(split, context)
-    noted = Source(
-        layout=recipe.method,
-        path=_place_in_run(place, context),
-        image_root=_place_in_run(root, context),
-        splits={split.name: split.role for split in splits},
-        images=None if folder is None else str(folder),
-        recipe=recipe.model_dump(mode="json"),
-    )
-    write_source(context.ops, context.run.root, noted)
+    noted = {
+        split.name: SplitSource(
+            role=split.role,
+            layout=recipe.method,
+            path=_place_in_run(place, context),
+            image_root=_place_in_run(root, context),
+            name=split.origin,
+            images=None if folder is None else str(folder),
+            recipe=recipe.model_dump(mode="json"),
+        )
+        for split in splits
+    }
+    write_source(context.ops, context.run.root, Source(splits=noted))
 
 
 def _step(file: LabelsFile, recipe: RecipeModel, source: str, context: Context) -> Step:

@@ -70,7 +70,8 @@ class Context:
         """
         if self.unlabelled is not None:
             return self.unlabelled
-        return Split(self.run.input("data", name), image_root(self.run.root, self.source()))
+        source = self.source().splits[name]
+        return Split(self.run.input("data", name), image_root(self.run.root, source))
 
     def train_split(self) -> str:
         """The split that is learnt from.
@@ -78,7 +79,7 @@ class Context:
         Raises:
             UserError: when the dataset has none, or several.
         """
-        splits = [split for split, role in self.source().splits.items() if role == "train"]
+        splits = self.source().role_names("train")
         if len(splits) != 1:
             raise UserError(
                 f"expected one training split, got {len(splits)} ({', '.join(splits) or 'none'})",

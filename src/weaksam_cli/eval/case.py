@@ -20,7 +20,6 @@ from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.ground_truth import read_ground_truth
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.data.source import Source
-from weaksam_cli.errors import UserError
 
 Truth = Mapping[str, GroundTruth]
 """Image key to annotated objects."""
@@ -173,28 +172,22 @@ class AnnotatedSplit:
         return value.hexdigest()
 
 
-def load_ground_truth(run_root: Path, source: Source, split: str, labels: Labels) -> AnnotatedSplit:
+def load_ground_truth(run_root: Path, source: Source, labels: Labels) -> AnnotatedSplit:
     """Annotated objects with class indexes of the labels; none in a dataset whose layout has no boxes.
 
     Raises:
         UserError: annotations without boxes, or classes that are not those of the labels.
     """
-    found = read_ground_truth(run_root, source, split)
+    found = read_ground_truth(run_root, source, labels)
     if found is None:
         return AnnotatedSplit({}, {}, ())
-    if list(found.class_names) != labels.class_names:
-        raise UserError(
-            "the annotations have other classes than the labels were read with",
-            where=source.path,
-            remedy="Run `weaksam data SOURCE` again",
-        )
-    by_key = {image.key: image.objects for image in found.images}
     empty = GroundTruth(np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_))
+    objects = {key: image.objects for key, image in found.images.items()}
     reasons: dict[str, list[str]] = {key: [] for key in labels.keys}
     for remark in found.failed:
         reasons.get(remark.key, []).append(remark.reason)
     return AnnotatedSplit(
-        {key: by_key.get(key, empty) for key in labels.keys},
+        {key: objects.get(key, empty) for key in labels.keys},
         {key: "; ".join(lines) for key, lines in reasons.items() if lines},
         tuple(f"{key}: {reason}" if key else reason for key, reason in found.warnings),
     )

@@ -47,7 +47,8 @@ class Recipe(recall.RecallSettings, corloc.CorlocSettings, voc_ap.VocSettings, c
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     """One results file a split, the plot of its curves, and its table."""
     source, labels = context.source(), context.split(split).read()
-    truth = load_ground_truth(context.run.root, source, split, labels)
+    part = source.splits[split]
+    truth = load_ground_truth(context.run.root, source, labels)
     if not truth.objects:
         context.console.warn("this dataset has labels and no boxes: only classification can be evaluated")
     inputs = artifacts_of(context, split)
@@ -65,7 +66,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
                 "objects": sum(map(len, truth.objects.values())),
                 "images_with_objects_left_out": truth.left_out,
             },
-            **evaluate_all(truth, labels, source.layout, inputs, recipe),
+            **evaluate_all(truth, labels, part.layout, inputs, recipe),
         }
         text = json.dumps(content, indent=1, ensure_ascii=False)
         job.context.ops.write_atomically(job.path, text.encode() + b"\n")
@@ -77,7 +78,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
         split=split,
         settings=recipe,
         inputs=inputs,
-        given={"source": InputDigest(path=source.path, sha256=truth.digest(), file=False)},
+        given={"source": InputDigest(path=part.path, sha256=truth.digest(), file=False)},
         run=run,
         title="figures",
     )
