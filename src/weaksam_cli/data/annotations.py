@@ -1,7 +1,7 @@
 """What annotations say, before any of it is believed: the one form into which every layout is read.
 
-`reading` makes image-level labels of it and `ground_truth` boxes and masks. Which images there are, where their files lie, what a
-class is called and which box is none is decided there, once for all layouts.
+`reading` makes image-level labels of it and `ground_truth` boxes and masks. Which images there are, where their files lie,
+what a class is called and which box is none is decided there, once for all layouts.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class RawObject:
         name: its class.
         difficult: VOC's flag; COCO's crowd.
         title: what it is called in remarks, such as `annotation 17`.
-        box: xyxy pixel edges, 0-based (fractions of the sides where the split says so), as written and unchecked; else in words
-            why there is none. None where boxes were not asked for.
+        box: xyxy pixel edges, 0-based (fractions of the sides where the split says so), as written and unchecked; else in
+            words why there is none. None where boxes were not asked for.
         area: pixels, where the annotation says it.
-        mask: from (height, width) to compressed RLE (COCO's `counts`); raises ValueError with the reason why there is none. None
-            where masks were not asked for, or the object has none.
+        mask: from (height, width) to compressed RLE (COCO's `counts`); raises ValueError with the reason why there is none.
+            None where masks were not asked for, or the object has none.
     """
 
     name: str

@@ -3,8 +3,8 @@
 A layout is a module of this package with
 
 * `Recipe`, what can be said about reading it, a `ReadRecipe`;
-* `read(source, recipe, images, boxes=)`, what the annotations say as a `RawDataset` (see `annotations`), with boxes and masks where
-  ground truth asks for them and without otherwise;
+* `read(source, recipe, images, boxes=)`, what the annotations say as a `RawDataset` (see `annotations`), with boxes and masks
+  where ground truth asks for them and without otherwise;
 * `LOOKS_LIKE`, what lies in such a dataset, in words, and `likeness(source)`, how surely `source` is one;
 * `make(recipe, context)`, where the program makes the dataset itself.
 """
@@ -35,8 +35,8 @@ class ReadRecipe(RecipeModel):
     Attributes:
         splits: split -> role; null reads what the dataset offers.
         classes: the allowed classes in their order; null takes them from the dataset.
-        difficult: whether objects marked difficult (COCO: crowds) give their class to the image's labels. "exclude" is what the
-            published WSOD trainers do, "include" what the published CAM label files do; a stage can choose otherwise.
+        difficult: whether objects marked difficult (COCO: crowds) give their class to the image's labels. "exclude" is what
+            the published WSOD trainers do, "include" what the published CAM label files do; a stage can choose otherwise.
         max_pixels: larger images are listed as failed; the limit travels with the labels to all later stages.
     """
 

@@ -1,7 +1,7 @@
 """Finding the files that annotations name: tools write paths of other machines, other slashes, and other spellings.
 
-Only files below one folder are looked at, whatever path was written. That folder is chosen by where the names are found, so that
-equal names in the folders of two splits never cross over.
+Only files below one folder are looked at, whatever path was written. That folder is chosen by where the names are found, so
+that equal names in the folders of two splits never cross over.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ ClassTable = dict[str, int]
 def read_splits(dataset: RawDataset, recipe: ReadRecipe) -> tuple[DatasetSplit, ...]:
     """The splits that the recipe asks for, with image-level labels.
 
-    An image that cannot be found or read is listed as failed, and so is one without annotation in a split to train on. In a test
-    split that one is unlabelled (labels None), as in the official test set of VOC2012.
+    An image that cannot be found or read is listed as failed, and so is one without annotation in a split to train on. In a
+    test split that one is unlabelled (labels None), as in the official test set of VOC2012.
 
     Raises:
         UserError: there is no such split, a class is not in the list given, or no image of a split can be read.
@@ -91,8 +91,8 @@ def class_table(dataset: RawDataset, splits: Collection[RawSplit], recipe: ReadR
     The list given; else the dataset's own table; else its usual order when nothing else occurs; else all that occur, sorted.
 
     Raises:
-        UserError: an object has a class that is not in the list given, the list has a class that the dataset's own table has not,
-            or nothing shows a class.
+        UserError: an object has a class that is not in the list given, the list has a class that the dataset's own table has
+            not, or nothing shows a class.
     """
     occur = {
         item.name: f"{split.where}: {image.key or image.name}"

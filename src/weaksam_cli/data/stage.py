@@ -78,8 +78,8 @@ def read_dataset(
         only: one of its splits.
 
     Raises:
-        UserError: as the layout, for a split that is not there, for a split to train on without a label, and where a split of
-            this name was read from another place (without `overwrite`).
+        UserError: as the layout, for a split that is not there, for a split to train on without a label, and where a split
+            of this name was read from another place (without `overwrite`).
     """
     layout, place = loaded.method, Path(source).absolute()
     recipe: Any = loaded.recipe
