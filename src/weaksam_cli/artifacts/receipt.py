@@ -70,7 +70,7 @@ class Failure(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What stands in `<artifact>.receipt.json`."""
+    """What stands in `<artifact>.receipt.json`; `left_out` are annotated objects that cannot be ground truth."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     receipt_version: int
@@ -82,6 +82,7 @@ class Receipt(BaseModel):
     program_version: str
     images: int
     failed: list[Failure]
+    left_out: list[Failure] = []
     wall_seconds: float
     finished_at: str
 

@@ -106,11 +106,13 @@ class Outcome:
         images: how many images the artifact holds.
         failed: (image, reason) of those that could not be done.
         computed: images that this command computed itself.
+        left_out: (image, reason) of annotated objects that cannot be ground truth.
     """
 
     images: int
     failed: tuple[tuple[str, str], ...] = ()
     computed: int = 0
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def check_place(target: Path) -> None:

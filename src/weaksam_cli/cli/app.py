@@ -73,6 +73,10 @@ def _data(
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the images (COCO json, CSV).")
     ] = None,
+    split_off: Annotated[
+        str | None,
+        typer.Option("--split-off", metavar="NAME=SHARE", help="Divide a test split off, such as test=0.2."),
+    ] = None,
 ) -> None:
     """Read a dataset: images and image-level labels, no boxes (writes labels/*.json)."""
 

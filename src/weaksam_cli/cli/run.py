@@ -118,6 +118,7 @@ def run_data(
     source: str | None,
     layout: str | None,
     images: Path | None = None,
+    split_off: str | None = None,
 ) -> None:
     """`weaksam data`."""
     from weaksam_cli.data.stage import STAGE, choose_layout, read_dataset
@@ -128,7 +129,14 @@ def run_data(
         raise UserError("which dataset?", where="weaksam data", remedy=remedy)
     place = "demo" if source is None else source
     chosen = choose_layout(place, layout)
-    loaded = load_recipe("data", options.recipe or chosen, options.overrides)
+    overrides = [*options.overrides]
+    if split_off is not None:
+        name, equals, share = split_off.partition("=")
+        if not equals:
+            what = f"expected NAME=SHARE, such as test=0.2, got {split_off!r}"
+            raise UserError(what, where="--split-off")
+        overrides.append(f"split_off={{{name}: {share}}}")
+    loaded = load_recipe("data", options.recipe or chosen, overrides)
     context = dataclasses.replace(context, recipe_name=loaded.name)
     if options.dry_run:
         describe(STAGE, loaded, partial(loaded.steps, context), context, [])

@@ -3,8 +3,8 @@
 A layout is a module of this package with
 
 * `Recipe`, what can be said about reading it, a `ReadRecipe`;
-* `read(source, recipe, images, boxes=)`, what the annotations say as a `RawDataset` (see `annotations`), with boxes and masks
-  where ground truth asks for them and without otherwise;
+* `read(source, recipe, images, boxes=)`, what the annotations say as a `RawDataset` (see `annotations`), with boxes and
+  masks where ground truth asks for them and without otherwise;
 * `LOOKS_LIKE`, what lies in such a dataset, in words, and `likeness(source)`, how surely `source` is one;
 * `make(recipe, context)`, where the program makes the dataset itself.
 """
@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -37,12 +37,14 @@ class ReadRecipe(RecipeModel):
         classes: the allowed classes in their order; null takes them from the dataset.
         difficult: whether objects marked difficult (COCO: crowds) give their class to the image's labels. "exclude" is what
             the published WSOD trainers do, "include" what the published CAM label files do; a stage can choose otherwise.
+        split_off: name and share of a test split that is divided off the only training split, such as `{test: 0.2}`.
         max_pixels: larger images are listed as failed; the limit travels with the labels to all later stages.
     """
 
     splits: dict[str, Role] | None = None
     classes: tuple[str, ...] | None = None
     difficult: Difficult = "exclude"
+    split_off: dict[str, Annotated[float, Field(gt=0, lt=1)]] | None = Field(None, min_length=1, max_length=1)
     max_pixels: int = Field(default=100_000_000, gt=0, le=PILLOW_MAX_PIXELS)
 
     @field_validator("classes")

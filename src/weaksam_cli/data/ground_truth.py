@@ -59,6 +59,11 @@ class GroundTruthSplit:
     failed: tuple[Remark, ...]
     warnings: tuple[Remark, ...]
 
+    def left_out(self, labels: Labels) -> tuple[tuple[str, str], ...]:
+        """(image, reason) of objects, and of images of `labels` without annotation, that cannot be used."""
+        known = set(labels.keys)
+        return tuple((remark.key, remark.reason) for remark in self.failed if remark.key in known)
+
 
 def read_ground_truth(
     run_root: Path, source: Source, labels: Labels, *, masks: bool = False

@@ -5,8 +5,7 @@ Its methods are the layouts, see `dataset`. A dataset is read as a whole; then e
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,25 @@ from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.core.names import first_few
 from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.data.annotations import RawDataset
 from weaksam_cli.data.dataset import DatasetSplit
+from weaksam_cli.data.division import split_off
+from weaksam_cli.data.ground_truth import GroundTruthSplit, annotated
 from weaksam_cli.data.labels import (
     LABELS_FORMAT,
     LABELS_VERSION,
+    Labels,
     LabelsFile,
     common_root,
     labels_bytes,
     labels_file,
+    read_labels,
 )
 from weaksam_cli.data.reading import read_splits
-from weaksam_cli.data.source import Source, SplitSource, write_source
+from weaksam_cli.data.source import SOURCE_FILE, Source, SplitSource, read_source, write_source
+from weaksam_cli.data.summary import class_table, oddities, shared_images
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.methods import load_method, method_names
 from weaksam_cli.engine.recipes import LoadedRecipe
@@ -88,22 +94,15 @@ def read_dataset(
         layout = load_method("data", recipe.method, where=source)
     folder = images.absolute() if images is not None else None
     splits: Sequence[DatasetSplit] = read_splits(layout.read(place, recipe, folder, boxes=False), recipe)
+    if recipe.split_off:
+        splits = split_off(splits, *next(iter(recipe.split_off.items())))
     if only is not None:
         names = [split.name for split in splits]
         if only not in names:
             raise unknown(f"the dataset has no split {only!r}", only, names, where="--split")
-        splits = [split for split in splits if split.name == only]
     root = common_root(splits)
-    for split in splits:
-        if split.role == "train" and not any(image.labels for image in split.images):
-            raise UserError(
-                "no image of this training split has a label",
-                where=f"split {split.name}",
-                remedy="Image-level labels are what everything is learnt from; check the annotations",
-            )
-        file = labels_file(context.dataset, split, root, recipe.max_pixels)
-        make(_step(file, loaded.recipe, source, context), STAGE, context)
-        _summarise(split, context)
+    made = [split for split in splits if only in (None, split.name)]
+    files = {split.name: labels_file(context.dataset, split, root, recipe.max_pixels) for split in made}
     noted = {
         split.name: SplitSource(
             role=split.role,
@@ -114,20 +113,55 @@ def read_dataset(
             images=None if folder is None else str(folder),
             recipe=recipe.model_dump(mode="json"),
         )
-        for split in splits
+        for split in made
     }
-    write_source(context.ops, context.run.root, Source(splits=noted))
+    source_of_run = joined(noted, files, only, context)
+    for split in made:
+        _require_labels(split)
+        labels = Labels(context.run.output("data", split.name), files[split.name], root)
+        truth = _ground_truth(layout.read(place, recipe, folder, boxes=True), split.origin, labels)
+        make(_step(labels, loaded.recipe, source, truth), STAGE, context)
+    write_source(context.ops, context.run.root, source_of_run)
+    _summarise(splits, list(files.values()), context)
 
 
-def _step(file: LabelsFile, recipe: RecipeModel, source: str, context: Context) -> Step:
+def _require_labels(split: DatasetSplit) -> None:
+    if split.role == "test" or any(image.labels for image in split.images):
+        return
+    remedy = "Image-level labels are what everything is learnt from; check the annotations"
+    if hidden := sum(bool(image.difficult) for image in split.images):
+        remedy = (
+            f"{hidden} of its images show objects that are marked difficult (COCO: crowds) alone; "
+            "--set difficult=include counts them"
+        )
+    raise UserError("no image of this training split has a label", where=f"split {split.name}", remedy=remedy)
+
+
+def _ground_truth(dataset: RawDataset, origin: str, labels: Labels) -> GroundTruthSplit | str:
+    """What `eval` will find, or why it will find nothing: counted here, so that it is known early, and kept nowhere."""
+    if not dataset.has_boxes:
+        return "this dataset has labels and no boxes"
+    try:
+        return annotated(dataset.read(origin), labels, masks=False)
+    except UserError as error:
+        return error.one_line()
+
+
+def _step(labels: Labels, recipe: RecipeModel, source: str, truth: GroundTruthSplit | str) -> Step:
+    file = labels.file
     data = labels_bytes(file)
 
     def run(job: Job) -> Outcome:
         job.context.ops.write_atomically(job.path, data)
-        return Outcome(len(file.images), tuple((item.image, item.reason) for item in file.failed))
+        failed = tuple((item.image, item.reason) for item in file.failed)
+        left_out = () if isinstance(truth, str) else truth.left_out(labels)
+        if isinstance(truth, str):
+            text = f"{truth}: only classification can be evaluated on {file.info.split}"
+            job.context.console.info(text)
+        return Outcome(len(file.images), failed, left_out=left_out)
 
     return Step(
-        path=context.run.output("data", file.info.split),
+        path=labels.path,
         schema=STAGE.schema,
         split=file.info.split,
         settings=recipe,
@@ -138,27 +172,60 @@ def _step(file: LabelsFile, recipe: RecipeModel, source: str, context: Context) 
     )
 
 
+def joined(
+    noted: Mapping[str, SplitSource], files: Mapping[str, LabelsFile], only: str | None, context: Context
+) -> Source:
+    """The splits that were read now with those that the run has from elsewhere; `overwrite` begins anew.
+
+    Raises:
+        UserError: a split of this name has other contents and was read from another place, or the splits that stay have
+            other classes.
+    """
+    path = context.run.root / SOURCE_FILE
+    if context.overwrite or not path.is_file():
+        return Source(splits=dict(noted))
+    earlier, places = read_source(context.run.root).splits, {part.path for part in noted.values()}
+    remedy = "Give --overwrite to begin anew, or --dataset NAME to keep both"
+    for name, file in files.items():
+        old, target = earlier.get(name), context.run.output("data", name)
+        is_elsewhere = old is not None and old.path not in places and target.is_file()
+        if old is not None and is_elsewhere and target.read_bytes() != labels_bytes(file):
+            what = f"the split {name!r} of this run was read from {old.path}"
+            raise UserError(what, where=str(path), remedy=remedy)
+    kept = {
+        name: part
+        for name, part in earlier.items()
+        if name not in noted and (only is not None or part.path not in places)
+    }
+    for name, part in kept.items():
+        context.console.info(f"split {name} stays, as it was read from {part.path}")
+        categories = read_labels(context.run.output("data", name), Path()).file.categories
+        if (other := next(iter(files.values()))).categories != categories:
+            raise UserError(
+                f"the splits {name} and {other.info.split} have different classes: "
+                f"{first_few(item.name for item in categories)} and {first_few(item.name for item in other.categories)}",
+                where=str(path),
+                remedy=f"Give one list to both, --set classes=[...]. {remedy}",
+            )
+    return Source(splits={**kept, **noted})
+
+
 def _place_in_run(path: Path, context: Context) -> str:
     """A path as `source.json` notes it: what lies in the run directory moves with it."""
     root = context.run.root.absolute()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _summarise(split: DatasetSplit, context: Context) -> None:
-    counts = Counter(label for image in split.images for label in image.labels or ())
-    absent = [name for name in split.class_names if not counts[name]]
-    without = sum(image.labels == () for image in split.images)
-    unlabelled = sum(image.labels is None for image in split.images)
-    lines = []
-    if split.role == "train" and absent:
-        lines.append(f"split {split.name}: no image shows {', '.join(absent)}; they cannot be learnt")
-    if without:
-        lines.append(f"split {split.name}: {without} images show none of the classes")
-    if split.role == "train" and unlabelled:
-        lines.append(f"split {split.name}: {unlabelled} images have unknown labels and are not learnt from")
-    remarks = [f"{remark.key}: {remark.reason}" if remark.key else remark.reason for remark in split.warnings]
-    lines += remarks[:_SHOWN_REMARKS]
-    if len(remarks) > _SHOWN_REMARKS:
-        lines.append(f"split {split.name}: {len(remarks) - _SHOWN_REMARKS} more remarks of this kind")
-    for line in lines:
+def _summarise(splits: Sequence[DatasetSplit], files: Sequence[LabelsFile], context: Context) -> None:
+    """Say what was read: on stdout how many images show each class, on stderr what looks like a mistake."""
+    context.console.table("", *class_table(splits))
+    lines = [*oddities(splits), *shared_images(files)]
+    for split in splits:
+        remarks = [
+            f"{remark.key}: {remark.reason}" if remark.key else remark.reason for remark in split.warnings
+        ]
+        lines += remarks[:_SHOWN_REMARKS]
+        if len(remarks) > _SHOWN_REMARKS:
+            lines.append(f"split {split.name}: {len(remarks) - _SHOWN_REMARKS} more remarks of this kind")
+    for line in dict.fromkeys(lines):
         context.console.warn(line)

@@ -221,6 +221,7 @@ def _finish(
         program_version=__version__,
         images=outcome.images,
         failed=[receipts.Failure(image=image, reason=reason) for image, reason in outcome.failed],
+        left_out=[receipts.Failure(image=image, reason=reason) for image, reason in outcome.left_out],
         wall_seconds=round(seconds, 3),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -245,19 +246,24 @@ def _report(step: Step, context: Context, record: receipts.Receipt, outcome: Out
         seconds=record.wall_seconds,
         **fields,
     )
-    for failure in record.failed[:_SHOWN_FAILURES]:
-        context.console.warn(f"{failure.image}: {failure.reason}", image=failure.image)
-    if len(record.failed) > _SHOWN_FAILURES:
-        rest = len(record.failed) - _SHOWN_FAILURES
-        context.console.warn(f"... and {rest} more: weaksam inspect {step.path}")
+    if record.left_out:
+        images = len({item.image for item in record.left_out})
+        what = f"{len(record.left_out)} annotated objects of {images} images cannot be ground truth"
+        context.console.warn(f"{name}: {what}", left_out=len(record.left_out))
+    for listed in (record.failed, record.left_out):
+        for failure in listed[:_SHOWN_FAILURES]:
+            context.console.warn(f"{failure.image}: {failure.reason}", image=failure.image)
+        if len(listed) > _SHOWN_FAILURES:
+            rest = len(listed) - _SHOWN_FAILURES
+            context.console.warn(f"... and {rest} more: weaksam inspect {step.path}")
 
 
 def _check_failures(step: Step, record: receipts.Receipt, context: Context) -> None:
-    if record.failed and context.strict:
-        raise IncompleteError(
-            f"{len(record.failed)} of {record.images + len(record.failed)} images failed",
-            where=str(step.path),
-        )
+    if (record.failed or record.left_out) and context.strict:
+        what = f"{len(record.failed)} of {record.images + len(record.failed)} images failed"
+        if record.left_out:
+            what += f", {len(record.left_out)} annotated objects cannot be ground truth"
+        raise IncompleteError(what, where=str(step.path))
 
 
 def run_steps(

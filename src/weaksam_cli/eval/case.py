@@ -154,12 +154,12 @@ class AnnotatedSplit:
 
     Attributes:
         objects: image key to objects, for every image of the labels, in their order.
-        left_out: image key to why objects of it, or all of it, could not be used.
+        left_out: (image key, reason) of each object, or of all of an image, that could not be used.
         warnings: what is odd and was used all the same.
     """
 
     objects: dict[str, GroundTruth]
-    left_out: dict[str, str]
+    left_out: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
 
     def digest(self) -> str:
@@ -180,14 +180,11 @@ def load_ground_truth(run_root: Path, source: Source, labels: Labels) -> Annotat
     """
     found = read_ground_truth(run_root, source, labels)
     if found is None:
-        return AnnotatedSplit({}, {}, ())
+        return AnnotatedSplit({}, (), ())
     empty = GroundTruth(np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_))
     objects = {key: image.objects for key, image in found.images.items()}
-    reasons: dict[str, list[str]] = {key: [] for key in labels.keys}
-    for remark in found.failed:
-        reasons.get(remark.key, []).append(remark.reason)
     return AnnotatedSplit(
         {key: objects.get(key, empty) for key in labels.keys},
-        {key: "; ".join(lines) for key, lines in reasons.items() if lines},
+        found.left_out(labels),
         tuple(f"{key}: {reason}" if key else reason for key, reason in found.warnings),
     )

@@ -32,10 +32,11 @@ def show_results(path: Path, console: Console) -> None:
     ]
     title = f"{content['dataset']} {content['split']}: {content['images']} images ({path})"
     console.table(title, ["artifact", "metric", "value"], rows)
-    left_out = len(content["ground_truth"]["images_with_objects_left_out"])
-    if left_out:
-        images = "1 image" if left_out == 1 else f"{left_out} images"
-        console.warn(f"objects of {images} could not be used as ground truth, see {path}")
+    if left_out := content["ground_truth"]["objects_left_out"]:
+        images = len({item["image"] for item in left_out})
+        console.warn(
+            f"{len(left_out)} objects of {images} images could not be used as ground truth, see {path}"
+        )
     if of_sources:
         console.table("recall of every source of proposals alone", *source_table(of_sources))
     for line in gains(content["metrics"]):

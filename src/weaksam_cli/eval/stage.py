@@ -9,8 +9,9 @@ from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.stages import STAGE_NAMES, Stage
 
-RESULTS = Schema("weaksam/results", 3, ())
-"""Version 2 has `curves`; version 3 says `metrics` for `measures`, and counts the `ground_truth`."""
+RESULTS = Schema("weaksam/results", 4, ())
+"""Version 2 has `curves`; version 3 says `metrics` for `measures`, and counts the `ground_truth`; version 4 lists what it
+leaves out, an entry an object."""
 STAGE = Stage("eval", 2, "eval", "{split}.json", RESULTS)
 
 

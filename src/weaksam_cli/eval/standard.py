@@ -64,13 +64,14 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
             "images": len(labels.file.images),
             "ground_truth": {
                 "objects": sum(map(len, truth.objects.values())),
-                "images_with_objects_left_out": truth.left_out,
+                "objects_left_out": [{"image": image, "reason": reason} for image, reason in truth.left_out],
+                "warnings": list(truth.warnings),
             },
             **evaluate_all(truth, labels, part.layout, inputs, recipe),
         }
         text = json.dumps(content, indent=1, ensure_ascii=False)
         job.context.ops.write_atomically(job.path, text.encode() + b"\n")
-        return Outcome(len(labels.file.images) - len(truth.left_out), tuple(truth.left_out.items()))
+        return Outcome(len(labels.file.images), left_out=truth.left_out)
 
     results = Step(
         path=context.run.output("eval", split),
