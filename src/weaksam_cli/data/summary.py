@@ -49,7 +49,8 @@ def oddities(splits: Sequence[DatasetSplit]) -> Iterator[str]:
         yield from _of_split(split)
     names = splits[0].class_names
     total = sum((label_counts(split) for split in splits), Counter[str]())
-    yield from slips(names, total)
+    if found := list(slips(names, total)):
+        yield f"these classes may be two spellings of one: {first_few(found)}"
     yield from separators(names)
     roles = {split.role for split in splits}
     if "test" not in roles:
@@ -94,26 +95,31 @@ def slips(names: Sequence[str], counts: Mapping[str, int]) -> Iterator[str]:
         for shorter in {word, *(word[:place] + word[place + 1 :] for place in range(len(word)))}:
             alike.setdefault(shorter, []).append(name)
     pairs = {pair for group in alike.values() for pair in combinations(sorted(group), 2)}
-    for pair in sorted(pairs):
-        rare, common = sorted(pair, key=lambda name: counts.get(name, 0))
-        is_rarer = counts.get(rare, 0) * _RATIO <= counts.get(common, 0)
-        if _letters(common) != _letters(rare) and _is_slip(
-            common.casefold(), rare.casefold(), surely=not is_rarer
+    for one, other in sorted(pairs):
+        fewer, more = sorted((counts.get(one, 0), counts.get(other, 0)))
+        if _letters(one) != _letters(other) and _is_slip(
+            one.casefold(), other.casefold(), fewer * _RATIO > more
         ):
-            what = f"the class {rare!r} ({counts.get(rare, 0)} images)"
-            yield f"{what} may be a slip for {common!r} ({counts.get(common, 0)} images)"
+            yield f"{one!r} ({counts.get(one, 0)} images) and {other!r} ({counts.get(other, 0)})"
 
 
 def _letters(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-def _is_slip(one: str, other: str, *, surely: bool) -> bool:
-    """Whether two names differ by two letters that changed places, or a plural; and unless `surely` by any one letter."""
-    if min(len(one), len(other)) < 3 or abs(len(one) - len(other)) > 1:
-        return False
+def _is_slip(one: str, other: str, surely: bool) -> bool:
+    """Whether two names differ by two letters that changed places, or a plural; and unless `surely` by any one letter.
+
+    Digits are no slips: names that are numbered differ by them.
+    """
     short, long = sorted((one, other), key=len)
-    start = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    start = next(
+        (place for place, pair in enumerate(zip(short, long, strict=False)) if len(set(pair)) > 1), len(short)
+    )
+    if len(short) < 3 or any(
+        character.isdigit() for character in short[start : start + 1] + long[start : start + 1]
+    ):
+        return False
     if len(short) < len(long):
         is_plural = start == len(short) and long.endswith("s")
         return is_plural or (not surely and short[start:] == long[start + 1 :])
