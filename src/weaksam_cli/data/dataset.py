@@ -225,15 +225,21 @@ def inside(root: Path, relative: str, *, where: str) -> Path:
     return root / posix
 
 
-def given_folder(images: Path) -> Path:
-    """The folder of images that the user named.
+def likely_folders(annotations: Path, images: Path | None, split: str = "") -> tuple[Path, ...]:
+    """Where the images of annotations in a folder may lie, the likeliest first: the folder that the user named, else around.
 
     Raises:
-        UserError: when there is none.
+        UserError: the user named a folder that is not there.
     """
-    if not images.is_dir():
-        raise UserError("no such folder of images", where=str(images), remedy="Check --images")
-    return images
+    if images is not None:
+        if not images.is_dir():
+            raise UserError("no such folder of images", where=str(images), remedy="Check --images")
+        return (images / split, images) if split else (images,)
+    names = ("images", "JPEGImages", "data", "")
+    bases = (annotations, annotations.parent)
+    return tuple(
+        dict.fromkeys(base / name / part for part in (split, "") for base in bases for name in names)
+    )
 
 
 def check_class(name: str, class_names: Sequence[str], *, where: str) -> None:

@@ -1,0 +1,115 @@
+"""CVAT's own export, "CVAT for images 1.1": one XML of all images, with boxes, polygons, masks and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+from xml.etree.ElementTree import Element
+
+from weaksam_cli.data.annotations import RawDataset, RawImage, RawObject, RawSplit
+from weaksam_cli.data.dataset import ReadRecipe, likely_folders, role_of
+from weaksam_cli.data.outlines import box_of_points, numbers, polygon_mask
+from weaksam_cli.data.xml_files import XmlError, beginning, parse_xml
+from weaksam_cli.errors import UserError
+
+LOOKS_LIKE: Final = "annotations.xml of CVAT for images"
+_WHOLE: Final = "default"
+_SHAPES: Final = ("box", "polygon", "polyline", "points", "ellipse", "mask", "cuboid", "tag", "skeleton")
+
+
+class Recipe(ReadRecipe):
+    """How CVAT's XML is read."""
+
+    method: Literal["cvat"] = "cvat"
+
+
+def likeness(source: Path) -> int:
+    """3 where there is CVAT's XML."""
+    return 3 if cvat_file(source) is not None else 0
+
+
+def cvat_file(source: Path) -> Path | None:
+    """The XML that `source` means: itself, or the one in the folder."""
+    candidates = [source] if source.is_file() else sorted(source.glob("*.xml")) if source.is_dir() else []
+    if len(candidates) > 1:
+        candidates = [path for path in candidates if path.name == "annotations.xml"]
+    return next((path for path in candidates if b"<annotations" in beginning(path)), None)
+
+
+def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> RawDataset:
+    """What a CVAT export says; its subsets are the splits.
+
+    Raises:
+        UserError: there is none, it is no valid XML, or it is one of a video, whose frames are no files.
+    """
+    path = cvat_file(source)
+    if path is None:
+        raise UserError(
+            "no annotations.xml of CVAT here", where=str(source), remedy="Export as 'CVAT for images 1.1'"
+        )
+    try:
+        root = parse_xml(path)
+    except XmlError as error:
+        raise UserError(str(error), where=str(path), remedy="Export it again") from error
+    found = root.findall("image")
+    if not found:
+        what = "the file is of a video" if root.find("track") is not None else "the file names no image"
+        raise UserError(
+            f"{what}, so there are no images to learn from",
+            where=str(path),
+            remedy="Export the task as 'CVAT for images 1.1' (or COCO 1.0) with the images saved",
+        )
+    splits: dict[str, list[RawImage]] = {}
+    for element in found:
+        name = (element.get("subset") or _WHOLE).lower()
+        splits.setdefault(name, []).append(_image(element, boxes))
+
+    def split(name: str) -> RawSplit:
+        return RawSplit(name, path, splits[name], likely_folders(path.parent, images, name))
+
+    return RawDataset(path, tuple(splits), {name: role_of(name) for name in splits}, split)
+
+
+def _image(element: Element, boxes: bool) -> RawImage:
+    sides = numbers([element.get("height"), element.get("width")])
+    declared = (int(sides[0]), int(sides[1])) if sides and min(sides) >= 1 else None
+    objects = tuple(_objects(element, boxes))
+    return RawImage(element.get("name") or "", objects, declared=declared)
+
+
+def _objects(image: Element, boxes: bool) -> Iterator[RawObject]:
+    for number, shape in enumerate((child for child in image if child.tag in _SHAPES), start=1):
+        name = (shape.get("label") or "").strip()
+        if not name:
+            raise UserError(f"{shape.tag} {number} of image {image.get('name')!r} has no label")
+        title = f"{shape.tag} {number}"
+        yield _outlined(shape, name, title) if boxes else RawObject(name, title=title)
+
+
+def _outlined(shape: Element, name: str, title: str) -> RawObject:
+    """A shape with its box; what is tagged, or drawn as points, has none."""
+    if shape.tag == "box":
+        corners = numbers([shape.get(side) for side in ("xtl", "ytl", "xbr", "ybr")])
+        if corners is None:
+            return RawObject(name, title=title, box="a coordinate is no number")
+        return RawObject(name, title=title, box=(corners[0], corners[1], corners[2], corners[3]))
+    if shape.tag == "polygon":
+        texts = (shape.get("points") or "").replace(";", ",").split(",")
+        points = numbers(texts)
+        if points is None or len(points) < 6 or len(points) % 2:
+            return RawObject(name, title=title, box="its points are no polygon")
+        return RawObject(name, title=title, box=box_of_points(points), mask=polygon_mask([points]))
+    if shape.tag == "mask":
+        sides = numbers([shape.get(side) for side in ("left", "top", "width", "height")])
+        if sides is None:
+            return RawObject(name, title=title, box="a coordinate is no number")
+        left, top, width, height = sides
+        return RawObject(name, title=title, box=(left, top, left + width, top + height))
+    if shape.tag == "ellipse":
+        values = numbers([shape.get(side) for side in ("cx", "cy", "rx", "ry")])
+        if values is None:
+            return RawObject(name, title=title, box="a coordinate is no number")
+        x, y, width, height = values
+        return RawObject(name, title=title, box=(x - width, y - height, x + width, y + height))
+    return RawObject(name, title=title, box=f"a {shape.tag} has no box")
