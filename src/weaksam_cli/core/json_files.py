@@ -100,9 +100,7 @@ def _read_lists_slowly(data: bytes, path: Path, names: Iterable[str]) -> dict[st
     return lists
 
 
-def parse_items(
-    items: Items, model: TypeAdapter[T], name: str, path: Path, *, remedy: str
-) -> Iterator[T]:
+def parse_items(items: Items, model: TypeAdapter[T], name: str, path: Path, *, remedy: str) -> Iterator[T]:
     """The entries of a list that `read_lists` gave.
 
     Raises:

@@ -15,6 +15,11 @@ from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "annotations.xml of CVAT for images"
 _WHOLE: Final = "default"
+_SIDES: Final = {
+    "box": ("xtl", "ytl", "xbr", "ybr"),
+    "mask": ("left", "top", "width", "height"),
+    "ellipse": ("cx", "cy", "rx", "ry"),
+}
 _SHAPES: Final = ("box", "polygon", "polyline", "points", "ellipse", "mask", "cuboid", "tag", "skeleton")
 
 
@@ -89,27 +94,16 @@ def _objects(image: Element, boxes: bool) -> Iterator[RawObject]:
 
 def _outlined(shape: Element, name: str, title: str) -> RawObject:
     """A shape with its box; what is tagged, or drawn as points, has none."""
-    if shape.tag == "box":
-        corners = numbers([shape.get(side) for side in ("xtl", "ytl", "xbr", "ybr")])
-        if corners is None:
-            return RawObject(name, title=title, box="a coordinate is no number")
-        return RawObject(name, title=title, box=(corners[0], corners[1], corners[2], corners[3]))
     if shape.tag == "polygon":
-        texts = (shape.get("points") or "").replace(";", ",").split(",")
-        points = numbers(texts)
+        points = numbers((shape.get("points") or "").replace(";", ",").split(","))
         if points is None or len(points) < 6 or len(points) % 2:
             return RawObject(name, title=title, box="its points are no polygon")
         return RawObject(name, title=title, box=box_of_points(points), mask=polygon_mask([points]))
-    if shape.tag == "mask":
-        sides = numbers([shape.get(side) for side in ("left", "top", "width", "height")])
-        if sides is None:
-            return RawObject(name, title=title, box="a coordinate is no number")
-        left, top, width, height = sides
-        return RawObject(name, title=title, box=(left, top, left + width, top + height))
-    if shape.tag == "ellipse":
-        values = numbers([shape.get(side) for side in ("cx", "cy", "rx", "ry")])
-        if values is None:
-            return RawObject(name, title=title, box="a coordinate is no number")
-        x, y, width, height = values
-        return RawObject(name, title=title, box=(x - width, y - height, x + width, y + height))
-    return RawObject(name, title=title, box=f"a {shape.tag} has no box")
+    if shape.tag not in _SIDES:
+        return RawObject(name, title=title, box=f"a {shape.tag} has no box")
+    values = numbers([shape.get(side) for side in _SIDES[shape.tag]])
+    if values is None:
+        return RawObject(name, title=title, box="a coordinate is no number")
+    a, b, c, d = values
+    boxes = {"box": (a, b, c, d), "mask": (a, b, a + c, b + d), "ellipse": (a - c, b - d, a + c, b + d)}
+    return RawObject(name, title=title, box=boxes[shape.tag])
