@@ -1,62 +1,55 @@
-"""COCO layout: instances json; images and image-level labels.
+"""COCO layout: instances json. Boxes and segmentations are kept where ground truth asks for them alone.
 
-Files are read strictly in what identity hangs on: ids, categories, references, file names. Boxes and segmentations are
-looked at in `coco_truth` alone; here they are not even kept.
+Files are read strictly in what identity hangs on: ids, categories, references.
 """
 
 from __future__ import annotations
 
-import codecs
-import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 
+from weaksam_cli.core.json_files import parse_items, read_lists, shown
 from weaksam_cli.core.names import first_few
-from weaksam_cli.data.dataset import (
-    SPLIT_NAMES,
-    DatasetSplit,
-    Difficult,
-    GroundTruthSplit,
-    ImageRecord,
-    ReadRecipe,
-    Remarks,
-    Role,
-    check_class,
-    choose_splits,
-    given_folder,
-    inside,
-    role_of,
-    with_labels,
-)
+from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
+from weaksam_cli.data.coco_files import coco_files, image_places
+from weaksam_cli.data.coco_masks import segmentation_mask
+from weaksam_cli.data.dataset import ReadRecipe, Remarks, role_of
+from weaksam_cli.data.outlines import box_of_points
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "annotations/instances_*.json or a json file (COCO)"
-_PROBES: Final = 25
+_REMEDY: Final = "Give a COCO instances file"
 
 
 class Recipe(ReadRecipe):
     """How COCO instances files are read.
 
     Attributes:
-        difficult: whether crowds give their class to the image's labels.
         subset: only the images with these file names, stems or ids.
     """
 
     method: Literal["coco"] = "coco"
-    difficult: Difficult = "exclude"
     subset: tuple[str, ...] | None = None
 
 
-Identifier = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+def _whole(value: Any) -> Any:
+    """Ids as tools write them: 7, 7.0, "7"."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+Identifier = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0, lt=2**63)]
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=False)
 
 
 class Category(_Entry):
@@ -64,20 +57,22 @@ class Category(_Entry):
 
     id: Identifier
     name: Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1)]
+    supercategory: Any = None
 
 
 class CocoImage(_Entry):
     """An entry of `images`; sizes are what the file says, of any type."""
 
     id: Identifier
-    file_name: Annotated[str, StringConstraints(strict=True, min_length=1)]
+    file_name: Annotated[str, StringConstraints(strict=True, min_length=1)] | None = None
+    coco_url: str | None = None
     height: Any = None
     width: Any = None
 
     @property
-    def key(self) -> str:
-        """The image's key: its path under the image root."""
-        return PurePosixPath(self.file_name).as_posix()
+    def name(self) -> str:
+        """The name of its file; LVIS has the address alone."""
+        return self.file_name or PurePosixPath(self.coco_url or "").name
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -89,86 +84,131 @@ class CocoImage(_Entry):
 class Annotation(_Entry):
     """An entry of `annotations`."""
 
-    id: Identifier | None = None
+    id: Any = None
     image_id: Identifier
     category_id: Identifier
-    iscrowd: StrictBool | Literal[0, 1] = 0
+    iscrowd: bool | Literal[0, 1] | None = 0
+
+    @property
+    def title(self) -> str:
+        """How it is called in remarks."""
+        return f"annotation {'?' if self.id is None else str(self.id)[:20]}"
 
 
-A = TypeVar("A", bound=Annotation)
+class TruthAnnotation(Annotation):
+    """An annotation with its box and mask; checked one by one, since a bad one is left out and told."""
+
+    bbox: Any = None
+    area: Any = None
+    segmentation: Any = None
 
 
-class Instances(_Entry, Generic[A]):
-    """An instances file; without `annotations`, as of COCO's test sets, nobody labelled the images."""
-
-    categories: Annotated[list[Category], Field(min_length=1)]
-    images: Annotated[list[CocoImage], Field(min_length=1)]
-    annotations: Sequence[A] | None = None
+_IMAGES, _CATEGORIES = TypeAdapter(CocoImage), TypeAdapter(Category)
+_LABELS: Final = TypeAdapter[Annotation](Annotation)
+_TRUTH: Final = TypeAdapter[Annotation](TruthAnnotation)
 
 
-FoundImage = tuple[ImageRecord, tuple[int, int] | None]
-"""A readable image, not labelled yet, and its (height, width) as the file declares it, if it does."""
+class Instances:
+    """An instances file.
+
+    Attributes:
+        path: the file.
+        images: in the order of the file, ids distinct.
+        categories: id -> category, by increasing id.
+        objects: image id -> its objects; None where the file has no annotations: nobody labelled the images.
+        remarks: what was noticed.
+        counts: category id -> annotations.
+
+    Raises:
+        UserError: naming the entry, for anything that makes identity uncertain.
+    """
+
+    def __init__(self, path: Path, *, boxes: bool) -> None:
+        lists = read_lists(path, "images", "categories", "annotations")
+        for name in ("images", "categories"):
+            if not lists[name]:
+                what = (
+                    f"expected a list of {name}, got {'nothing' if lists[name] is None else 'an empty list'}"
+                )
+                raise UserError(what, where=f"{path}: {name}", remedy=_REMEDY)
+        self.path, self.remarks = path, Remarks()
+        images, categories = lists["images"] or (), lists["categories"] or ()
+        self.images = tuple(parse_items(images, _IMAGES, "images", path, remedy=_REMEDY))
+        found = sorted(
+            parse_items(categories, _CATEGORIES, "categories", path, remedy=_REMEDY), key=attrgetter("id")
+        )
+        _once(path, "categories", [item.id for item in found])
+        _once(path, "images", [item.id for item in self.images])
+        self.categories = {item.id: item for item in found}
+        self.counts: Counter[int] = Counter()
+        self.objects: Mapping[int, Sequence[RawObject]] | None = None
+        if lists["annotations"] is not None:
+            model = _TRUTH if boxes else _LABELS
+            items = parse_items(lists["annotations"], model, "annotations", path, remedy=_REMEDY)
+            self.objects = self._objects(items)
+
+    def _objects(self, items: Iterator[Annotation]) -> Mapping[int, Sequence[RawObject]]:
+        """Image id -> its objects; annotations of no image are counted."""
+        known, orphans = {image.id for image in self.images}, list[str]()
+        found: defaultdict[int, list[RawObject]] = defaultdict(list)
+        for number, item in enumerate(items):
+            if item.category_id not in self.categories:
+                raise UserError(
+                    f"there is no category with the id {item.category_id}",
+                    where=f"{self.path}: annotations[{number}]",
+                    remedy=f"Categories: {first_few((f'{key} {one.name}' for key, one in self.categories.items()), 8)}",
+                )
+            if item.image_id not in known:
+                orphans.append(item.title)
+                continue
+            self.counts[item.category_id] += 1
+            found[item.image_id].append(_object(item, self.categories[item.category_id].name))
+        if orphans:
+            what = f"{len(orphans)} annotations are of images that the file does not list and are left out"
+            self.remarks.warn("", f"{what}: {first_few(orphans, 3)}")
+        return found
+
+    def classes(self) -> dict[str, int]:
+        """Class -> id; a category without annotations that others name as their parent is no class.
+
+        Raises:
+            UserError: two categories of one name have annotations.
+        """
+        parents = {item.supercategory for item in self.categories.values() if item.supercategory != item.name}
+        names = Counter(item.name for item in self.categories.values())
+        table: dict[str, int] = {}
+        for key, item in self.categories.items():
+            if not self.counts[key] and (item.name in parents or names[item.name] > 1) and self.counts:
+                self.remarks.warn(
+                    "", f"the category {key} {item.name!r} has no annotation and others below it: no class"
+                )
+                continue
+            if item.name in table:
+                raise UserError(
+                    f"the categories {table[item.name]} and {key} have the same name {item.name!r}",
+                    where=f"{self.path}: categories",
+                    remedy="Rename one of them, or give both the same id",
+                )
+            table[item.name] = key
+        return table
 
 
 def likeness(source: Path) -> int:
-    """2 where there is an instances file by its name or place."""
-    return 2 if coco_files(source) else 0
+    """2 where there is an instances file by its name, place or content."""
+    return 2 if coco_files(source)[0] else 0
 
 
-def read(source: Path, recipe: Recipe, images: Path | None = None) -> tuple[DatasetSplit, ...]:
-    """Splits of COCO instances files with image-level labels; one file is one split.
+def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: bool) -> RawDataset:
+    """What COCO instances files say; one file is one split.
 
-    An image without annotations shows no class (`labels == ()`). A file without the field `annotations` leaves its
-    images unlabelled (None) and can only be a test split. Crowds count as difficult objects. Classes are the
-    categories by increasing id; the ids, gaps included, are kept beside them.
-
-    Raises:
-        UserError: for files that cannot be trusted (see `read_instances`), splits with different categories, or a
-            category that is not in the class list given.
-    """
-    splits = tuple(
-        _read_split(source, name, path, role, recipe, images)
-        for name, (path, role) in coco_roles(source, recipe).items()
-    )
-    for other in splits[1:]:
-        _check_same_classes(splits[0], other)
-    return splits
-
-
-def read_ground_truth(
-    source: Path, split: str, recipe: Recipe, images: Path | None = None, *, masks: bool = False
-) -> GroundTruthSplit:
-    """Annotated objects of one split, for `eval` and `report` alone: see `coco_truth`."""
-    from weaksam_cli.data.coco_truth import read_coco_truth
-
-    return read_coco_truth(source, split, recipe, images, masks=masks)
-
-
-def coco_files(source: Path) -> dict[str, Path]:
-    """Instances files by split name: `source` itself, or those in it or in its `annotations` folder.
-
-    The split of `instances_train2017.json` is `train2017`. In a folder, `instances_*.json` are taken if there are any,
-    otherwise the files whose name holds the name of a split, otherwise the only json file there is.
-    """
-    if source.is_file():
-        return {_split_name(source): source} if source.suffix.casefold() == ".json" else {}
-    for folder in (source / "annotations", source):
-        found = sorted(folder.glob("*.json")) if folder.is_dir() else []
-        instances = [path for path in found if path.stem.startswith("instances")]
-        named = [path for path in found if any(word in path.stem.casefold() for word in SPLIT_NAMES)]
-        chosen = instances or named or (found if len(found) == 1 else [])
-        if chosen:
-            return {_split_name(path): path for path in chosen}
-    return {}
-
-
-def coco_roles(source: Path, recipe: Recipe) -> dict[str, tuple[Path, Role]]:
-    """The files to read with their roles, by split; a single file can be given any name.
+    An image without annotations shows no class. A file without the field `annotations` leaves its images unlabelled and can
+    only be a test split. Crowds are difficult objects. Classes are the categories by increasing id; the ids, gaps included,
+    are kept beside them.
 
     Raises:
-        UserError: without an instances file, or for a split that has none.
+        UserError: there is no file, or one that cannot be trusted, or the classes of two splits contradict each other.
     """
-    files = coco_files(source)
+    files, warnings = coco_files(source)
     if not files:
         raise UserError(
             "no COCO instances file here",
@@ -177,231 +217,98 @@ def coco_roles(source: Path, recipe: Recipe) -> dict[str, tuple[Path, Role]]:
         )
     if recipe.splits is not None and len(files) == len(recipe.splits) == 1:
         files = dict.fromkeys(recipe.splits, next(iter(files.values())))
-    roles = choose_splits(recipe.splits, files, {name: role_of(name) for name in files}, source)
-    return {name: (files[name], role) for name, role in roles.items()}
+    chosen = [name for name in files if recipe.splits is None or name in recipe.splits]
+    read_files = {name: Instances(files[name], boxes=boxes) for name in chosen}
 
-
-def read_instances(path: Path, annotation: type[A]) -> Instances[A]:
-    """Read and check one file, keeping of its annotations what the given type has fields for.
-
-    Raises:
-        UserError: naming the entry, for anything that makes identity uncertain.
-    """
-    try:
-        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-        file = Instances[annotation].model_validate_json(content)  # type: ignore[valid-type]
-    except ValidationError as error:
-        raise _explain(path, error) from None
-    except OSError as error:
-        raise UserError(
-            f"the file cannot be read ({error})", where=str(path), remedy="Check the file"
-        ) from None
-    _check_identity(path, file)
-    return file
-
-
-def class_table(path: Path, file: Instances[A], recipe: Recipe) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Class names and category ids by increasing id, or in the order of the class list where one is given.
-
-    Raises:
-        UserError: when the file and the class list do not name the same classes.
-    """
-    ids = {category.name: category.id for category in sorted(file.categories, key=attrgetter("id"))}
-    if recipe.classes is None:
-        return tuple(ids), tuple(ids.values())
-    where = f"{path}: categories"
-    for name in ids:
-        check_class(name, recipe.classes, where=where)
-    for name in recipe.classes:
-        if name not in ids:
-            raise UserError(
-                f"the class {name!r} of the class list is no category",
-                where=where,
-                remedy="Add the category, or leave the class out of the list",
-            )
-    return recipe.classes, tuple(ids[name] for name in recipe.classes)
-
-
-def read_images(
-    source: Path, split: str, path: Path, file: Instances[A], recipe: Recipe, images: Path | None
-) -> tuple[list[FoundImage], Remarks]:
-    """The images that can be read, in the order of the file, and what is to be told about the others.
-
-    Raises:
-        UserError: when none can be read.
-    """
-    root = given_folder(images) if images is not None else _find_root(source, split, path, file)
-    remarks = Remarks()
-    found: list[FoundImage] = []
-    for entry in _selected(path, file, recipe.subset):
-        size = remarks.size_of(entry.key, root / entry.key, recipe.max_pixels, entry.size)
-        if size is not None:
-            found.append((ImageRecord(entry.key, root / entry.key, *size, image_id=entry.id), entry.size))
-    remarks.require(found, split, path)
-    return found, remarks
-
-
-def by_image(annotations: Sequence[A]) -> Mapping[int | None, Sequence[A]]:
-    """Image id -> its annotations, in the order of the file; none for any other image."""
-    found: defaultdict[int | None, list[A]] = defaultdict(list)
-    for item in annotations:
-        found[item.image_id].append(item)
-    return found
-
-
-def _read_split(
-    source: Path, name: str, path: Path, role: Role, recipe: Recipe, images: Path | None
-) -> DatasetSplit:
-    file = read_instances(path, Annotation)
-    if file.annotations is None and role == "train":
-        raise UserError(
-            "there are no annotations, so no labels to train with",
-            where=str(path),
-            remedy="Give the instances file of a training set",
+    def split(name: str) -> RawSplit:
+        file = read_files[name]
+        found = [_image(item, file.objects) for item in _selected(file, recipe.subset)]
+        return RawSplit(
+            name, file.path, found, image_places(source, name, file.path, images), remarks=file.remarks
         )
-    class_names, category_ids = class_table(path, file, recipe)
-    found, remarks = read_images(source, name, path, file, recipe, images)
-    names, objects = dict(zip(category_ids, class_names, strict=True)), by_image(file.annotations or ())
-    records = []
-    for image, _ in found:
-        shown = [(names[item.category_id], bool(item.iscrowd)) for item in objects[image.image_id]]
-        labelled = with_labels(image, shown, class_names, recipe.difficult)
-        records.append(image if file.annotations is None else labelled)
-    told = remarks.told(class_names)
-    return DatasetSplit(name, class_names, category_ids, tuple(records), *told, role=role)
+
+    default = {name: role_of(name) for name in files}
+    classes = joined_classes({name: file.classes() for name, file in read_files.items()}, source)
+    return RawDataset(source, tuple(files), default, split, class_ids=classes, warnings=warnings)
 
 
-def _split_name(path: Path) -> str:
-    return path.stem.removeprefix("instances").lstrip("_-") or path.stem
+def joined_classes(tables: Mapping[str, Mapping[str, int]], where: Path) -> dict[str, int]:
+    """The classes of all splits, by increasing id.
+
+    Raises:
+        UserError: a class has two ids, or an id two classes: one would silently become another.
+    """
+    joined: dict[str, int] = {}
+    owner: dict[str, str] = {}
+    names: dict[int, str] = {}
+    for split, table in tables.items():
+        for name, key in table.items():
+            if joined.setdefault(name, key) != key or names.setdefault(key, name) != name:
+                other = owner.get(name) or owner[names[key]]
+                raise UserError(
+                    f"the splits {other} and {split} have different classes: {key} is {name!r} in {split}, and in {other} "
+                    f"{joined[name] if joined[name] != key else repr(names[key])}",
+                    where=str(where),
+                    remedy="Give all splits the same categories",
+                )
+            owner.setdefault(name, split)
+    return dict(sorted(joined.items(), key=lambda item: item[1]))
 
 
-def _selected(path: Path, file: Instances[A], subset: Sequence[str] | None) -> Sequence[CocoImage]:
+def _image(item: CocoImage, objects: Mapping[int, Sequence[RawObject]] | None) -> RawImage:
+    shown_objects = None if objects is None else tuple(objects.get(item.id, ()))
+    return RawImage(item.name, shown_objects, declared=item.size, image_id=item.id)
+
+
+def _object(item: Annotation, name: str) -> RawObject:
+    crowd = bool(item.iscrowd)
+    if not isinstance(item, TruthAnnotation):
+        return RawObject(name, crowd, item.title)
+    area = float(item.area) if is_number(item.area) else None
+    mask = partial(segmentation_mask, item.segmentation) if item.segmentation else None
+    return RawObject(name, crowd, item.title, _box(item), area, mask)
+
+
+def _box(item: TruthAnnotation) -> RawBox | str:
+    """The `bbox` (left, top, width, height) as edges; that of the polygons where there is none."""
+    value = item.bbox
+    if isinstance(value, list) and len(value) == 4 and all(map(is_number, value)):
+        left, top, width, height = map(float, value)
+        return left, top, left + width, top + height
+    if value in (None, []) and isinstance(item.segmentation, list):
+        points = [number for polygon in item.segmentation if isinstance(polygon, list) for number in polygon]
+        if len(points) >= 6 and len(points) % 2 == 0 and all(map(is_number, points)):
+            return box_of_points(points)
+    return f"expected a bbox of four finite numbers, got {str(value)[:60] if isinstance(value, list) else shown(value)}"
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number of a sane size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+def _selected(file: Instances, subset: Sequence[str] | None) -> Sequence[CocoImage]:
     """The images that `subset` lists by file name, stem or id, in the order of the file; all without a list."""
     if subset is None:
         return file.images
     names: dict[str, set[int]] = {}
     for image in file.images:
-        key = PurePosixPath(image.key)
-        for name in {image.key, key.name, key.stem, str(image.id)}:
+        path = PurePosixPath(image.name)
+        for name in {image.name, path.name, path.stem, str(image.id)}:
             names.setdefault(name, set()).add(image.id)
     strangers = [entry for entry in subset if entry not in names]
     if strangers:
         raise UserError(
             f"{len(strangers)} entries of the list fit no image: {first_few(strangers)}",
-            where=str(path),
+            where=str(file.path),
             remedy="List file names, stems or image ids of this file",
         )
     wanted = {image_id for entry in subset for image_id in names[entry]}
     return [image for image in file.images if image.id in wanted]
 
 
-def _find_root(source: Path, split: str, path: Path, file: Instances[A]) -> Path:
-    """The first likely folder that holds an image of the file."""
-    parent = path.parent
-    above = [source, parent, parent.parent] if source.is_dir() else [parent, parent.parent]
-    places = dict.fromkeys(
-        base / part for base in above for part in ("images", f"images/{split}", split, ".")
-    )
-    for place in places:
-        if any((place / image.key).is_file() for image in file.images[:_PROBES]):
-            return place
-    raise UserError(
-        f"the images are not found; looked for {file.images[0].key} in {first_few(map(str, places), 12)}",
-        where=str(path),
-        remedy="Say where they are with --images FOLDER",
-    )
-
-
-def _check_same_classes(first: DatasetSplit, other: DatasetSplit) -> None:
-    """Refuse splits whose class tables differ, because a class would silently shift."""
-    if (first.class_names, first.category_ids) == (other.class_names, other.category_ids):
-        return
-    only_first = sorted(set(first.class_names) - set(other.class_names))
-    only_other = sorted(set(other.class_names) - set(first.class_names))
-    difference = (
-        f"only {first.name} has {only_first}, only {other.name} has {only_other}"
-        if only_first or only_other
-        else "the same names stand in another order or under other ids"
-    )
-    raise UserError(
-        f"the splits {first.name} and {other.name} have different classes: {difference}",
-        remedy="Give all splits the same categories",
-    )
-
-
-def _check_identity(path: Path, file: Instances[A]) -> None:
-    """No id or name twice, no reference to nothing, no path out of the image root."""
-    categories = {category.id: category.name for category in sorted(file.categories, key=attrgetter("id"))}
-    images = {image.id for image in file.images}
-    _once(path, "categories", "category id", [category.id for category in file.categories])
-    _once(path, "categories", "category name", [category.name for category in file.categories])
-    for index, image in enumerate(file.images):
-        inside(Path("the image root"), image.file_name, where=f"{path}: images[{index}].file_name")
-    _once(path, "images", "image id", [image.id for image in file.images])
-    _once(path, "images", "file name", [image.key for image in file.images])
-    annotations = file.annotations or ()
-    _once(path, "annotations", "annotation id", [item.id for item in annotations])
-    for index, item in enumerate(annotations):
-        what, remedy = None, "Mend the entry or remove it"
-        if item.image_id not in images:
-            what = f"there is no image with the id {item.image_id}"
-        elif item.category_id not in categories:
-            what = f"there is no category with the id {item.category_id}"
-            remedy = f"Categories: {first_few((f'{key} {name}' for key, name in categories.items()), 8)}"
-        if what is not None:
-            raise UserError(what, where=f"{path}: annotations[{index}]", remedy=remedy)
-
-
-def _once(path: Path, field: str, what: str, values: Sequence[object]) -> None:
-    seen = set[object]()
-    for index, value in enumerate(values):
-        if value in seen and value is not None:
-            raise UserError(
-                f"the {what} {value!r} stands twice",
-                where=f"{path}: {field}[{index}]",
-                remedy="Mend the entry or remove it",
-            )
-        seen.add(value)
-
-
-_EXPECTED: Final = {
-    "categories": "a list of classes",
-    "images": "a list of images",
-    "annotations": "a list of annotations",
-    "id": "a whole number",
-    "image_id": "a whole number",
-    "category_id": "a whole number",
-    "file_name": "the path of the image",
-    "name": "the name of the category",
-    "iscrowd": "0 or 1",
-}
-"""What has to stand in a field, by its name."""
-
-
-def _explain(path: Path, error: ValidationError) -> UserError:
-    """The first fault in words: where it is, what was expected and what was found."""
-    first = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
-        what = f"no valid JSON: {first['ctx']['error']}"
-        return UserError(what, where=str(path), remedy="The file may be cut short: fetch it again")
-    loc = list(first["loc"])
-    while loc and isinstance(loc[-1], str) and loc[-1] not in _EXPECTED:
-        loc.pop()  # behind the field stands which of its allowed types was tried
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-    named = [part for part in loc if isinstance(part, str)]
-    expected = _EXPECTED[named[-1]] if named else "an object with images, annotations and categories"
-    if first["type"] == "model_type" and named:
-        expected = "an object"
-    got = "nothing" if first["type"] == "missing" else _shown(first["input"])
-    return UserError(
-        f"expected {expected}, got {got}",
-        where=f"{path}: {place}" if place else str(path),
-        remedy="Give a COCO instances file whose ids are numbers",
-    )
-
-
-def _shown(value: object) -> str:
-    names = {dict: "an object", list: "a list", type(None): "null"}
-    if isinstance(value, list) and not value:
-        return "an empty list"
-    return names.get(type(value)) or json.dumps(value)[:40]
+def _once(path: Path, field: str, ids: Sequence[int]) -> None:
+    twice = next((key for key, times in Counter(ids).items() if times > 1), None)
+    if twice is not None:
+        what = f"the id {twice} stands twice"
+        raise UserError(what, where=f"{path}: {field}", remedy="Mend the entry or remove it")

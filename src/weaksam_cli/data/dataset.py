@@ -225,6 +225,17 @@ def inside(root: Path, relative: str, *, where: str) -> Path:
     return root / posix
 
 
+def given_folder(images: Path) -> Path:
+    """The folder of images that the user named.
+
+    Raises:
+        UserError: when there is none.
+    """
+    if not images.is_dir():
+        raise UserError("no such folder of images", where=str(images), remedy="Check --images")
+    return images
+
+
 def likely_folders(annotations: Path, images: Path | None, split: str = "") -> tuple[Path, ...]:
     """Where the images of annotations in a folder may lie, the likeliest first: the folder that the user named, else around.
 
@@ -232,9 +243,7 @@ def likely_folders(annotations: Path, images: Path | None, split: str = "") -> t
         UserError: the user named a folder that is not there.
     """
     if images is not None:
-        if not images.is_dir():
-            raise UserError("no such folder of images", where=str(images), remedy="Check --images")
-        return (images / split, images) if split else (images,)
+        return (given_folder(images) / split, images) if split else (given_folder(images),)
     names = ("images", "JPEGImages", "data", "")
     bases = (annotations, annotations.parent)
     return tuple(

@@ -7,6 +7,7 @@ that equal names in the folders of two splits never cross over.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,6 +18,7 @@ from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.errors import UserError
 
 _PROBES: Final = 50
+_UPLOAD: Final = re.compile(r"[0-9a-f]{8}-")
 
 
 class ImageFiles:
@@ -77,9 +79,15 @@ class _Folder:
             return False
 
     def nearest(self, name: str) -> str | None:
-        """The file of the same base name, in whatever case; of several, the one whose folders fit best."""
+        """The file of the same base name, in whatever case; of several, the one whose folders fit best.
+
+        A name without suffix means the file of that stem. Label Studio puts eight digits before the names of uploads.
+        """
         wanted = _parts(name.casefold())
-        candidates = self._by_base.get(wanted[-1], []) if wanted else []
+        if not wanted:
+            return None
+        last = wanted[-1] if wanted[-1].endswith(SUFFIXES) else f"{wanted[-1]}."
+        candidates = self._by_base.get(last) or self._by_base.get(_UPLOAD.sub("", last), [])
         fits = [_common_end(_parts(path.casefold()), wanted) for path in candidates]
         best = max(fits, default=0)
         return candidates[fits.index(best)] if fits.count(best) == 1 else None
@@ -93,6 +101,7 @@ class _Folder:
                 if file.lower().endswith(SUFFIXES) and not file.startswith("."):
                     path = (Path(folder) / file).relative_to(self.root).as_posix()
                     found.setdefault(file.casefold(), []).append(path)
+                    found.setdefault(f"{PurePosixPath(file.casefold()).stem}.", []).append(path)
         return found
 
 

@@ -93,7 +93,8 @@ def read_dataset(
         place, recipe = layout.make(recipe, context)
         layout = load_method("data", recipe.method, where=source)
     folder = images.absolute() if images is not None else None
-    splits: Sequence[DatasetSplit] = read_splits(layout.read(place, recipe, folder, boxes=False), recipe)
+    dataset: RawDataset = layout.read(place, recipe, folder, boxes=False)
+    splits: Sequence[DatasetSplit] = read_splits(dataset, recipe)
     if recipe.split_off:
         splits = split_off(splits, *next(iter(recipe.split_off.items())))
     if only is not None:
@@ -122,7 +123,7 @@ def read_dataset(
         truth = _ground_truth(layout.read(place, recipe, folder, boxes=True), split.origin, labels)
         make(_step(labels, loaded.recipe, source, truth), STAGE, context)
     write_source(context.ops, context.run.root, source_of_run)
-    _summarise(splits, list(files.values()), context)
+    _summarise(splits, list(files.values()), dataset.warnings, context)
 
 
 def _require_labels(split: DatasetSplit) -> None:
@@ -216,10 +217,12 @@ def _place_in_run(path: Path, context: Context) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _summarise(splits: Sequence[DatasetSplit], files: Sequence[LabelsFile], context: Context) -> None:
+def _summarise(
+    splits: Sequence[DatasetSplit], files: Sequence[LabelsFile], warnings: Sequence[str], context: Context
+) -> None:
     """Say what was read: on stdout how many images show each class, on stderr what looks like a mistake."""
     context.console.table("", *class_table(splits))
-    lines = [*oddities(splits), *shared_images(files)]
+    lines = [*warnings, *oddities(splits), *shared_images(files)]
     for split in splits:
         remarks = [
             f"{remark.key}: {remark.reason}" if remark.key else remark.reason for remark in split.warnings

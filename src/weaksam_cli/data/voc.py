@@ -1,39 +1,28 @@
-"""VOC layout: a folder with JPEGImages, Annotations and ImageSets; images and image-level labels.
-
-Objects are given with name and `difficult` flag. Their boxes are looked at in `voc_truth` alone.
-"""
+"""VOC layout: an XML file an image. Boxes are looked at where ground truth asks for them alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Literal
-from xml.etree.ElementTree import Element, ParseError
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Final, Literal, NamedTuple
+from xml.etree.ElementTree import Element
 
-from defusedxml import DefusedXmlException
-from defusedxml import ElementTree as SafeTree
+import numpy as np
+from numpy.typing import NDArray
 
+from weaksam_cli.core import masks as mask_codec
+from weaksam_cli.core.boxes import as_boxes, voc_to_edges
 from weaksam_cli.core.names import first_few
-from weaksam_cli.data.dataset import (
-    DatasetSplit,
-    Difficult,
-    GroundTruthSplit,
-    ImageRecord,
-    ReadRecipe,
-    Remarks,
-    Role,
-    check_class,
-    choose_splits,
-    inside,
-    numbered,
-    role_of,
-    with_labels,
-)
+from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
+from weaksam_cli.data.dataset import ReadRecipe, Remarks, Role, given_folder, role_of
 from weaksam_cli.data.images import SUFFIXES
+from weaksam_cli.data.outlines import numbers
+from weaksam_cli.data.voc_folders import WHOLE, Part, candidates, find_voc, part_of
+from weaksam_cli.data.xml_files import XmlError, parse_xml
 from weaksam_cli.errors import UserError
 
-LOOKS_LIKE: Final = "JPEGImages with Annotations (VOC)"
+LOOKS_LIKE: Final = "JPEGImages with Annotations, or images with XML files (VOC)"
 _CLASSES: Final = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant "
     "sheep sofa train tvmonitor"
@@ -41,291 +30,224 @@ _CLASSES: Final = (
 VOC_CLASSES: Final = tuple(_CLASSES.split())
 """The official order, which the integer ids of published files follow."""
 
-IMAGES: Final = "JPEGImages"
-ANNOTATIONS: Final = "Annotations"
+MASKS: Final = "SegmentationObject"
 MAX_BYTES: Final = 32 * 1024 * 1024
 """An annotation of an image is some kilobytes; a file beyond this is none."""
-_FLAGS: Final = frozenset({"-1", "0", "1"})
-_DIFFICULT: Final = {"": False, "0": False, "1": True, "false": False, "true": True}
+_DIFFICULT: Final = {"1": True, "true": True, "yes": True, "1.0": True}
+_PLAIN: Final = frozenset({"", "0", "false", "no", "0.0", "none", "unspecified"})
 
 
 class Recipe(ReadRecipe):
     """How a VOC folder is read.
 
     Attributes:
-        difficult: whether objects marked difficult give their class to the image's labels. "exclude" is what the
-            published WSOD trainers do, "include" what the published CAM label files do; a stage can choose otherwise.
         year: release below a VOCdevkit that holds several.
         task: which folder of ImageSets names the splits.
     """
 
     method: Literal["voc"] = "voc"
-    difficult: Difficult = "exclude"
     year: str | None = None
     task: Literal["Main", "Segmentation"] = "Main"
 
 
-class AnnotationError(ValueError):
-    """An annotation file that cannot be used; the message says why."""
-
-
-@dataclass(frozen=True)
-class VocObject:
-    """An `object` of the file: its class, VOC's `difficult` flag, and the element for who may look further."""
-
-    name: str
-    difficult: bool
-    element: Element
-
-
-@dataclass(frozen=True)
-class VocAnnotation:
+class VocAnnotation(NamedTuple):
     """One annotation file.
 
     Attributes:
-        filename: the image it says it belongs to, or None.
+        filename: the image it says it belongs to, or "".
         size: (height, width) in pixels as declared, or None without a complete `size`.
-        objects: in the order of the file, which `SegmentationObject` masks count by.
+        objects: elements in the order of the file, which `SegmentationObject` masks count by.
     """
 
-    filename: str | None
+    filename: str
     size: tuple[int, int] | None
-    objects: tuple[VocObject, ...]
-
-
-@dataclass(frozen=True)
-class VocFolder:
-    """One VOC release: `root` holds JPEGImages, Annotations and, mostly, ImageSets.
-
-    Attributes:
-        root: the folder.
-        lists: split name to its list of ids; empty without ImageSets, when all annotated images are one split.
-    """
-
-    root: Path
-    lists: Mapping[str, Path]
-
-    def annotation(self, image_id: str) -> Path:
-        """Path of the XML file of an image, whether or not it exists."""
-        return self.root / ANNOTATIONS / f"{image_id}.xml"
-
-
-FoundImage = tuple[ImageRecord, tuple[VocObject, ...] | None]
-"""A readable image, not labelled yet, and its objects (None: there is no annotation file)."""
+    objects: tuple[Element, ...]
 
 
 def likeness(source: Path) -> int:
-    """3 where there is a VOC folder: nothing else holds JPEGImages and Annotations."""
-    return 3 if source.is_dir() and voc_candidates(source) else 0
-
-
-def read(source: Path, recipe: Recipe, _images: Path | None = None) -> tuple[DatasetSplit, ...]:
-    """Splits of a VOC folder with image-level labels.
-
-    An image without an annotation file is unlabelled (labels None) in a test split, as in the official VOC2012 test
-    set, and listed as failed in a train split, where it could teach nothing. An image that cannot be read, or whose
-    annotation cannot, is listed as failed. An image whose objects give no label keeps `labels == ()`.
-
-    Classes: the list given; else the official twenty in their order when nothing else occurs in any split; else all
-    that occur, sorted.
-
-    Raises:
-        UserError: when the folder, a split or all its images are missing, or a class is not in the list given.
-    """
-    folder = open_voc(source, recipe)
-    roles = voc_roles(folder, recipe)
-    parsed = {split: read_images(folder, split, role, recipe.max_pixels) for split, role in roles.items()}
-    class_names = voc_classes(folder, recipe, [image for images, _ in parsed.values() for image in images])
-    splits = []
-    for split, (images, remarks) in parsed.items():
-        records = []
-        for record, objects in images:
-            shown = [(item.name, item.difficult) for item in objects or ()]
-            labelled = with_labels(record, shown, class_names, recipe.difficult)
-            records.append(record if objects is None else labelled)
-        ids, told = numbered(class_names), remarks.told(class_names)
-        splits.append(DatasetSplit(split, class_names, ids, tuple(records), *told, role=roles[split]))
-    return tuple(splits)
-
-
-def read_ground_truth(
-    source: Path, split: str, recipe: Recipe, _images: Path | None = None, *, masks: bool = False
-) -> GroundTruthSplit:
-    """Annotated objects of one split, for `eval` and `report` alone: see `voc_truth`."""
-    from weaksam_cli.data.voc_truth import read_voc_truth
-
-    return read_voc_truth(source, split, recipe, masks=masks)
-
-
-def voc_candidates(source: Path) -> tuple[Path, ...]:
-    """The VOC folders that `source` can mean: itself, or those below it or below a VOCdevkit in it."""
-    if _is_voc(source):
-        return (source,)
-    parents = (source, source / "VOCdevkit")
-    return tuple(
-        child for parent in parents if parent.is_dir() for child in sorted(parent.iterdir()) if _is_voc(child)
+    """3 where there are XML files of VOC with images: nothing else has those."""
+    if not source.is_dir():
+        return 0
+    return (
+        3 if candidates(source) or any(part_of(child) for child in source.iterdir() if child.is_dir()) else 0
     )
 
 
-def open_voc(source: Path, recipe: Recipe) -> VocFolder:
-    """Find the VOC folder that `source` means and its splits.
+def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: bool) -> RawDataset:
+    """What a VOC folder says.
+
+    The splits that are read: trainval with test; else train with val, or with test; else all lists, each with the role
+    that its name suggests. A folder without lists is one `trainval`.
 
     Raises:
-        UserError: when there is none, or several and the recipe's `year` does not choose one.
+        UserError: there is no such folder, or several and the recipe's `year` does not choose one.
     """
-    found, year = voc_candidates(source), recipe.year
-    wanted = [folder for folder in found if year is None or folder.name.casefold() in (year, f"voc{year}")]
-    # A single folder of any name needs no year; one that names another year is a mistake.
-    if found == (source,) and not source.name.casefold().startswith("voc20"):
-        wanted = [source]
-    if not wanted:
-        missing = f"with the year {year} " if year else ""
+    folder = find_voc(source, year=recipe.year, task=recipe.task)
+    if folder is None:
         raise UserError(
-            f"no VOC dataset {missing}here",
+            "no VOC dataset here",
             where=str(source),
-            remedy=f"Found: {first_few(folder.name for folder in found)}"
-            if found
-            else f"Give the folder that holds {IMAGES} and {ANNOTATIONS}, or the VOCdevkit above it",
+            remedy="Give the folder that holds JPEGImages and Annotations, or the VOCdevkit above it",
         )
-    if len(wanted) > 1:
-        raise UserError(
-            f"several VOC datasets here: {first_few(folder.name for folder in wanted)}",
-            where=str(source),
-            remedy="Choose one with --set year=2007 or so, or give its folder",
-        )
-    return VocFolder(wanted[0], _split_lists(wanted[0] / "ImageSets" / recipe.task))
+    masks = folder.root / MASKS
+
+    def split(name: str) -> RawSplit:
+        part = folder.parts[name]
+        if images is not None:
+            part = part._replace(images=given_folder(images))
+        reader = _Reader(part, masks if boxes and masks.is_dir() else None, boxes, Remarks())
+        found = [reader.image(image_id) for image_id in _ids(folder.ids[name], part)]
+        known = tuple(image for image in found if image is not None)
+        reader.tell_names()
+        return RawSplit(name, part.annotations, known, remarks=reader.remarks)
+
+    return RawDataset(
+        folder.root, tuple(folder.parts), default_roles(folder.parts), split,
+        usual_order=VOC_CLASSES, warnings=folder.warnings,
+    )  # fmt: skip
 
 
-def voc_roles(folder: VocFolder, recipe: Recipe) -> Mapping[str, Role]:
-    """The splits to read: those asked for, else those that do not overlap, the larger official one first.
-
-    trainval with test; else train with val, or with test; else all lists, each with the role that its name suggests. A
-    folder without ImageSets is one `trainval`.
-    """
-    names = list(folder.lists) or ["trainval"]
-    pairs = (("trainval", "test"), ("train", "val"), ("train", "test"))
-    pair = next((pair for pair in pairs if set(pair) <= set(names)), None)
-    default: dict[str, Role] = {name: role_of(name) for name in names}
-    if pair is not None:
-        default = {pair[0]: "train", pair[1]: "test"}
-    elif "trainval" in names:
-        default = {"trainval": "train"}
-    return choose_splits(recipe.splits, names, default, folder.root / "ImageSets")
+def default_roles(splits: Mapping[str, object]) -> dict[str, Role]:
+    """The splits that do not overlap, the larger official one first, with the roles that their names suggest."""
+    for pair in (("trainval", "test"), ("train", "val"), ("train", "test")):
+        if set(pair) <= set(splits):
+            return {pair[0]: "train", pair[1]: "test"}
+    if WHOLE in splits:
+        return {WHOLE: "train"}
+    return {name: role_of(name) for name in splits}
 
 
-def read_ids(folder: VocFolder, split: str) -> list[str]:
-    """Image ids of a split in the order of its list; a +1/-1 column behind all ids is dropped.
-
-    Raises:
-        UserError: for an unreadable or empty list, or an id that leaves the folder.
-    """
-    if not folder.lists:
-        ids = sorted(path.stem for path in (folder.root / ANNOTATIONS).glob("*.xml"))
-        if not ids:
-            raise UserError(
-                "no annotation here", where=str(folder.root / ANNOTATIONS), remedy="Add the XML files"
-            )
-        return ids
-    path = folder.lists[split]
-    rows = _rows(path)
-    flagged = _are_flagged(rows)
-    ids = [row[0] if flagged else " ".join(row) for row in rows]
+def _ids(listed: Sequence[str] | None, part: Part) -> Sequence[str]:
+    ids = listed if listed is not None else sorted(path.stem for path in part.annotations.glob("*.xml"))
     if not ids:
-        raise UserError("the list of ids is empty", where=str(path), remedy="List one image id per line")
-    for image_id in ids:
-        inside(folder.root / IMAGES, image_id, where=str(path))
+        raise UserError("no annotation here", where=str(part.annotations), remedy="Add the XML files")
     return ids
 
 
-def find_image(folder: VocFolder, image_id: str, declared_name: str | None) -> Path | str:
-    """The image of an id, or the reason why there is none.
+class _Reader:
+    """Reads the images of a split.
 
-    When several files have this stem, the annotation's <filename> chooses.
+    Args:
+        part: where they lie.
+        masks: the folder of instance masks, where they are wanted.
+        boxes: whether boxes are.
+        remarks: what is noticed.
     """
-    names = dict.fromkeys(
-        f"{image_id}{spelled}" for suffix in SUFFIXES for spelled in (suffix, suffix.upper())
-    )
-    found = [path for name in names if (path := folder.root / IMAGES / name).is_file()]
-    if not found:
-        return f"no image {IMAGES}/{image_id}.jpg (nor with another suffix)"
-    if len(found) == 1:
-        return found[0]
-    named = [path for path in found if path.name == declared_name]
-    if named:
-        return named[0]
-    return f"several images have this id ({first_few(path.name for path in found)}) and no <filename> chooses"
+
+    def __init__(self, part: Part, masks: Path | None, boxes: bool, remarks: Remarks) -> None:
+        self.part, self.masks, self.boxes, self.remarks = part, masks, boxes, remarks
+        self._misnamed: list[str] = []
+        self._renamed: list[str] = []
+
+    def image(self, image_id: str) -> RawImage | None:
+        """One image; None after noting why it cannot be used."""
+        if ".." in PurePosixPath(image_id).parts or PurePosixPath(image_id).is_absolute() or "\0" in image_id:
+            self.remarks.fail(image_id, "its id leaves the folder of the images")
+            return None
+        file, annotation, objects = self.part.annotations / f"{image_id}.xml", None, None
+        try:
+            annotation = read_annotation(file)
+            objects = self._objects(image_id, annotation)
+        except FileNotFoundError:
+            pass
+        except (OSError, XmlError) as error:
+            self.remarks.fail(image_id, f"{file.name}: {error}")
+            return None
+        path = self._file(image_id, annotation.filename if annotation else "")
+        if isinstance(path, str):
+            self.remarks.fail(image_id, path)
+            return None
+        declared = annotation.size if annotation else None
+        return RawImage(path.name, objects, key=image_id, path=path, declared=declared)
+
+    def _objects(self, image_id: str, annotation: VocAnnotation) -> tuple[RawObject, ...]:
+        found = []
+        for number, element in enumerate(annotation.objects, start=1):
+            name, title = text_of(element, "name"), f"object {number}"
+            if not name:
+                raise XmlError(f"{title} has no <name>")
+            flag = text_of(element, "difficult").casefold()
+            if flag not in _DIFFICULT and flag not in _PLAIN:
+                raise XmlError(f"{title} ({name}): <difficult> is {flag!r}, expected 0 or 1")
+            box = read_box(element) if self.boxes else None
+            mask = None
+            if self.masks is not None:
+                mask = partial(read_mask, self.masks / f"{image_id}.png", number)
+            found.append(RawObject(name, _DIFFICULT.get(flag, False), title, box, mask=mask))
+        return tuple(found)
+
+    def _file(self, image_id: str, filename: str) -> Path | str:
+        """The image of an id, or the reason why there is none.
+
+        The id is the stem of the file. When several files have it, <filename> chooses; when none has, <filename> is taken.
+        """
+        named = PurePosixPath(filename.replace("\\", "/")).name
+        found = [path for name in _spellings(image_id) if (path := self.part.images / name).is_file()]
+        other = self.part.images / named if named else None
+        is_there = other is not None and named not in (".", "..") and "\0" not in named and other.is_file()
+        if not found and is_there and other is not None:
+            self._renamed.append(image_id)
+            return other
+        if not found:
+            return f"no image {self.part.images.name}/{image_id}.jpg (nor with another suffix)"
+        if is_there and PurePosixPath(named).stem != PurePosixPath(image_id).name:
+            self._misnamed.append(image_id)
+        chosen = [path for path in found if path.name == named]
+        if len(found) > 1 and not chosen:
+            names = first_few(path.name for path in found)
+            return f"several images have this id ({names}) and no <filename> chooses"
+        return (chosen or found)[0]
+
+    def tell_names(self) -> None:
+        """Say where names of files and <filename> disagree."""
+        if self._misnamed:
+            self.remarks.warn(
+                "",
+                f"{len(self._misnamed)} annotations name another image in <filename>, which is there, too; the image of the "
+                f"annotation's own name is taken: {first_few(self._misnamed, 3)}",
+            )
+        if self._renamed:
+            self.remarks.warn(
+                "",
+                f"{len(self._renamed)} annotations have no image of their own name; that of <filename> is taken: "
+                f"{first_few(self._renamed, 3)}",
+            )
 
 
-def read_images(
-    folder: VocFolder, split: str, role: Role, max_pixels: int
-) -> tuple[list[FoundImage], Remarks]:
-    """All images of a split that can be read, in the order of its list, and what is to be told about the others.
-
-    Raises:
-        UserError: when none can be read.
-    """
-    remarks = Remarks()
-    found: list[FoundImage] = []
-    seen = set[str]()
-    for image_id in read_ids(folder, split):
-        if image_id in seen:
-            remarks.warn(image_id, "stands more than once in the list; taken once")
-            continue
-        seen.add(image_id)
-        image = _image(folder, image_id, role, max_pixels, remarks)
-        if image is not None:
-            found.append(image)
-    remarks.require(found, split, folder.root)
-    return found, remarks
-
-
-def voc_classes(folder: VocFolder, recipe: Recipe, known: Sequence[FoundImage]) -> tuple[str, ...]:
-    """The class table of the whole dataset, the same whichever of its splits are `known`; hence it looks at all of them.
-
-    Raises:
-        UserError: naming the file, for a class that is not in the list given.
-    """
-    if recipe.classes is not None:
-        for record, objects in known:
-            for item in objects or ():
-                check_class(item.name, recipe.classes, where=str(folder.annotation(record.key)))
-        return recipe.classes
-    names = {item.name for _, objects in known for item in objects or ()}
-    names |= _names_elsewhere(folder, {record.key for record, _ in known})
-    if names and names <= set(VOC_CLASSES):
-        return VOC_CLASSES
-    if not names:
-        raise UserError(
-            "no object in any annotation",
-            where=str(folder.root),
-            remedy="Weak supervision needs labels: give annotations with <object><name>",
-        )
-    return tuple(sorted(names))
+def _spellings(image_id: str) -> list[str]:
+    names = [f"{image_id}{spelled}" for suffix in SUFFIXES for spelled in (suffix, suffix.upper())]
+    return list(dict.fromkeys(names))
 
 
 def read_annotation(path: Path) -> VocAnnotation:
     """Parse one file; entities and document types are refused.
 
     Raises:
-        AnnotationError: in words, for whatever is wrong with the file.
+        XmlError: in words, for whatever is wrong with the file.
         FileNotFoundError: when there is none.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise AnnotationError(f"the file is larger than {MAX_BYTES} bytes")
-    try:
-        root = SafeTree.parse(path, forbid_dtd=True).getroot()
-    except DefusedXmlException as error:
-        reason = f"the XML declares entities or a document type, which is refused ({error})"
-        raise AnnotationError(reason) from None
-    except (ParseError, UnicodeError, LookupError, ValueError) as error:
-        raise AnnotationError(f"no valid XML ({error})") from None
-    if root is None or root.tag != "annotation":
-        got = "missing" if root is None else f"<{root.tag}>"
-        raise AnnotationError(f"the root element is {got}, expected <annotation>")
-    objects = tuple(
-        _object(element, number) for number, element in enumerate(root.findall("object"), start=1)
-    )
-    return VocAnnotation(text_of(root, "filename") or None, _size(root), objects)
+    root = parse_xml(path, max_bytes=MAX_BYTES)
+    if root.tag != "annotation":
+        raise XmlError(f"the root element is <{root.tag}>, expected <annotation>")
+    sides = numbers([text_of(root, f"size/{tag}") for tag in ("height", "width")])
+    fits = sides is not None and all(1 <= side < 1e9 for side in sides)
+    size = (int(sides[0]), int(sides[1])) if sides is not None and fits else None
+    return VocAnnotation(text_of(root, "filename"), size, tuple(root.findall("object")))
+
+
+def read_box(element: Element) -> RawBox | str:
+    """The box of an object: 1-based pixels with both ends inside, which may be fractions, as pixel edges."""
+    box = element.find("bndbox")
+    if box is None:
+        return "has no <bndbox>"
+    texts = [text_of(box, tag) for tag in ("xmin", "ymin", "xmax", "ymax")]
+    corners = numbers(texts)
+    if corners is None:
+        return f"a coordinate is no number in {texts}"
+    if not all(abs(value) < 1e9 for value in corners):
+        return f"a coordinate is not finite in {texts}"
+    left, top, right, bottom = voc_to_edges(as_boxes([corners]))[0].tolist()
+    return left, top, right, bottom
 
 
 def text_of(element: Element, tag: str) -> str:
@@ -333,88 +255,34 @@ def text_of(element: Element, tag: str) -> str:
     return (element.findtext(tag) or "").strip()
 
 
-def _is_voc(folder: Path) -> bool:
-    return (folder / IMAGES).is_dir() and (folder / ANNOTATIONS).is_dir()
+def read_mask(path: Path, number: int, height: int, width: int) -> bytes:
+    """The mask of an object as compressed RLE: value k of the PNG is the k-th object of the XML, 255 is border.
+
+    Raises:
+        ValueError: there is no such mask, or the PNG is none of masks.
+    """
+    values = _mask_values(path)
+    if values.shape != (height, width):
+        raise ValueError(
+            f"{MASKS}/{path.name}: expected {width} x {height} pixels, got {values.shape[1]} x {values.shape[0]}"
+        )
+    mask = values == number
+    if not mask.any():
+        raise ValueError(f"{MASKS}/{path.name} has no pixel of it")
+    return mask_codec.encode(mask[None])[0]
 
 
-def _split_lists(folder: Path) -> dict[str, Path]:
-    """Lists of ids by split name, without VOC's lists per class (`cat_trainval.txt`: one flag behind each id)."""
-    if not folder.is_dir():
-        return {}
-    paths = {path.stem: path for path in sorted(folder.glob("*.txt"))}
-    return {name: path for name, path in paths.items() if not _is_class_list(name, path, paths)}
+@lru_cache(maxsize=2)
+def _mask_values(path: Path) -> NDArray[np.uint8]:
+    """The PNG of an image, which is asked for once for each of its objects."""
+    from PIL import Image
 
-
-def _is_class_list(name: str, path: Path, paths: Mapping[str, Path]) -> bool:
-    return (
-        "_" in name and name.rpartition("_")[2] in paths and bool(rows := _rows(path)) and _are_flagged(rows)
-    )
-
-
-def _are_flagged(rows: list[list[str]]) -> bool:
-    return all(len(row) == 2 and row[1] in _FLAGS for row in rows)
-
-
-def _rows(path: Path) -> list[list[str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"the list of ids cannot be read ({error})", where=str(path), remedy="Save it as UTF-8 text"
-        ) from None
-    return [line.split() for line in text.splitlines() if line.strip()]
-
-
-def _names_elsewhere(folder: VocFolder, known: set[str]) -> set[str]:
-    names = set[str]()
-    for split in folder.lists:
-        for image_id in read_ids(folder, split):
-            if image_id not in known:
-                known.add(image_id)
-                try:
-                    names |= {item.name for item in read_annotation(folder.annotation(image_id)).objects}
-                except (OSError, AnnotationError):
-                    continue  # told when its own split is read
-    return names
-
-
-def _image(
-    folder: VocFolder, image_id: str, role: Role, max_pixels: int, remarks: Remarks
-) -> FoundImage | None:
-    annotation: VocAnnotation | None = None
-    file = folder.annotation(image_id)
-    try:
-        annotation = read_annotation(file)
+        with Image.open(path, formats=("PNG",)) as file:
+            if file.mode not in ("P", "L"):
+                raise ValueError(f"{MASKS}/{path.name}: expected a palette or grey PNG, got {file.mode}")
+            return np.asarray(file, dtype=np.uint8)
     except FileNotFoundError:
-        if role == "train":
-            remarks.fail(image_id, f"no annotation {file.name}, so no label to train with")
-            return None
-    except (OSError, AnnotationError) as error:
-        remarks.fail(image_id, f"{file.name}: {error}")
-        return None
-    path = find_image(folder, image_id, annotation.filename if annotation else None)
-    if isinstance(path, str):
-        remarks.fail(image_id, path)
-        return None
-    size = remarks.size_of(image_id, path, max_pixels, annotation.size if annotation else None)
-    if size is None:
-        return None
-    return ImageRecord(image_id, path, *size), annotation.objects if annotation else None
-
-
-def _object(element: Element, number: int) -> VocObject:
-    name = text_of(element, "name")
-    if not name:
-        raise AnnotationError(f"object {number} has no <name>")
-    flag = text_of(element, "difficult").casefold()
-    if flag not in _DIFFICULT:
-        raise AnnotationError(f"object {number} ({name}): <difficult> is {flag!r}, expected 0 or 1")
-    return VocObject(name, _DIFFICULT[flag], element)
-
-
-def _size(root: Element) -> tuple[int, int] | None:
-    try:
-        height, width = (int(float(text_of(root, f"size/{tag}"))) for tag in ("height", "width"))
-    except (ValueError, OverflowError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
+        raise ValueError(f"no mask file {MASKS}/{path.name}") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{MASKS}/{path.name} cannot be read ({error})") from None
