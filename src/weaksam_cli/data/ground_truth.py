@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import area, as_boxes
 from weaksam_cli.core.types import GroundTruth
-from weaksam_cli.data.annotations import RawBox, RawDataset, RawObject, RawSplit
+from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
+from weaksam_cli.data.box_forms import FORMS, Form, as_edges, box_form
 from weaksam_cli.data.dataset import ImageRecord, Remark
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.data.reading import located
@@ -97,15 +98,31 @@ def annotated(split: RawSplit, labels: Labels, *, masks: bool) -> GroundTruthSpl
     """
     _require_boxes(split)
     remarks, images, known = split.remarks, {}, set(labels.keys)
-    for image, record in located(split, labels.file.info.max_pixels):
-        if record.key not in known:
-            continue
+    found = [item for item in located(split, labels.file.info.max_pixels) if item[1].key in known]
+    form: Form = "fractions" if split.fractions else _form(found)
+    if form != "edges" and not split.fractions:
+        remarks.warn("", f"the boxes of {split.name} look like {FORMS[form]}, and are read so")
+    for image, record in found:
         if image.objects is None:
             remarks.fail(record.key, "has no annotation, so no ground truth")
         else:
-            shown = _Shown(record, split, labels.class_names)
+            shown = _Shown(record, split, form, labels.class_names)
             images[record.key] = shown.annotated(image.objects, masks=masks)
     return GroundTruthSplit(images, *remarks.told(labels.class_names))
+
+
+def _form(found: Sequence[tuple[RawImage, ImageRecord]]) -> Form:
+    pairs = [
+        (item.box, (record.width, record.height))
+        for image, record in found
+        for item in image.objects or ()
+        if isinstance(item.box, tuple) and all(abs(value) < _LARGEST for value in item.box)
+    ]
+    boxes, sizes = (
+        np.asarray([box for box, _ in pairs], float),
+        np.asarray([size for _, size in pairs], float),
+    )
+    return box_form(boxes.reshape(-1, 4), sizes.reshape(-1, 2))
 
 
 def _require_boxes(split: RawSplit) -> None:
@@ -126,6 +143,7 @@ class _Shown:
 
     image: ImageRecord
     split: RawSplit
+    form: Form
     class_names: Sequence[str]
 
     def annotated(self, objects: Sequence[RawObject], *, masks: bool) -> AnnotatedImage:
@@ -159,11 +177,8 @@ class _Shown:
         if not all(abs(value) < _LARGEST for value in item.box):  # NaN is not, either
             remarks.fail(key, f"{name} is not finite")
             return None
-        left, top, right, bottom = item.box
-        if self.split.fractions:
-            left, top, right, bottom = left * width, top * height, right * width, bottom * height
-        kept = remarks.box_is_inside(key, name, (left, top, right, bottom), (height, width))
-        return (left, top, right, bottom) if kept else None
+        box = as_edges(item.box, self.form, width, height)
+        return box if remarks.box_is_inside(key, name, box, (height, width)) else None
 
     def _mask(self, item: RawObject) -> bytes | None:
         if item.mask is None:

@@ -36,7 +36,7 @@ def read_splits(dataset: RawDataset, recipe: ReadRecipe) -> tuple[DatasetSplit, 
     raw = {name: dataset.read(name) for name in every}
     classes = class_table(dataset, raw.values(), recipe)
     splits = []
-    for name, role in roles.items():
+    for name, role in sorted(roles.items(), key=lambda item: item[1] != "train"):
         remarks, images = raw[name].remarks, []
         for image, record in located(raw[name], recipe.max_pixels):
             if image.objects is not None:

@@ -160,7 +160,7 @@ def _with_lists(root: Path, part: Part, task: str) -> VocFolder:
         odd += found.odd
         if found.ids:
             warnings = [*_unread(odd), *_unlisted(found.ids.values(), known)]
-            if place in tasks[1:]:
+            if tasks and place != tasks[0]:
                 warnings.insert(
                     0, f"there is no list in {LISTS}/{task}; those of {place.relative_to(root)} are used"
                 )
