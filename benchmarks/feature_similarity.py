@@ -285,9 +285,8 @@ def main() -> None:
     parser.add_argument("--image", help="image of the heat maps; the first unless told")
     parser.add_argument("--plot", type=Path, help="PNG of the heat maps")
     options = parser.parse_args()
-    labels = read_labels(
-        options.run / "labels" / f"{options.split}.json", image_root(options.run, read_source(options.run))
-    )
+    part = read_source(options.run).splits[options.split]
+    labels = read_labels(options.run / "labels" / f"{options.split}.json", image_root(options.run, part))
     sets = read_sets(options.run, options.split, options.variants, options.min_side)
     keys = [key for key in labels.keys if all(key in boxes for boxes in sets.values())]
     backbone = load_lite0()

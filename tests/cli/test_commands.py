@@ -128,15 +128,17 @@ def test_a_mistake_ends_with_one_line_and_code_2(labelled: Path, name: str) -> N
 def test_json_mode_is_json_lines(labelled: Path) -> None:
     result = weaksam("data", "voc", "--dataset", "tiny", "--json", folder=labelled)
     events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert {event["event"] for event in events} == {"info"}
+    assert {event["event"] for event in events} == {"info", "table", "warning"}
     assert events[0]["state"] == "fresh"
     failed = weaksam("cam", "--dataset", "none", "--json", folder=labelled)
     assert json.loads(failed.stdout.splitlines()[-1])["event"] == "error"
 
 
-def test_quiet_mode_says_nothing(labelled: Path) -> None:
+def test_quiet_mode_only_warns(labelled: Path) -> None:
     result = weaksam("data", "voc", "--dataset", "tiny", "--quiet", folder=labelled)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr.startswith("warning: split trainval: fewer than 5 images show")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_settings_file_and_environment(labelled: Path) -> None:

@@ -133,7 +133,9 @@ def test_a_document_with_keys_needs_no_labels(place: Path, tmp_path: Path) -> No
 def test_images_that_moved_are_named(place: Path, name: str) -> None:
     """`--images` was ignored for JSON."""
     source = json.loads((place / "labels/source.json").read_text())
-    (place / "labels/source.json").write_text(json.dumps({**source, "image_root": "gone"}))
+    (place / "labels/source.json").write_text(
+        json.dumps(source).replace(source["splits"]["trainval"]["image_root"], "gone")
+    )
     Path("voc/JPEGImages").rename("elsewhere")
     drawing = ("inspect", place / name, "--image", KEY, "--draw", "a.png")
     refused(*drawing)

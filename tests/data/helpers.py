@@ -4,10 +4,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from weaksam_cli.data.dataset import DatasetSplit, Remark
+from weaksam_cli.data.ground_truth import AnnotatedImage, annotated
+from weaksam_cli.data.labels import Labels, common_root, labels_file
+from weaksam_cli.data.reading import read_splits
+
+
+def read_labelled(
+    layout: Any, source: Path, images: Path | None = None, **options: Any
+) -> tuple[DatasetSplit, ...]:
+    """The splits of a dataset as `weaksam data` reads them."""
+    recipe = layout.Recipe(**options)
+    return read_splits(layout.read(source, recipe, images, boxes=False), recipe)
+
+
+@dataclass(frozen=True)
+class Truth:
+    class_names: tuple[str, ...]
+    images: list[AnnotatedImage]
+    failed: tuple[Remark, ...]
+    warnings: tuple[Remark, ...]
+
+
+def read_truth(
+    layout: Any, source: Path, split: str, images: Path | None = None, *, masks: bool = False, **options: Any
+) -> Truth:
+    """The ground truth of a split as `weaksam eval` reads it."""
+    options["splits"] = {split: "test"}
+    (labelled,) = read_labelled(layout, source, images, **options)
+    root = common_root([labelled])
+    labels = Labels(source, labels_file("d", labelled, root, 10**8), root)
+    raw = layout.read(source, layout.Recipe(**options), images, boxes=True).read(split)
+    found = annotated(raw, labels, masks=masks)
+    return Truth(labelled.class_names, list(found.images.values()), found.failed, found.warnings)
 
 
 def sample(path: Path, width: int = 40, height: int = 30) -> Path:

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from tests.data.helpers import coco_annotation, coco_content, make_coco, sample
+from tests.data.helpers import coco_annotation, coco_content, make_coco, read_labelled, read_truth, sample
 from weaksam_cli.core import masks as mask_codec
-from weaksam_cli.data.coco import Recipe, coco_files, read, read_ground_truth
+from weaksam_cli.data import coco
+from weaksam_cli.data.coco_files import coco_files
 from weaksam_cli.data.dataset import DatasetSplit
 from weaksam_cli.errors import UserError
 
 
 def labels(source: Path, images: Path | None = None, **options: Any) -> DatasetSplit:
-    return read(source, Recipe(**options), images)[0]
+    return read_labelled(coco, source, images, **options)[0]
 
 
 def test_labels_gaps_and_crowds(tmp_path: Path) -> None:
@@ -36,7 +37,7 @@ def test_labels_gaps_and_crowds(tmp_path: Path) -> None:
 def test_ground_truth(tmp_path: Path) -> None:
     content = coco_content()
     content["annotations"][0]["area"] = 50.5
-    truth = read_ground_truth(make_coco(tmp_path, content), "train2017", Recipe())
+    truth = read_truth(coco, make_coco(tmp_path, content), "train2017")
     first = truth.images[0]
     assert first.objects.boxes.tolist() == [[1, 2, 11, 14]] * 3
     assert first.objects.class_index.tolist() == [1, 0, 1]
@@ -57,7 +58,7 @@ def test_firewall_labels_do_not_depend_on_boxes(tmp_path: Path) -> None:
     root = make_coco(tmp_path, content)
     assert labels(root) == before
     with pytest.raises(UserError, match="have no boxes"):
-        read_ground_truth(root, "train2017", Recipe())
+        read_truth(coco, root, "train2017")
 
 
 def _changed(change: Any) -> Any:
@@ -70,47 +71,28 @@ def _changed(change: Any) -> Any:
     ("content", "message"),
     [
         ('{"images": [', r"no valid JSON: .* at line 1 column"),
-        ("[]", "expected an object with images, annotations and categories, got an empty list"),
-        ("{}", "categories: expected a list of classes, got nothing"),
-        (_changed(lambda c: c.update(images={})), "images: expected a list of images, got an object"),
+        ("[]", "Expected `object`, got `array`"),
+        ("{}", "images: expected a list of images, got nothing"),
+        (_changed(lambda c: c.update(images={})), r"got `object` - at `\$\.images`"),
         (_changed(lambda c: c["images"].append(5)), r"images\[2\]: expected an object, got 5"),
         (_changed(lambda c: c["images"].clear()), "images: expected a list of images, got an empty list"),
-        (
-            _changed(lambda c: c["categories"].clear()),
-            "categories: expected a list of classes, got an empty list",
-        ),
-        (
-            _changed(lambda c: c["images"][0].update(id="000005")),
-            r'images\[0\]\.id: expected a whole number, got "000005"',
-        ),
-        (_changed(lambda c: c["images"][0].update(id=True)), "expected a whole number, got true"),
-        (_changed(lambda c: c["images"][0].update(id=2**70)), "expected a whole number"),
-        (_changed(lambda c: c["images"][1].update(id=5)), "the image id 5 stands twice"),
-        (
-            _changed(lambda c: c["images"][1].update(file_name="./a.jpg")),
-            "the file name 'a.jpg' stands twice",
-        ),
-        (_changed(lambda c: c["images"][0].pop("file_name")), "expected the path of the image"),
-        (_changed(lambda c: c["images"][0].update(file_name="../../etc/passwd")), "leaves the folder"),
-        (_changed(lambda c: c["images"][0].update(file_name="/etc/passwd")), "leaves the folder"),
-        (_changed(lambda c: c["images"][0].update(file_name="C:/x.jpg")), "leaves the folder"),
-        (_changed(lambda c: c["categories"][1].update(id=90)), "the category id 90 stands twice"),
-        (
-            _changed(lambda c: c["categories"][1].update(name="zebra ")),
-            "the category name 'zebra' stands twice",
-        ),
-        (_changed(lambda c: c["categories"][1].update(name=" ")), "expected the name of the category"),
-        (_changed(lambda c: c["annotations"][1].update(id=1)), "the annotation id 1 stands twice"),
-        (
-            _changed(lambda c: c["annotations"][1].update(image_id=6)),
-            r"annotations\[1\]: there is no image with the id 6",
-        ),
+        (_changed(lambda c: c["categories"].clear()), "categories: .* got an empty list"),
+        (_changed(lambda c: c["images"][0].update(id="five")), r"images\[0\]\.id: .*, got 'five'"),
+        (_changed(lambda c: c["images"][0].update(id=True)), "expected a valid integer, got True"),
+        (_changed(lambda c: c["images"][0].update(id=2**70)), r"images\[0\]\.id: expected less than"),
+        ('{"images": [{"id": 1' + "0" * 5000 + '}], "categories": [1]}', "number out of range"),
+        (_changed(lambda c: c["images"][1].update(id=5)), "images: the id 5 stands twice"),
+        (_changed(lambda c: c["images"][0].pop("file_name")), r"images\[0\]: expected file_name"),
+        (_changed(lambda c: c["categories"][1].update(id=90)), "categories: the id 90 stands twice"),
+        (_changed(lambda c: c["categories"][1].update(name="zebra ")), "3 and 90 have the same name 'zebra'"),
+        (_changed(lambda c: c["categories"][1].update(name=" ")), r"categories\[1\]\.name: "),
         (
             _changed(lambda c: c["annotations"][1].update(category_id=4)),
-            r"there is no category with the id 4. Categories: 3 traffic light, 90 zebra",
+            r"annotations\[1\]: there is no category with the id 4. Categories: 3 traffic light, 90 zebra",
         ),
-        (_changed(lambda c: c["annotations"][1].update(iscrowd="no")), "iscrowd: expected 0 or 1"),
-        (_changed(lambda c: c.pop("annotations")), "there are no annotations, so no labels to train with"),
+        (_changed(lambda c: c["annotations"][1].update(iscrowd="perhaps")), r"annotations\[1\]\.iscrowd"),
+        (_changed(lambda c: c.pop("annotations")), "a.jpg: has no annotation, so no label to train with"),
+        ('{"images": [' * 9000, "no valid JSON"),
     ],
 )
 def test_what_makes_identity_uncertain_is_refused(tmp_path: Path, content: Any, message: str) -> None:
@@ -118,6 +100,23 @@ def test_what_makes_identity_uncertain_is_refused(tmp_path: Path, content: Any, 
     with pytest.raises(UserError, match=message) as caught:
         labels(root)
     assert "instances_train2017.json" in str(caught.value)
+
+
+def test_what_is_odd_but_certain_is_told(tmp_path: Path) -> None:
+    content = coco_content()
+    content["images"][0].update(id="5")
+    content["annotations"][0].update(image_id=5.0, id="x")
+    content["annotations"][1].update(image_id=6)
+    content["images"].append({"id": 10, "file_name": "../../etc/passwd"})
+    content["images"].append({"id": 11, "file_name": "./a.jpg"})
+    split = labels(make_coco(tmp_path, content))
+    assert [image.labels for image in split.images] == [("zebra",), ()]
+    assert [(item.key, item.reason[:21]) for item in split.failed] == [
+        ("../../etc/passwd", "there is no such file")
+    ]
+    told = "\n".join(f"{item.key}: {item.reason}" for item in split.warnings)
+    assert "1 annotations are of images that the file does not list and are left out: annotation 2" in told
+    assert "a.jpg: stands more than once in the split" in told
 
 
 def test_large_ids_and_missing_fields_are_fine(tmp_path: Path) -> None:
@@ -132,8 +131,8 @@ def test_a_test_set_without_annotations_is_unlabelled(tmp_path: Path) -> None:
     del content["annotations"]
     root = make_coco(tmp_path, content, "annotations/instances_test2017.json")
     assert [image.labels for image in labels(root).images] == [None, None]
-    with pytest.raises(UserError, match="there is no ground truth"):
-        read_ground_truth(root, "test2017", Recipe())
+    with pytest.raises(UserError, match="has no ground truth"):
+        read_truth(coco, root, "test2017")
 
 
 def test_missing_image_and_wrong_size_are_told(tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_boxes(tmp_path: Path, bbox: Any, failure: str | None) -> None:
     content = coco_content(annotations=[coco_annotation(7, 5, 90, bbox=bbox), coco_annotation(8, 5, 3)])
     root = make_coco(tmp_path, content)
     assert labels(root).images[0].labels == ("traffic light", "zebra")
-    truth = read_ground_truth(root, "train2017", Recipe())
+    truth = read_truth(coco, root, "train2017")
     assert len(truth.images[0].objects) == (1 if failure else 2)
     assert [failure in item.reason and "annotation 7" in item.reason for item in truth.failed if failure] == [
         True
@@ -198,7 +197,7 @@ def test_masks_of_all_forms(tmp_path: Path) -> None:
     ]
     entries = [coco_annotation(index, 5, 90, segmentation=schema) for index, schema in enumerate(forms)]
     root = make_coco(tmp_path, coco_content(annotations=entries))
-    truth = read_ground_truth(root, "train2017", Recipe(), masks=True)
+    truth = read_truth(coco, root, "train2017", masks=True)
     found = truth.images[0].masks
     assert found is not None
     assert [item is not None for item in found] == [True] * 3 + [False] * 9
@@ -214,21 +213,38 @@ def test_files_and_roles(tmp_path: Path) -> None:
     root = make_coco(tmp_path, coco_content())
     make_coco(root, coco_content(), "annotations/instances_val2017.json")
     make_coco(root, {}, "annotations/captions_val2017.json")
-    assert list(coco_files(root)) == ["train2017", "val2017"]
-    splits = read(root, Recipe())
+    assert list(coco_files(root)[0]) == ["train2017", "val2017"]
+    splits = read_labelled(coco, root)
     assert [(split.name, split.role) for split in splits] == [("train2017", "train"), ("val2017", "test")]
     with pytest.raises(UserError, match="there is no split 'minival'"):
-        read(root, Recipe(splits={"minival": "test"}))
-    categories = coco_content()["categories"]
-    make_coco(
-        root,
-        coco_content(categories=[*categories, {"id": 4, "name": "bus"}]),
-        "annotations/instances_val2017.json",
-    )
-    with pytest.raises(
-        UserError, match=r"train2017 and val2017 have different classes.*only val2017 has \['bus'\]"
-    ):
-        read(root, Recipe())
+        read_labelled(coco, root, splits={"minival": "test"})
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"id": 4, "name": "bus"}, None),
+        ({"id": 91, "name": "bus"}, None),
+        ({"id": 90, "name": "bus"}, "90 is 'bus' in val2017, and in train2017 'zebra'"),
+        ({"id": 4, "name": "zebra"}, "4 is 'zebra' in val2017, and in train2017 90"),
+    ],
+)
+def test_classes_of_splits_are_joined_unless_one_would_become_another(
+    tmp_path: Path, more: dict[str, Any], expected: str | None
+) -> None:
+    root = make_coco(tmp_path, coco_content())
+    content = coco_content(categories=[{"id": 3, "name": "traffic light"}, more], annotations=[])
+    make_coco(root, content, "annotations/instances_val2017.json")
+    if expected is None:
+        names = {split.class_names for split in read_labelled(coco, root)}
+        assert names == {
+            ("traffic light", "bus", "zebra") if more["id"] == 4 else ("traffic light", "zebra", "bus")
+        }
+        told = coco.read(root, coco.Recipe(), boxes=False).warnings
+        assert told == ("the categories of train2017 lack bus", "the categories of val2017 lack zebra")
+    else:
+        with pytest.raises(UserError, match=expected):
+            read_labelled(coco, root)
 
 
 @pytest.mark.parametrize("folder", ["images", "train2017", "images/train2017", ".", "annotations"])
@@ -267,5 +283,5 @@ def test_class_list_orders_and_checks(tmp_path: Path) -> None:
     assert (split.class_names, split.category_ids) == (("zebra", "traffic light"), (90, 3))
     with pytest.raises(UserError, match=r"the class 'zebra' is not in the class list, did you mean 'zebras'"):
         labels(root, classes=("zebras", "traffic light"))
-    with pytest.raises(UserError, match="'bus' of the class list is no category"):
+    with pytest.raises(UserError, match="'bus' of the class list is none of the dataset's"):
         labels(root, classes=("zebra", "traffic light", "bus"))

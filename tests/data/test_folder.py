@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.data.helpers import sample
+from tests.data.helpers import read_labelled, sample
+from weaksam_cli.data import folder
 from weaksam_cli.data.dataset import DatasetSplit
-from weaksam_cli.data.folder import Recipe, held_out, read
-from weaksam_cli.data.ground_truth import read_ground_truth
-from weaksam_cli.data.source import Source
 from weaksam_cli.errors import UserError
 
 
 def splits(source: Path, images: Path | None = None, **options: Any) -> dict[str, DatasetSplit]:
-    return {split.name: split for split in read(source, Recipe(**options), images)}
+    return {split.name: split for split in read_labelled(folder, source, images, **options)}
 
 
 def keys(split: DatasetSplit) -> list[tuple[str, tuple[str, ...] | None]]:
@@ -63,21 +61,6 @@ def test_given_splits(tmp_path: Path) -> None:
     assert list(splits(tmp_path, splits={"val": "test"})) == ["val"]
     with pytest.raises(UserError, match=r"there is no split 'test'\. Available: train, val"):
         splits(tmp_path, splits={"test": "test"})
-    with pytest.raises(UserError, match="splits already"):
-        splits(tmp_path, test_share=0.5)
-
-
-def test_held_out_share_depends_on_the_key_alone(tmp_path: Path) -> None:
-    for number in range(40):
-        sample(tmp_path / "cat" / f"{number}.png", 2, 2)
-    found = splits(tmp_path, test_share=0.25)
-    assert {name: split.role for name, split in found.items()} == {"trainval": "train", "test": "test"}
-    assert sorted(key for split in found.values() for key, _ in keys(split)) == sorted(
-        f"cat/{number}.png" for number in range(40)
-    )
-    assert all(held_out(key, 0.25) for key, _ in keys(found["test"]))
-    share = sum(held_out(f"image {number}", 0.25) for number in range(4000)) / 4000
-    assert abs(share - 0.25) < 0.02
 
 
 def test_what_is_left_out_is_told(zoo: Path) -> None:
@@ -108,79 +91,4 @@ def test_class_list(zoo: Path) -> None:
 
 
 def test_there_is_no_ground_truth(zoo: Path) -> None:
-    source = Source(layout="folder", path=".", image_root=".", splits={})
-    assert read_ground_truth(zoo, source, "trainval") is None
-
-
-def table(root: Path, text: str, encoding: str = "utf-8") -> Path:
-    for name in ("a.jpg", "sub/ü, b.jpg", "c.jpg"):
-        sample(root / name)
-    path = root / "labels.csv"
-    path.write_text(text, encoding=encoding, newline="")
-    return path
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_csv(tmp_path: Path, encoding: str, end: str) -> None:
-    lines = ["Image, Label", "a.jpg,dog; cat;;dog", '"sub/ü, b.jpg","traffic light"', "", "c.jpg,"]
-    path = table(tmp_path, end.join(lines) + end, encoding)
-    for source in (path, tmp_path):
-        split = splits(source)["trainval"]
-        assert split.class_names == ("cat", "dog", "traffic light")
-        assert keys(split) == [
-            ("a.jpg", ("cat", "dog")),
-            ("sub/ü, b.jpg", ("traffic light",)),
-            ("c.jpg", None),
-        ]
-
-
-def test_csv_with_splits_and_several_rows_of_one_image(tmp_path: Path) -> None:
-    path = table(
-        tmp_path, "split,image,labels\ntrain,a.jpg,dog\ntrain,./a.jpg,cat\nval,c.jpg,\n,sub/ü; b.jpg,x\n"
-    )
-    sample(tmp_path / "sub" / "ü; b.jpg")
-    found = splits(path)
-    assert {name: keys(split) for name, split in found.items()} == {
-        "train": [("a.jpg", ("cat", "dog"))],
-        "val": [("c.jpg", None)],
-        "trainval": [("sub/ü; b.jpg", ("x",))],
-    }
-    path.write_text("split,image,labels\ntrain,a.jpg,dog\nval,a.jpg,cat\n")
-    with pytest.raises(UserError, match=r"line 3: 'a.jpg' belongs to 'val' here and to 'train' in line 2"):
-        splits(path)
-
-
-def test_csv_images_elsewhere(tmp_path: Path) -> None:
-    sample(tmp_path / "images" / "a.jpg")
-    path = tmp_path / "t.csv"
-    path.write_text("image,label\na.jpg,x\n")
-    assert keys(splits(path)["trainval"]) == [("a.jpg", ("x",))]
-    shutil.move(tmp_path / "images", tmp_path / "there")
-    assert keys(splits(path, images=tmp_path / "there")["trainval"]) == [("a.jpg", ("x",))]
-    with pytest.raises(UserError, match=r"line 2: .*--images FOLDER"):
-        splits(path)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "expected one column 'image', got the columns nothing"),
-        ("a.jpg,dog\n", "line 1: expected one column 'image', got the columns a.jpg, dog"),
-        ("image,path,label\n", "got several of them"),
-        ("image,label\n", "the table has no rows"),
-        ("image,label\na.jpg,dog\nc.jpg,dog,cat\n", "line 3: expected 2 columns, got 3"),
-        ("image,label\na.jpg,dog\n\nd.jpg,dog\n", r"line 4: there is no image 'd.jpg'.*did you mean"),
-        ("image,label\na.jpg,dog\n../x.jpg,dog\n", "line 3: the path '../x.jpg' leaves the folder"),
-        ('image,label\na.jpg,"dog\n', "unexpected end of data"),
-        ("image,label\na.jpg,\n", "no labelled image"),
-    ],
-)
-def test_csv_errors_name_the_line(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        splits(table(tmp_path, text))
-
-
-def test_csv_in_another_encoding(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not UTF-8"):
-        splits(table(tmp_path, "image,label\na.jpg,Köter\n", "latin-1"))
+    assert not folder.read(zoo, folder.Recipe(), boxes=True).has_boxes

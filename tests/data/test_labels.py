@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.data.helpers import make_voc, voc_object, voc_xml
+from tests.data.helpers import make_voc, read_labelled, voc_object, voc_xml
 from tests.data.test_images import png_header
 from weaksam_cli.artifacts import digest
 from weaksam_cli.data import voc
@@ -73,13 +73,13 @@ def test_the_limit_that_was_chosen_travels_with_the_labels(tmp_path: Path) -> No
 
 def test_data_writes_its_limit(tmp_path: Path) -> None:
     root = make_voc(tmp_path, {"1": voc_xml(voc_object("dog"))}, {"trainval": ["1"]})
-    (split,) = voc.read(root, voc.Recipe(max_pixels=5000))
+    (split,) = read_labelled(voc, root, max_pixels=5000)
     file = labels_file("d", split, common_root([split]), 5000)
     assert file.info.max_pixels == 5000
     (tmp_path / "labels.json").write_bytes(labels_bytes(file))
     assert read_labels(tmp_path / "labels.json", root).file == file
     with pytest.raises(UserError, match="limit of 1199"):
-        voc.read(root, voc.Recipe(max_pixels=1199))
+        read_labelled(voc, root, max_pixels=1199)
 
 
 @pytest.mark.parametrize("written", ["exclude", "include"])
@@ -90,7 +90,7 @@ def test_every_stage_can_count_difficult_objects_or_not(tmp_path: Path, written:
         {"1": voc_xml(*hard), "2": voc_xml(voc_object("cat", difficult="1")), "3": None},
         {"trainval": ["1", "2"], "test": ["3"]},
     )
-    train, test = voc.read(root, voc.Recipe(difficult=written))
+    train, test = read_labelled(voc, root, difficult=written)
     labels = Labels(root, labels_file("d", train, common_root([train]), 10**6), root)
     shown = {"exclude": [["dog"], []], "include": [["cat", "dog"], ["cat"]]}
     assert [image.labels for image in labels.file.images] == shown[written]

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.helpers import make_voc, sample, voc_object, voc_xml
+from tests.data.helpers import make_voc, read_labelled, read_truth, sample, voc_object, voc_xml
 from weaksam_cli.core import masks as mask_codec
+from weaksam_cli.data import voc
 from weaksam_cli.data.dataset import DatasetSplit
-from weaksam_cli.data.voc import VOC_CLASSES, Recipe, open_voc, read, read_ground_truth
+from weaksam_cli.data.voc import VOC_CLASSES
+from weaksam_cli.data.voc_folders import find_voc
 from weaksam_cli.errors import UserError
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "xxxxxxxx"><!ENTITY y "&x;&x;&x;&x;">]>' + voc_xml(voc_object("&y;"))
 
 
 def labels(root: Path, **options: Any) -> dict[str, DatasetSplit]:
-    return {split.name: split for split in read(root, Recipe(**options))}
+    return {split.name: split for split in read_labelled(voc, root, **options)}
 
 
 @pytest.fixture
@@ -60,17 +62,17 @@ def test_labels_and_conventions_for_difficult(small: Path) -> None:
 
 
 def test_ground_truth_is_apart(small: Path) -> None:
-    truth = read_ground_truth(small, "trainval", Recipe())
+    truth = read_truth(voc, small, "trainval")
     assert truth.class_names == VOC_CLASSES
     objects = truth.images[0].objects
     assert objects.boxes.tolist() == [[0, 0, 10, 10]] * 3
     assert [truth.class_names[index] for index in objects.class_index] == ["dog", "cat", "dog"]
     assert objects.difficult.tolist() == [False, True, False]
     assert truth.images[0].areas.tolist() == [100] * 3
-    test = read_ground_truth(small, "test", Recipe())
+    test = read_truth(voc, small, "test")
     assert [image.key for image in test.images] == ["3"]
     assert [(item.key, item.reason) for item in test.failed] == [
-        ("4", "no annotation file, so no ground truth")
+        ("4", "has no annotation, so no ground truth")
     ]
 
 
@@ -80,7 +82,7 @@ def test_firewall_labels_do_not_depend_on_boxes(small: Path) -> None:
         path.write_text(re.sub(r"<bndbox>.*?</bndbox>", "", path.read_text(), flags=re.DOTALL))
     assert [labels(small, difficult=choice) for choice in ("exclude", "include")] == before
     with pytest.raises(UserError, match="have no boxes"):
-        read_ground_truth(small, "trainval", Recipe())
+        read_truth(voc, small, "trainval")
 
 
 def test_classes_outside_voc_are_sorted_and_the_same_for_every_split(small: Path) -> None:
@@ -88,7 +90,7 @@ def test_classes_outside_voc_are_sorted_and_the_same_for_every_split(small: Path
     expected = ("cat", "dog", "ünï/corn 🦄")
     assert labels(small)["trainval"].class_names == expected
     assert labels(small, splits={"trainval": "train"})["trainval"].class_names == expected
-    assert read_ground_truth(small, "trainval", Recipe()).class_names == expected
+    assert read_truth(voc, small, "trainval").class_names == expected
 
 
 def test_class_list(small: Path) -> None:
@@ -96,7 +98,7 @@ def test_class_list(small: Path) -> None:
     assert given["trainval"].class_names == ("person", "dog", "cat")
     assert given["trainval"].images[0].labels == ("dog",)
     with pytest.raises(
-        UserError, match=r"1\.xml: the class 'dog' is not in the class list, did you mean 'doggo'"
+        UserError, match=r"Annotations: 1: the class 'dog' is not in the class list, did you mean 'doggo'"
     ):
         labels(small, classes=("doggo", "cat", "person"))
 
@@ -130,9 +132,9 @@ def test_unusable_annotation_is_listed(small: Path, xml: str, reason: str) -> No
 
 def test_missing_annotation_fails_a_training_image(small: Path) -> None:
     (small / "Annotations" / "2.xml").unlink()
-    assert "no annotation 2.xml" in labels(small)["trainval"].failed[0].reason
+    assert "has no annotation" in labels(small)["trainval"].failed[0].reason
     (small / "Annotations" / "1.xml").unlink()
-    with pytest.raises(UserError, match="none of the 2 images of trainval can be read; 1: no annotation"):
+    with pytest.raises(UserError, match="none of the 2 images of trainval can be read; 1: has no annotation"):
         labels(small)
 
 
@@ -191,7 +193,7 @@ def test_id_lists(small: Path, lines: list[str], expected: list[str]) -> None:
 
 def test_ids_that_leave_the_folder(small: Path) -> None:
     (small / "ImageSets" / "Main" / "trainval.txt").write_text("../../etc/passwd\n")
-    with pytest.raises(UserError, match=r"leaves the folder"):
+    with pytest.raises(UserError, match=r"none of the 1 images .* leaves the folder"):
         labels(small)
 
 
@@ -230,24 +232,30 @@ def test_without_image_sets_everything_annotated_is_trainval(small: Path) -> Non
     assert [image.key for image in split.images] == ["1", "2", "3"]
 
 
+def root(source: Path, year: str | None = None) -> Path | None:
+    found = find_voc(source, year=year)
+    return found.root if found else None
+
+
 def test_finding_the_folder(small: Path, tmp_path: Path) -> None:
-    assert open_voc(tmp_path, Recipe()).root == small
+    assert root(tmp_path) == small
     devkit = tmp_path / "VOCdevkit"
     devkit.mkdir()
     small.rename(devkit / "VOC2007")
-    assert open_voc(tmp_path, Recipe()).root == devkit / "VOC2007"
+    assert root(tmp_path) == devkit / "VOC2007"
     shutil.copytree(devkit / "VOC2007", devkit / "VOC2012")
     with pytest.raises(
         UserError, match=r"several VOC datasets here: VOC2007, VOC2012\. Choose one with --set year=2007"
     ):
-        open_voc(devkit, Recipe())
-    assert open_voc(devkit, Recipe(year="2012")).root == devkit / "VOC2012"
+        root(devkit)
+    assert root(devkit, year="2012") == devkit / "VOC2012"
     with pytest.raises(UserError, match=r"with the year 2010.*Found: VOC2007, VOC2012"):
-        open_voc(devkit, Recipe(year="2010"))
+        root(devkit, year="2010")
     with pytest.raises(UserError, match="with the year 2012"):
-        open_voc(devkit / "VOC2007", Recipe(year="2012"))
+        root(devkit / "VOC2007", year="2012")
+    assert root(tmp_path / "absent") is None
     with pytest.raises(UserError, match="no VOC dataset here"):
-        open_voc(tmp_path / "absent", Recipe())
+        labels(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +277,7 @@ def test_finding_the_folder(small: Path, tmp_path: Path) -> None:
 )
 def test_boxes(small: Path, box: tuple[object, ...] | None, failure: str | None, warning: str | None) -> None:
     (small / "Annotations" / "1.xml").write_text(voc_xml(voc_object("cat", box=box), voc_object("dog")))
-    truth = read_ground_truth(small, "trainval", Recipe())
+    truth = read_truth(voc, small, "trainval")
     assert len(truth.images[0].objects) == (1 if failure else 2)
     if failure is None and box is not None:
         left, top, right, bottom = (float(str(value)) for value in box)
@@ -289,7 +297,7 @@ def test_masks_count_the_objects_of_the_file(small: Path) -> None:
     values[20:25, 5:9] = 3
     values[12] = 255
     Image.fromarray(values).save(small / "SegmentationObject" / "1.png")
-    truth = read_ground_truth(small, "trainval", Recipe(), masks=True)
+    truth = read_truth(voc, small, "trainval", masks=True)
     first = truth.images[0]
     assert first.masks is not None
     assert first.masks[1] is None
@@ -298,18 +306,19 @@ def test_masks_count_the_objects_of_the_file(small: Path) -> None:
     assert np.array_equal(mask_codec.decode(present, 30, 40)[1], values == 3)
     assert truth.images[1].masks == (None,)
     assert [(item.key, item.reason) for item in truth.failed] == [
-        ("2", "no mask file SegmentationObject/2.png")
+        ("1", "object 2 (cat): SegmentationObject/1.png has no pixel of it"),
+        ("2", "object 1 (cat): no mask file SegmentationObject/2.png"),
     ]
 
 
 def test_real_photographs(voc07_mini: Path) -> None:
-    splits = read(voc07_mini, Recipe())
+    splits = read_labelled(voc, voc07_mini)
     assert [(split.name, len(split.images), split.failed) for split in splits] == [
         ("trainval", 600, ()),
         ("test", 300, ()),
     ]
     counts = {name: sum(name in (image.labels or ()) for image in splits[0].images) for name in VOC_CLASSES}
     assert (counts["aeroplane"], counts["bus"], counts["person"]) == (37, 36, 37)
-    truth = read_ground_truth(voc07_mini, "test", Recipe())
+    truth = read_truth(voc, voc07_mini, "test")
     assert sum(len(image.objects) for image in truth.images) == 800
     assert sum(int(image.objects.difficult.sum()) for image in truth.images) == 205

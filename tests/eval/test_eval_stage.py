@@ -113,16 +113,17 @@ def test_objects_that_are_left_out_are_counted(evaluated: tuple[Path, str]) -> N
     folder = evaluated[0]
     truth = results(folder)["ground_truth"]
     assert truth["objects"] == IMAGES
-    assert list(truth["images_with_objects_left_out"]) == ["000006"]
-    assert "object 2" in truth["images_with_objects_left_out"]["000006"]
+    assert [item["image"] for item in truth["objects_left_out"]] == ["000006"]
+    assert "object 2" in truth["objects_left_out"][0]["reason"]
     again = weaksam(*COMMAND, folder=folder)
     assert again.returncode == 0
-    assert "objects of 1 image could not be used as ground truth" in again.stderr
+    assert "1 objects of 1 images could not be used as ground truth" in again.stderr
     receipt = json.loads((folder / "runs" / "tiny" / "eval" / "trainval.json.receipt.json").read_text())
-    assert [item["image"] for item in receipt["failed"]] == ["000006"]
+    assert [item["image"] for item in receipt["left_out"]] == ["000006"]
+    assert receipt["failed"] == []
     strict = weaksam(*COMMAND, "--strict", folder=folder)
     assert strict.returncode == 3
-    assert "1 of 6 images failed" in strict.stderr
+    assert "1 annotated objects cannot be ground truth" in strict.stderr
 
 
 def test_the_table_has_a_row_a_source(evaluated: tuple[Path, str]) -> None:
@@ -158,7 +159,7 @@ def test_the_plot_is_an_artifact(evaluated: tuple[Path, str]) -> None:
     folder = evaluated[0]
     plot = folder / "runs" / "tiny" / "eval" / "trainval-recall.png"
     assert Image.open(plot).size == (1350, 585)
-    assert results(folder)["format_version"] == 3
+    assert results(folder)["format_version"] == 4
     drawn = plot.read_bytes()
     again = weaksam(*COMMAND, folder=folder)
     assert again.stderr.count("fresh, nothing to do") == 2

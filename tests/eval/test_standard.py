@@ -32,12 +32,12 @@ def names_of(tmp_path: Path, truth: AnnotatedSplit) -> list[str]:
 
 
 def test_without_boxes_classification_is_left(tmp_path: Path) -> None:
-    assert names_of(tmp_path, AnnotatedSplit({}, {}, ())) == ["classification mAP"]
+    assert names_of(tmp_path, AnnotatedSplit({}, (), ())) == ["classification mAP"]
 
 
 def test_with_boxes_there_is_a_line_a_kind_of_maps(tmp_path: Path) -> None:
     box = GroundTruth(np.asarray([[0, 0, 9, 9]], np.float32), np.zeros(1, np.int32), np.zeros(1, bool))
-    assert names_of(tmp_path, AnnotatedSplit(dict.fromkeys(KEYS, box), {}, ())) == [
+    assert names_of(tmp_path, AnnotatedSplit(dict.fromkeys(KEYS, box), (), ())) == [
         "classification mAP",
         "energy of coarse maps inside boxes",
         "energy of fine maps inside boxes",

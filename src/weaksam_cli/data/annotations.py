@@ -69,6 +69,7 @@ class RawSplit:
         images: in the order of the dataset.
         places: folders in which the files may lie, the likeliest first; empty where every image has its `path`.
         fractions: whether boxes are fractions of the image's sides.
+        keeps_unlabelled: whether images without objects (None) belong to a training split: an empty cell of a table says so.
         remarks: what is to be told of this split.
     """
 
@@ -77,6 +78,7 @@ class RawSplit:
     images: Sequence[RawImage]
     places: Sequence[Path] = ()
     fractions: bool = False
+    keeps_unlabelled: bool = False
     remarks: Remarks = field(default_factory=Remarks)
 
 

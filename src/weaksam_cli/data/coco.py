@@ -139,6 +139,9 @@ class Instances:
         )
         _once(path, "categories", [item.id for item in found])
         _once(path, "images", [item.id for item in self.images])
+        nameless = next((number for number, item in enumerate(self.images) if not item.name), None)
+        if nameless is not None:
+            raise UserError("expected file_name, the path of the image", where=f"{path}: images[{nameless}]")
         self.categories = {item.id: item for item in found}
         self.counts: Counter[int] = Counter()
         self.objects: Mapping[int, Sequence[RawObject]] | None = None
@@ -228,8 +231,11 @@ def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: boo
         )
 
     default = {name: role_of(name) for name in files}
-    classes = joined_classes({name: file.classes() for name, file in read_files.items()}, source)
-    return RawDataset(source, tuple(files), default, split, class_ids=classes, warnings=warnings)
+    tables = {name: file.classes() for name, file in read_files.items()}
+    classes = joined_classes(tables, source)
+    lacking = {name: [item for item in classes if item not in table] for name, table in tables.items()}
+    told = [f"the categories of {name} lack {first_few(items)}" for name, items in lacking.items() if items]
+    return RawDataset(source, tuple(files), default, split, class_ids=classes, warnings=(*warnings, *told))
 
 
 def joined_classes(tables: Mapping[str, Mapping[str, int]], where: Path) -> dict[str, int]:

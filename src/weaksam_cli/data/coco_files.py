@@ -93,7 +93,9 @@ def _instances(folder: Path) -> list[Path]:
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """Whether the beginning or the end of a file has COCO's fields, unless it is small and may have them anywhere."""
+    """Whether it is called so, or the beginning or the end of the file has COCO's fields."""
+    if path.stem.casefold().startswith("instances"):
+        return True
     start = beginning(path)
     if start.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] != b"{":
         return False

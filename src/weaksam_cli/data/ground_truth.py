@@ -106,7 +106,8 @@ def annotated(split: RawSplit, labels: Labels, *, masks: bool) -> GroundTruthSpl
         if image.objects is None:
             remarks.fail(record.key, "has no annotation, so no ground truth")
         else:
-            shown = _Shown(record, split, form, labels.class_names)
+            fits = image.declared in (None, (record.height, record.width))
+            shown = _Shown(record, split, form, labels.class_names, fits)
             images[record.key] = shown.annotated(image.objects, masks=masks)
     return GroundTruthSplit(images, *remarks.told(labels.class_names))
 
@@ -145,13 +146,14 @@ class _Shown:
     split: RawSplit
     form: Form
     class_names: Sequence[str]
+    has_declared_size: bool
 
     def annotated(self, objects: Sequence[RawObject], *, masks: bool) -> AnnotatedImage:
         """Those of the objects that can be used."""
         kept = [(item, box) for item in objects if (box := self._box(item)) is not None]
-        found = [self._mask(item) for item, _ in kept] if masks else None
+        found = [self._mask(item) if masks else None for item, _ in kept]
         boxes = as_boxes([box for _, box in kept])
-        areas = [self._area(item, box) for item, box in kept]
+        areas = [self._area(item, box, mask) for (item, box), mask in zip(kept, found, strict=True)]
         truth = GroundTruth(
             boxes,
             np.asarray([self._class_index(item) for item, _ in kept], dtype=np.int32),
@@ -160,7 +162,7 @@ class _Shown:
         image = self.image
         return AnnotatedImage(
             image.key, image.height, image.width, truth, np.asarray(areas, np.float32),
-            None if found is None else tuple(found), image.image_id,
+            tuple(found) if masks else None, image.image_id,
         )  # fmt: skip
 
     def _box(self, item: RawObject) -> RawBox | None:
@@ -185,15 +187,21 @@ class _Shown:
             self.split.remarks.warn(self.image.key, f"{item.title} ({item.name}) has no mask")
             return None
         try:
+            if not self.has_declared_size:
+                raise ValueError("the file has not the size that its mask was drawn on")
             return item.mask(self.image.height, self.image.width)
         except ValueError as error:
             self.split.remarks.fail(self.image.key, f"{item.title} ({item.name}): {error}")
             return None
 
-    @staticmethod
-    def _area(item: RawObject, box: RawBox) -> float:
-        has_own = item.area is not None and 0 < item.area < _LARGEST**2
-        return float(item.area) if has_own and item.area else float(area(as_boxes([box]))[0])
+    def _area(self, item: RawObject, box: RawBox, mask: bytes | None) -> float:
+        if item.area is not None and 0 < item.area < _LARGEST**2:
+            return item.area
+        if mask is not None:
+            from pycocotools import mask as coco_mask
+
+            return float(coco_mask.area({"size": [self.image.height, self.image.width], "counts": mask}))
+        return float(area(as_boxes([box]))[0])
 
     def _class_index(self, item: RawObject) -> int:
         try:

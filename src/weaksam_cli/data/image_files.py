@@ -18,6 +18,7 @@ from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.errors import UserError
 
 _PROBES: Final = 50
+_ANNOTATION_FOLDERS: Final = ("annotations", "annotation", "labels", "json", "xml", "xmls")
 _UPLOAD: Final = re.compile(r"[0-9a-f]{8}-")
 
 
@@ -39,7 +40,9 @@ class ImageFiles:
 
     def __init__(self, names: Sequence[str], places: Sequence[Path], where: Path) -> None:
         probes = names[:: max(1, len(names) // _PROBES)]
-        folders = [_Folder(place) for place in dict.fromkeys(places) if place.is_dir()]
+        folders = [
+            _Folder(place, _may_search(place, where)) for place in dict.fromkeys(places) if place.is_dir()
+        ]
         found = {folder: sum(map(folder.has, probes)) for folder in folders}
         if not any(found.values()):
             found = {folder: sum(folder.nearest(name) is not None for name in probes) for folder in folders}
@@ -65,10 +68,10 @@ class ImageFiles:
 
 
 class _Folder:
-    """A folder in which images are looked for; it is listed when a name is not there as written."""
+    """A folder in which images are looked for; it is listed when a name is not there as written, if that is allowed."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, may_search: bool) -> None:
+        self.root, self._may_search = root, may_search
 
     def has(self, name: str) -> bool:
         """Is there a file of exactly this name?"""
@@ -84,7 +87,7 @@ class _Folder:
         A name without suffix means the file of that stem. Label Studio puts eight digits before the names of uploads.
         """
         wanted = _parts(name.casefold())
-        if not wanted:
+        if not wanted or not self._may_search:
             return None
         last = wanted[-1] if wanted[-1].endswith(SUFFIXES) else f"{wanted[-1]}."
         candidates = self._by_base.get(last) or self._by_base.get(_UPLOAD.sub("", last), [])
@@ -103,6 +106,17 @@ class _Folder:
                     found.setdefault(file.casefold(), []).append(path)
                     found.setdefault(f"{PurePosixPath(file.casefold()).stem}.", []).append(path)
         return found
+
+
+def _may_search(place: Path, where: Path) -> bool:
+    """Whether a folder belongs to the dataset, so that files of equal names in it are the dataset's.
+
+    What lies above the folder of the annotations may hold other datasets, or a whole disk.
+    """
+    folder = where if where.is_dir() else where.parent
+    if folder.name.casefold() in _ANNOTATION_FOLDERS:
+        folder = folder.parent
+    return place == folder or not folder.is_relative_to(place)
 
 
 def _relative(name: str) -> str | None:

@@ -42,7 +42,7 @@ def read_splits(dataset: RawDataset, recipe: ReadRecipe) -> tuple[DatasetSplit, 
             if image.objects is not None:
                 shown = [(item.name, item.difficult) for item in image.objects]
                 images.append(with_labels(record, shown, tuple(classes), recipe.difficult))
-            elif role == "test":
+            elif role == "test" or raw[name].keeps_unlabelled:
                 images.append(record)
             else:
                 remarks.fail(record.key, "has no annotation, so no label to train with")

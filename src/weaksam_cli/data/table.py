@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from weaksam_cli.core.names import plain_word
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
-from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, Remarks, likely_folders, role_of
+from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, likely_folders, role_of
 from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.data.outlines import numbers
 from weaksam_cli.data.xml_files import beginning
@@ -112,9 +112,9 @@ def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: boo
     where = next(iter(files.values()))
 
     def split(name: str) -> RawSplit:
-        remarks = Remarks()
         found = list(_images(rows[name], split_cell, boxes))
-        return RawSplit(name, where, found, likely_folders(where.parent, images, name), remarks=remarks)
+        places = likely_folders(where.parent, images, name)
+        return RawSplit(name, where, found, places, keeps_unlabelled=True)
 
     roles = {name: role_of(name) for name in rows}
     has_boxes = any(row.box is not None for part in rows.values() for row in part)
@@ -204,9 +204,10 @@ class Table:
                 if values is None
                 else (values[0], values[1], values[2], values[3])
             )
+        image = PurePosixPath(cells[self._image].strip()).as_posix()
         if self._label is not None:
-            return Row(line, cells[self._image].strip(), cells[self._label].strip(), (), split, box)
-        return Row(line, cells[self._image].strip(), None, tuple(self._ticked(cells, line)), split, box)
+            return Row(line, image, cells[self._label].strip(), (), split, box)
+        return Row(line, image, None, tuple(self._ticked(cells, line)), split, box)
 
     def _ticked(self, cells: list[str], line: int) -> Iterable[str]:
         """The classes whose columns say 1."""

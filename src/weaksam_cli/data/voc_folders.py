@@ -188,6 +188,8 @@ def _read_lists(folder: Path, known: set[str], *, only_named: bool) -> _Lists:
         if only_named and name.casefold() not in SPLIT_NAMES:
             continue
         rows = _rows(path)
+        if not rows and name.casefold() in SPLIT_NAMES:
+            raise UserError("the list of ids is empty", where=str(path), remedy="List one image id per line")
         split = name.rpartition("_")[2]
         flagged = bool(rows) and all(len(row) == 2 and row[1] in _FLAGS for row in rows)
         ids = tuple(_identifier(row[0] if flagged else " ".join(row), known) for row in rows)

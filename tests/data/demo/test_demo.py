@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from tests.data.helpers import read_labelled, read_truth
 from weaksam_cli.core import masks as mask_codec
 from weaksam_cli.data import demo, voc
 from weaksam_cli.data.demo.brush import SCALE, Brush, Canvas, ellipse, rectangle
@@ -141,7 +142,7 @@ def test_a_brush_places_local_coordinates() -> None:
 def test_written_as_voc_and_read_back(tmp_path: Path) -> None:
     folder = written(tmp_path / "a", 3, 5, 3)
     made = list(make_demo(3, 5, 3))
-    splits = voc.read(folder, voc.Recipe(difficult="include"))
+    splits = read_labelled(voc, folder, difficult="include")
     assert [(split.name, split.role, len(split.images)) for split in splits] == [
         ("trainval", "train", 5),
         ("test", "test", 3),
@@ -150,7 +151,7 @@ def test_written_as_voc_and_read_back(tmp_path: Path) -> None:
     names = splits[0].class_names
     for record, sample in zip([*splits[0].images, *splits[1].images], made, strict=True):
         assert record.labels == tuple(sorted({item.class_name for item in sample.objects}))
-    truth = voc.read_ground_truth(folder, "trainval", voc.Recipe(task="Segmentation"), masks=True)
+    truth = read_truth(voc, folder, "trainval", masks=True, task="Segmentation")
     assert not truth.failed
     for image, sample in zip(truth.images, made[:5], strict=True):
         assert image.objects.boxes.tolist() == [item.box.tolist() for item in sample.objects]
@@ -174,7 +175,7 @@ def test_same_bytes_for_the_same_seed(tmp_path: Path) -> None:
 def test_without_test_images_there_is_no_empty_list(tmp_path: Path) -> None:
     folder = written(tmp_path, 0, 1, 0)
     assert [path.name for path in (folder / "ImageSets" / "Main").iterdir()] == ["trainval.txt"]
-    assert len(voc.read(folder, voc.Recipe(difficult="include"))) == 1
+    assert len(read_labelled(voc, folder, difficult="include")) == 1
 
 
 @pytest.mark.parametrize("numbers", [{"trainval": 0}, {"test": -1}])

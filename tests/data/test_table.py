@@ -1,0 +1,156 @@
+"""Tables of image-level labels: columns and separators of real life, and errors that name the line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.helpers import read_labelled, read_truth, sample
+from weaksam_cli.data import table as layout
+from weaksam_cli.data.dataset import DatasetSplit
+from weaksam_cli.errors import UserError
+
+
+def splits(source: Path, images: Path | None = None, **options: Any) -> dict[str, DatasetSplit]:
+    return {split.name: split for split in read_labelled(layout, source, images, **options)}
+
+
+def keys(split: DatasetSplit) -> list[tuple[str, tuple[str, ...] | None]]:
+    return [(image.key, image.labels) for image in split.images]
+
+
+def table(root: Path, text: str, encoding: str = "utf-8") -> Path:
+    for name in ("a.jpg", "sub/ü, b.jpg", "c.jpg"):
+        sample(root / name)
+    path = root / "labels.csv"
+    path.write_text(text, encoding=encoding, newline="")
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_csv(tmp_path: Path, encoding: str, end: str) -> None:
+    lines = ["Image, Label", "a.jpg,dog; cat;;dog", '"sub/ü, b.jpg","traffic light"', "", "c.jpg,"]
+    path = table(tmp_path, end.join(lines) + end, encoding)
+    for source in (path, tmp_path):
+        split = splits(source)["trainval"]
+        assert split.class_names == ("cat", "dog", "traffic light")
+        assert keys(split) == [
+            ("a.jpg", ("cat", "dog")),
+            ("sub/ü, b.jpg", ("traffic light",)),
+            ("c.jpg", None),
+        ]
+
+
+def test_csv_with_splits_and_several_rows_of_one_image(tmp_path: Path) -> None:
+    path = table(
+        tmp_path, "split,image,labels\ntrain,a.jpg,dog\ntrain,./a.jpg,cat\nval,c.jpg,\n,sub/ü; b.jpg,x\n"
+    )
+    sample(tmp_path / "sub" / "ü; b.jpg")
+    found = splits(path)
+    assert {name: keys(split) for name, split in found.items()} == {
+        "train": [("a.jpg", ("cat", "dog"))],
+        "val": [("c.jpg", None)],
+        "trainval": [("sub/ü; b.jpg", ("x",))],
+    }
+    path.write_text("split,image,labels\ntrain,a.jpg,dog\nval,a.jpg,cat\n")
+    with pytest.raises(UserError, match=r"line 3: 'a.jpg' belongs to 'val' here and to 'train' in line 2"):
+        splits(path)
+
+
+def test_an_image_that_is_not_there_is_one_that_failed(tmp_path: Path) -> None:
+    split = splits(table(tmp_path, "image,label\na.jpg,dog\nd.jpg,dog\n../../c.jpg,cat\n"))["trainval"]
+    assert keys(split) == [("a.jpg", ("dog",)), ("c.jpg", ("cat",))]
+    assert [item.key for item in split.failed] == ["d.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected", "told"),
+    [
+        (["cat|dog", "cat", "dog"], ["cat", "dog"], "labels are parted at '|', as in 'cat|dog'"),
+        (["cat|dog", "dog|cow", "cow|cat"], ["cat", "cow", "dog"], "labels are parted at '|'"),
+        (['"cat,dog"', "cat", "dog"], ["cat", "dog"], "labels are parted at ','"),
+        (['"salt, pepper"', "cat", "dog"], ["cat", "dog", "salt, pepper"], "--set separator=',' parts them"),
+        (["a|b", "cat", "dog"], ["a|b", "cat", "dog"], "--set separator='|' parts them"),
+        (["cat dog", "cat", "dog"], ["cat", "cat dog", "dog"], "--set separator=' ' parts them"),
+        (["traffic light", "cat", "dog"], ["cat", "dog", "traffic light"], ""),
+        (["cat;dog", "cat", "dog"], ["cat", "dog"], ""),
+    ],
+)
+def test_separators(tmp_path: Path, cells: list[str], expected: list[str], told: str) -> None:
+    rows = zip(("a.jpg", '"sub/ü, b.jpg"', "c.jpg"), cells, strict=True)
+    path = table(tmp_path, "image,label\n" + "".join(f"{image},{cell}\n" for image, cell in rows))
+    assert list(splits(path)["trainval"].class_names) == expected
+    warnings = layout.read(path, layout.Recipe(), boxes=False).warnings
+    assert [told in text for text in warnings] == [True] * bool(told)
+
+
+def test_the_separator_can_be_said(tmp_path: Path) -> None:
+    path = table(tmp_path, "image,label\na.jpg,a|b\nc.jpg,c d\n")
+    assert splits(path, separator="|")["trainval"].class_names == ("a", "b", "c d")
+    assert splits(path, separator=" ")["trainval"].class_names == ("a|b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("filename,cat,dog\na.jpg,1,0\nc.jpg,1,1\n", [("a.jpg", ("cat",)), ("c.jpg", ("cat", "dog"))]),
+        ("image_id;label\na;cat\nc;dog\n", [("a.jpg", ("cat",)), ("c.jpg", ("dog",))]),
+        ("path\ttags\na.jpg\tcat\n", [("a.jpg", ("cat",))]),
+        (
+            "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,40,30,cat,1,2,11,12\na.jpg,40,30,dog,x,1,5,5\n",
+            [("a.jpg", ("cat", "dog"))],
+        ),
+    ],
+)
+def test_columns_of_real_life(tmp_path: Path, text: str, expected: list[tuple[str, tuple[str, ...]]]) -> None:
+    assert keys(splits(table(tmp_path, text))["trainval"]) == expected
+
+
+def test_a_row_an_object_has_boxes(tmp_path: Path) -> None:
+    path = table(tmp_path, "filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,2,11,12\na.jpg,dog,x,1,5,5\n")
+    truth = read_truth(layout, path, "trainval")
+    assert truth.images[0].objects.boxes.tolist() == [[1, 2, 11, 12]]
+    assert [item.reason for item in truth.failed] == ["line 3 (dog): a coordinate is no number"]
+
+
+def test_a_column_that_is_no_class_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"line 2: .* the column 'note' holds 'nice'"):
+        splits(table(tmp_path, "image,note\na.jpg,nice\n"))
+
+
+def test_csv_images_elsewhere(tmp_path: Path) -> None:
+    sample(tmp_path / "images" / "a.jpg")
+    path = tmp_path / "t.csv"
+    path.write_text("image,label\na.jpg,x\n")
+    assert keys(splits(path)["trainval"]) == [("a.jpg", ("x",))]
+    shutil.move(tmp_path / "images", tmp_path / "there")
+    assert keys(splits(path, images=tmp_path / "there")["trainval"]) == [("a.jpg", ("x",))]
+    assert keys(splits(path)["trainval"]) == [("there/a.jpg", ("x",))], "found below the folder of the table"
+    shutil.move(tmp_path / "there", tmp_path.parent / f"{tmp_path.name} beside")
+    with pytest.raises(UserError, match=r"--images FOLDER"):
+        splits(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: expected a column 'image', got the columns nothing"),
+        ("a.jpg,dog\n", "line 1: expected a column 'image', got the columns a.jpg, dog"),
+        ("image,label\n", "the table has no rows"),
+        ("image,label\na.jpg,dog\nc.jpg,dog,cat\n", "line 3: expected 2 columns, got 3"),
+        ('image,label\na.jpg,"dog\n', "unexpected end of data"),
+        ("image,label\na.jpg,\n", "no object in any annotation"),
+    ],
+)
+def test_csv_errors_name_the_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        splits(table(tmp_path, text))
+
+
+def test_csv_in_another_encoding(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not UTF-8"):
+        splits(table(tmp_path, "image,label\na.jpg,Köter\n", "latin-1"))
