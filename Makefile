@@ -44,8 +44,6 @@ $(VENV)/.ready: requirements.txt requirements-detectron2.txt detectron2-sdist.cf
 
 # ---------------------------------------------------------------- the pipeline
 all: setup ## every stage, from labels to the table of results
-	@if [ -z "$(DATA)" ] && [ ! -f $(RUN)/labels/source.json ]; then \
-	    echo "which dataset? give its folder: make all DATASET=$(DATASET) DATA=path/to/dataset" >&2; exit 2; fi
 	$(WEAKSAM) all $(DATA) $(OPTIONS)
 
 # The program decides what is fresh, by one rule for make, `weaksam status` and the stages: each is asked in turn.

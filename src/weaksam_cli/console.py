@@ -10,12 +10,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import IO, Any, Protocol
 
 from weaksam_cli.errors import UserError
+
+_MEGABYTE = 1_000_000
 
 
 class Mode(Enum):
@@ -155,6 +157,21 @@ def _rich_progress(stream: IO[str], title: str, total: int, unit: str, done: int
                 bars.update(task, advance=steps, note=note)
 
         yield Bar()
+
+
+@contextmanager
+def byte_progress(console: Console, title: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Progress in megabytes; yields a function that takes the bytes that were just done."""
+    seen = done
+    with console.progress(title, total // _MEGABYTE, "MB", done=done // _MEGABYTE) as progress:
+
+        def advance(count: int) -> None:
+            nonlocal seen
+            before, seen = seen, seen + count
+            if steps := seen // _MEGABYTE - before // _MEGABYTE:
+                progress.advance(steps)
+
+        yield advance
 
 
 def one_line(text: str) -> str:

@@ -65,10 +65,14 @@ def _add_stages(*names: str) -> None:
 @declare(app.command("data"), *_DATA, work="run:run_data")
 def _data(
     source: Annotated[
-        str | None, typer.Argument(help="A VOC folder, COCO json, folder or CSV of labels, or `demo`.")
+        str | None,
+        typer.Argument(
+            help="The dataset: a folder or file in any layout, voc07, voc12, coco14, coco17 (looked for), or demo."
+        ),
     ] = None,
     layout: Annotated[
-        str | None, typer.Option("--layout", help="voc, coco, folder or demo; default: looked at.")
+        str | None,
+        typer.Option("--layout", help="voc, coco, yolo, table, folder, cvat, ...; default: looked at."),
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the images (COCO json, CSV).")
@@ -77,6 +81,9 @@ def _data(
         str | None,
         typer.Option("--split-off", metavar="NAME=SHARE", help="Divide a test split off, such as test=0.2."),
     ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download voc07, voc12, coco14 or coco17 first, into datasets/.")
+    ] = False,
 ) -> None:
     """Read a dataset: images and image-level labels, no boxes (writes labels/*.json)."""
 
@@ -105,7 +112,7 @@ _add_stages("wsod", "pgt", "retrain", "eval")
 @declare(app.command("all"), *_ALL, work="run:run_pipeline")
 def _all(
     source: Annotated[str | None, typer.Argument(help="The dataset, as for `weaksam data`.")] = None,
-    layout: Annotated[str | None, typer.Option("--layout", help="voc, coco, folder or demo.")] = None,
+    layout: Annotated[str | None, typer.Option("--layout", help="As for `weaksam data`.")] = None,
 ) -> None:
     """Every stage, from labels to the table of results."""
 

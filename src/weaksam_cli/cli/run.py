@@ -119,17 +119,18 @@ def run_data(
     layout: str | None,
     images: Path | None = None,
     split_off: str | None = None,
+    fetch: bool = False,
 ) -> None:
     """`weaksam data`."""
+    from weaksam_cli.data.known import KNOWN
     from weaksam_cli.data.stage import STAGE, choose_layout, read_dataset
 
+    if source in KNOWN and options.dataset is None:
+        options = dataclasses.replace(options, dataset=source)
     context = build_context(options, "data", console)
-    if source is None and context.dataset != "demo":
-        remedy = "Give its folder: weaksam data FOLDER --dataset NAME, or `data demo`"
-        raise UserError("which dataset?", where="weaksam data", remedy=remedy)
-    place = "demo" if source is None else source
-    chosen = choose_layout(place, layout)
-    overrides = [*options.overrides]
+    place, usual = _place(source, context, fetch)
+    chosen = KNOWN[usual].layout if usual and layout is None else choose_layout(place, layout)
+    overrides = [*_usual_splits(usual), *options.overrides]
     if split_off is not None:
         name, equals, share = split_off.partition("=")
         if not equals:
@@ -142,6 +143,36 @@ def run_data(
         describe(STAGE, loaded, partial(loaded.steps, context), context, [])
         return
     read_dataset(loaded, place, images, context, options.split)
+
+
+def _place(source: str | None, context: Context, fetch: bool) -> tuple[str, str | None]:
+    """Where the dataset lies, and its name where it is one of the field's that was looked for.
+
+    Raises:
+        UserError: nothing says which dataset, it is nowhere, or `fetch` was given for one that cannot be fetched.
+    """
+    from weaksam_cli.data.known import KNOWN, fetch_known, find_known
+
+    name = context.dataset if source is None else source
+    if name in KNOWN and not Path(name).exists():
+        if fetch:
+            fetch_known(name, context.console)
+        found = find_known(name)
+        context.console.info(f"{KNOWN[name].title}: {found}", path=str(found))
+        return str(found), name
+    if fetch:
+        raise unknown(f"{name!r} cannot be fetched", name, list(KNOWN), where="--fetch")
+    if source is None and context.dataset != "demo":
+        remedy = f"Give its folder: weaksam data FOLDER --dataset NAME; or one of {', '.join(KNOWN)}, demo"
+        raise UserError("which dataset?", where="weaksam data", remedy=remedy)
+    return name, None
+
+
+def _usual_splits(name: str | None) -> list[str]:
+    from weaksam_cli.data.known import KNOWN
+
+    splits = KNOWN[name].splits if name else None
+    return [f"splits={{{', '.join(f'{split}: {role}' for split, role in splits.items())}}}"] if splits else []
 
 
 def run_pipeline(options: CommonOptions, console: Console, source: str | None, layout: str | None) -> None:

@@ -12,13 +12,12 @@ import typer
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.cli.options import CommonOptions, build_context
-from weaksam_cli.console import Console, Mode, format_table, size
+from weaksam_cli.console import Console, Mode, byte_progress, format_table, size
 from weaksam_cli.errors import ExitCode, UserError
 from weaksam_cli.models.weights.catalogue import (
     FileState,
     Verdict,
     WeightsFile,
-    byte_progress,
     check_file,
     read_catalogue,
     read_needs,

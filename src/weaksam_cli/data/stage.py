@@ -16,6 +16,7 @@ from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.names import first_few
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.annotations import RawDataset
+from weaksam_cli.data.archives import SUFFIXES
 from weaksam_cli.data.dataset import DatasetSplit
 from weaksam_cli.data.division import split_off
 from weaksam_cli.data.ground_truth import GroundTruthSplit, annotated
@@ -51,9 +52,16 @@ def choose_layout(source: str, given: str | None) -> str:
     """
     names = method_names("data")
     if given is not None:
-        if given not in names:
+        if given.replace("-", "_") not in names:
             raise unknown(f"there is no layout {given!r}", given, names, where="--layout")
-        return given
+        return given.replace("-", "_")
+    if source.lower().endswith(SUFFIXES) and Path(source).is_file():
+        unpacked = Path(source).name.partition(".")[0]
+        raise UserError(
+            "is an archive",
+            where=source,
+            remedy=f"Unpack it: python -m zipfile -e {source} {unpacked} (or tar -xf {source})",
+        )
     layouts = {name: load_method("data", name, where="--layout") for name in names}
     likeness = {name: layout.likeness(Path(source)) for name, layout in layouts.items()}
     best = max(names, key=likeness.__getitem__)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weaksam_cli.artifacts import digest
+from weaksam_cli.console import byte_progress
 from weaksam_cli.core.settings import stages_folder
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.weights import catalogue as weights_catalogue
@@ -21,7 +22,6 @@ from weaksam_cli.models.weights.catalogue import (
     FileState,
     WeightsFile,
     WeightsFinder,
-    byte_progress,
     check_file,
     read_catalogue,
     read_needs,

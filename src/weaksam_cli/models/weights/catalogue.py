@@ -6,7 +6,6 @@ Nothing is downloaded here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
@@ -17,7 +16,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from weaksam_cli.artifacts import digest
-from weaksam_cli.console import Console
 from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping, refusal, stages_folder
 from weaksam_cli.errors import UserError, suggestion
 
@@ -26,9 +24,6 @@ SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors", ".h5")
 
 Needs = Mapping[str, tuple[str, ...]]
 """File name -> who names it, as `stage/recipe` or `profiles/name`."""
-
-
-_MEGABYTE = 1_000_000
 
 
 # ---------------------------------------------------------------- where they lie
@@ -316,18 +311,3 @@ def shape_differences(path: Path, network: str) -> str:
     with torch.device("meta"):  # shapes only, no memory
         sam = sam_model_registry[network]()
     return "; ".join(mismatches(shapes_of(sam), state))
-
-
-@contextmanager
-def byte_progress(console: Console, title: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Progress in megabytes; yields a function that takes the bytes that were just done."""
-    seen = done
-    with console.progress(title, total // _MEGABYTE, "MB", done=done // _MEGABYTE) as progress:
-
-        def advance(count: int) -> None:
-            nonlocal seen
-            before, seen = seen, seen + count
-            if steps := seen // _MEGABYTE - before // _MEGABYTE:
-                progress.advance(steps)
-
-        yield advance

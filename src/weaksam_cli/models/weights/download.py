@@ -1,32 +1,13 @@
-"""Download of a published weights file: the one place of the program that touches the network, and only when asked to.
-
-The bytes arrive in `<name>.part`, which an interrupted download leaves and the next one goes on from; the file gets its name
-when its size and SHA-256 are right. The transfer is ours: libraries for it (pooch) start from nothing each time.
-"""
+"""Download of a published weights file."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from weaksam_cli.artifacts import digest
-from weaksam_cli.console import Console, size
+from weaksam_cli.artifacts import download
+from weaksam_cli.console import Console
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.weights.catalogue import WeightsFile, byte_progress
-
-if TYPE_CHECKING:
-    from requests import Response
-
-_BLOCK = 1 << 16
-"""Bytes that are read at once; an interruption loses no more than these."""
-_TIMEOUT = (10.0, 60.0)
-"""Seconds until a connection stands, and between two blocks."""
+from weaksam_cli.models.weights.catalogue import WeightsFile
 
 
 def fetch_file(entry: WeightsFile, folder: Path, console: Console, *, unverified: bool = False) -> Path:
@@ -42,152 +23,19 @@ def fetch_file(entry: WeightsFile, folder: Path, console: Console, *, unverified
         The file, complete and compared with its checksum.
 
     Raises:
-        UserError: it has no address or no checksum, the server is out of reach or answers something else, the transfer broke
-            off, or what came is not the published file, which is then removed.
+        UserError: it has no address, or see `download.fetch_file`.
     """
     if entry.url is None:
         remedy = f"Put it into {folder}: {entry.origin}"
         raise UserError("only a browser gets this file", where=entry.name, remedy=remedy)
-    if not entry.pinned and not unverified:
-        raise UserError(
-            "no checksum of this file is known, so what arrives cannot be verified",
-            where=entry.name,
-            remedy=f"If you trust {urlsplit(entry.url).hostname}: weaksam weights fetch --unverified {entry.name}",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        remedy = "Name another folder with --weights-dir"
-        raise UserError("cannot be written to", where=str(folder), remedy=remedy)
-    console.info(f"fetching {entry.name} from {entry.url}", file=entry.name, url=entry.url)
-    part = folder / f"{entry.name}.part"
-    with _locked(part) as handle:
-        _complete(entry, entry.url, part, handle, console)
-        handle.flush()
-        os.fsync(handle.fileno())
-        if not entry.has_digest(digest.of_file(part)):
-            part.unlink()
-            what = f"what was sent has another SHA-256 than {entry.checksum}; it was removed"
-            remedy = (
-                "Try again; if it stays so, something on the way changes the file, or it was published anew"
-            )
-            raise UserError(what, where=entry.url, remedy=remedy)
-        return part.replace(folder / entry.name)
-
-
-@contextmanager
-def _locked(part: Path) -> Iterator[IO[bytes]]:
-    """The unfinished file, open for this process alone."""
-    import fcntl
-
-    with part.open("ab") as handle:
-        busy = UserError("another process is fetching this file", where=str(part), remedy="Wait for it")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise busy from error
-        # The other process may have finished, and renamed what was opened here, before the lock was free.
-        if not part.exists() or part.stat().st_ino != os.fstat(handle.fileno()).st_ino:
-            raise busy
-        try:
-            yield handle
-        finally:
-            handle.flush()
-            if not os.fstat(handle.fileno()).st_size:  # nothing arrived, nothing to go on from
-                part.unlink(missing_ok=True)
-
-
-def _complete(entry: WeightsFile, url: str, part: Path, handle: IO[bytes], console: Console) -> None:
-    """Fill the file up to its end."""
-    # Without a checksum, nothing would tell that the two halves are of two different files.
-    have = handle.seek(0, os.SEEK_END) if entry.pinned else 0
-    if entry.size is not None and have > entry.size:
-        have = 0
-    handle.truncate(have)
-    if have and have == entry.size:
-        return
-    with _request(url, have, part) as response:
-        if response is None:  # it was complete, and only the server knew
-            return
-        have = have if response.status_code == HTTPStatus.PARTIAL_CONTENT else 0
-        handle.truncate(have)
-        total = _announced(entry, response, url, have)
-        needed, free = (total or 0) - have, shutil.disk_usage(part.parent).free
-        if free < needed:
-            what = f"{size(needed)} are needed, {size(free)} are free"
-            remedy = "Make room, or name another folder with --weights-dir"
-            raise UserError(what, where=str(part.parent), remedy=remedy)
-        if have:
-            console.info(f"going on after {size(have)} of {entry.name}", resumed=have)
-        with byte_progress(console, entry.name, total or 0, have) as advance:
-            _receive(response, handle, url, total, advance)
-
-
-@contextmanager
-def _request(url: str, have: int, part: Path) -> Iterator[Response | None]:
-    """The server's answer with the bytes after the first `have`, or with all; None when there are none after these."""
-    import requests
-
-    # A compressed answer would have other offsets.
-    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
-    try:
-        response = requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT)
-    except requests.RequestException as error:
-        raise UserError(
-            f"cannot reach {urlsplit(url).hostname} ({type(error).__name__})",
-            where="weaksam weights fetch",
-            remedy=f"Without a network here, get {url} elsewhere and put it into {part.parent}",
-        ) from error
-    with response:
-        sent = response.headers.get("Content-Range", "")
-        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and sent == f"bytes */{have}":
-            yield None
-            return
-        resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
-        if not response.ok or (resumed and not sent.startswith(f"bytes {have}-")):
-            raise UserError(
-                f"the server answers {response.status_code} {response.reason} {sent}".strip(),
-                where=url,
-                remedy=f"Try again later, or remove {part}" if have else "Try again later, or get it by hand",
-            )
-        yield response
-
-
-def _announced(entry: WeightsFile, response: Response, url: str, have: int) -> int | None:
-    """Bytes of the whole file, as the catalogue and the server say."""
-    length = response.headers.get("Content-Length", "")
-    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-    announced = have + int(length) if length.isdigit() and not encoded else None
-    if None not in (announced, entry.size) and announced != entry.size:
-        raise UserError(
-            f"the server offers a file of {announced} bytes, expected {entry.size}",
-            where=url,
-            remedy="It was published anew, or this is no longer its address",
-        )
-    return entry.size or announced
-
-
-def _receive(
-    response: Response, handle: IO[bytes], url: str, total: int | None, advance: Callable[[int], None]
-) -> None:
-    """Append what arrives, up to the end.
-
-    Raises:
-        UserError: it ends before.
-    """
-    import requests
-
-    fault: Exception | None = None
-    try:
-        for block in response.iter_content(_BLOCK):
-            handle.write(block)
-            advance(len(block))
-    except requests.RequestException as error:
-        fault = error
-    have = handle.tell()
-    if fault or (total is not None and have < total):
-        of_total = f" of {size(total)}" if total is not None else ""
-        raise UserError(
-            f"the transfer broke off after {size(have)}{of_total}",
-            where=url,
-            remedy="The same command goes on from there",
-        ) from fault
+    wanted = download.Download(
+        name=entry.name,
+        url=entry.url,
+        checksum=entry.checksum,
+        algorithm="sha256",
+        digest=entry.sha256 or entry.sha256_prefix,
+        size=entry.size,
+        command="weaksam weights fetch",
+        place="--weights-dir",
+    )
+    return download.fetch_file(wanted, folder, console, unverified=unverified)
