@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field, field_validator
@@ -26,6 +26,7 @@ from weaksam_cli.errors import ImageError, UserError, suggestion
 
 Role = Literal["train", "test"]
 Difficult = Literal["exclude", "include"]
+_IMAGE_FOLDER: Final = re.compile(r"image|img|pic|photo|frame|^data$", re.IGNORECASE)
 SPLIT_NAMES: Final = ("trainval", "train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -206,23 +207,10 @@ def role_of(split: str) -> Role:
     return "test" if "val" in name or "test" in name else "train"
 
 
-def inside(root: Path, relative: str, *, where: str) -> Path:
-    """`root / relative`, refused when it is absolute or climbs out of `root` by `..`.
-
-    Links are not resolved: a link inside the root was put there by its owner, a path in a file came from anywhere.
-
-    Raises:
-        UserError: naming the path and the place `where` it stood.
-    """
-    posix = PurePosixPath(relative)
-    escapes = posix.is_absolute() or PureWindowsPath(relative).drive or ".." in posix.parts
-    if escapes or not posix.parts or "\0" in relative:
-        raise UserError(
-            f"the path {relative!r} leaves the folder of the images",
-            where=where,
-            remedy=f"Give paths relative to {root}, without '..'",
-        )
-    return root / posix
+def split_word(name: str) -> str:
+    """The one usual name of a split in the name of a folder or list (`train_images`, `val2017`); empty for none or two."""
+    words = [word for word in re.split(r"[^a-z]+", name.casefold()) if word in SPLIT_NAMES]
+    return words[0] if len(words) == 1 else ""
 
 
 def given_folder(images: Path) -> Path:
@@ -244,11 +232,26 @@ def likely_folders(annotations: Path, images: Path | None, split: str = "") -> t
     """
     if images is not None:
         return (given_folder(images) / split, images) if split else (given_folder(images),)
-    names = ("images", "JPEGImages", "data", "")
-    bases = (annotations, annotations.parent)
-    return tuple(
-        dict.fromkeys(base / name / part for part in (split, "") for base in bases for name in names)
-    )
+    places: list[Path] = []
+    for base in (annotations, annotations.parent):
+        tops = [child for child in subfolders(base) if _IMAGE_FOLDER.search(child.name)]
+        of_split = [child for top in (*tops, base) for child in subfolders(top) if _is_of(child.name, split)]
+        inner = [child for top in of_split for child in subfolders(top) if _IMAGE_FOLDER.search(child.name)]
+        mixed = [top for top in tops if not split_word(top.name) or not split_word(split)]
+        places += [*inner, *of_split, *mixed, base]
+    return tuple(dict.fromkeys(places))
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones and what macOS and Windows leave."""
+    if not folder.is_dir():
+        return []
+    return sorted(child for child in folder.iterdir() if child.name[:1] not in "._$" and child.is_dir())
+
+
+def _is_of(name: str, split: str) -> bool:
+    word = split_word(split)
+    return bool(split) and (name.casefold() == split.casefold() or (word != "" and split_word(name) == word))
 
 
 def check_class(name: str, class_names: Sequence[str], *, where: str) -> None:

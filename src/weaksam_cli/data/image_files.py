@@ -45,7 +45,7 @@ class ImageFiles:
         ]
         found = {folder: sum(map(folder.has, probes)) for folder in folders}
         if not any(found.values()):
-            found = {folder: sum(folder.nearest(name) is not None for name in probes) for folder in folders}
+            found = {folder: sum(map(bool, map(folder.nearest, probes))) for folder in folders}
         best = max(folders, key=found.__getitem__, default=None)
         if best is None or not found[best]:
             looked = first_few(dict.fromkeys(map(str, places)), 8)
@@ -62,9 +62,16 @@ class ImageFiles:
         if self._folder.has(name):
             return _relative(name)
         near = self._folder.nearest(name)
-        if near is not None and near != _relative(name):
+        if len(near) != 1:
+            return None
+        if name not in (near[0], PurePosixPath(near[0]).with_suffix("").as_posix()):
             self.respelled.append(name)
-        return near
+        return near[0]
+
+    def likely(self, name: str) -> list[str]:
+        """The paths below `root` that a name may mean: several where nothing tells which."""
+        exact = _relative(name) if self._folder.has(name) else None
+        return self._folder.nearest(name) if exact is None else [exact]
 
 
 class _Folder:
@@ -81,19 +88,19 @@ class _Folder:
         except (OSError, ValueError):  # a name too long for a file, or with a zero byte
             return False
 
-    def nearest(self, name: str) -> str | None:
-        """The file of the same base name, in whatever case; of several, the one whose folders fit best.
+    def nearest(self, name: str) -> list[str]:
+        """The files of the same base name, in whatever case, whose folders fit best.
 
         A name without suffix means the file of that stem. Label Studio puts eight digits before the names of uploads.
         """
         wanted = _parts(name.casefold())
         if not wanted or not self._may_search:
-            return None
+            return []
         last = wanted[-1] if wanted[-1].endswith(SUFFIXES) else f"{wanted[-1]}."
         candidates = self._by_base.get(last) or self._by_base.get(_UPLOAD.sub("", last), [])
-        fits = [_common_end(_parts(path.casefold()), wanted) for path in candidates]
+        fits = [_common_end(_parts(path.casefold())[:-1], wanted[:-1]) for path in candidates]
         best = max(fits, default=0)
-        return candidates[fits.index(best)] if fits.count(best) == 1 else None
+        return [path for path, fit in zip(candidates, fits, strict=True) if fit == best]
 
     @cached_property
     def _by_base(self) -> dict[str, list[str]]:
