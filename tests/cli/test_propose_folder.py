@@ -77,6 +77,31 @@ def test_any_folder_gives_an_artifact(folder: Path) -> None:
     assert {path.name for path in (folder / "out" / "new").iterdir()} == {"p.h5", "p.h5.receipt.json"}
 
 
+def test_where_nothing_can_be_read_nothing_is_written(folder: Path) -> None:
+    """Kind P: it ended with code 0 and an artifact of no image."""
+    (folder / "bad").mkdir()
+    (folder / "bad" / "a.jpg").write_text("x")
+    (folder / "bad" / "b.heic").write_text("x")
+    (folder / "list.txt").write_text("gone.jpg\n")
+    for images, message in {
+        "bad": "none of the 2 images could be done; the first is a.jpg: not an image of a known kind",
+        "bad/a.jpg": "p.h5: a.jpg: not an image of a known kind",
+        "list.txt": "p.h5: gone.jpg: no such file",
+    }.items():
+        assert message in propose(images, "-o", "p.h5", *QUICK, code=2).stderr
+        assert not list(folder.glob("p.h5*"))
+
+
+def test_images_that_are_not_read_are_named_and_counted(folder: Path) -> None:
+    """Kind Q."""
+    (folder / "my images" / "new.heic").write_text("x")
+    result = propose("my images", "-o", "p.h5", "--strict", *QUICK, code=3)
+    assert "warning: new.heic: passed over, because HEIC is not read: save it as JPEG or PNG" in result.stderr
+    record = read_receipt(folder / "p.h5")
+    assert record is not None
+    assert [failure.image for failure in record.failed] == ["broken.png", "new.heic"]
+
+
 def test_a_second_run_does_nothing_and_a_changed_folder_is_done_again(folder: Path) -> None:
     propose("my images", *QUICK)
     target = folder / "my images-proposals.h5"

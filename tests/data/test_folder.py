@@ -71,6 +71,18 @@ def test_what_is_left_out_is_told(zoo: Path) -> None:
     assert "the file is empty" in reasons["cat/1.png"]
 
 
+def test_images_that_cannot_be_read_are_named(zoo: Path) -> None:
+    """Kind Q and F18: `.heic` was skipped without a word, and a link to itself stopped all of `data`."""
+    (zoo / "cat" / "self.jpg").symlink_to("self.jpg")
+    (zoo / "cat" / "new.heic").write_text("x")
+    (zoo / "dog" / "link").symlink_to("../cat")
+    shutil.copy(zoo / "dog" / "1.jpg", zoo / "dog" / "no suffix")
+    found = splits(zoo)["trainval"]
+    assert [remark.key for remark in found.failed] == ["cat/new.heic", "cat/self.jpg", "dog/link"]
+    assert "HEIC is not read" in found.failed[0].reason
+    assert ("dog/no suffix", ("dog",)) in keys(found)
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no labelled image"):
         splits(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
@@ -214,15 +215,97 @@ def test_find_images(tmp_path: Path) -> None:
     (root / "loop").symlink_to(root)
     (root / "away").symlink_to(outside)
     (root / "one.jpg").symlink_to(outside / "z.jpg")
-    assert find_images(root) == sorted([*names, "one.jpg"])
-
-
-def test_find_images_refuses(tmp_path: Path) -> None:
+    assert find_images(root) == sorted([*names, "one.jpg", "loop", "away"])
     with pytest.raises(UserError, match="no such folder"):
-        find_images(tmp_path / "absent")
+        find_images(root / "absent")
+
+
+def saved(mode: str, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (8, 6), 0).save(buffer, kind)
+    return buffer.getvalue()
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+JXL = b"\0\0\0\x0cJXL \r\n\x87\n"
+LOOKS_LIKE_AN_IMAGE = {
+    **{f"called.{kind}": (saved("RGB", kind), None) for kind in ("ppm", "avif")},
+    "called.jp2": (saved("RGB", "JPEG2000"), None),
+    "called.PGM": (saved("L", "PPM"), None),
+    **{
+        f"no suffix {kind}": (saved("RGB", kind), None)
+        for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
+    },
+    **{f"no suffix {kind}": (saved("RGB", kind), None) for kind in ("AVIF", "JPEG2000")},
+    "photo.jpg?width=200": (saved("RGB", "JPEG"), None),
+    "jpeg.heic": (saved("RGB", "JPEG"), None),
+    "a.heic": (HEIC, "because HEIC is not read: save it as JPEG"),
+    "heic.jpg": (HEIC, "because HEIC is not read"),
+    "no suffix HEIC": (HEIC, "because HEIC is not read"),
+    "no suffix JXL": (JXL, "because JPEG XL is not read"),
+    "a.HIF": (b"x", "because HEIC is not read"),
+    "a.jxl": (b"x", "because JPEG XL is not read"),
+    "a.psd": (b"8BPS", "because another image format is not read"),
+    "tiff.nef": (saved("RGB", "TIFF"), "because a camera's raw format is not read"),
+    "a.CR2": (b"x", "because a camera's raw format is not read"),
+}
+LOOKS_LIKE_NONE = {
+    "notes": b"P6 is a format",
+    "boxes.txt": saved("RGB", "PNG"),
+    "Thumbs.db": b"\xd0\xcf\x11\xe0",
+    "film.mp4": b"\0\0\0\x18ftypmp42",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", [*LOOKS_LIKE_AN_IMAGE, *LOOKS_LIKE_NONE])
+def test_what_looks_like_an_image_is_one_that_is_read_or_says_why_not(tmp_path: Path, name: str) -> None:
+    """Kind Q: an image with another suffix, or without one, was passed over without a word."""
+    data, reason = LOOKS_LIKE_AN_IMAGE.get(name, (LOOKS_LIKE_NONE.get(name, b""), None))
+    (tmp_path / name).write_bytes(data)
+    assert find_images(tmp_path) == [name] * (name in LOOKS_LIKE_AN_IMAGE)
+    if reason:
+        with pytest.raises(ImageError, match=reason):
+            image_size(tmp_path / name)
+    elif name in LOOKS_LIKE_AN_IMAGE:
+        assert read_image(tmp_path / name).shape == (6, 8, 3)
+        assert image_size(tmp_path / name) == (6, 8)
+
+
+def test_what_cannot_be_walked_or_opened_is_an_image_that_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F18: a link to itself or a name that is no Unicode stopped all of it; folders were left out without a word."""
+    for folder in ("real", "closed"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    (tmp_path / "lost.jpg").symlink_to("nowhere.jpg")
     (tmp_path / os.fsdecode(b"\xff.jpg")).touch()
-    with pytest.raises(UserError, match="not valid UTF-8"):
-        find_images(tmp_path)
+    (tmp_path / ("n" * 251 + ".jpg")).touch()
+    scandir, access = os.scandir, os.access
+
+    def refusing(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not str(path).endswith("closed") and access(path, mode)
+    )
+    reasons = {
+        "\\udcff.jpg": "its name is not valid UTF-8",
+        "closed": "a folder that you have no permission to read",
+        "link": "a link to a folder, which is not followed",
+        "lost.jpg": "a link to a file that is not there",
+        "n" * 251 + ".jpg": "the file is empty",
+        "self.jpg": "cannot be opened: Too many levels of symbolic links",
+    }
+    assert find_images(tmp_path) == sorted(reasons)
+    for name, reason in {**reasons, "n" * 300: "cannot be opened: File name too long"}.items():
+        with pytest.raises(ImageError, match=reason):
+            read_image(tmp_path / name)
 
 
 def test_shrinking_keeps_a_pixel_and_leaves_small_images_as_they_are() -> None:

@@ -51,16 +51,6 @@ def test_nothing_there(tmp_path: Path) -> None:
         list_images(tmp_path / "none")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX only")
-def test_a_name_that_is_not_unicode_is_an_error(tmp_path: Path) -> None:
-    try:
-        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")).touch()
-    except OSError:
-        pytest.skip("this file system refuses such names")
-    with pytest.raises(UserError, match=r"not valid UTF-8.*Rename"):
-        list_images(tmp_path)
-
-
 LISTS = {
     "plain": (b"a.jpg\nb/c.png\n", ["a.jpg", "b/c.png"]),
     "no last line end": (b"a.jpg\nb.jpg", ["a.jpg", "b.jpg"]),

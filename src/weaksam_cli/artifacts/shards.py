@@ -198,6 +198,7 @@ def merge(
 
     Raises:
         ShardLostError: a shard is missing or damaged.
+        UserError: every image failed; nothing is written, and the shards are removed, so that all is tried again.
     """
     if plan.schema.json:
         return _merge_json(ops, plan)
@@ -217,6 +218,7 @@ def merge(
                 hdf5.append(handle, plan.schema, batch)
                 images += len(batch.image_ids)
                 failed.extend(batch.failed)
+        _require(images, failed, ops, plan)
 
     ops.build_atomically(plan.target, fill)
     return Outcome(images, tuple(failed))
@@ -225,9 +227,21 @@ def merge(
 def _merge_json(ops: FileOps, plan: ShardPlan) -> Outcome:
     shards = [json.loads(data) for data in _load_shards(ops, plan)]
     entries = [entry for shard in shards for _, texts in shard["done"] for entry in texts]
-    ops.write_atomically(plan.target, ("[\n" + ",\n".join(entries) + "\n]\n").encode())
     failed = tuple((image, reason) for shard in shards for image, reason in shard["failed"])
-    return Outcome(sum(len(shard["done"]) for shard in shards), failed)
+    images = sum(len(shard["done"]) for shard in shards)
+    _require(images, failed, ops, plan)
+    ops.write_atomically(plan.target, ("[\n" + ",\n".join(entries) + "\n]\n").encode())
+    return Outcome(images, failed)
+
+
+def _require(images: int, failed: Sequence[tuple[str, str]], ops: FileOps, plan: ShardPlan) -> None:
+    if images or not failed:
+        return
+    remove_shards(ops, plan.target)
+    what = "{}: {}".format(*failed[0])
+    if len(failed) > 1:
+        what = f"none of the {len(failed)} images could be done; the first is {what}"
+    raise UserError(what, where=str(plan.target), remedy="Nothing was written")
 
 
 def remove_shards(ops: FileOps, target: Path) -> None:

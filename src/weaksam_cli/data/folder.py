@@ -110,6 +110,9 @@ def labelled(root: Path, prefix: str, remarks: Remarks) -> list[RawImage]:
             continue
         if parts[0].casefold() in _NOISE:
             continue
+        if not (root / key).is_file():  # `size_of` says why
+            labels[key] = {parts[0]}
+            continue
         twins = first_of.setdefault((parts[-1], (root / key).stat().st_size), [])
         same = next((twin for twin in twins if cmp(root / twin, root / key, shallow=False)), None)
         if same is None:

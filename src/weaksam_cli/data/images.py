@@ -7,6 +7,8 @@ applied, transparency over white, 16 bits scaled to 8, CMYK and palettes turned 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +21,49 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from weaksam_cli.errors import ImageError, UserError
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
+SUFFIXES: Final = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k"),
+)
+_RAW: Final = "a camera's raw format"
+_FOREIGN: Final = {
+    "HEIC": (".heic", ".heif", ".hif"),
+    _RAW: (
+        *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf"),
+        *(".pef", ".srw", ".x3f", ".3fr", ".iiq", ".rwl", ".raw"),
+    ),
+    "JPEG XL": (".jxl",),
+    "another image format": (
+        ".psd",
+        ".tga",
+        ".exr",
+        ".hdr",
+        ".qoi",
+        ".svg",
+        ".dcm",
+        ".jxr",
+        ".pcx",
+        ".dds",
+        ".xcf",
+    ),
+}
+"""What people know as images and this program does not read -> suffixes."""
+_BEGINNINGS: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....WEBP|BM.{4}\0{4}|II\*\0|MM\0\*"
+    rb"|\0\0\0\x0cjP  |\xff\x4f\xff\x51|....ftyp(?:avi[fs]|(?P<heic>hei[cmsx]|hev[cmsx]|mif1|msf1))"
+    rb"|(?P<jxl>\0\0\0\x0cJXL )",
+    re.DOTALL,
+)
+_COMPANIONS: Final = (".xml", ".txt", ".json", ".csv", ".npy", ".mat")
+"""What often lies beside each image, and is not looked into."""
 DEFAULT_MAX_PIXELS: Final = 89_478_485
 """256 MiB of RGB: the size above which Pillow, too, suspects a decompression bomb. Labels say their own limit."""
 PILLOW_MAX_PIXELS: Final = 2 * DEFAULT_MAX_PIXELS
 """Pillow itself reads nothing larger."""
+
+_ESCAPED: Final = re.compile(r"\\udc[89a-f][0-9a-f]")
+"""A byte that is no UTF-8 in a key."""
 
 _TRANSPOSITIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -73,11 +112,13 @@ def image_size(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int
 def find_images(root: Path) -> list[str]:
     """Keys of all images below `root`: POSIX paths relative to it, sorted by code point.
 
-    An image is a file with one of `SUFFIXES`, in either case. Hidden files and folders (leading dot) are passed over,
-    and links to folders are not followed, so that neither a loop nor the world outside `root` is walked.
+    An image is a file that is called like one, or begins like one under whatever name; also one that cannot be read
+    (HEIC, a name that is not UTF-8), and so is a folder that cannot be walked: `read_image` says why, so that nothing is
+    passed over unnoticed. Hidden files and folders (leading dot) are. Links to folders are not followed, so that neither a
+    loop nor the world outside `root` is walked.
 
     Raises:
-        UserError: if `root` is no folder, or a name is not valid Unicode and could not be stored as a key.
+        UserError: if `root` is no folder.
     """
     if not root.is_dir():
         raise UserError("no such folder", where=str(root), remedy="Give the folder that holds the images")
@@ -85,21 +126,40 @@ def find_images(root: Path) -> list[str]:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root, followlinks=False):
+    closed: list[str] = []
+
+    def key(path: str) -> str:
+        # A key is Unicode; the escaped name of a file whose name is not is that of no file.
+        return Path(path).relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+
+    for folder, folders, files in os.walk(root, onerror=lambda error: closed.append(error.filename)):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
-                continue
-            key = (Path(folder) / name).relative_to(root).as_posix()
-            try:
-                key.encode("utf-8")
-            except UnicodeEncodeError:
-                raise UserError(
-                    f"the file name {key!r} is not valid UTF-8",
-                    where=str(root),
-                    remedy="Rename the file; image keys are stored as Unicode",
-                ) from None
-            yield key
+        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114 - a name a file
+        named = [name for name in files if not name.startswith(".") and _is_image(folder, name)]
+        yield from (key(f"{folder}/{name}") for name in [*links, *named])
+    yield from map(key, closed)
+
+
+def _is_image(folder: str, name: str) -> bool:
+    lower = name.lower()
+    if lower.endswith(SUFFIXES) or _foreign_kind(lower):
+        return True
+    return not lower.endswith(_COMPANIONS) and _BEGINNINGS.match(_first_bytes(Path(folder, name))) is not None
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        # A named pipe would block for ever.
+        if path.is_file():
+            with path.open("rb") as handle:
+                return handle.read(16)
+    except OSError:
+        pass
+    return b""
+
+
+def _foreign_kind(name: str) -> str | None:
+    return next((kind for kind, suffixes in _FOREIGN.items() if name.lower().endswith(suffixes)), None)
 
 
 @contextmanager
@@ -119,7 +179,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise _refusal(path, "no permission to read it", "Change the file's permissions") from None
     except UnidentifiedImageError:
         remedy = f"Give one of {', '.join(FORMATS)}, or remove the file"
-        raise _refusal(path, "not an image of a known kind", remedy) from None
+        raise _refusal(path, _unknown_kind(path), remedy) from None
     except Image.DecompressionBombError as error:
         remedy = "Make the image smaller, or remove it if you do not know where it is from"
         raise _refusal(path, str(error), remedy) from None
@@ -133,14 +193,50 @@ def _refusal(path: Path, what: str, remedy: str) -> ImageError:
     return ImageError(what, where=str(path), remedy=remedy)
 
 
+def _unknown_kind(path: Path) -> str:
+    begins = _BEGINNINGS.match(_first_bytes(path))
+    kind = (
+        "HEIC"
+        if begins and begins["heic"]
+        else "JPEG XL"
+        if begins and begins["jxl"]
+        else _foreign_kind(path.name)
+    )
+    return _not_read(kind) if kind else "not an image of a known kind"
+
+
+def _not_read(kind: str) -> str:
+    return f"passed over, because {kind} is not read: save it as JPEG or PNG"
+
+
 def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise _refusal(path, "no such file", "Check the path, or whether the file was moved")
-    if not path.is_file():
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        what = "no such file"
+        if _ESCAPED.search(str(path)):
+            what = "its name is not valid UTF-8, and keys of images are: rename it"
+        elif path.is_symlink():
+            what = "a link to a file that is not there"
+        raise _refusal(path, what, "Check the path, or whether the file was moved") from None
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a link to itself, a name that is too long, no permission, a zero byte
+        what = getattr(error, "strerror", None) or str(error)
+        raise _refusal(path, f"cannot be opened: {what}", "Give an image file") from None
+    if stat.S_ISDIR(found.st_mode) and path.is_symlink():
+        raise _refusal(path, "a link to a folder, which is not followed", "Give the folder itself")
+    if not stat.S_ISREG(found.st_mode):
         # A named pipe would block for ever, a folder cannot be decoded.
-        raise _refusal(path, "not a regular file", "Give an image file")
-    if path.stat().st_size == 0:
+        closed = stat.S_ISDIR(found.st_mode) and not os.access(path, os.R_OK | os.X_OK)
+        what = "a folder that you have no permission to read" if closed else "not a regular file"
+        raise _refusal(path, what, "Give an image file")
+    if found.st_size == 0:
         raise _refusal(path, "the file is empty", "Fetch it again, or remove it")
+    if path.name.lower().endswith(_FOREIGN[_RAW]):
+        # It is a TIFF of its own kind, of which Pillow would read a thumbnail.
+        raise _refusal(path, _not_read(_RAW), "Save it as JPEG or PNG")
 
 
 def _check_size(image: Image.Image, path: Path, max_pixels: int) -> None:
