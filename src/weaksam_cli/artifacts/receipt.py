@@ -9,16 +9,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.core.json_files import read_bytes, refusal
+from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
 
 RECEIPT_VERSION = 1
 RECEIPT_SUFFIX = ".receipt.json"
+_MAX_BYTES: Final = 50 * 1000**2
+"""Some 300,000 images that failed; parsed, a receipt takes up to 30 times its size."""
+_Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Model = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class InputDigest(BaseModel):
@@ -31,18 +37,18 @@ class InputDigest(BaseModel):
         size, mtime_ns: of a file without a receipt: while they stay, it is not read again.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _Model
     path: str
     sha256: str
     file: bool = True
-    size: int | None = None
+    size: _Count | None = None
     mtime_ns: int | None = None
 
 
 class Identity(BaseModel):
     """All that decides the contents of an artifact; equal identities give equal bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _Model
     stage: str
     stage_version: int
     format: str
@@ -54,6 +60,20 @@ class Identity(BaseModel):
     seed: int
     inputs: dict[str, InputDigest]
 
+    @field_validator("split")
+    @classmethod
+    def _names_files(cls, split: str) -> str:
+        try:
+            return plain_word(split, "split", where="")
+        except UserError as error:
+            raise ValueError(error.what) from None
+
+    @field_validator("recipe")
+    @classmethod
+    def _has_a_digest(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        digest.canonical_json(recipe)
+        return recipe
+
     def key(self) -> str:
         """Digest of everything but names and places: the same work has the same key wherever it is done."""
         content = self.model_dump(exclude={"recipe_name", "inputs", "dataset"})
@@ -64,7 +84,7 @@ class Identity(BaseModel):
 class Failure(BaseModel):
     """An image that could not be done."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _Model
     image: str
     reason: str
 
@@ -72,18 +92,18 @@ class Failure(BaseModel):
 class Receipt(BaseModel):
     """What stands in `<artifact>.receipt.json`; `left_out` are annotated objects that cannot be ground truth."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _Model
     receipt_version: int
     artifact: str
     sha256: str
-    size: int
+    size: _Count
     key: str
     identity: Identity
     program_version: str
-    images: int
+    images: _Count
     failed: list[Failure]
     left_out: list[Failure] = []
-    wall_seconds: float
+    wall_seconds: Annotated[FiniteFloat, Field(ge=0)]
     finished_at: str
 
 
@@ -95,7 +115,7 @@ def receipt_path(artifact: Path) -> Path:
 def stamp(artifact: Path) -> tuple[int, int] | None:
     """What tells one receipt of `artifact` from the next, be their contents equal; None where there is none."""
     try:
-        found = receipt_path(artifact).stat()
+        found = receipt_path(artifact).lstat()
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns
@@ -107,6 +127,11 @@ def write_receipt(ops: FileOps, artifact: Path, receipt: Receipt) -> None:
     ops.write_atomically(receipt_path(artifact), text.encode() + b"\n")
 
 
+class _Version(BaseModel):
+    model_config = ConfigDict(strict=True)
+    receipt_version: _Count
+
+
 def read_receipt(artifact: Path) -> Receipt | None:
     """The receipt of `artifact`, or None where there is none.
 
@@ -114,30 +139,24 @@ def read_receipt(artifact: Path) -> Receipt | None:
         UserError: for a receipt that is damaged or written by a newer program.
     """
     path = receipt_path(artifact)
-    try:
-        raw = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not os.path.exists(path):  # noqa: PTH110 - the name with the suffix may be too long for the file system
         return None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    version = raw.get("receipt_version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > RECEIPT_VERSION:
-        raise UserError(
-            f"the receipt has version {version}, this program reads up to {RECEIPT_VERSION}",
-            where=str(path),
-            remedy="install a newer weaksam-cli",
-        )
     try:
-        return Receipt.model_validate(raw)
-    except ValidationError as error:
-        raise _damaged(path, f"{error.error_count()} fields do not fit") from error
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"the receipt is damaged ({reason})",
+        data = read_bytes(path, _MAX_BYTES)
+        version = _Version.model_validate_json(data).receipt_version
+        if version <= RECEIPT_VERSION:
+            return Receipt.model_validate_json(data)
+    except (UserError, ValidationError) as error:
+        fault = error if isinstance(error, UserError) else refusal(error, path, None)
+        raise UserError(
+            f"{fault.what} (the receipt is damaged)",
+            where=fault.where,
+            remedy="Make the artifact again with --overwrite",
+        ) from None
+    raise UserError(
+        f"the receipt has version {version}, this program reads up to {RECEIPT_VERSION}",
         where=str(path),
-        remedy="make the artifact again with --overwrite",
+        remedy="Install a newer weaksam-cli",
     )
 
 
