@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from tests.artifacts.helpers import STAGE, context
 from tests.tiny import synthetic_cam
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.class_maps import (
+    KINDS,
+    ClassMaps,
+    cam_schema,
+    cam_tables,
+    fuse_scales,
+    read_class_maps,
+)
 from weaksam_cli.artifacts.hdf5 import append, create
 from weaksam_cli.artifacts.schema import Column, concatenate
 from weaksam_cli.engine.steps import make
@@ -97,7 +104,8 @@ def test_files_of_every_version_are_read(tmp_path: Path, version: int, known: bo
     path = tmp_path / "cam.h5"
     with h5py.File(path, "w") as handle:
         attributes = {"format": schema.name, "format_version": version, "complete": True}
-        create(handle, schema, attributes, {"code_levels": [str(level) for level in levels]})
+        tables = {**cam_tables([str(number) for number in range(9)]), "code_levels": list(map(str, levels))}
+        create(handle, schema, attributes, tables)
         append(
             handle,
             schema,
@@ -132,7 +140,8 @@ def test_stored_cross_maps_have_the_peaks_of_the_exact_ones(tmp_path: Path, seed
     """On the 149 levels that version 2 had, four to eleven of some 25 peaks were other ones."""
     maps, schema, path = _cross_maps(seed), cam_schema(1), tmp_path / "cam.h5"
     with h5py.File(path, "w") as handle:
-        create(handle, schema, {"format": schema.name, "format_version": 3, "complete": True}, {})
+        attributes = {"format": schema.name, "format_version": 3, "complete": True}
+        create(handle, schema, attributes, cam_tables([str(number) for number in range(9)]))
         append(handle, schema, concatenate(schema, [("one", maps.to_rows(scaled=True))]))
     with open_artifact(path, schema) as artifact:
         assert _peaks(read_class_maps(artifact, "one")) == _peaks(maps)

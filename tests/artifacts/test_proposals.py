@@ -200,7 +200,10 @@ def test_what_is_written_is_read_back_by_the_files_own_table(tmp_path: Path, n: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"boxes": [[0, 0, np.nan, 5]]}, "finite coordinates"),
+        ({"boxes": [[0, 0, np.nan, 5]]}, "not finite"),
+        ({"boxes": [[-9, 0, 5, 5]]}, "leaves the image of 40 x 30"),
+        ({"boxes": [[0, 0, 5, 32]]}, "leaves the image of 40 x 30"),
+        ({"source": [99]}, "column source: expected values from 0 to 5"),
         ({"boxes": [[9, 0, 3, 5]]}, "expected x1 <= x2"),
         ({"mask_token": [9]}, "mask_token"),
     ],
@@ -226,7 +229,7 @@ def test_a_file_with_points_without_a_value_is_refused(tmp_path: Path) -> None:
     rows = ImageRows(columns, {"image_size": np.asarray([30, 40], np.int32)})
     attributes = {"format": POINTS.name, "format_version": POINTS.version, "complete": True}
     with h5py.File(tmp_path / "p.h5", "w") as handle:
-        hdf5.create(handle, POINTS, attributes, {"kind_names": ["coarse"]})
+        hdf5.create(handle, POINTS, attributes, {"kind_names": ["coarse"], "class_names": ["cat"]})
         hdf5.append(handle, POINTS, concatenate(POINTS, [("a", rows)]))
     with open_artifact(tmp_path / "p.h5", POINTS) as artifact, pytest.raises(UserError, match="finite"):
         read_points(artifact, "a")

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts.reader import Artifact
-from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
+from weaksam_cli.artifacts.schema import ANY, Column, ImageRows, Schema
 from weaksam_cli.core.maps import normalise, resize_bilinear
 
 KINDS = ("coarse", "fine", "cross")
 """Kinds of class activation maps; `kind` columns index this table, which stands in the files as `kind_names`."""
+_MAX_PIXELS = 178_956_970
+"""Pillow reads no larger image."""
 _LEAST_SPAN = np.float32(1e-30)
 _CROSS_STEPS = np.float32(1024)
 """Cross maps are stored in so many steps. Most of a map is near 0, where float16 keeps digits that no peak depends on and
@@ -25,7 +27,7 @@ def cam_tables(class_names: Sequence[str]) -> dict[str, Sequence[str]]:
     return {"class_names": class_names, "kind_names": KINDS}
 
 
-def cam_schema(n_classes: int) -> Schema:
+def cam_schema(n_classes: int = ANY) -> Schema:
     """Class activation maps at network resolution, one row a map.
 
     A row is the map of one class, kind and scale; the maps of an image and of its mirror image are summed (after mirroring
@@ -38,16 +40,20 @@ def cam_schema(n_classes: int) -> Schema:
         "weaksam/cam",
         3,
         columns=(
-            Column("class_index", "int32"),
-            Column("kind", "int8"),
-            Column("map_index", "int16"),
-            Column("scale", "float32"),
-            Column("map_size", "int32", (2,)),
+            Column("class_index", "int32", low=0, table="class_names"),
+            Column("kind", "int8", low=0, table="kind_names"),
+            Column("map_index", "int16", low=0),
+            Column("scale", "float32", low=0),
+            Column("map_size", "int32", (2,), low=1),
             Column("low", "float32", since=2),
             Column("span", "float32", since=2, fill=1),
         ),
-        image_columns=(Column("image_size", "int32", (2,)), Column("class_scores", "float32", (n_classes,))),
+        image_columns=(
+            Column("image_size", "int32", (2,), low=1),
+            Column("class_scores", "float32", (n_classes,)),
+        ),
         blobs=(Column("values", "float16"),),
+        tables=("class_names", "kind_names"),
     )
 
 
@@ -133,19 +139,26 @@ class ClassMaps:
 
 
 def read_class_maps(artifact: Artifact, image_id: str) -> ClassMaps:
-    """The maps of one image from an open `cam` artifact."""
+    """The maps of one image from an open `cam` artifact.
+
+    Raises:
+        UserError: a value that cannot be, or a map that has not the size that it says.
+    """
     sizes = artifact.rows(image_id, "map_size")
     values = _flat_maps(artifact, image_id)
     height, width = (int(side) for side in artifact.image_value(image_id, "image_size"))
-    return ClassMaps(
-        class_index=artifact.rows(image_id, "class_index").astype(np.int32),
-        kind=artifact.rows(image_id, "kind").astype(np.int8),
-        map_index=artifact.rows(image_id, "map_index").astype(np.int16),
-        scale=artifact.rows(image_id, "scale").astype(np.float32),
-        maps=tuple(flat.reshape(int(h), int(w)) for flat, (h, w) in zip(values, sizes, strict=True)),
-        image_size=(height, width),
-        class_scores=artifact.image_value(image_id, "class_scores").astype(np.float32),
-    )
+    with artifact.refusing(image_id):
+        if height * width > _MAX_PIXELS:
+            raise ValueError(f"image_size is {width} x {height}, more than any image that is read")
+        return ClassMaps(
+            class_index=artifact.rows(image_id, "class_index").astype(np.int32),
+            kind=artifact.rows(image_id, "kind").astype(np.int8),
+            map_index=artifact.rows(image_id, "map_index").astype(np.int16),
+            scale=artifact.rows(image_id, "scale").astype(np.float32),
+            maps=tuple(flat.reshape(int(h), int(w)) for flat, (h, w) in zip(values, sizes, strict=True)),
+            image_size=(height, width),
+            class_scores=artifact.image_value(image_id, "class_scores").astype(np.float32),
+        )
 
 
 def _flat_maps(artifact: Artifact, image_id: str) -> list[NDArray[np.float32]]:
@@ -156,10 +169,11 @@ def _flat_maps(artifact: Artifact, image_id: str) -> list[NDArray[np.float32]]:
     if artifact.format_version == 2:
         levels = np.asarray(artifact.table("code_levels"), np.float32)
         codes = artifact.blobs(image_id, "codes")
-        values = [
-            levels[code.astype(np.int64)] if len(code) else value
-            for value, code in zip(values, codes, strict=True)
-        ]
+        with artifact.refusing(image_id):
+            values = [
+                levels[code.astype(np.int64)] if len(code) else value
+                for value, code in zip(values, codes, strict=True)
+            ]
     low, span = (artifact.rows(image_id, name).astype(np.float32) for name in ("low", "span"))
     return [bottom + size * value for value, bottom, size in zip(values, low, span, strict=True)]
 

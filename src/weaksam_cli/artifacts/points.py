@@ -14,13 +14,14 @@ POINTS = Schema(
     "weaksam/points",
     1,
     columns=(
-        Column("xy", "int32", (2,)),
-        Column("class_index", "int32"),
-        Column("kind", "int8"),
+        Column("xy", "int32", (2,), low=0),
+        Column("class_index", "int32", low=-1, table="class_names"),
+        Column("kind", "int8", low=0, table="kind_names"),
         Column("value", "float32"),
-        Column("map_index", "int16"),
+        Column("map_index", "int16", low=0),
     ),
-    image_columns=(Column("image_size", "int32", (2,)),),
+    image_columns=(Column("image_size", "int32", (2,), low=1),),
+    tables=("class_names", "kind_names"),
 )
 """Peak points: column and row in pixels of the image; `class_index` -1 where clustering lost the class."""
 
@@ -36,11 +37,14 @@ def read_points(artifact: Artifact, image_id: str) -> dict[str, Points]:
     """The points of one image by kind; every kind is a key.
 
     Raises:
-        UserError: a value that is no number.
+        UserError: a value that cannot be, or a point outside of the image.
     """
     columns = artifact.all_rows(image_id, POINTS)
     kinds = columns.pop("kind")
+    height, width = artifact.image_value(image_id, "image_size").tolist()
     with artifact.refusing(image_id):
+        if (columns["xy"] >= np.asarray([width, height])).any():
+            raise ValueError(f"a point lies outside of the image of {width} x {height} pixels")
         return {
             name: Points(**{column: values[kinds == index] for column, values in columns.items()})
             for index, name in enumerate(artifact.table("kind_names"))

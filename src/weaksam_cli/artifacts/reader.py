@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.schema import Array, Schema
+from weaksam_cli.artifacts.checks import check_layout, check_objects, check_values, reading
+from weaksam_cli.artifacts.schema import ANY, Array, Schema
 from weaksam_cli.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -39,33 +40,13 @@ class Artifact:
         self._handle = handle
         self.format_name = str(handle.attrs["format"])
         self.format_version = int(handle.attrs["format_version"])
+        check_layout(handle, schema, self.format_version)
         self.image_ids: list[str] = handle["image_ids"].asstr()[...].tolist()
-        self.offsets: NDArray[np.int64] = handle["offsets"][...]
-        self.failed: dict[str, str] = dict(
-            zip(
-                handle["failed_ids"].asstr()[...].tolist(),
-                handle["failed_reasons"].asstr()[...].tolist(),
-                strict=True,
-            )
-        )
+        self.offsets: NDArray[np.int64] = handle["offsets"][...].astype(np.int64)
+        failed = [handle[name].asstr()[...].tolist() for name in ("failed_ids", "failed_reasons")]
+        self.failed: dict[str, str] = dict(zip(*failed, strict=True))
         self.schema = schema
         self._position = {key: index for index, key in enumerate(self.image_ids)}
-        self._check_layout()
-
-    def _check_layout(self) -> None:
-        ends = self.offsets
-        if len(ends) != len(self.image_ids) + 1 or ends[0] != 0 or (np.diff(ends) < 0).any():
-            raise self._damaged("offsets do not fit image_ids")
-        if len(self._position) != len(self.image_ids):
-            raise self._damaged("an image occurs twice")
-        for column in self.schema.columns if self.schema else ():
-            if column.since > self.format_version:
-                continue
-            if column.name not in self._handle or len(self._handle[column.name]) != ends[-1]:
-                raise self._damaged(f"column {column.name} does not have {ends[-1]} rows")
-
-    def _damaged(self, reason: str) -> UserError:
-        return UserError(f"the artifact is damaged: {reason}", where=str(self.path), remedy="make it again")
 
     def __enter__(self) -> Self:
         return self
@@ -92,16 +73,24 @@ class Artifact:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Root attributes; JSON ones (recipe, inputs) as Python values."""
+        """Root attributes; JSON ones (recipe, inputs) as Python values.
+
+        Raises:
+            UserError: one is neither a text nor a number, or is no JSON.
+        """
         values: dict[str, Any] = {}
-        for name, value in self._handle.attrs.items():
-            plain = value.item() if isinstance(value, np.generic) else value
-            values[name] = json.loads(plain) if name in ("recipe", "inputs") else plain
+        with reading(self.path):
+            for name, value in self._handle.attrs.items():
+                plain = value.item() if isinstance(value, np.generic) else value
+                if not isinstance(plain, str | int | float):
+                    raise ValueError(f"the attribute {name} is neither a text nor a number")
+                values[name] = json.loads(str(plain)) if name in ("recipe", "inputs") else plain
         return values
 
     def table(self, name: str) -> list[str]:
         """A table of names, e.g. `class_names`; integers in columns are indexes into it."""
-        values: list[str] = self._handle[name].asstr()[...].tolist()
+        with reading(self.path):
+            values: list[str] = self._handle[name].asstr()[...].tolist()
         return values
 
     def column(self, name: str) -> Array:
@@ -114,7 +103,10 @@ class Artifact:
         if column is not None and column.since > self.format_version:
             count = int(self.offsets[-1]) if rows.stop is None else rows.stop - rows.start
             return np.full((count, *column.shape), column.fill, column.dtype)
-        values: Array = self._handle[name][rows]
+        with reading(self.path):
+            values: Array = self._handle[name][rows]
+            if column is not None:
+                check_values(column, values, lambda table: len(self._handle[table]))
         return values
 
     def span(self, image_id: str) -> slice:
@@ -164,10 +156,11 @@ class Artifact:
         span = self.span(image_id)
         if f"{name}_offsets" not in self._handle:
             return [self._values(name, slice(0, 0))] * (span.stop - span.start)
-        ends = self._handle[f"{name}_offsets"][span.start : span.stop + 1]
+        with reading(self.path):
+            ends = self._handle[f"{name}_offsets"][span.start : span.stop + 1]
         if len(ends) == 0:
             return []
-        values = self._handle[name][int(ends[0]) : int(ends[-1])]
+        values = self._values(name, slice(int(ends[0]), int(ends[-1])))
         return [values[start - ends[0] : stop - ends[0]] for start, stop in itertools.pairwise(ends)]
 
     def __iter__(self) -> Iterator[str]:
@@ -207,34 +200,43 @@ def open_artifact(path: Path | str, schema: Schema | None = None, *, verify: boo
     except OSError as error:
         raise UserError("not a readable HDF5 file", where=str(path), remedy="make it again") from error
     try:
-        _check_format(handle, path, schema)
-        return Artifact(path, handle, schema)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        handle.close()
-        raise UserError(
-            f"the artifact lacks what its format declares ({error})", where=str(path), remedy="make it again"
-        ) from error
+        with reading(path):
+            check_objects(handle, path.stat().st_size)
+            _check_format(handle, path, schema)
+            return Artifact(path, handle, schema or known_schema(handle))
     except UserError:
         handle.close()
         raise
 
 
+def known_schema(handle: h5py.File) -> Schema | None:
+    """The schema of a file of any stage, by its format; None for one that has values of its own stage alone."""
+    from weaksam_cli.artifacts.class_maps import cam_schema
+    from weaksam_cli.artifacts.points import POINTS
+    from weaksam_cli.artifacts.proposals import PROPOSALS
+
+    classes = handle.get("class_names")
+    n_classes = len(classes) if classes is not None and classes.ndim == 1 else ANY
+    known = {schema.name: schema for schema in (cam_schema(n_classes), POINTS, PROPOSALS)}
+    return known.get(str(handle.attrs["format"]))
+
+
 def _check_format(handle: h5py.File, path: Path, schema: Schema | None) -> None:
-    name = str(handle.attrs.get("format", ""))
-    if not name.startswith(FORMAT_PREFIX):
+    name, version = handle.attrs.get("format"), handle.attrs.get("format_version")
+    if not isinstance(name, str) or not name.startswith(FORMAT_PREFIX):
         raise UserError("this HDF5 file was not written by weaksam", where=str(path))
-    if schema is None:
-        return
-    if name != schema.name:
+    if not isinstance(version, int | np.integer) or version < 1:
+        raise ValueError(f"format_version is {version!r}")
+    wanted = schema or known_schema(handle)
+    if schema is not None and name != schema.name:
         raise UserError(
-            f"holds {name.removeprefix(FORMAT_PREFIX)}, expected {schema.name.removeprefix(FORMAT_PREFIX)}",
+            f"holds {name.removeprefix(FORMAT_PREFIX)[:100]}, expected {schema.name.removeprefix(FORMAT_PREFIX)}",
             where=str(path),
             remedy="give the artifact of the right stage",
         )
-    version = int(handle.attrs["format_version"])
-    if version > schema.version:
+    if wanted is not None and version > wanted.version:
         raise UserError(
-            f"has format version {version}, this program reads up to {schema.version}",
+            f"has format version {version}, this program reads up to {wanted.version}",
             where=str(path),
             remedy="install a newer weaksam-cli",
         )

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
+ANY = -1
+"""A side that a schema leaves open: the number of classes, where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,9 @@ class Column:
         shape: of one entry.
         since: the version of the schema that brought it: a file of an older version reads as if it held `fill` everywhere.
         fill: see `since`.
+        low, high: what values may be, ends included; None: anything finite.
+        unknown: NaN stands for what nobody knows.
+        table: the table of names that values index.
     """
 
     name: str
@@ -28,6 +33,10 @@ class Column:
     shape: tuple[int, ...] = ()
     since: int = 1
     fill: float = 0
+    low: float | None = None
+    high: float | None = None
+    unknown: bool = False
+    table: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Schema:
         columns: one entry per row; rows of all images are concatenated, image i owns rows offsets[i]:offsets[i+1].
         image_columns: one entry per image.
         blobs: flat one-dimensional values of varying length per row; `<name>_offsets` (n_rows + 1) delimits them.
+        tables: tables of names that must be there.
         json: the artifact is no HDF5 but a JSON list, to which each image contributes entries.
     """
 
@@ -48,6 +58,7 @@ class Schema:
     columns: tuple[Column, ...]
     image_columns: tuple[Column, ...] = ()
     blobs: tuple[Column, ...] = ()
+    tables: tuple[str, ...] = ()
     json: bool = False
 
     def column(self, name: str) -> Column | None:

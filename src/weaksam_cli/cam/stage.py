@@ -23,7 +23,7 @@ from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
 
-STAGE: Final = Stage("cam", 1, "cam", "{split}.h5", cam_schema(0))
+STAGE: Final = Stage("cam", 1, "cam", "{split}.h5", cam_schema())
 Side = Annotated[int, Field(ge=32)]
 """A side of an image, pixels."""
 

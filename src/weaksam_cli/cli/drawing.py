@@ -143,7 +143,7 @@ def _draw_hdf5(path: Path, key: str, pixels: NDArray[np.uint8], kinds: Sequence[
             return _draw_points(pixels, found, artifact.table("class_names"))
         if kind == PROPOSALS.name:
             return _draw_proposals(pixels, artifact.rows(key, "boxes").astype(np.float32))
-        if kind == cam_schema(0).name:
+        if kind == cam_schema().name:
             return _draw_maps(pixels, read_class_maps(artifact, key), artifact.table("class_names"), kinds)
     raise UserError(f"{kind} cannot be drawn", where=str(path))
 

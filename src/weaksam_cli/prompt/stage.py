@@ -15,4 +15,4 @@ STAGE = Stage("prompt", 1, "prompts", "{split}.h5", POINTS)
 
 def open_cam(path: Path, *, verify: bool = True) -> Artifact:
     """Open a `cam` artifact, whatever its number of classes."""
-    return open_artifact(path, cam_schema(0), verify=verify)
+    return open_artifact(path, cam_schema(), verify=verify)

@@ -58,9 +58,9 @@ def stored(maps: ClassMaps, folder: Path) -> ClassMaps:
     path = folder / "cam.h5"
     with h5py.File(path, "w") as handle:
         attributes = {"format": schema.name, "format_version": schema.version, "complete": True}
-        create(handle, schema, attributes, cam_tables(["x"]))
+        create(handle, schema, attributes, cam_tables([f"class {number}" for number in range(9)]))
         append(handle, schema, concatenate(schema, [("one", maps.to_rows(scaled=True))]))
-    with open_artifact(path, cam_schema(0)) as artifact:
+    with open_artifact(path, cam_schema()) as artifact:
         return read_class_maps(artifact, "one")
 
 

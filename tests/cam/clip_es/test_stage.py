@@ -103,7 +103,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_images_get_maps_of_their_labels_and_an_empty_one_an_empty_row(run: Path) -> None:
     labels = read_labels(run / "labels" / "trainval.json", Path())
-    with open_artifact(run / "cam" / "trainval.h5", cam_schema(0)) as artifact:
+    with open_artifact(run / "cam" / "trainval.h5", cam_schema()) as artifact:
         assert artifact.image_ids == list(labels.keys)
         for image in labels.file.images:
             maps = read_class_maps(artifact, image.key)
@@ -117,7 +117,7 @@ def test_training_images_get_maps_of_their_labels_and_an_empty_one_an_empty_row(
 def test_test_images_get_maps_of_predicted_classes_not_of_their_labels(run: Path) -> None:
     labels = read_labels(run / "labels" / "test.json", Path())
     differing = 0
-    with open_artifact(run / "cam" / "test.h5", cam_schema(0)) as artifact:
+    with open_artifact(run / "cam" / "test.h5", cam_schema()) as artifact:
         for image in labels.file.images:
             maps = read_class_maps(artifact, image.key)
             assert maps.classes() == chosen_classes(maps.class_scores, None, 0.1)
@@ -126,7 +126,7 @@ def test_test_images_get_maps_of_predicted_classes_not_of_their_labels(run: Path
 
 
 def test_the_artifact_holds_what_clip_read(run: Path) -> None:
-    with open_artifact(run / "cam" / "trainval.h5", cam_schema(0)) as artifact:
+    with open_artifact(run / "cam" / "trainval.h5", cam_schema()) as artifact:
         assert list(artifact.table("class_prompts")) == list(CLASSES)
         assert len(artifact.table("background_prompts")) == 25
         assert list(artifact.table("kind_names")) == list(KINDS)
@@ -136,7 +136,7 @@ def test_the_artifact_holds_what_clip_read(run: Path) -> None:
 def test_the_prompt_stage_finds_peaks_of_both_kinds_and_none_where_nothing_is(run: Path) -> None:
     recipe = load_recipe("prompt", "weaksam").recipe
     assert isinstance(recipe, PeaksRecipe)
-    with open_artifact(run / "cam" / "trainval.h5", cam_schema(0)) as artifact:
+    with open_artifact(run / "cam" / "trainval.h5", cam_schema()) as artifact:
         for key in artifact.image_ids:
             found = prompts_of_image(read_class_maps(artifact, key), recipe, seed=0)
             counts = {KINDS[kind]: len(points) for kind, points in found}
