@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +73,20 @@ def step(path: Path, images: int = 11, broken: tuple[str, ...] = (), knob: int =
     ids = [f"i{number}" for number in range(images)]
     run = PerImage(SCHEMA, ids, RowsPredictor(broken), "test", {"kind_names": ["a", "b"]}, shard_images=4)
     return Step(path, SCHEMA, "trainval", Knob(knob=knob), {}, run, "test rows")
+
+
+def entries(path: Path) -> Step:
+    """A step whose artifact is a JSON list."""
+    schema = Schema("coco/results", 1, (), json=True)
+    ids = [f"i{number}" for number in range(11)]
+    run = PerImage(schema, ids, EntriesPredictor(), "test", shard_images=4)
+    return Step(path, schema, "trainval", Knob(), {}, run, "test entries")
+
+
+@dataclass(frozen=True)
+class EntriesPredictor:
+    def open(self) -> ImageFunction:
+        return lambda image_id: [json.dumps({"image": image_id, "number": number}) for number in range(2)]
 
 
 def context(root: Path, ops: FileOps | None = None, **changes: object) -> Context:

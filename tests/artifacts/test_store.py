@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from tests.artifacts.helpers import SCHEMA, STAGE, FaultyOps, context, rows_of, step
+from tests.artifacts.helpers import SCHEMA, STAGE, FaultyOps, context, entries, rows_of, step
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.digest import of_file
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
+from weaksam_cli.artifacts.receipt import read_receipt, receipt_path, verify, write_receipt
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema, concatenate
-from weaksam_cli.artifacts.shards import remove_shards, shards_root
-from weaksam_cli.engine.steps import make
+from weaksam_cli.artifacts.shards import remove_shards, shard_bytes, shards_root, write_shard
+from weaksam_cli.engine.context import Job
+from weaksam_cli.engine.steps import Step, identify, make
 from weaksam_cli.errors import IncompleteError, UserError
 
 
@@ -315,3 +317,90 @@ def test_a_schema_may_get_columns_and_old_files_are_read(tmp_path: Path) -> None
         np.testing.assert_array_equal(artifact.rows("i4", "boxes"), rows_of("i4").columns["boxes"])
     with pytest.raises(UserError, match="damaged"):
         open_artifact(path, replace(younger, columns=tuple(replace(c, since=1) for c in younger.columns)))
+
+
+@pytest.mark.parametrize("kind", ["rows", "entries"])
+def test_a_shard_under_another_number_is_made_again(tmp_path: Path, kind: str) -> None:
+    """It was merged, certified by a receipt, and `--overwrite` called it fresh."""
+
+    def item(path: Path) -> Step:
+        return step(path) if kind == "rows" else entries(path.with_suffix(".json"))
+
+    whole = item(tmp_path / "whole.h5")
+    make(whole, STAGE, context(tmp_path))
+    again = item(tmp_path / "a.h5")
+    plan = again.run.plan(Job(context(tmp_path), again.path, identify(again, STAGE, context(tmp_path))))  # type: ignore[attr-defined]
+    function = again.run.predictor.open()  # type: ignore[attr-defined]
+    first = [(image, function(image)) for image in plan.images(0)]
+    data = shard_bytes(plan.schema, first, [])
+    for index in range(len(plan)):
+        write_shard(FileOps(), plan, index, data)
+    make(again, STAGE, context(tmp_path))
+    assert again.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_overwrite_looks_at_what_a_receipt_certifies(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    record = make(step(path), STAGE, context(tmp_path))
+    expected = path.read_bytes()
+    with h5py.File(path, "r+") as handle:
+        handle["image_ids"][1] = handle["image_ids"][0]
+    forged = record.model_copy(update={"sha256": of_file(path), "size": path.stat().st_size})
+    write_receipt(FileOps(), path, forged)
+    make(step(path), STAGE, context(tmp_path, overwrite=True))
+    assert path.read_bytes() == expected
+
+
+@dataclass
+class Meanwhile(FileOps):
+    """Another command finishes just before the artifact gets its name."""
+
+    target: Path
+    other: Callable[[], object]
+    done: bool = False
+
+    def before(self, operation: str, path: Path) -> None:
+        if operation == "replace" and path == self.target and not self.done:
+            self.done = True
+            self.other()
+
+
+@pytest.mark.parametrize(
+    ("knob", "overwrite", "told"), [(2, False, True), (2, True, False), (1, False, False)]
+)
+def test_of_two_recipes_for_one_file_the_later_is_told(
+    tmp_path: Path, knob: int, overwrite: bool, told: bool
+) -> None:
+    """Both ended with 0, and one was lost."""
+    path = tmp_path / "a.h5"
+    ops = Meanwhile(path, lambda: make(step(path, knob=1), STAGE, context(tmp_path)))
+    later = context(tmp_path, ops, overwrite=overwrite)
+    if told:
+        with pytest.raises(UserError, match=r"another command made it .*--overwrite .*--variant"):
+            make(step(path, knob=knob), STAGE, later)
+    else:
+        make(step(path, knob=knob), STAGE, later)
+    record = read_receipt(path)
+    assert record is not None
+    verify(path, record)
+    assert record.identity.recipe == {"knob": 1 if told else knob}
+    assert not [item for item in tmp_path.iterdir() if item.name.endswith(".tmp")]
+
+
+def test_two_processes_with_two_recipes(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    children = []
+    for knob in (1, 2):
+        child = os.fork()
+        if not child:
+            try:
+                make(step(path, knob=knob), STAGE, context(tmp_path))
+            except UserError:
+                os._exit(2)
+            os._exit(0)
+        children.append(child)
+    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+    assert codes == [0, 2]
+    record = read_receipt(path)
+    assert record is not None
+    verify(path, record)

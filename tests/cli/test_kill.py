@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,14 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.artifacts.helpers import STAGE, Knob, context, step
+from tests.artifacts.helpers import STAGE, context, entries, step
 from tests.tiny import synthetic_cam, weaksam, write_voc
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import receipt_path
-from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.data.labels import read_labels
-from weaksam_cli.engine.predictors import ImageFunction
-from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step, make
 
 IMAGES = 48
@@ -75,24 +71,10 @@ def _killed(item: Step, root: Path, k: int) -> None:
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-def _entries(path: Path) -> Step:
-    """A step whose artifact is a JSON list."""
-    schema = Schema("coco/results", 1, (), json=True)
-    ids = [f"i{number}" for number in range(11)]
-    run = PerImage(schema, ids, EntriesPredictor(), "test", shard_images=4)
-    return Step(path, schema, "trainval", Knob(), {}, run, "test entries")
-
-
-@dataclass(frozen=True)
-class EntriesPredictor:
-    def open(self) -> ImageFunction:
-        return lambda image_id: [json.dumps({"image": image_id, "number": number}) for number in range(2)]
-
-
 @pytest.mark.parametrize("kind", ["rows", "entries"])
 def test_killed_at_every_file_operation_it_goes_on_to_the_same_bytes(tmp_path: Path, kind: str) -> None:
     def item(root: Path) -> Step:
-        return step(root / "a.h5", broken=("i3",)) if kind == "rows" else _entries(root / "a.json")
+        return step(root / "a.h5", broken=("i3",)) if kind == "rows" else entries(root / "a.json")
 
     whole = item(tmp_path / "whole")
     operations = _operations(whole, tmp_path / "whole")

@@ -29,7 +29,7 @@ _SLACK: Final = 1 << 16
 _MAX_CHUNK: Final = 64 << 20
 _MAX_DATASETS: Final = 100
 _MAX_TEXT: Final = 10_000
-_FAULTS: Final = (
+UNREADABLE: Final = (
     OSError,
     RuntimeError,
     LookupError,
@@ -53,7 +53,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except _FAULTS as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
             f"the artifact is damaged: {reason}", where=str(path), remedy="Make it again"

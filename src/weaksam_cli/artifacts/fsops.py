@@ -54,12 +54,27 @@ class FileOps:
             fill(temporary)
             self.sync_file(temporary)
             self.before("replace", path)
-            temporary.replace(path)
+            self._publish(temporary, path)
             self.sync_directory(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+    def _publish(self, temporary: Path, path: Path) -> None:
+        """Give a file its name; a name that another process took in the meantime is looked at once more."""
+        if os.path.lexists(path):
+            temporary.replace(path)
+            return
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            self.before("replace", path)
+            temporary.replace(path)
+        except OSError:  # file systems without hard links
+            temporary.replace(path)
+        else:
+            temporary.unlink()
 
     def sync_file(self, path: Path) -> None:
         """Wait until the contents of `path` are on the disk."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import h5py
 
 FORMAT_PREFIX = "weaksam/"
+_ROWS_AT_ONCE = 1 << 16
 
 
 class Artifact:
@@ -59,6 +60,21 @@ class Artifact:
     def close(self) -> None:
         """Close the file."""
         self._handle.close()
+
+    def check(self) -> None:
+        """Look at the values of every column.
+
+        Raises:
+            UserError: one cannot be.
+        """
+        schema = self.schema or Schema("", 0, ())
+        for columns, total in (
+            (schema.columns, int(self.offsets[-1])),
+            (schema.image_columns, len(self.image_ids)),
+        ):
+            for column in columns:
+                for start in range(0, total, _ROWS_AT_ONCE):
+                    self._values(column.name, slice(start, min(start + _ROWS_AT_ONCE, total)))
 
     def __len__(self) -> int:
         return len(self.image_ids)

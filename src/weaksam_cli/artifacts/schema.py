@@ -100,6 +100,11 @@ class Batch:
     arrays: Mapping[str, Array]
     lengths: Mapping[str, NDArray[np.int64]]
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All images that it is about."""
+        return (*self.image_ids, *(image for image, _ in self.failed))
+
 
 def _checked(column: Column, values: Array, image_id: str, rows: int | None) -> Array:
     expected = column.shape if rows is None else (rows, *column.shape)

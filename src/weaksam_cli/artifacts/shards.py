@@ -12,20 +12,33 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from weaksam_cli.artifacts import digest, hdf5
+from weaksam_cli.artifacts.checks import UNREADABLE
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.schema import Schema, concatenate
+from weaksam_cli.artifacts.schema import Batch, Schema, concatenate
 from weaksam_cli.errors import UserError
 
 _DIGEST_LENGTH = 16
 _SHARD_NAME = re.compile(rf"(\d{{5,}})-[0-9a-f]{{{_DIGEST_LENGTH}}}\.(h5|json)")
 _OUR_FILES = re.compile(rf"{_SHARD_NAME.pattern}|checkpoint\.pt|\..*\.tmp")
 _OUR_FOLDERS = re.compile(rf"[0-9a-f]{{{_DIGEST_LENGTH}}}")
+
+
+class _Shard(Protocol):
+    """What one shard holds."""
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images that it is about."""
+        ...
+
+
+T = TypeVar("T", bound=_Shard)
 
 
 class ShardLostError(Exception):
@@ -170,11 +183,11 @@ def write_shard(ops: FileOps, plan: ShardPlan, index: int, data: bytes) -> bool:
     return there
 
 
-def _load_shards(ops: FileOps, plan: ShardPlan) -> Iterator[bytes]:
-    """The bytes of all shards, in order; each is checked against the digest in its name.
+def _load_shards(ops: FileOps, plan: ShardPlan, parse: Callable[[bytes], T]) -> Iterator[T]:
+    """All shards, in order; each is checked against the digest in its name, and its images against the plan.
 
     Raises:
-        ShardLostError: when one is missing or damaged (a damaged one is removed first, so that it is made again).
+        ShardLostError: when one is missing, damaged or of other images (it is removed first, so that it is made again).
     """
     done = plan.done()
     for index in range(len(plan)):
@@ -185,10 +198,14 @@ def _load_shards(ops: FileOps, plan: ShardPlan) -> Iterator[bytes]:
             data = None
         if path is None or data is None:
             raise ShardLostError(f"shard {index} of {plan.target} is missing")
-        if digest.of_bytes(data)[:_DIGEST_LENGTH] != path.stem.partition("-")[2]:
+        shard = None
+        if digest.of_bytes(data)[:_DIGEST_LENGTH] == path.stem.partition("-")[2]:
+            with contextlib.suppress(*UNREADABLE):
+                shard = parse(data)
+        if shard is None or sorted(shard.images) != sorted(plan.images(index)):
             ops.remove(path)
             raise ShardLostError(f"shard {path} is damaged")
-        yield data
+        yield shard
 
 
 def merge(
@@ -206,14 +223,16 @@ def merge(
 
     images, failed = 0, list[tuple[str, str]]()
 
+    def parse(data: bytes) -> Batch:
+        with h5py.File(io.BytesIO(data), "r") as shard:
+            return hdf5.read_batch(shard, plan.schema)
+
     def fill(temporary: Path) -> None:
         nonlocal images
         ops.before("write", temporary)
         with h5py.File(temporary, "w") as handle:
             hdf5.create(handle, plan.schema, attributes, tables)
-            for data in _load_shards(ops, plan):
-                with h5py.File(io.BytesIO(data), "r") as shard:
-                    batch = hdf5.read_batch(shard, plan.schema)
+            for batch in _load_shards(ops, plan, parse):
                 ops.before("append", temporary)
                 hdf5.append(handle, plan.schema, batch)
                 images += len(batch.image_ids)
@@ -225,10 +244,10 @@ def merge(
 
 
 def _merge_json(ops: FileOps, plan: ShardPlan) -> Outcome:
-    shards = [json.loads(data) for data in _load_shards(ops, plan)]
-    entries = [entry for shard in shards for _, texts in shard["done"] for entry in texts]
-    failed = tuple((image, reason) for shard in shards for image, reason in shard["failed"])
-    images = sum(len(shard["done"]) for shard in shards)
+    shards = list(_load_shards(ops, plan, _JsonShard.parse))
+    entries = [entry for shard in shards for _, texts in shard.done for entry in texts]
+    failed = tuple((image, reason) for shard in shards for image, reason in shard.failed)
+    images = sum(len(shard.done) for shard in shards)
     _require(images, failed, ops, plan)
     ops.write_atomically(plan.target, ("[\n" + ",\n".join(entries) + "\n]\n").encode())
     return Outcome(images, failed)
@@ -242,6 +261,24 @@ def _require(images: int, failed: Sequence[tuple[str, str]], ops: FileOps, plan:
     if len(failed) > 1:
         what = f"none of the {len(failed)} images could be done; the first is {what}"
     raise UserError(what, where=str(plan.target), remedy="Nothing was written")
+
+
+class _JsonShard(NamedTuple):
+    """A shard of a JSON artifact: images with the texts of their entries, and those that failed."""
+
+    done: list[tuple[str, list[str]]]
+    failed: list[tuple[str, str]]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images that it is about."""
+        return tuple(image for image, _ in (*self.done, *self.failed))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Of its bytes."""
+        content = json.loads(data)
+        return cls(content["done"], content["failed"])
 
 
 def remove_shards(ops: FileOps, target: Path) -> None:

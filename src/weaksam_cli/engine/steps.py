@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from weaksam_cli import __version__
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
+from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.reader import open_artifact
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome, check_place, remove_shards
 from weaksam_cli.console import duration
@@ -24,6 +26,8 @@ from weaksam_cli.errors import IncompleteError, UserError
 
 Summary = Callable[[receipts.Receipt, Outcome], tuple[str, dict[str, Any]]]
 _SHOWN_FAILURES = 5
+_PATIENCE = 2.0
+"""Seconds between an artifact and its receipt, at most."""
 _WEIGHTS_INPUT = "weights"
 
 
@@ -134,11 +138,56 @@ def make(step: Step, stage: Stage, context: Context) -> receipts.Receipt:
     check_place(step.path)
     context.ops.remove_stale_temporaries(step.path.parent)
     start = time.monotonic()
-    outcome = step.run(Job(context, step.path, identity))
+    guarded = replace(context, ops=_GuardedOps(context.ops, step.path, identity.key(), context.overwrite))
+    outcome = step.run(Job(guarded, step.path, identity))
     record = _finish(step, identity, context, outcome, time.monotonic() - start)
     _report(step, context, record, outcome)
     _check_failures(step, record, context)
     return record
+
+
+class _GuardedOps(FileOps):
+    """Writes the artifact of a step unless another command put one of another recipe there meanwhile.
+
+    Args:
+        inner: what each operation is told to as well.
+        target: the artifact.
+        key: of the work.
+        overwrite: replace whatever is there.
+    """
+
+    def __init__(self, inner: FileOps, target: Path, key: str, overwrite: bool) -> None:
+        self._inner, self._target, self._key, self._overwrite = inner, target, key, overwrite
+        self._before = receipts.stamp(target), _file_stamp(target)
+
+    def before(self, operation: str, path: Path) -> None:
+        """Look at what stands in the place, just before it would be replaced."""
+        self._inner.before(operation, path)
+        if operation == "replace" and path == self._target and not self._overwrite:
+            self._refuse_other_work()
+
+    def _refuse_other_work(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while receipts.stamp(self._target) == self._before[0]:
+            # A file without its receipt is being written by another command, or was left by one that is dead.
+            if _file_stamp(self._target) == self._before[1] or time.monotonic() > deadline:
+                return
+            time.sleep(_PATIENCE / 20)
+        receipt = receipts.read_receipt(self._target)
+        if receipt is not None and receipt.key != self._key:
+            raise UserError(
+                f"another command made it with recipe {receipt.identity.recipe_name!r} meanwhile",
+                where=str(self._target),
+                remedy="Give --overwrite to replace it, or --variant NAME to keep both",
+            )
+
+
+def _file_stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _check_inputs(identity: receipts.Identity, context: Context) -> None:
@@ -200,6 +249,9 @@ def _may_stay(path: Path, receipt: receipts.Receipt, context: Context) -> bool:
     """
     try:
         receipts.verify(path, receipt)
+        if path.suffix == ".h5" and context.overwrite:
+            with open_artifact(path, verify=False) as artifact:
+                artifact.check()
     except UserError as error:
         if not context.overwrite:
             raise
