@@ -84,7 +84,7 @@ def test_a_class_list_names_each_class_once(classes: tuple[str, ...]) -> None:
         ("Train_Images", "train"),
         ("val2017", "val"),
         ("annotations-test", "test"),
-        ("training set", "training"),
+        ("training set", "train"),
         ("strain", ""),
         ("traintest", ""),
         ("train_val", ""),

@@ -6,8 +6,8 @@ A file of any size is held in memory once, and of its long lists only what a mod
 from __future__ import annotations
 
 import codecs
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,6 +19,7 @@ MAX_BYTES: Final = 256 * 1000**2
 """Of a file that is parsed as a whole, which takes several times its size."""
 MAX_LISTS_BYTES: Final = 2 * 1000**3
 """Of a file of long lists (`read_lists`), which takes little more than its size: COCO's largest has 0.5 GB, LVIS's 1.1."""
+_NO_NUMBER: Final = re.compile(rb"(?<=[\s:,\[])(NaN|-?Infinity)(?=[\s,\]}])")
 Items = Sequence[Any]
 """JSON texts, as what has a buffer: they are copied when they are parsed."""
 T = TypeVar("T")
@@ -66,10 +67,15 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
-def read_lists(path: Path, *names: str) -> dict[str, Items | None]:
+def read_lists(path: Path, *names: str, remedy: str) -> dict[str, Items | None]:
     """The entries of long lists of a JSON object, each as JSON text; None for a list that is not there or null.
 
-    Nothing else of the file is kept. `NaN` and `Infinity`, which Python writes and JSON does not know, are read.
+    Nothing else of the file is kept. `NaN` and `Infinity`, which Python writes and JSON does not know, are read as texts.
+
+    Args:
+        path: the file; UTF-8, with or without byte order mark.
+        names: of the lists.
+        remedy: what to do when it is something else.
 
     Raises:
         UserError: see `read_bytes`; no JSON, no object, or other values than lists.
@@ -78,26 +84,21 @@ def read_lists(path: Path, *names: str) -> dict[str, Items | None]:
 
     data = read_bytes(path, MAX_LISTS_BYTES)
     form = msgspec.defstruct("Lists", [(name, list[msgspec.Raw] | None, None) for name in names])
+    decoder = msgspec.json.Decoder(form)
     try:
-        found = msgspec.json.decode(data, type=form)
+        try:
+            found = decoder.decode(data)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            data = _NO_NUMBER.sub(rb'"\1"', data)
+            found = decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise UserError(str(error), where=str(path), remedy="Is it a file of this kind?") from None
-    except (msgspec.DecodeError, RecursionError):
-        return _read_lists_slowly(data, path, names)
+        raise UserError(str(error), where=str(path), remedy=remedy) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        what = f"no valid JSON: {error}"
+        raise UserError(what, where=str(path), remedy="The file may be cut short: fetch it again") from None
     return {name: getattr(found, name) for name in names}
-
-
-def _read_lists_slowly(data: bytes, path: Path, names: Iterable[str]) -> dict[str, Items | None]:
-    if len(data) > MAX_BYTES:
-        raise UserError("no valid JSON", where=str(path), remedy="The file may be cut short: fetch it again")
-    content: Any = read_json(path, TypeAdapter(dict[str, Any]), remedy="Is it a file of this kind?")
-    lists: dict[str, Items | None] = {}
-    for name in names:
-        items = content.get(name)
-        if items is not None and not isinstance(items, list):
-            raise UserError(f"{name}: expected a list, got {shown(items)}", where=str(path))
-        lists[name] = None if items is None else [json.dumps(item).encode() for item in items]
-    return lists
 
 
 def parse_items(items: Items, model: TypeAdapter[T], name: str, path: Path, *, remedy: str) -> Iterator[T]:

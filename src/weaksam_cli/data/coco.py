@@ -1,4 +1,4 @@
-"""COCO layout: instances json. Boxes and segmentations are kept where ground truth asks for them alone.
+"""COCO layout: instances json. Boxes and segmentations are looked at where ground truth asks for them alone.
 
 Files are read strictly in what identity hangs on: ids, categories, references.
 """
@@ -6,25 +6,26 @@ Files are read strictly in what identity hangs on: ids, categories, references.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Literal, TypeGuard
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from weaksam_cli.core.json_files import parse_items, read_lists, shown
+from weaksam_cli.core.json_files import Items, parse_items, read_lists
 from weaksam_cli.core.names import first_few
-from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
-from weaksam_cli.data.coco_files import coco_files, image_places
-from weaksam_cli.data.coco_masks import segmentation_mask
-from weaksam_cli.data.dataset import ReadRecipe, Remarks, role_of
-from weaksam_cli.data.outlines import box_of_points
+from weaksam_cli.data.annotations import RawDataset, RawImage, RawObject, RawSplit
+from weaksam_cli.data.coco_classes import Category, Identifier, class_table
+from weaksam_cli.data.coco_files import coco_files
+from weaksam_cli.data.coco_shapes import box_of, segmentation_mask
+from weaksam_cli.data.dataset import ReadRecipe, Remarks, likely_folders, role_of
+from weaksam_cli.data.outlines import numbers
+from weaksam_cli.data.xml_files import beginning
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "annotations/instances_*.json or a json file (COCO)"
-_REMEDY: Final = "Give a COCO instances file"
+_REMEDY: Final = "Give a COCO instances file: an object with images, categories and annotations"
 
 
 class Recipe(ReadRecipe):
@@ -38,41 +39,18 @@ class Recipe(ReadRecipe):
     subset: tuple[str, ...] | None = None
 
 
-def _whole(value: Any) -> Any:
-    """Ids as tools write them: 7, 7.0, "7"."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-        return int(value)
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+class CocoImage(BaseModel):
+    """An entry of `images`; sizes are what the file says, of any type. LVIS has the address of the file alone."""
 
-
-Identifier = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0, lt=2**63)]
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=False)
-
-
-class Category(_Entry):
-    """An entry of `categories`."""
-
+    model_config = ConfigDict(frozen=True)
     id: Identifier
-    name: Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1)]
-    supercategory: Any = None
-
-
-class CocoImage(_Entry):
-    """An entry of `images`; sizes are what the file says, of any type."""
-
-    id: Identifier
-    file_name: Annotated[str, StringConstraints(strict=True, min_length=1)] | None = None
-    coco_url: str | None = None
+    name: Annotated[
+        str,
+        StringConstraints(strict=True, min_length=1),
+        Field(validation_alias=AliasChoices("file_name", "path", "coco_url")),
+    ]
     height: Any = None
     width: Any = None
-
-    @property
-    def name(self) -> str:
-        """The name of its file; LVIS has the address alone."""
-        return self.file_name or PurePosixPath(self.coco_url or "").name
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -81,12 +59,14 @@ class CocoImage(_Entry):
         return sides if all(isinstance(side, int) and side > 0 for side in sides) else None
 
 
-class Annotation(_Entry):
+class Annotation(BaseModel):
     """An entry of `annotations`."""
 
+    model_config = ConfigDict(frozen=True)
     id: Any = None
     image_id: Identifier
     category_id: Identifier
+    category_name: Any = None
     iscrowd: bool | Literal[0, 1] | None = 0
 
     @property
@@ -106,6 +86,7 @@ class TruthAnnotation(Annotation):
 _IMAGES, _CATEGORIES = TypeAdapter(CocoImage), TypeAdapter(Category)
 _LABELS: Final = TypeAdapter[Annotation](Annotation)
 _TRUTH: Final = TypeAdapter[Annotation](TruthAnnotation)
+N = TypeVar("N", CocoImage, Category)
 
 
 class Instances:
@@ -113,92 +94,134 @@ class Instances:
 
     Attributes:
         path: the file.
-        images: in the order of the file, ids distinct.
-        categories: id -> category, by increasing id.
+        images: id -> image, in the order of the file.
+        categories: id -> category.
+        counts: category id -> annotations.
         objects: image id -> its objects; None where the file has no annotations: nobody labelled the images.
         remarks: what was noticed.
-        counts: category id -> annotations.
 
     Raises:
         UserError: naming the entry, for anything that makes identity uncertain.
     """
 
     def __init__(self, path: Path, *, boxes: bool) -> None:
-        lists = read_lists(path, "images", "categories", "annotations")
-        for name in ("images", "categories"):
-            if not lists[name]:
-                what = (
-                    f"expected a list of {name}, got {'nothing' if lists[name] is None else 'an empty list'}"
-                )
-                raise UserError(what, where=f"{path}: {name}", remedy=_REMEDY)
+        if (start := beginning(path)).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"[":
+            kind = "detections, which name neither images nor classes" if b'"score"' in start else "entries"
+            raise UserError(f"is a list of {kind}", where=str(path), remedy=_REMEDY)
+        lists = read_lists(path, "images", "categories", "annotations", remedy=_REMEDY)
         self.path, self.remarks = path, Remarks()
-        images, categories = lists["images"] or (), lists["categories"] or ()
-        self.images = tuple(parse_items(images, _IMAGES, "images", path, remedy=_REMEDY))
-        found = sorted(
-            parse_items(categories, _CATEGORIES, "categories", path, remedy=_REMEDY), key=attrgetter("id")
-        )
-        _once(path, "categories", [item.id for item in found])
-        _once(path, "images", [item.id for item in self.images])
-        nameless = next((number for number, item in enumerate(self.images) if not item.name), None)
-        if nameless is not None:
-            raise UserError("expected file_name, the path of the image", where=f"{path}: images[{nameless}]")
-        self.categories = {item.id: item for item in found}
-        self.counts: Counter[int] = Counter()
-        self.objects: Mapping[int, Sequence[RawObject]] | None = None
-        if lists["annotations"] is not None:
-            model = _TRUTH if boxes else _LABELS
-            items = parse_items(lists["annotations"], model, "annotations", path, remedy=_REMEDY)
-            self.objects = self._objects(items)
+        self.images = self._by_id("images", lists["images"], _IMAGES)
+        self.categories = self._by_id("categories", lists["categories"], _CATEGORIES)
+        self.categories_given = bool(self.categories)
+        self.counts: Counter[int | str] = Counter()
+        annotations = lists["annotations"]
+        self.objects = None if annotations is None else self._read_objects(annotations, boxes)
+        for name, found in (("images", self.images), ("categories", self.categories)):
+            if not found:
+                got = "nothing" if lists[name] is None else "an empty list"
+                what = f"expected a list of {name}, got {got}"
+                raise UserError(what, where=f"{path}: {name}", remedy=_REMEDY)
 
-    def _objects(self, items: Iterator[Annotation]) -> Mapping[int, Sequence[RawObject]]:
-        """Image id -> its objects; annotations of no image are counted."""
-        known, orphans = {image.id for image in self.images}, list[str]()
-        found: defaultdict[int, list[RawObject]] = defaultdict(list)
-        for number, item in enumerate(items):
-            if item.category_id not in self.categories:
+    def _by_id(self, field: str, items: Items | None, model: TypeAdapter[N]) -> dict[int | str, N]:
+        """The entries of a list; the same one may stand there again."""
+        found: dict[int | str, N] = {}
+        for number, item in enumerate(parse_items(items or (), model, field, self.path, remedy=_REMEDY)):
+            first = found.setdefault(item.id, item)
+            if first.name != item.name:
                 raise UserError(
-                    f"there is no category with the id {item.category_id}",
-                    where=f"{self.path}: annotations[{number}]",
-                    remedy=f"Categories: {first_few((f'{key} {one.name}' for key, one in self.categories.items()), 8)}",
+                    f"the id {item.id!r} stands twice, for {first.name!r} and {item.name!r}",
+                    where=f"{self.path}: {field}[{number}]",
+                    remedy="Give each its own",
                 )
-            if item.image_id not in known:
+        return found
+
+    def _read_objects(self, items: Items, boxes: bool) -> Mapping[int | str, Sequence[RawObject]]:
+        """Image id -> its objects. Without boxes equal ones are one value, of which a large file has few."""
+        found: defaultdict[int | str, list[RawObject]] = defaultdict(list)
+        alike: dict[RawObject, RawObject] = {}
+        ids, twice, orphans = set[int | str](), list[str](), list[str]()
+        model = _TRUTH if boxes else _LABELS
+        entries = parse_items(items, model, "annotations", self.path, remedy=_REMEDY)
+        for number, (text, item) in enumerate(zip(items, entries, strict=True)):
+            name = self._class_of(item, number)
+            if isinstance(item.id, int | str):
+                twice += [item.title] if item.id in ids else []
+                ids.add(item.id)
+            if item.image_id not in self.images:
                 orphans.append(item.title)
                 continue
             self.counts[item.category_id] += 1
-            found[item.image_id].append(_object(item, self.categories[item.category_id].name))
+            if isinstance(item, TruthAnnotation):
+                found[item.image_id].append(_with_shape(item, name, text))
+            else:
+                shown = RawObject(name, bool(item.iscrowd))
+                found[item.image_id].append(alike.setdefault(shown, shown))
         if orphans:
             what = f"{len(orphans)} annotations are of images that the file does not list and are left out"
             self.remarks.warn("", f"{what}: {first_few(orphans, 3)}")
+        if twice:
+            what = f"{len(twice)} annotations have an id that stands before them, too"
+            self.remarks.warn("", f"{what}: {first_few(twice, 3)}; are two files put together here?")
         return found
 
-    def classes(self) -> dict[str, int]:
-        """Class -> id; a category without annotations that others name as their parent is no class.
+    def _class_of(self, item: Annotation, number: int) -> str:
+        """Its class: that of its category, or as it says itself in a file without categories."""
+        if item.category_id in self.categories:
+            return self.categories[item.category_id].name
+        if not self.categories_given and isinstance(item.category_name, str) and item.category_name.strip():
+            self.categories[item.category_id] = Category(id=item.category_id, name=item.category_name)
+            return item.category_name.strip()
+        known = first_few((f"{key} {one.name}" for key, one in self.categories.items()), 8)
+        raise UserError(
+            f"there is no category with the id {item.category_id}",
+            where=f"{self.path}: annotations[{number}]",
+            remedy=f"Categories: {known}" if known else _REMEDY,
+        )
 
-        Raises:
-            UserError: two categories of one name have annotations.
-        """
-        parents = {item.supercategory for item in self.categories.values() if item.supercategory != item.name}
-        names = Counter(item.name for item in self.categories.values())
-        table: dict[str, int] = {}
-        for key, item in self.categories.items():
-            if not self.counts[key] and (item.name in parents or names[item.name] > 1) and self.counts:
-                self.remarks.warn(
-                    "", f"the category {key} {item.name!r} has no annotation and others below it: no class"
-                )
-                continue
-            if item.name in table:
-                raise UserError(
-                    f"the categories {table[item.name]} and {key} have the same name {item.name!r}",
-                    where=f"{self.path}: categories",
-                    remedy="Rename one of them, or give both the same id",
-                )
-            table[item.name] = key
-        return table
+    def raw_images(self, subset: Sequence[str] | None) -> tuple[list[RawImage], Remarks]:
+        """Its images, and what is to be told. One that is listed under several ids has the annotations of all of them."""
+        groups: dict[str, list[CocoImage]] = {}
+        for image in self._selected(subset):
+            groups.setdefault(PurePosixPath(image.name).as_posix(), []).append(image)
+        remarks = Remarks(warnings=list(self.remarks.warnings))
+        if several := [name for name, group in groups.items() if len(group) > 1]:
+            what = f"{len(several)} images are listed under more than one id, and have the annotations of all"
+            remarks.warn("", f"{what}: {first_few(several, 3)}")
+        return [self._raw_image(group) for group in groups.values()], remarks
+
+    def _raw_image(self, group: Sequence[CocoImage]) -> RawImage:
+        objects = None
+        if self.objects is not None:
+            objects = tuple(item for image in group for item in self.objects.get(image.id, ()))
+        first = group[0]
+        image_id = first.id if isinstance(first.id, int) else None
+        return RawImage(first.name, objects, declared=first.size, image_id=image_id)
+
+    def _selected(self, subset: Sequence[str] | None) -> Sequence[CocoImage]:
+        """The images that `subset` lists by file name, stem or id, in the order of the file; all without a list."""
+        images = tuple(self.images.values())
+        if subset is None:
+            return images
+        names: dict[str, set[int | str]] = {}
+        for image in images:
+            path = PurePosixPath(image.name)
+            for name in {image.name, path.name, path.stem, str(image.id)}:
+                names.setdefault(name, set()).add(image.id)
+        strangers = [entry for entry in subset if entry not in names]
+        if strangers:
+            raise UserError(
+                f"{len(strangers)} entries of the list fit no image: {first_few(strangers)}",
+                where=str(self.path),
+                remedy="List file names, stems or image ids of this file",
+            )
+        wanted = {image_id for entry in subset for image_id in names[entry]}
+        return [image for image in images if image.id in wanted]
 
 
 def likeness(source: Path) -> int:
     """2 where there is an instances file by its name, place or content."""
-    return 2 if coco_files(source)[0] else 0
+    found = coco_files(source)
+    return 2 if found.splits or found.unclear else 0
 
 
 def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: bool) -> RawDataset:
@@ -209,112 +232,44 @@ def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: boo
     are kept beside them.
 
     Raises:
-        UserError: there is no file, or one that cannot be trusted, or the classes of two splits contradict each other.
+        UserError: there is no file, or nothing tells which of several is meant, or one cannot be trusted, or the classes of
+            two splits contradict each other.
     """
-    files, warnings = coco_files(source)
-    if not files:
+    found = coco_files(source)
+    files = found.splits
+    if found.unclear or not files:
         raise UserError(
-            "no COCO instances file here",
+            found.unclear or "no COCO instances file here",
             where=str(source),
             remedy="Give the json file, or the folder above annotations/instances_*.json",
         )
     if recipe.splits is not None and len(files) == len(recipe.splits) == 1:
         files = dict.fromkeys(recipe.splits, next(iter(files.values())))
     chosen = [name for name in files if recipe.splits is None or name in recipe.splits]
-    read_files = {name: Instances(files[name], boxes=boxes) for name in chosen}
+    known = {name: Instances(files[name], boxes=boxes) for name in chosen}
+    counts = sum((file.counts for file in known.values()), Counter[int | str]())
+    classes, told = class_table({name: file.categories for name, file in known.items()}, counts, source)
 
     def split(name: str) -> RawSplit:
-        file = read_files[name]
-        found = [_image(item, file.objects) for item in _selected(file, recipe.subset)]
-        return RawSplit(
-            name, file.path, found, image_places(source, name, file.path, images), remarks=file.remarks
-        )
+        listed, remarks = known[name].raw_images(recipe.subset)
+        places = likely_folders(files[name].parent, images, name, source if source.is_dir() else None)
+        return RawSplit(name, files[name], listed, places, remarks=remarks)
 
+    for name, file in known.items():
+        names = {item.name for item in file.categories.values()}
+        if lacking := [item for item in classes if item not in names]:
+            told.append(f"the categories of {name} lack {first_few(lacking)}")
     default = {name: role_of(name) for name in files}
-    tables = {name: file.classes() for name, file in read_files.items()}
-    classes = joined_classes(tables, source)
-    lacking = {name: [item for item in classes if item not in table] for name, table in tables.items()}
-    told = [f"the categories of {name} lack {first_few(items)}" for name, items in lacking.items() if items]
-    return RawDataset(source, tuple(files), default, split, class_ids=classes, warnings=(*warnings, *told))
+    return RawDataset(source, tuple(files), default, split, class_ids=classes, warnings=(*found.told, *told))
 
 
-def joined_classes(tables: Mapping[str, Mapping[str, int]], where: Path) -> dict[str, int]:
-    """The classes of all splits, by increasing id.
-
-    Raises:
-        UserError: a class has two ids, or an id two classes: one would silently become another.
-    """
-    joined: dict[str, int] = {}
-    owner: dict[str, str] = {}
-    names: dict[int, str] = {}
-    for split, table in tables.items():
-        for name, key in table.items():
-            if joined.setdefault(name, key) != key or names.setdefault(key, name) != name:
-                other = owner.get(name) or owner[names[key]]
-                raise UserError(
-                    f"the splits {other} and {split} have different classes: {key} is {name!r} in {split}, and in {other} "
-                    f"{joined[name] if joined[name] != key else repr(names[key])}",
-                    where=str(where),
-                    remedy="Give all splits the same categories",
-                )
-            owner.setdefault(name, split)
-    return dict(sorted(joined.items(), key=lambda item: item[1]))
+def _with_shape(item: TruthAnnotation, name: str, text: Any) -> RawObject:
+    """An object with its box, and its mask as the text of the annotation: most of a file are masks."""
+    area = numbers([item.area])
+    mask = partial(_mask, text) if item.segmentation else None
+    box = box_of(item.bbox, item.segmentation)
+    return RawObject(name, bool(item.iscrowd), item.title, box, area[0] if area else None, mask)
 
 
-def _image(item: CocoImage, objects: Mapping[int, Sequence[RawObject]] | None) -> RawImage:
-    shown_objects = None if objects is None else tuple(objects.get(item.id, ()))
-    return RawImage(item.name, shown_objects, declared=item.size, image_id=item.id)
-
-
-def _object(item: Annotation, name: str) -> RawObject:
-    crowd = bool(item.iscrowd)
-    if not isinstance(item, TruthAnnotation):
-        return RawObject(name, crowd, item.title)
-    area = float(item.area) if is_number(item.area) else None
-    mask = partial(segmentation_mask, item.segmentation) if item.segmentation else None
-    return RawObject(name, crowd, item.title, _box(item), area, mask)
-
-
-def _box(item: TruthAnnotation) -> RawBox | str:
-    """The `bbox` (left, top, width, height) as edges; that of the polygons where there is none."""
-    value = item.bbox
-    if isinstance(value, list) and len(value) == 4 and all(map(is_number, value)):
-        left, top, width, height = map(float, value)
-        return left, top, left + width, top + height
-    if value in (None, []) and isinstance(item.segmentation, list):
-        points = [number for polygon in item.segmentation if isinstance(polygon, list) for number in polygon]
-        if len(points) >= 6 and len(points) % 2 == 0 and all(map(is_number, points)):
-            return box_of_points(points)
-    return f"expected a bbox of four finite numbers, got {str(value)[:60] if isinstance(value, list) else shown(value)}"
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a finite number of a sane size."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
-
-
-def _selected(file: Instances, subset: Sequence[str] | None) -> Sequence[CocoImage]:
-    """The images that `subset` lists by file name, stem or id, in the order of the file; all without a list."""
-    if subset is None:
-        return file.images
-    names: dict[str, set[int]] = {}
-    for image in file.images:
-        path = PurePosixPath(image.name)
-        for name in {image.name, path.name, path.stem, str(image.id)}:
-            names.setdefault(name, set()).add(image.id)
-    strangers = [entry for entry in subset if entry not in names]
-    if strangers:
-        raise UserError(
-            f"{len(strangers)} entries of the list fit no image: {first_few(strangers)}",
-            where=str(file.path),
-            remedy="List file names, stems or image ids of this file",
-        )
-    wanted = {image_id for entry in subset for image_id in names[entry]}
-    return [image for image in file.images if image.id in wanted]
-
-
-def _once(path: Path, field: str, ids: Sequence[int]) -> None:
-    twice = next((key for key, times in Counter(ids).items() if times > 1), None)
-    if twice is not None:
-        what = f"the id {twice} stands twice"
-        raise UserError(what, where=f"{path}: {field}", remedy="Mend the entry or remove it")
+def _mask(text: Any, height: int, width: int) -> bytes:
+    return segmentation_mask(TruthAnnotation.model_validate_json(bytes(text)).segmentation, height, width)

@@ -27,7 +27,11 @@ from weaksam_cli.errors import ImageError, UserError, suggestion
 Role = Literal["train", "test"]
 Difficult = Literal["exclude", "include"]
 _IMAGE_FOLDER: Final = re.compile(r"image|img|pic|photo|frame|^data$", re.IGNORECASE)
+_USUAL_FOLDER: Final = re.compile(r"^((jpe?g|png)?images?|data)$", re.IGNORECASE)
+"""What may belong to a dataset although it lies outside of its folder."""
 SPLIT_NAMES: Final = ("trainval", "train", "training", "val", "valid", "validation", "test", "testing")
+ANNOTATION_FOLDERS: Final = ("annotations", "annotation", "labels", "json", "xml", "xmls")
+_SHORT: Final = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 class ReadRecipe(RecipeModel):
@@ -208,9 +212,9 @@ def role_of(split: str) -> Role:
 
 
 def split_word(name: str) -> str:
-    """The one usual name of a split in the name of a folder or list (`train_images`, `val2017`); empty for none or two."""
+    """The one usual name of a split in the name of a folder or list: train for `train_images`; empty for none or two."""
     words = [word for word in re.split(r"[^a-z]+", name.casefold()) if word in SPLIT_NAMES]
-    return words[0] if len(words) == 1 else ""
+    return _SHORT.get(words[0], words[0]) if len(words) == 1 else ""
 
 
 def given_folder(images: Path) -> Path:
@@ -224,22 +228,41 @@ def given_folder(images: Path) -> Path:
     return images
 
 
-def likely_folders(annotations: Path, images: Path | None, split: str = "") -> tuple[Path, ...]:
+def likely_folders(
+    annotations: Path, images: Path | None, split: str = "", above: Path | None = None
+) -> tuple[Path, ...]:
     """Where the images of annotations in a folder may lie, the likeliest first: the folder that the user named, else around.
+
+    A folder named by the user for one split, as `train_images`, is not that of another with a folder of its own beside it.
+
+    Args:
+        annotations: the folder of the annotations.
+        images: what the user named.
+        split: whose images are meant; folders that are named by it come first.
+        above: another folder to look into, of the whole dataset.
 
     Raises:
         UserError: the user named a folder that is not there.
     """
     if images is not None:
-        return (given_folder(images) / split, images) if split else (given_folder(images),)
-    places: list[Path] = []
-    for base in (annotations, annotations.parent):
-        tops = [child for child in subfolders(base) if _IMAGE_FOLDER.search(child.name)]
-        of_split = [child for top in (*tops, base) for child in subfolders(top) if _is_of(child.name, split)]
+        given = given_folder(images)
+        is_of_another = split_word(given.name) not in ("", split_word(split))
+        beside = _of_split(given.parent, split) if is_of_another else []
+        return *beside, *_of_split(given, split), given
+    places, whole = list[Path](), above or dataset_folder(annotations)
+    for base in dict.fromkeys((annotations, annotations.parent, whole)):
+        is_image_folder = _IMAGE_FOLDER if base.is_relative_to(whole) else _USUAL_FOLDER
+        tops = [child for child in subfolders(base) if is_image_folder.search(child.name)]
+        of_split = [child for top in (*tops, base) for child in _of_split(top, split)]
         inner = [child for top in of_split for child in subfolders(top) if _IMAGE_FOLDER.search(child.name)]
         mixed = [top for top in tops if not split_word(top.name) or not split_word(split)]
         places += [*inner, *of_split, *mixed, base]
     return tuple(dict.fromkeys(places))
+
+
+def dataset_folder(annotations: Path) -> Path:
+    """The folder of a dataset: that of its annotations, or the one above where its name says that it holds nothing else."""
+    return annotations.parent if annotations.name.casefold() in ANNOTATION_FOLDERS else annotations
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -249,9 +272,12 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.name[:1] not in "._$" and child.is_dir())
 
 
-def _is_of(name: str, split: str) -> bool:
+def _of_split(folder: Path, split: str) -> list[Path]:
+    """The folders in a folder that are named as a split: first by its full name, then by the usual one in it."""
     word = split_word(split)
-    return bool(split) and (name.casefold() == split.casefold() or (word != "" and split_word(name) == word))
+    found = [child for child in subfolders(folder) if word and split_word(child.name) == word]
+    same = [child for child in subfolders(folder) if child.name.casefold() == split.casefold()]
+    return list(dict.fromkeys((*same, *found)))
 
 
 def check_class(name: str, class_names: Sequence[str], *, where: str) -> None:

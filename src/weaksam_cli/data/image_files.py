@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
 from weaksam_cli.core.names import first_few
+from weaksam_cli.data.dataset import dataset_folder
 from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.errors import UserError
 
 _PROBES: Final = 50
-_ANNOTATION_FOLDERS: Final = ("annotations", "annotation", "labels", "json", "xml", "xmls")
 _UPLOAD: Final = re.compile(r"[0-9a-f]{8}-")
 
 
@@ -120,9 +120,7 @@ def _may_search(place: Path, where: Path) -> bool:
 
     What lies above the folder of the annotations may hold other datasets, or a whole disk.
     """
-    folder = where if where.is_dir() else where.parent
-    if folder.name.casefold() in _ANNOTATION_FOLDERS:
-        folder = folder.parent
+    folder = dataset_folder(where if where.is_dir() else where.parent)
     return place == folder or not folder.is_relative_to(place)
 
 
