@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.data.helpers import read_labelled, sample
+from weaksam_cli.artifacts import digest
 from weaksam_cli.data import folder
 from weaksam_cli.data.dataset import DatasetSplit
+from weaksam_cli.data.stage import choose_layout
 from weaksam_cli.errors import UserError
 
 
@@ -104,3 +108,118 @@ def test_class_list(zoo: Path) -> None:
 
 def test_there_is_no_ground_truth(zoo: Path) -> None:
     assert not folder.read(zoo, folder.Recipe(), boxes=True).has_boxes
+
+
+def tree(root: Path, *names: str) -> Path:
+    """Files of these names: images, each of its own, and texts."""
+    for number, name in enumerate(names):
+        if name.endswith((".jpg", ".png")):
+            sample(root / name, 20 + number)
+        else:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text("{}")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["train/a/1.jpg", "val/b/2.jpg", "models/x.pt", "__MACOSX/train/a/1.jpg"], {"train": "train", "val": "test"}),
+        (["TRAIN/a/1.jpg", "Validation/b/2.jpg", ".git/a/3.jpg"], {"TRAIN": "train", "Validation": "test"}),
+        (["train/a/1.jpg", "dev/b/2.jpg", "testing/b/3.jpg"], {"train": "train", "dev": "test", "testing": "test"}),
+        (["training_set/a/1.jpg", "test_set/b/2.jpg"], {"training_set": "train", "test_set": "test"}),
+        (["seg_train/seg_train/a/1.jpg", "seg_test/seg_test/b/2.jpg"], {"seg_train": "train", "seg_test": "test"}),
+        (["data/train/a/1.jpg", "data/val/b/2.jpg"], {"train": "train", "val": "test"}),
+        (["pets/train/a/1.jpg", "pets/val/b/2.jpg"], {"train": "train", "val": "test"}),
+        (["images/a/1.jpg", "images/b/2.jpg"], {"trainval": "train"}),
+        (["a/1.jpg", "b/2.jpg", "a/@eaDir/1.jpg/thumb.jpg", ".ipynb_checkpoints/1.jpg"], {"trainval": "train"}),
+    ],
+)  # fmt: skip
+def test_splits_and_classes_among_other_folders(
+    tmp_path: Path, names: list[str], expected: dict[str, str]
+) -> None:
+    """Kind B: one stray folder made classes of splits."""
+    assert choose_layout(str(tree(tmp_path, *names)), None) == "folder"
+    found = splits(tmp_path)
+    assert {name: split.role for name, split in found.items()} == expected
+    images = [image for split in found.values() for image in split.images]
+    assert {image.labels for image in images} == {("a",), ("b",)}
+    assert len(images) == sum(name[0] not in "_." and name.count(".jpg") == 1 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["train/a/1.jpg", "train/b/2.jpg", "extra/b/3.jpg"], "the folders extra are not read"),
+        (["train/a/1.jpg", "train/b/2.jpg", "test/3.jpg"], "the folders test are not read"),
+        (["pets/a/1.jpg", "pets/b/2.jpg"], "pets is the only class, and holds the folders a, b"),
+        (["a/1.jpg", "b/2.jpg", "classes.json", "about.csv"], "not read, as folders say the classes: about.csv, "),
+        (["a/1.jpg", "b/2.jpg", "a/1.xml"], "annotations are not read, the folders are taken as classes: a/1.xml"),
+        (["images/1.jpg", "labels/1.txt"], "the folders images are read as classes"),
+    ],
+)  # fmt: skip
+def test_what_lies_beside_class_folders_is_told(tmp_path: Path, names: list[str], told: str) -> None:
+    """Kinds A, B and M: `--layout folder` reads it all."""
+    warnings = folder.read(tree(tmp_path, *names), folder.Recipe(), boxes=False).warnings
+    assert any(told in text for text in warnings), warnings
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["set1/1.jpg", "set1/1.xml", "set2/2.jpg"], "set1/1.xml"),
+        (["a/1.jpg", "a/1.json", "b/2.jpg"], "a/1.json"),
+        (["ds0/img/1.jpg", "ds0/ann/1.jpg.json"], "ds0/ann (1.jpg.json, ...)"),
+        (["images/1.jpg", "masks/1.png"], "masks (masks)"),
+        (["train/photos/1.jpg", "train/semantic_masks/1.png"], "train/semantic_masks (masks)"),
+        (["train/1.png", "train_labels/1_L.png", "val/2.png"], "train_labels (masks)"),
+        (["leftImg8bit/train/x/1.png", "gtFine/train/x/1.png"], "gtFine (masks)"),
+        (["train/pics/1.jpg", "train/ann.json", "val/pics/2.jpg"], "train/ann.json"),
+        (["kangaroo/1.jpg", "boxes.csv"], "boxes.csv"),
+        (["JPEGImages/1.jpg"], "not recognised"),
+        (["train/1.jpg", "val/2.jpg"], "not recognised"),
+    ],
+)
+def test_an_annotated_dataset_never_becomes_class_folders(
+    tmp_path: Path, names: list[str], told: str
+) -> None:
+    """Kind A: what is not read is named."""
+    with pytest.raises(UserError, match=re.escape(told)):
+        choose_layout(str(tree(tmp_path, *names)), None)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["mask/1.jpg", "no_mask/2.jpg"],
+        ["train/1.jpg", "bus/2.jpg"],
+        ["test_tube/1.jpg", "Ford GT/2.jpg"],
+        ["a/1.jpg", "b/2.jpg", "labels.csv"],
+        ["kangaroo/1.jpg"],
+    ],
+)
+def test_classes_that_are_called_like_something_else(tmp_path: Path, names: list[str]) -> None:
+    assert choose_layout(str(tree(tmp_path, *names)), None) == "folder"
+    classes = {name.partition("/")[0] for name in names if "/" in name}
+    assert set(splits(tmp_path)["trainval"].class_names) == classes
+
+
+def test_many_images_of_one_name_and_size_are_each_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        path = tmp_path / f"class{number}" / "1.bmp"
+        path.parent.mkdir()
+        Image.new("RGB", (8, 8), (number // 2, 0, 0)).save(path)
+    opened: list[Path] = []
+    of_file = digest.of_file
+
+    def noted(path: Path) -> str:
+        opened.append(path)
+        return of_file(path)
+
+    monkeypatch.setattr(digest, "of_file", noted)
+    found = keys(splits(tmp_path)["trainval"])
+    assert len(found) == 20
+    assert len(opened) == 40
+    assert all(len(labels or ()) == 2 for _, labels in found)

@@ -29,7 +29,10 @@ Difficult = Literal["exclude", "include"]
 _IMAGE_FOLDER: Final = re.compile(r"image|img|pic|photo|frame|^data$", re.IGNORECASE)
 _USUAL_FOLDER: Final = re.compile(r"^((jpe?g|png)?images?|data)$", re.IGNORECASE)
 """What may belong to a dataset although it lies outside of its folder."""
-SPLIT_NAMES: Final = ("trainval", "train", "training", "val", "valid", "validation", "test", "testing")
+SPLIT_NAMES: Final = (
+    *("trainval", "train", "training"),
+    *("val", "valid", "validation", "dev", "test", "testing"),
+)
 ANNOTATION_FOLDERS: Final = ("annotations", "annotation", "labels", "json", "xml", "xmls")
 _SHORT: Final = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
@@ -204,11 +207,11 @@ def choose_splits(
 
 
 def role_of(split: str) -> Role:
-    """The role that a split's name suggests: val, valid, minival, test... are for testing, all others for training."""
+    """The role that a split's name suggests: val, valid, minival, dev, test... are for testing, all others for training."""
     name = split.casefold()
     if name.startswith("train"):
         return "train"
-    return "test" if "val" in name or "test" in name else "train"
+    return "test" if "val" in name or "test" in name or split_word(name) == "dev" else "train"
 
 
 def split_word(name: str) -> str:

@@ -31,6 +31,7 @@ from weaksam_cli.data.labels import (
     read_labels,
 )
 from weaksam_cli.data.reading import read_splits
+from weaksam_cli.data.signs import signs_of_annotations, tables_near
 from weaksam_cli.data.source import SOURCE_FILE, Source, SplitSource, read_source, write_source
 from weaksam_cli.data.summary import class_table, oddities, shared_images
 from weaksam_cli.engine.context import Context, Job
@@ -69,6 +70,13 @@ def choose_layout(source: str, given: str | None) -> str:
         return best
     if not Path(source).exists():
         raise UserError("no such file or folder", where=source, remedy="Check the path of the dataset")
+    if unread := signs_of_annotations(Path(source)) or tables_near(Path(source)):
+        raise UserError(
+            f"the images seem to be annotated in a way that is not read: {first_few(unread)}",
+            where=source,
+            remedy="Export COCO JSON, VOC XML or YOLO, or write a table image,label (masks without classes say no label); "
+            "--layout folder takes folders as classes",
+        )
     looked = "; ".join(layout.LOOKS_LIKE for layout in layouts.values())
     raise UserError(
         f"the layout of the dataset is not recognised; looked for: {looked}",
