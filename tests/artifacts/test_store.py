@@ -248,48 +248,146 @@ def test_an_older_version_is_read(tmp_path: Path) -> None:
 def test_temporary_files_of_dead_processes_go_and_those_of_other_machines_stay_a_day(tmp_path: Path) -> None:
     ops, finished = FileOps(), 2**22 + 1  # no process has a number above the kernel's limit
     mine = ops.temporary_name(tmp_path / "a.h5")
-    token = f"{os.getpid()}-"
-    kept = [mine, tmp_path / f".a.h5.0badhost-{finished}-ab.tmp", tmp_path / f".a.h5.{os.getpid()}-ab.tmp"]
-    gone = [
-        mine.with_name(mine.name.replace(token, f"{finished}-")),
-        tmp_path / f".a.h5.{finished}-ab.tmp",
-        tmp_path / f".b.h5.0badhost-{finished}-ab.tmp",
-        tmp_path / ".odd.tmp",
-    ]
+    token = f"-{os.getpid()}-"
+    foreign = tmp_path / f".a.h5.00000bad-{finished}-0123abcd.tmp"
+    kept = [mine, foreign, tmp_path / f".a.h5.00000bad-{os.getpid()}-0123abcd.tmp"]
+    gone = [mine.with_name(mine.name.replace(token, f"-{finished}-")), foreign.with_name(f".b{foreign.name}")]
     for path in (*kept, *gone):
         path.touch()
-    os.utime(gone[2], (0, 0))
+    os.utime(gone[1], (0, 0))
     assert sorted(ops.remove_stale_temporaries(tmp_path)) == sorted(gone)
     assert all(path.exists() for path in kept)
+
+
+def test_temporary_files_of_other_programs_stay_and_so_do_links_and_folders_that_are_called_like_ours(
+    tmp_path: Path,
+) -> None:
+    ops = FileOps()
+    stale = ops.temporary_name(tmp_path / "a.h5").name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    (tmp_path / stale).symlink_to(tmp_path)
+    (tmp_path / f".b{stale}").mkdir()
+    for name in (".odd.tmp", ".~lock.tmp", f"{stale}.bak", stale.replace(str(2**22 + 1), "9" * 30)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    assert ops.remove_stale_temporaries(tmp_path) == []
 
 
 def test_a_link_in_the_place_of_the_shards_is_refused_and_what_it_points_to_stays(tmp_path: Path) -> None:
     """A link named OUT.h5.shards made `propose` empty the folder that it points to (F2)."""
     precious = tmp_path / "photographs"
     precious.mkdir()
-    (precious / "child.jpg").write_bytes(b"x")
+    (precious / "checkpoint.pt").write_bytes(b"x")
     path = tmp_path / "run" / "a.h5"
     path.parent.mkdir()
     shards_root(path).symlink_to(precious)
     with pytest.raises(UserError, match="is a link"):
         make(step(path), STAGE, context(tmp_path))
     remove_shards(FileOps(), path)
-    assert (precious / "child.jpg").exists()
+    assert (precious / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("name", ["child.jpg", "0123456789abcdef/child.jpg", "00000-0123456789abcdef.h5.bak"])
-def test_a_folder_of_somebody_else_is_not_emptied(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "a.h5"
+KEY, SHARD = "0123456789abcdef", "00000-0123456789abcdef.h5"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("child.jpg", "file"),
+        (f"{SHARD}.bak", "file"),
+        (".rsync.tmp", "file"),
+        ("photographs/checkpoint.pt", "file"),
+        (SHARD, "folder"),
+        (SHARD, "link"),
+        (KEY, "link"),
+        (KEY, "file"),
+        ("checkpoint.pt", "link"),
+        (f"{KEY}/{SHARD}", "folder"),
+        (f"{KEY}/{SHARD}", "link"),
+        (f"{KEY}/{SHARD}", "pipe"),
+        (f"{KEY}/checkpoint.pt", "link"),
+    ],
+)
+def test_what_somebody_else_put_among_the_shards_is_refused_and_stays(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    precious = tmp_path / "photographs"
+    precious.mkdir()
+    (precious / SHARD).write_bytes(b"x")
+    path = tmp_path / "run" / "a.h5"
     foreign = shards_root(path) / name
     foreign.parent.mkdir(parents=True)
-    foreign.write_bytes(b"x")
-    if "/" not in name:
-        with pytest.raises(UserError, match="which weaksam did not write"):
-            make(step(path), STAGE, context(tmp_path))
+    if kind == "link":
+        foreign.symlink_to(precious / SHARD if "." in foreign.name else precious)
+    elif kind == "folder":
+        foreign.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(foreign)
     else:
+        foreign.write_bytes(b"x")
+    with pytest.raises(UserError, match="which weaksam did not write"):
         make(step(path), STAGE, context(tmp_path))
     remove_shards(FileOps(), path)
+    assert os.path.lexists(foreign)
+    assert (precious / SHARD).read_bytes() == b"x"
+
+
+def test_a_file_of_somebody_else_in_a_folder_of_shards_stays(tmp_path: Path) -> None:
+    """What a file system or a desktop puts there (`.nfs0001`, `.DS_Store`) is no reason to stop."""
+    path = tmp_path / "a.h5"
+    foreign = shards_root(path) / KEY / ".nfs0001"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"x")
+    make(step(path), STAGE, context(tmp_path))
     assert foreign.exists()
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.h5.receipt.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_made(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    ops = FaultyOps()
+    with pytest.raises(UserError, match="folder"):
+        make(step(tmp_path / "a.h5"), STAGE, context(tmp_path, ops, overwrite=True))
+    assert ops.log == []
+
+
+@pytest.mark.parametrize("content", [b"mine", b"", None])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_foreign_file_or_a_link_to_one_is_replaced_with_overwrite_alone(
+    tmp_path: Path, content: bytes | None, is_link: bool
+) -> None:
+    precious, path = tmp_path / "photographs.h5", tmp_path / "a.h5"
+    place = precious if is_link else path
+    if content is None:
+        with h5py.File(place, "w") as file:
+            file["pixels"] = [1, 2, 3]
+    else:
+        place.write_bytes(content)
+    if is_link:
+        path.symlink_to(precious)
+    before = place.read_bytes()
+    with pytest.raises(UserError, match=r"which weaksam did not write.*--overwrite"):
+        make(step(path), STAGE, context(tmp_path))
+    make(step(path), STAGE, context(tmp_path, overwrite=True))
+    open_artifact(path, SCHEMA).close()
+    assert not path.is_symlink()
+    assert not is_link or precious.read_bytes() == before
+
+
+def test_a_link_in_the_place_of_a_receipt_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    path, precious = tmp_path / "a.h5", tmp_path / "b.json"
+    record = make(step(path), STAGE, context(tmp_path))
+    receipt_path(path).rename(precious)
+    receipt_path(path).symlink_to(precious)
+    before = precious.read_bytes()
+    assert make(step(path), STAGE, context(tmp_path)) == record
+    make(step(path, knob=2), STAGE, context(tmp_path, overwrite=True))
+    assert precious.read_bytes() == before
+    receipt_path(path).unlink()
+    receipt_path(path).symlink_to(receipt_path(path))
+    make(step(path), STAGE, context(tmp_path))
+    assert not receipt_path(path).is_symlink()
 
 
 def test_a_schema_may_get_columns_and_old_files_are_read(tmp_path: Path) -> None:

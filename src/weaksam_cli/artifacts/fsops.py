@@ -10,12 +10,16 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import secrets
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-TEMPORARY_SUFFIX = ".tmp"
+TEMPORARY: Final = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,7})-[0-9a-f]{8}\.tmp")
+"""Names of temporary files (`FileOps.temporary_name`): the machine, the process, a random word."""
 _FOREIGN_SECONDS = 24 * 3600
 """A temporary file of another machine that nobody has written to for this long was left by a dead process."""
 
@@ -35,14 +39,15 @@ class FileOps:
     def temporary_name(self, path: Path) -> Path:
         """A name beside `path` that no other process uses."""
         owner = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
-        return path.with_name(f".{path.name}.{owner}{TEMPORARY_SUFFIX}")
+        return path.with_name(f".{path.name}.{owner}.tmp")
 
     def write_atomically(self, path: Path, data: bytes) -> None:
         """Put `data` under the name `path`: readers see all of it or what stood there before."""
 
         def fill(temporary: Path) -> None:
             self.before("write", temporary)
-            temporary.write_bytes(data)
+            with temporary.open("xb") as file:
+                file.write(data)
 
         self.build_atomically(path, fill)
 
@@ -103,7 +108,7 @@ class FileOps:
         Of another machine's processes nothing is known: their files go when nobody has written to them for a day.
         """
         removed = []
-        for path in directory.glob(f".*{TEMPORARY_SUFFIX}") if directory.is_dir() else ():
+        for path in directory.iterdir() if directory.is_dir() else ():
             if _is_stale(path):
                 self.remove(path)
                 removed.append(path)
@@ -115,16 +120,19 @@ def _host() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-def _is_stale(temporary: Path) -> bool:
-    host, _, process = (
-        temporary.name.removesuffix(TEMPORARY_SUFFIX).rsplit(".", 1)[-1].rpartition("-")[0].rpartition("-")
-    )
-    if host in ("", _host()):
-        return not (process.isdigit() and _is_running(int(process)))
+def _is_stale(path: Path) -> bool:
+    name = TEMPORARY.fullmatch(path.name)
+    if name is None:
+        return False
     try:
-        return time.time() - temporary.stat().st_mtime > _FOREIGN_SECONDS
+        found = path.lstat()
     except FileNotFoundError:
         return False
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    if name[1] == _host():
+        return not _is_running(int(name[2]))
+    return time.time() - found.st_mtime > _FOREIGN_SECONDS
 
 
 def _is_running(process: int) -> bool:

@@ -201,6 +201,8 @@ def refuse_foreign(path: Path, *, overwrite: bool) -> None:
 
 
 def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         receipt = read_receipt(path)
         if receipt is not None:
@@ -215,5 +217,5 @@ def _is_ours(path: Path) -> bool:
 
         with Image.open(path) as image:
             return image.info.get("Software") == OUR_NAME
-    except (OSError, UserError, ValueError, SyntaxError):
+    except Exception:  # the libraries raise all kinds for a file that is not theirs
         return False

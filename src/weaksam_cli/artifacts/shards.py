@@ -19,13 +19,14 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from weaksam_cli.artifacts import digest, hdf5
 from weaksam_cli.artifacts.checks import UNREADABLE
-from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.fsops import TEMPORARY, FileOps
+from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.artifacts.schema import Batch, Schema, concatenate
 from weaksam_cli.errors import UserError
 
 _DIGEST_LENGTH = 16
 _SHARD_NAME = re.compile(rf"(\d{{5,}})-[0-9a-f]{{{_DIGEST_LENGTH}}}\.(h5|json)")
-_OUR_FILES = re.compile(rf"{_SHARD_NAME.pattern}|checkpoint\.pt|\..*\.tmp")
+_OUR_FILES = re.compile(rf"{_SHARD_NAME.pattern}|checkpoint\.pt|{TEMPORARY.pattern}")
 _OUR_FOLDERS = re.compile(rf"[0-9a-f]{{{_DIGEST_LENGTH}}}")
 
 
@@ -77,7 +78,7 @@ class ShardPlan:
 
     def done(self) -> dict[int, Path]:
         """Shards that are on the disk: index -> file."""
-        return {index: self.directory / name for name, index in sorted(self._listing())}
+        return {index: self.directory / name for name, index in self._listing()}
 
     def done_indexes(self) -> set[int]:
         """Indexes of the shards that are on the disk; one listing of the folder."""
@@ -97,11 +98,7 @@ class ShardPlan:
         )
 
     def _listing(self) -> list[tuple[str, int]]:
-        try:
-            with os.scandir(self.directory) as entries:
-                found = [(entry.name, _SHARD_NAME.fullmatch(entry.name)) for entry in entries]
-        except FileNotFoundError:
-            return []
+        found = [(entry.name, _SHARD_NAME.fullmatch(entry.name)) for entry in _entries(self.directory)]
         named = [(name, int(match[1])) for name, match in found if match]
         return [(name, index) for name, index in named if index < len(self)]
 
@@ -129,26 +126,42 @@ class Outcome:
 
 
 def check_place(target: Path) -> None:
-    """Refuse a folder of shards that is not ours: a link, or one that holds something else.
+    """Refuse a place that is taken: a folder where a file is to be, or a folder of shards that is not ours.
 
     Raises:
         UserError: what stands there.
     """
+    remedy = "Move it away, or write to another place"
+    for path in (target, receipt_path(target)):
+        if path.is_dir():
+            raise UserError("a folder stands where a file is to be", where=str(path), remedy=remedy)
     root = shards_root(target)
-    if not root.is_symlink() and not root.exists():
-        return
-    foreign = "is a link" if root.is_symlink() else None if root.is_dir() else "is no folder"
-    for path in () if foreign else root.iterdir():
-        ours = _OUR_FOLDERS if path.is_dir() and not path.is_symlink() else _OUR_FILES
-        if path.is_symlink() or not ours.fullmatch(path.name):
-            foreign = f"holds {path.name!r}, which weaksam did not write"
-            break
-    if foreign:
-        raise UserError(
-            f"the place for unfinished work {foreign}",
-            where=str(root),
-            remedy="Move it away, or write to another place",
-        )
+    if foreign := _foreign(root):
+        raise UserError(f"the place for unfinished work {foreign}", where=str(root), remedy=remedy)
+
+
+def _foreign(root: Path) -> str | None:
+    """What tells that a folder of shards is not ours, or that something in it only bears the name of one of our files."""
+    if root.is_symlink():
+        return "is a link"
+    if root.exists() and not root.is_dir():
+        return "is no folder"
+    for entry in _entries(root):
+        ours = _OUR_FOLDERS if entry.is_dir(follow_symlinks=False) else _OUR_FILES
+        inside = _entries(entry.path) if ours is _OUR_FOLDERS else [entry]
+        named = [item for item in inside if _OUR_FILES.fullmatch(item.name)]
+        if not ours.fullmatch(entry.name) or not all(item.is_file(follow_symlinks=False) for item in named):
+            return f"holds {entry.name!r}, which weaksam did not write"
+    return None
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name; nothing where another process has removed it."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def shard_bytes(schema: Schema, done: Sequence[tuple[str, Any]], failed: Sequence[tuple[str, str]]) -> bytes:
@@ -230,7 +243,7 @@ def merge(
     def fill(temporary: Path) -> None:
         nonlocal images
         ops.before("write", temporary)
-        with h5py.File(temporary, "w") as handle:
+        with h5py.File(temporary, "x") as handle:
             hdf5.create(handle, plan.schema, attributes, tables)
             for batch in _load_shards(ops, plan, parse):
                 ops.before("append", temporary)
@@ -284,13 +297,16 @@ class _JsonShard(NamedTuple):
 def remove_shards(ops: FileOps, target: Path) -> None:
     """Remove the shards of a target that is complete, those of other keys too, and nothing that we did not write."""
     root = shards_root(target)
-    if root.is_symlink() or not root.is_dir():
+    if root.is_symlink():
         return
-    for folder in (*root.iterdir(), root):
-        if folder.is_symlink() or not folder.is_dir():
-            continue
-        for path in sorted(folder.iterdir(), reverse=True):
-            if _OUR_FILES.fullmatch(path.name) and (path.is_symlink() or path.is_file()):
-                ops.remove(path)
+    folders = [
+        Path(entry.path)
+        for entry in _entries(root)
+        if _OUR_FOLDERS.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+    ]
+    for folder in (*folders, root):
+        for entry in reversed(_entries(folder)):
+            if _OUR_FILES.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                ops.remove(Path(entry.path))
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -212,6 +212,8 @@ def _settle(step: Step, identity: receipts.Identity, context: Context) -> receip
             return None
         context.console.info(f"{name}: fresh, nothing to do", artifact=name, state="fresh")
         return found.receipt
+    if found.state is State.PARTIAL and step.path.suffix == ".h5":
+        receipts.refuse_foreign(step.path, overwrite=context.overwrite)
     if found.state is State.STALE:
         why = "; ".join(found.reasons)
         if found.recipe_changed and not context.overwrite:

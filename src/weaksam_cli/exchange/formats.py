@@ -379,7 +379,7 @@ def _write(job: Job, schema: Schema, incoming: Incoming, failed: list[tuple[str,
 
     def fill(temporary: Path) -> None:
         job.context.ops.before("write", temporary)
-        with h5py.File(temporary, "w") as handle:
+        with h5py.File(temporary, "x") as handle:
             hdf5.create(handle, schema, job.attributes(), incoming.tables)
             hdf5.append(handle, schema, concatenate(schema, [], failed))
             rows = iter(incoming.rows.items())
