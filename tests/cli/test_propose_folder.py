@@ -155,7 +155,7 @@ def test_a_list_of_paths(folder: Path) -> None:
     events = [json.loads(line) for line in result.stdout.splitlines()]
     assert {"event", "text", "images", "bytes", "recipe"} in [set(item) for item in events]
     assert [item["text"] for item in events if item.get("duplicates")] == [
-        "lists/some.txt: 1 lines repeat an image and are passed over: ../my images/same.png"
+        "1 paths name an image once more and are passed over: ../my images/same.png"
     ]
     done = next(item for item in events if "proposals" in item)
     assert (done["artifact"], done["images"], done["failed"]) == ("some-proposals.h5", 2, 1)
@@ -165,6 +165,15 @@ def test_a_list_of_paths(folder: Path) -> None:
         assert done["proposals"] == artifact.offsets[-1]
     sample(folder / "lists" / "gone.jpg", 1)
     assert "stale because input" in propose("lists/some.txt", *QUICK).stderr
+
+
+def test_several_images_and_folders(folder: Path) -> None:
+    propose("my images/same.png", "my images/tief", "my images/same.png", *QUICK)
+    with open_artifact(folder / "my images-proposals.h5") as artifact:
+        assert artifact.image_ids == ["same.png", KEYS[-1]]
+    propose(*map(str, sorted((folder / "my images").glob("same.*"))), "-o", "p.h5", *QUICK)
+    with open_artifact(folder / "p.h5") as artifact:
+        assert artifact.image_ids == ["same.jpg", "same.png"]
 
 
 def test_one_image(folder: Path) -> None:
@@ -190,7 +199,10 @@ MISTAKES = {
     ),
     "empty folder": (("empty",), r"empty: there is no image.*\.jpg"),
     "nothing there": (("nothing",), "nothing: there is no such folder or file"),
-    "no list": (("binary",), "binary: is neither an image by its suffix nor a list"),
+    "no list": (
+        ("binary",),
+        "binary: expected an image or a list of paths, got a file of 6 bytes whose line 1 is no UTF-8",
+    ),
     "shard": (("my images", "--shard", "4/3"), r"--shard: expected i/n with i from 1 to n, got '4/3'"),
     "shard of a dataset": (("--shard", "0/3"), r"--shard: expected i/n with i from 1 to n, got '0/3'"),
     "recipe": (("my images", "--recipe", "region-tre"), "did you mean 'region-tree'"),
@@ -216,7 +228,7 @@ def test_a_mistake_ends_with_one_line_and_code_2(folder: Path, name: str) -> Non
     (folder / "empty").mkdir()
     (folder / "d.h5").mkdir()
     (folder / "mine.h5").write_text("my own data")
-    (folder / "binary").write_bytes(b"\xff\xd8\xff\xe0")
+    (folder / "binary").write_bytes(b"\xff\xd8a\nb\n")
     arguments, message = MISTAKES[name]
     last = propose(*arguments, code=2).stderr.splitlines()[-1]
     assert re.search(message, last), last

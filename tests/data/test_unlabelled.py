@@ -46,6 +46,35 @@ def test_one_image(tmp_path: Path) -> None:
     )
 
 
+def test_several_places_have_keys_below_their_common_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "pics", "a.jpg", "dir/b.jpg", "dir/deep/c.jpg", "no suffix")
+    Image.new("RGB", (9, 6)).save(tmp_path / "pics" / "no suffix", "PNG")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "l.txt").write_text("../pics/dir/b.jpg\n../pics/a.jpg\n../pics/gone.jpg\n")
+    pics = tmp_path / "pics"
+    places = (pics / "no suffix", pics / "a.jpg", pics / "a.jpg", pics / "dir", tmp_path / "lists" / "l.txt")
+    keys = ("no suffix", "a.jpg", "dir/b.jpg", "dir/deep/c.jpg", "gone.jpg")
+    assert list_images(*places) == Listing(pics, keys, ("a.jpg", "dir/b.jpg", "a.jpg"), "pics")
+    assert list_images(pics / "dir", pics / "dir" / "deep").keys == ("b.jpg", "deep/c.jpg")
+    with pytest.raises(UserError, match="none: there is no such folder or file"):
+        list_images(pics, tmp_path / "none")
+
+
+def test_names_that_cannot_be_opened_are_images_that_fail(tmp_path: Path) -> None:
+    """F18: each stopped all of the command."""
+    touch(tmp_path, "a.jpg")
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg"))
+    bad.touch()
+    (tmp_path / "l.txt").write_text("n" * 300 + ".jpg\n")
+    listing = list_images(tmp_path / "a.jpg", tmp_path / "self.jpg", bad, tmp_path / "l.txt")
+    assert listing.keys == ("a.jpg", "self.jpg", "\\udcff.jpg", "n" * 300 + ".jpg")
+    images = look_at(listing, lambda count: None).file.images
+    assert [bool(image.sha256) for image in images] == [True, False, False, False]
+    with pytest.raises(UserError, match="no such folder or file"):
+        list_images(tmp_path / ("n" * 300))
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder or file"):
         list_images(tmp_path / "none")
@@ -90,7 +119,10 @@ def test_paths_of_a_list_are_relative_to_it_and_duplicates_are_named(tmp_path: P
     [
         (b"", "the list names no image"),
         (b"# nothing\n", "the list names no image"),
-        (b"\xff\xd8\xff\xe0 JFIF", r"neither an image by its suffix nor a list.*byte 0"),
+        (
+            b"\xff\xfeno JPEG",
+            r"expected an image or a list of paths, got a file of 9 bytes whose line 1 is no UTF-8.*byte 0",
+        ),
         ("ü.jpg\n".encode("latin-1"), "Save the list as UTF-8"),
         (b"a.jpg\0\n", "zero byte"),
     ],

@@ -30,7 +30,7 @@ def points_at(xy: list[tuple[int, int]], classes: list[int] | None = None) -> Po
 @pytest.mark.parametrize("index", range(7))
 def test_clusters_of_the_published_code(oracle: Any, index: int) -> None:
     case = oracle("kmeans_clustering")["cases"][index]
-    points = parse_points("\n".join(case["input_lines"]), where=case["name"])
+    points = parse_points(case["input_lines"], where=case["name"])
     assert len(points) == case["n_points"]
     got = format_points(cluster_points(points), with_map_index=False)
     assert sorted(got.splitlines()) == sorted(case["output_text"].splitlines())
@@ -41,7 +41,7 @@ def test_the_order_is_the_published_one(oracle: Any) -> None:
     case = next(
         case for case in oracle("kmeans_clustering")["cases"] if case["name"] == "fifteen_three_groups"
     )
-    points = parse_points("\n".join(case["input_lines"]), where=case["name"])
+    points = parse_points(case["input_lines"], where=case["name"])
     assert format_points(cluster_points(points), with_map_index=False) == case["output_text"]
 
 

@@ -94,9 +94,9 @@ _add_stages("cam", "prompt")
 @declare(app.command("propose"), *_STAGE, "shard", work="propose_folder:propose")
 def _propose(
     images: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Argument(
-            help="A folder of images, one image, or a text file with a path a line; default: the dataset's."
+            help="Folders of images, images, or text files with a path a line; default: the dataset's."
         ),
     ] = None,
     output: Annotated[

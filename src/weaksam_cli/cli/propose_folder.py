@@ -30,30 +30,30 @@ _FOR_DATASETS = ("dataset", "split", "run-dir", "variant")
 _IMAGES_INPUT = "images"
 
 
-def propose(options: CommonOptions, console: Console, images: Path | None, output: Path | None) -> None:
+def propose(options: CommonOptions, console: Console, images: list[Path] | None, output: Path | None) -> None:
     """The stage as others run; with IMAGES, list them, choose a recipe, and make the proposals that are not fresh.
 
     Raises:
         UserError: options that do not go together, no image, a target that holds something else.
         IncompleteError: images failed and `--strict` was given; the artifact is written all the same.
     """
-    if images is None and output is None:
+    if not images and output is None:
         run_one_stage(options, console, "propose")
         return
-    if images is None:
+    if not images:
         remedy = (
             "Give them: weaksam propose IMAGES -o FILE.h5; a dataset's proposals lie in its run directory"
         )
         what = "which images? -o belongs to a folder of images"
         raise UserError(what, where=f"-o {output}", remedy=remedy)
     _refuse_dataset_options(options)
-    listing = list_images(images)
+    listing = list_images(*images)
     target = _target(output, listing)
     context = _context(options, target, console)
     loaded = _recipe(options, context)
     if listing.duplicates:
         again = first_few(dict.fromkeys(listing.duplicates))
-        what = f"{images}: {len(listing.duplicates)} lines repeat an image and are passed over: {again}"
+        what = f"{len(listing.duplicates)} paths name an image once more and are passed over: {again}"
         console.warn(what, duplicates=len(listing.duplicates))
     with console.progress("reading the files", len(listing.keys)) as progress:
         split = look_at(listing, progress.advance)

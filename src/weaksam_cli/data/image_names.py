@@ -14,6 +14,7 @@ import numpy as np
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.labels import Labels, digits_id
 from weaksam_cli.data.pickles import shown
+from weaksam_cli.data.text_lines import text_lines
 from weaksam_cli.errors import UserError
 
 _SHOWN: Final = 3
@@ -117,11 +118,8 @@ def read_order(path: Path) -> list[str]:
     Raises:
         UserError: a missing, unreadable or empty list.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path), remedy="Check --order") from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in text_lines(path, "a list of images", remedy="Check --order")]
+    names = [name for name in names if name]
     if not names:
         raise UserError("the list names no image", where=str(path))
     return names

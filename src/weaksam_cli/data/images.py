@@ -125,26 +125,28 @@ def find_images(root: Path) -> list[str]:
     return sorted(_walk(root))
 
 
+def as_key(path: Path) -> str:
+    """A path as a key, which is Unicode: where the name of a file is not, its escaped form is that of no file."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether a file is called like an image, of whatever format, or begins like one."""
+    name = path.name.lower()
+    if name.endswith(SUFFIXES) or _foreign_kind(name):
+        return True
+    return not name.endswith(_COMPANIONS) and _BEGINNINGS.match(_first_bytes(path)) is not None
+
+
 def _walk(root: Path) -> Iterator[str]:
     closed: list[str] = []
-
-    def key(path: str) -> str:
-        # A key is Unicode; the escaped name of a file whose name is not is that of no file.
-        return Path(path).relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
-
     for folder, folders, files in os.walk(root, onerror=lambda error: closed.append(error.filename)):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114 - a name a file
-        named = [name for name in files if not name.startswith(".") and _is_image(folder, name)]
-        yield from (key(f"{folder}/{name}") for name in [*links, *named])
-    yield from map(key, closed)
-
-
-def _is_image(folder: str, name: str) -> bool:
-    lower = name.lower()
-    if lower.endswith(SUFFIXES) or _foreign_kind(lower):
-        return True
-    return not lower.endswith(_COMPANIONS) and _BEGINNINGS.match(_first_bytes(Path(folder, name))) is not None
+        links = (path for path in map(Path(folder).joinpath, folders) if path.is_symlink())
+        shown = (Path(folder, name) for name in files if not name.startswith("."))
+        for path in (*links, *filter(looks_like_image, shown)):
+            yield as_key(path.relative_to(root))
+    yield from (as_key(Path(path).relative_to(root)) for path in closed)
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -1,17 +1,26 @@
-"""Images without a dataset: in a folder, in a text list of paths, or one by itself. They make a split without labels."""
+"""Images without a dataset: in folders, in text lists of paths, or by themselves. They make a split without labels."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.data.dataset import Difficult
-from weaksam_cli.data.images import DEFAULT_MAX_PIXELS, SUFFIXES, find_images, image_size
+from weaksam_cli.data.images import (
+    DEFAULT_MAX_PIXELS,
+    SUFFIXES,
+    as_key,
+    find_images,
+    image_size,
+    looks_like_image,
+)
 from weaksam_cli.data.labels import LabelledImage, Labels, LabelsFile, LabelsInfo, Split
+from weaksam_cli.data.text_lines import text_lines
 from weaksam_cli.errors import ImageError, UserError
 
 DATASET, SPLIT = "images", "all"
@@ -29,7 +38,7 @@ class Listing:
     Attributes:
         root: the folder that keys are relative to; `root / key` is the file of every key.
         keys: POSIX path of each image with its suffix; sorted for a folder, in the order of the list for a list.
-        duplicates: keys that stood more than once in a list, once for each time that they were dropped.
+        duplicates: keys that were named more than once, once for each time that they were dropped.
         name: a word for the whole: the name of the folder, or of the file without its suffix.
     """
 
@@ -39,57 +48,63 @@ class Listing:
     name: str = ""
 
 
-def list_images(place: Path) -> Listing:
+def list_images(*places: Path) -> Listing:
     """What `weaksam propose IMAGES` is about.
 
     Args:
-        place: a folder, walked as `find_images` does; an image, told by its suffix; or any other file: a list, UTF-8, one
-            path a line, relative to the folder of the list, blank lines and lines that begin with # passed over.
+        places: folders, walked as `find_images` does; images, told by name or first bytes; any other file is a list, UTF-8,
+            one path a line, relative to the folder of the list, blank lines and lines that begin with # passed over. Keys of
+            several places are relative to the deepest folder that holds all images.
 
     Raises:
-        UserError: nothing there, a folder or list without an image, a list that is no UTF-8 text, a file name that is not
-            valid Unicode.
+        UserError: nothing there, a folder or list without an image, a list that is no UTF-8 text.
     """
-    if place.is_dir():
+    listings = [_listing(place) for place in places]
+    if len(listings) == 1:
+        return listings[0]
+    # Links are kept: keys are paths as the user sees them.
+    paths = [os.path.abspath(item.root / key) for item in listings for key in item.keys]  # noqa: PTH100
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))  # noqa: PTH120
+    keys, again = _once([as_key(Path(path).relative_to(root)) for path in paths])
+    duplicates = (*(key for item in listings for key in item.duplicates), *again)
+    return Listing(root, keys, duplicates, root.name or "images")
+
+
+def _listing(place: Path) -> Listing:
+    if os.path.isdir(place):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         keys = tuple(find_images(place))
         if not keys:
             what = "there is no image in this folder or below it (hidden files do not count)"
             remedy = f"Files with these suffixes count: {', '.join(SUFFIXES)}"
             raise UserError(what, where=str(place), remedy=remedy)
         return Listing(place, keys, name=place.resolve().name or "images")
-    if not place.exists():
-        remedy = "Give a folder of images, an image, or a text file with a path a line"
+    if not os.path.lexists(place):
+        remedy = "Give a folder of images, images, or a text file with a path a line"
         raise UserError("there is no such folder or file", where=str(place), remedy=remedy)
-    if place.name.lower().endswith(SUFFIXES):
-        return Listing(place.parent, (place.name,), name=place.stem)
+    if looks_like_image(place):
+        return Listing(place.parent, (as_key(Path(place.name)),), name=as_key(Path(place.stem)))
     return _read_list(place)
 
 
-def _read_list(place: Path) -> Listing:
-    try:
-        text = place.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"is neither an image by its suffix nor a list of paths in UTF-8 (byte {error.start} does not fit)",
-            where=str(place),
-            remedy=f"Save the list as UTF-8; images end in {', '.join(SUFFIXES)}",
-        ) from error
-    # `splitlines` would cut at characters that may stand in names.
-    lines = (line.removesuffix("\r") for line in text.split("\n"))
-    written = [line for line in lines if line.strip() and not line.lstrip().startswith(_COMMENT)]
-    keys = [_key(place.parent, line) for line in written]
-    if not keys:
-        raise UserError("the list names no image", where=str(place), remedy="Write one path a line")
-    if impossible := next((key for key in keys if "\0" in key), None):
-        raise UserError(f"the path {impossible!r} holds a zero byte", where=str(place))
+def _once(keys: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys without those that stood before, and these."""
     seen: set[str] = set()
-    duplicates = [key for key in keys if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
-    return Listing(place.parent, tuple(dict.fromkeys(keys)), tuple(duplicates), place.stem)
+    again = tuple(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    return tuple(dict.fromkeys(keys)), again
+
+
+def _read_list(place: Path) -> Listing:
+    remedy = f"Save the list as UTF-8, one path a line; images end in {', '.join(SUFFIXES)}"
+    lines = text_lines(place, "an image or a list of paths", remedy=remedy)
+    written = [line for line in lines if line.strip() and not line.lstrip().startswith(_COMMENT)]
+    if not written:
+        raise UserError("the list names no image", where=str(place), remedy="Write one path a line")
+    return Listing(place.parent, *_once([_key(place.parent, line) for line in written]), place.stem)
 
 
 def _key(root: Path, line: str) -> str:
     """Blanks around a path belong to it only where such a file exists."""
-    name = line if line == line.strip() or (root / line).exists() else line.strip()
+    name = line if line == line.strip() or os.path.exists(root / line) else line.strip()  # noqa: PTH110
     return PurePosixPath(name).as_posix()
 
 

@@ -6,7 +6,7 @@ maps has a folder of its own: `coarse/`, `fine/`, `cross/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -17,6 +17,7 @@ from weaksam_cli.artifacts.points import POINTS, points_to_rows, read_points
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.image_names import ImageNames
 from weaksam_cli.data.labels import LabelledImage, Labels
+from weaksam_cli.data.text_lines import text_lines
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.formats import Incoming, Outgoing, Remarks, Source, Written, match_images
 
@@ -28,6 +29,7 @@ _FIELDS: Final = ("column", "row", "class", "value", "map index")
 _LIMITS: Final = (2**31, 2**31, 2**31, float("inf"), 2**15)
 _COCO_SPLITS: Final = ("train2014", "val2014")
 _WITH_MAP_INDEX: Final = "cross"
+_MOST_POINTS: Final = 1_000_000
 
 
 def write(outgoing: Outgoing, name: str) -> Written:
@@ -81,17 +83,17 @@ def format_points(points: Points, *, with_map_index: bool) -> str:
     return "".join(lines)
 
 
-def parse_points(text: str, *, where: str) -> Points:
-    """Points of the text of a file; lines of four and five fields may stand side by side.
+def parse_points(lines: Iterable[str], *, where: str) -> Points:
+    """Points of the lines of a file; lines of four and five fields may stand side by side.
 
     Args:
-        text: content of the file; an empty one has no points.
+        lines: content of the file; an empty one has no points.
         where: name of the file, for messages.
 
     Raises:
         UserError: for a line that does not fit the format.
     """
-    rows = [_numbers(line, number, where) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    rows = [_numbers(line, number, where) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         return Points.empty()
     table = np.asarray(rows, dtype=np.float64)
@@ -125,11 +127,8 @@ def read_point_file(path: Path) -> Points:
     Raises:
         UserError: for a file that cannot be read or a line that does not fit the format.
     """
-    try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path), remedy="Check the path") from error
-    return parse_points(text, where=str(path))
+    lines = text_lines(path, "a file of points", most=_MOST_POINTS, remedy="Check the path")
+    return parse_points(lines, where=str(path))
 
 
 def files(source: Source) -> dict[str, Path]:
