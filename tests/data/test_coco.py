@@ -87,7 +87,7 @@ def _changed(change: Any) -> Any:
             _changed(lambda c: c["images"][1].update(id=5)),
             "the id 5 stands twice, for 'a.jpg' and 'sub/b.jpg'",
         ),
-        (_changed(lambda c: c["images"][0].pop("file_name")), r"images\[0\]\.file_name: is missing"),
+        (_changed(lambda c: c["images"][0].pop("file_name")), r"images\[0\]: expected file_name"),
         (_changed(lambda c: c["categories"][1].update(id=90)), "the id 90 stands twice"),
         (_changed(lambda c: c["categories"][1].update(name=" ")), r"categories\[1\]\.name: "),
         (

@@ -293,15 +293,15 @@ def test_boxes(small: Path, box: tuple[object, ...] | None, failure: str | None,
 def test_masks_count_the_objects_of_the_file(small: Path) -> None:
     (small / "SegmentationObject").mkdir()
     values = np.zeros((30, 40), dtype=np.uint8)
-    values[0:10, 0:10] = 1
-    values[20:25, 5:9] = 3
+    values[0:10, 0:5] = 1
+    values[5:9, 6:11] = 3
     values[12] = 255
     Image.fromarray(values).save(small / "SegmentationObject" / "1.png")
     truth = read_truth(voc, small, "trainval", masks=True)
     first = truth.images[0]
     assert first.masks is not None
     assert first.masks[1] is None
-    assert first.areas.tolist() == [100, 100, 20]
+    assert first.areas.tolist() == [50, 100, 20]
     present = [mask for mask in first.masks if mask is not None]
     assert np.array_equal(mask_codec.decode(present, 30, 40)[1], values == 3)
     assert truth.images[1].masks == (None,)

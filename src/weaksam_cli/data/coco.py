@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
 from weaksam_cli.core.json_files import Items, parse_items, read_lists
 from weaksam_cli.core.names import first_few
@@ -44,13 +44,22 @@ class CocoImage(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     id: Identifier
-    name: Annotated[
-        str,
-        StringConstraints(strict=True, min_length=1),
-        Field(validation_alias=AliasChoices("file_name", "path", "coco_url")),
-    ]
+    file_name: str | None = None
+    path: str | None = None
+    coco_url: str | None = None
     height: Any = None
     width: Any = None
+
+    @model_validator(mode="after")
+    def _check_name(self) -> CocoImage:
+        if not self.name:
+            raise ValueError("expected file_name, the path of the image")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Its file as written."""
+        return self.file_name or self.path or self.coco_url or ""
 
     @property
     def size(self) -> tuple[int, int] | None:

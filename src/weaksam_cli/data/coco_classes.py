@@ -47,7 +47,8 @@ def class_table(
 ) -> tuple[dict[str, int], list[str]]:
     """Class -> id, by increasing id, and what is to be told.
 
-    A category without annotations that others name as their parent is no class. Categories of one name are one class.
+    A category without annotations that others name as their parent, or that is called background, is no class. Categories of
+    one name are one class.
 
     Args:
         splits: the categories of each split.
@@ -64,14 +65,17 @@ def class_table(
     for name, keys in _ids_of(every).items():
         used = [key for key in keys if counts.get(key)]
         children = [key for key in keys if every[key].supercategory == name]
-        kept = used or ([] if name in parents else (children or keys)[:1])
+        is_none = name in parents or name.strip("_").casefold() == "background"
+        kept = used or ([] if is_none else (children or keys)[:1])
         if kept:
             table[name] = kept[0]
         dropped += [f"{key} {name!r}" for key in keys if key not in kept]
         merged += [f"{' and '.join(map(str, kept))} {name!r}"] if len(kept) > 1 else []
     told = []
     if dropped:
-        what = "no annotation has these categories, but others of their name or below them, so they are no classes"
+        what = (
+            "no annotation has these categories, which are parents, twins of others or background: no classes"
+        )
         told.append(f"{what}: {first_few(dropped)}")
     if merged:
         told.append(f"categories of the same name are read as one class: {first_few(merged)}")

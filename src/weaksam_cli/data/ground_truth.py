@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import area, as_boxes
+from weaksam_cli.core.masks import tight_boxes
 from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.box_forms import FORMS, Form, as_edges, box_form
-from weaksam_cli.data.dataset import ImageRecord, Remark
+from weaksam_cli.data.dataset import ImageRecord, ReadRecipe, Remark
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.data.reading import located
 from weaksam_cli.data.source import SOURCE_FILE, Source
@@ -81,10 +83,17 @@ def read_ground_truth(
     known = {name: value for name, value in part.recipe.items() if name in layout.Recipe.model_fields}
     recipe = layout.Recipe.model_validate(known)
     images = Path(part.images) if part.images else None
-    dataset: RawDataset = layout.read(run_root / part.path, recipe, images, boxes=True)
-    if not dataset.has_boxes:
-        return None
-    return annotated(dataset.read(part.name), labels, masks=masks)
+    split = read_with_boxes(layout, run_root / part.path, recipe, images, part.name)
+    return None if split is None else annotated(split, labels, masks=masks)
+
+
+def read_with_boxes(
+    layout: Any, place: Path, recipe: ReadRecipe, images: Path | None, split: str
+) -> RawSplit | None:
+    """One split of the dataset at `place` with its boxes, others are not read; None for a layout that has labels alone."""
+    alone = recipe.model_copy(update={"splits": {split: "test"}})
+    dataset: RawDataset = layout.read(place, alone, images, boxes=True)
+    return dataset.read(split) if dataset.has_boxes else None
 
 
 def annotated(split: RawSplit, labels: Labels, *, masks: bool) -> GroundTruthSplit:
@@ -151,7 +160,7 @@ class _Shown:
     def annotated(self, objects: Sequence[RawObject], *, masks: bool) -> AnnotatedImage:
         """Those of the objects that can be used."""
         kept = [(item, box) for item in objects if (box := self._box(item)) is not None]
-        found = [self._mask(item) if masks else None for item, _ in kept]
+        found = [self._mask(item, box) if masks else None for item, box in kept]
         boxes = as_boxes([box for _, box in kept])
         areas = [self._area(item, box, mask) for (item, box), mask in zip(kept, found, strict=True)]
         truth = GroundTruth(
@@ -182,14 +191,18 @@ class _Shown:
         box = as_edges(item.box, self.form, width, height)
         return box if remarks.box_is_inside(key, name, box, (height, width)) else None
 
-    def _mask(self, item: RawObject) -> bytes | None:
+    def _mask(self, item: RawObject, box: RawBox) -> bytes | None:
         if item.mask is None:
             self.split.remarks.warn(self.image.key, f"{item.title} ({item.name}) has no mask")
             return None
         try:
             if not self.has_declared_size:
                 raise ValueError("the file has not the size that its mask was drawn on")
-            return item.mask(self.image.height, self.image.width)
+            mask = item.mask(self.image.height, self.image.width)
+            left, top, right, bottom = tight_boxes([mask], self.image.height, self.image.width)[0]
+            if right <= box[0] or left >= box[2] or bottom <= box[1] or top >= box[3]:
+                raise ValueError("its mask is empty, or lies elsewhere than its box")
+            return mask
         except ValueError as error:
             self.split.remarks.fail(self.image.key, f"{item.title} ({item.name}): {error}")
             return None

@@ -5,7 +5,8 @@ Its methods are the layouts, see `dataset`. A dataset is read as a whole; then e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.names import first_few
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.data.annotations import RawDataset
+from weaksam_cli.data.annotations import RawDataset, RawSplit
 from weaksam_cli.data.archives import SUFFIXES
 from weaksam_cli.data.dataset import DatasetSplit
 from weaksam_cli.data.division import split_off
-from weaksam_cli.data.ground_truth import GroundTruthSplit, annotated
+from weaksam_cli.data.ground_truth import GroundTruthSplit, annotated, read_with_boxes
 from weaksam_cli.data.labels import (
     LABELS_FORMAT,
     LABELS_VERSION,
@@ -133,13 +134,16 @@ def read_dataset(
         for split in made
     }
     source_of_run = joined(noted, files, only, context)
+    told = [*dataset.warnings]
     for split in made:
         _require_labels(split)
         labels = Labels(context.run.output("data", split.name), files[split.name], root)
-        truth = _ground_truth(layout.read(place, recipe, folder, boxes=True), split.origin, labels)
+        truth = _ground_truth(labels, partial(read_with_boxes, layout, place, recipe, folder, split.origin))
+        if not isinstance(truth, str):
+            told += [item.reason for item in truth.warnings if not item.key and item not in split.warnings]
         make(_step(labels, loaded.recipe, source, truth), STAGE, context)
     write_source(context.ops, context.run.root, source_of_run)
-    _summarise(splits, list(files.values()), dataset.warnings, context)
+    _summarise(splits, list(files.values()), told, context)
 
 
 def _require_labels(split: DatasetSplit) -> None:
@@ -154,12 +158,13 @@ def _require_labels(split: DatasetSplit) -> None:
     raise UserError("no image of this training split has a label", where=f"split {split.name}", remedy=remedy)
 
 
-def _ground_truth(dataset: RawDataset, origin: str, labels: Labels) -> GroundTruthSplit | str:
+def _ground_truth(labels: Labels, read: Callable[[], RawSplit | None]) -> GroundTruthSplit | str:
     """What `eval` will find, or why it will find nothing: counted here, so that it is known early, and kept nowhere."""
-    if not dataset.has_boxes:
-        return "this dataset has labels and no boxes"
     try:
-        return annotated(dataset.read(origin), labels, masks=False)
+        split = read()
+        if split is None:
+            return "this dataset has labels and no boxes"
+        return annotated(split, labels, masks=False)
     except UserError as error:
         return error.one_line()
 
