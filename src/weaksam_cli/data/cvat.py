@@ -68,7 +68,7 @@ def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> 
     splits: dict[str, list[RawImage]] = {}
     for element in found:
         name = (element.get("subset") or _WHOLE).lower()
-        splits.setdefault(name, []).append(_image(element, boxes))
+        splits.setdefault(name, []).append(_image(element, path, boxes))
 
     def split(name: str) -> RawSplit:
         return RawSplit(name, path, splits[name], likely_folders(path.parent, images, name))
@@ -76,18 +76,19 @@ def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> 
     return RawDataset(path, tuple(splits), {name: role_of(name) for name in splits}, split)
 
 
-def _image(element: Element, boxes: bool) -> RawImage:
+def _image(element: Element, path: Path, boxes: bool) -> RawImage:
     sides = numbers([element.get("height"), element.get("width")])
     declared = (int(sides[0]), int(sides[1])) if sides and min(sides) >= 1 else None
-    objects = tuple(_objects(element, boxes))
+    objects = tuple(_objects(element, path, boxes))
     return RawImage(element.get("name") or "", objects, declared=declared)
 
 
-def _objects(image: Element, boxes: bool) -> Iterator[RawObject]:
+def _objects(image: Element, path: Path, boxes: bool) -> Iterator[RawObject]:
     for number, shape in enumerate((child for child in image if child.tag in _SHAPES), start=1):
         name = (shape.get("label") or "").strip()
         if not name:
-            raise UserError(f"{shape.tag} {number} of image {image.get('name')!r} has no label")
+            what = f"{shape.tag} {number} of image {image.get('name')!r} has no label"
+            raise UserError(what, where=str(path), remedy="Label it, or delete it")
         title = f"{shape.tag} {number}"
         yield _outlined(shape, name, title) if boxes else RawObject(name, title=title)
 

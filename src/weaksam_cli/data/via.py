@@ -34,7 +34,7 @@ _USUAL: Final = (
     "object_name",
     "species",
 )
-_MARKS: Final = (b"_via_", b'"region_attributes"', b'"regions"', b"region_shape_attributes")
+_MARKS: Final = (b"_via_", b'"region_attributes"', b'"regions"', b"region_shape_attributes", b'"fid_list"')
 _REMEDY: Final = "Give a project or an export of VIA"
 
 
