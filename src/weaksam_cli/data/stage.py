@@ -34,7 +34,7 @@ from weaksam_cli.data.labels import (
 from weaksam_cli.data.reading import read_splits
 from weaksam_cli.data.signs import signs_of_annotations, tables_near
 from weaksam_cli.data.source import SOURCE_FILE, Source, SplitSource, read_source, write_source
-from weaksam_cli.data.summary import class_table, oddities, shared_images
+from weaksam_cli.data.summary import class_table, oddities, shared_images, unlisted_images
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.methods import load_method, method_names
 from weaksam_cli.engine.recipes import LoadedRecipe
@@ -243,7 +243,7 @@ def _summarise(
 ) -> None:
     """Say what was read: on stdout how many images show each class, on stderr what looks like a mistake."""
     context.console.table("", *class_table(splits))
-    lines = [*warnings, *oddities(splits), *shared_images(files)]
+    lines = [*warnings, *oddities(splits), *unlisted_images(splits), *shared_images(files)]
     for split in splits:
         remarks = [
             f"{remark.key}: {remark.reason}" if remark.key else remark.reason for remark in split.warnings

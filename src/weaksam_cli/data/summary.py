@@ -6,9 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import PurePosixPath
 
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.dataset import DatasetSplit
+from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.data.labels import LabelsFile
 
 _FEW = 5
@@ -154,3 +156,19 @@ def shared_images(files: Sequence[LabelsFile]) -> Iterator[str]:
                 f"{len(keys)} images stand in {one} and in {other} (same bytes): {shown}; "
                 "what is tested on images that were learnt from says little"
             )
+
+
+def unlisted_images(splits: Sequence[DatasetSplit]) -> Iterator[str]:
+    """Images that lie beside those of the splits, and belong to none of them."""
+    used = {image.path for split in splits for image in split.images}
+    failed = {PurePosixPath(item.key).stem for split in splits for item in split.failed}
+    left = [
+        child
+        for folder in sorted({path.parent for path in used})
+        for child in sorted(folder.iterdir())
+        if child.suffix.casefold() in SUFFIXES and not child.name.startswith(".")
+        if child not in used and child.stem not in failed
+    ]
+    if left:
+        shown = first_few((child.name for child in left), 3)
+        yield f"{len(left)} images in the folders of these splits are in none of them: {shown}"
