@@ -164,16 +164,16 @@ def test_a_foreign_file_is_not_drawn_over(place: Path) -> None:
 
 
 HOSTILE: dict[str, tuple[Any, str]] = {
-    "no image": ([{"category_id": 1, "bbox": [1, 1, 2, 2], "score": 1}], "entry 0: has no image_id"),
-    "no class": ([{"image_id": 1, "bbox": [1, 1, 2, 2], "score": 1}], "entry 0: has no category_id"),
-    "a number": ([1], "entry 0: expected an object"),
+    "no image": ([{"category_id": 1, "bbox": [1, 1, 2, 2], "score": 1}], "[0].image_id: is missing"),
+    "no class": ([{"image_id": 1, "bbox": [1, 1, 2, 2], "score": 1}], "[0].category_id: is missing"),
+    "a number": ([1], "[0]: expected an object"),
     "a score in words": (
         [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": "x"}],
         "score: expected",
     ),
-    "categories": ({"annotations": [], "categories": [{"name": "a"}]}, "categories.0.id"),
-    "text": (b"{", "not readable as JSON"),
-    "deep": (b"[" * 100_000, "not readable as JSON"),
+    "categories": ({"annotations": [], "categories": [{"name": "a"}]}, "categories[0].id: is missing"),
+    "text": (b"{", "no valid JSON"),
+    "deep": (b"[" * 100_000, "no valid JSON"),
 }
 
 

@@ -71,7 +71,7 @@ def test_results_come_back(tmp_path_factory: pytest.TempPathFactory, n: int, see
     np.testing.assert_array_equal(document["k9"].scores, given_.scores)
 
 
-@pytest.mark.parametrize("score", [4e-7, 3e-7, 1.5e-38, 0.1, 1 / 3, 1.0, 3e7])
+@pytest.mark.parametrize("score", [4e-7, 3e-7, 1.5e-38, 0.1, 1 / 3, 1.0, 99.5, 1.3e8])
 def test_scores_keep_their_precision(tmp_path: Path, score: float) -> None:
     """A score of 4e-7 was written as 0.0, and top-1 pseudo ground truth then dropped its box."""
     labels, path = make_labels(), tmp_path / "r.json"
@@ -144,26 +144,38 @@ ENTRY = {"image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}
 
 BAD = [
     ({"a": 1}, "has no annotations"),
-    (3, "got '3'"),
-    ([{**ENTRY, "image_id": 8}], "entry 0: image_id 8 is not in labels.json"),
-    ([ENTRY, {**ENTRY, "category_id": 4}], "entry 1: category_id 4 is not in labels.json"),
-    ([{**ENTRY, "image_id": "7"}], "entry 0: image_id: expected a valid integer, got '7'"),
-    ([{**ENTRY, "bbox": [1, 2, 3]}], "entry 0: has no bbox.3"),
+    (3, "Expected `object`, got `int`"),
+    ([{**ENTRY, "image_id": 8}], "[0]: image_id 8 is not in labels.json"),
+    ([ENTRY, {**ENTRY, "category_id": 4}], "[1]: category_id 4 is not in labels.json"),
+    ([{**ENTRY, "image_id": "7"}], "[0].image_id: expected a valid integer, got '7'"),
+    ([{**ENTRY, "image_id": 10**400}], "[0].image_id: expected less than"),
+    ([{**ENTRY, "bbox": [1, 2, 3]}], "[0].bbox[3]: is missing"),
+    ([ENTRY, {**ENTRY, "bbox": [1, 2, 3, float("nan")]}], "[1].bbox[3]: expected a valid number, got 'NaN'"),
+    ([{**ENTRY, "bbox": [1, 2, -3, 4]}], "[0].bbox[2]: expected greater than or equal to 0, got -3"),
+    ([{**ENTRY, "bbox": [1, 2, 3, 1e30]}], "[0].bbox[3]: expected less than or equal to"),
+    ([ENTRY, {**ENTRY, "bbox": [-40, 2, 3, 4]}], "[1].bbox: the box from -40, 2 to -37, 6 is not in its"),
     (
-        [ENTRY, {**ENTRY, "bbox": [1, 2, 3, float("nan")]}],
-        "entry 1: bbox.3: expected a finite number, got 'nan'",
+        [{**ENTRY, "bbox": [1, 2, 300, 4]}],
+        "[0].bbox: the box from 1, 2 to 301, 6 is not in its image of 100 x 90",
     ),
-    ([{**ENTRY, "bbox": [1, 2, -3, 4]}], "entry 0: bbox.2: expected greater than or equal to 0, got '-3'"),
-    ([{**ENTRY, "bbox": [1, 2, 3, 1e30]}], "entry 0: bbox.3: expected less than or equal to"),
-    ([{**ENTRY, "score": "high"}], "entry 0: score: expected a valid number, got 'high'"),
-    ([{**ENTRY, "score": -1e30}], "entry 0: score: expected greater than or equal to 0, got '-1e"),
-    ([{**ENTRY, "score": True}], "entry 0: score: expected a valid number"),
-    ([{"image_id": 7}], "entry 0: has no category_id"),
-    ([{name: value for name, value in ENTRY.items() if name != "score"}], "entry 0: has no score"),
-    ([3], "entry 0: expected"),
-    ({"annotations": [ENTRY, {**ENTRY, "bbox": None}]}, "entry 1: bbox: expected a valid"),
-    ({"annotations": [ENTRY], "categories": [{"id": 3, "name": "cow"}]}, "entry 0: category_id 3 is not in"),
-    ({"annotations": [ENTRY], "images": [{"id": 7, "key": "other"}]}, "entry 0: image_id 7 is not in"),
+    ([{**ENTRY, "bbox": [0.1, 0.2, 0.3, 0.4]}], "r.json: the boxes look like fractions of the image's sides"),
+    ([{**ENTRY, "bbox": [60 + n, 50, 90, 80]} for n in range(9)], "look like corners"),
+    ([{**ENTRY, "score": "high"}], "[0].score: expected a valid number, got 'high'"),
+    ([{**ENTRY, "score": -1e30}], "[0].score: expected greater than or equal to 0, got -1e"),
+    ([{**ENTRY, "score": 1e20}], "[0].score: expected less than or equal to"),
+    ([{**ENTRY, "score": True}], "[0].score: expected a valid number"),
+    ([{"image_id": 7}], "[0].category_id: is missing"),
+    ([{name: value for name, value in ENTRY.items() if name != "score"}], "[0].score: is missing"),
+    ([3], "[0]: expected"),
+    ({"annotations": [ENTRY, {**ENTRY, "bbox": None}]}, "[1].bbox: expected a valid"),
+    ({"annotations": [ENTRY], "categories": [{"id": 3, "name": "cow"}]}, "[0]: category_id 3 is not in"),
+    (
+        {"annotations": [ENTRY], "categories": [{"id": 3, "name": "cat"}] * 2},
+        "categories: the id 3 stands twice",
+    ),
+    ({"annotations": [ENTRY], "images": [{"id": 7, "key": "other"}]}, "[0]: image_id 7 is not in"),
+    ({"annotations": [ENTRY], "images": [{"id": 7}, {"id": 7}]}, "images: the id 7 stands twice"),
+    ({"annotations": {"1": ENTRY}}, "Expected `array | null`, got `object`"),
 ]
 
 
@@ -171,15 +183,49 @@ BAD = [
 def test_bad_results_are_refused(tmp_path: Path, content: object, message: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError) as caught:
         read_detections(path, make_labels())
+    assert message in caught.value.one_line()
+    assert str(path) in caught.value.one_line()
+
+
+@pytest.mark.parametrize(
+    "box", [[-50, -40, 100, 90], [80, 70, 100, 90], [99, 89, 0, 0], [1.5, 2.5, 98.6, 87.6]]
+)
+def test_a_box_that_stands_out_of_its_image_stays_as_it_is(tmp_path: Path, box: list[float]) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps([{**ENTRY, "bbox": box}]))
+    np.testing.assert_array_equal(
+        read_detections(path, make_labels())["k7"].boxes, xywh_to_xyxy(as_boxes([box]))
+    )
+
+
+HOSTILE = [
+    b"",
+    b"\0",
+    b"[" * 100_000,
+    b'[{"image_id": ' + b"9" * 5000 + b"}]",
+    b"\xff\xfe[\0",
+    b"\xff[]",
+    b'["\\ud800"]',
+]
+
+
+@pytest.mark.parametrize("data", HOSTILE)
+def test_hostile_bytes_are_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"r\.json"):
+        read_detections(path, make_labels())
+    with pytest.raises(UserError, match=r"r\.json"):
+        read_labels(path, tmp_path)
 
 
 def test_text_that_is_no_json_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_detections(tmp_path / "none.json", make_labels())
     (tmp_path / "r.json").write_text("[{")
-    with pytest.raises(UserError, match="not readable as JSON"):
+    with pytest.raises(UserError, match="no valid JSON"):
         read_detections(tmp_path / "r.json", make_labels())
 
 
@@ -188,6 +234,9 @@ def test_annotations_without_score_count_as_certain(tmp_path: Path) -> None:
     entry = {name: value for name, value in ENTRY.items() if name != "score"}
     path.write_text(json.dumps({"annotations": [entry]}))
     assert read_detections(path, make_labels())["k7"].scores.tolist() == [1.0]
+
+
+IMAGE = {"id": 7, "key": "k7", "file_name": "k7.jpg", "height": 9, "width": 9, "sha256": "", "labels": []}
 
 
 def _written(tmp_path: Path, **changes: object) -> Path:
@@ -214,9 +263,21 @@ def test_labels_come_back(tmp_path: Path) -> None:
             {"info": {"format": "weaksam/labels", "format_version": 9}},
             "version 9, this program reads up to 2",
         ),
-        ({"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]}, "a class name occurs twice"),
-        ({"categories": [{"id": 1, "name": "cow"}]}, "unknown classes"),
-        ({"images": [{"id": "x"}]}, "images.0"),
+        (
+            {"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]},
+            "the class name 'cat' stands twice",
+        ),
+        ({"categories": [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]}, "the id of a class 1 stands"),
+        ({"categories": [{"id": 1, "name": "cow"}]}, r"images\[0\]: unknown classes: cat"),
+        ({"categories": [{"id": 1, "name": "a\0b"}]}, r"categories\[0\].name: String should match"),
+        ({"images": [{"id": "x"}]}, r"images\[0\].id: expected a valid integer, got 'x'"),
+        ({"images": [IMAGE, IMAGE]}, "the image 'k7' stands twice"),
+        ({"images": [IMAGE, {**IMAGE, "key": "other"}]}, "the id of an image 7 stands twice"),
+        ({"images": [{**IMAGE, "height": -1}]}, "height: expected greater than or equal to 0"),
+        ({"images": [{**IMAGE, "height": 10**6, "width": 10**6}]}, "at most 100000000 were admitted"),
+        ({"images": [{**IMAGE, "file_name": "../k7.jpg"}]}, "is not below the folder of images"),
+        ({"images": [{**IMAGE, "file_name": "/etc/passwd"}]}, "is not below the folder of images"),
+        ({"images": {"7": IMAGE}}, "images: expected a valid array"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -94,3 +94,30 @@ def test_source_json_of_version_1_still_reads(tmp_path: Path) -> None:
     part = read_source(tmp_path).splits["val"]
     assert (part.images, part.role, part.name) == (str(tmp_path / "c" / "images"), "test", "val")
     assert part.recipe["classes"] == ["zebra", "traffic light"]
+
+
+_SPLIT = {"role": "train", "layout": "voc", "path": "p", "image_root": "p", "name": "train"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "no valid JSON"),
+        (b"[" * 100_000, "no valid JSON"),
+        (b"\xff\xfe{\0", "is UTF-16"),
+        (b"[1]", "got a list"),
+        (b'{"splits": {"train": 1}}', "splits.train: expected"),
+        (json.dumps({"splits": {"train": {**_SPLIT, "images": 0.1}}}), "splits.train.images: expected"),
+        (json.dumps({"splits": {"train": {**_SPLIT, "path": "a\0b"}}}), "splits.train.path: String should"),
+        (json.dumps({"splits": {"train": {**_SPLIT, "role": "both"}}}), "role: expected 'train' or 'test'"),
+        (json.dumps({"layout": "voc", "splits": [1]}), "source.json: splits: expected"),
+    ],
+)
+def test_hostile_source_json_is_refused(tmp_path: Path, data: bytes | str, message: str) -> None:
+    path = tmp_path / SOURCE_FILE
+    path.parent.mkdir()
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    with pytest.raises(UserError) as caught:
+        read_source(tmp_path)
+    assert message in caught.value.one_line()
+    assert "weaksam data SOURCE" in caught.value.one_line() or "UTF-16" in message or "JSON" in message

@@ -321,13 +321,16 @@ def test_images_are_found_by_key_after_the_image_root_moved(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("pgt", "message"),
     [
-        (b"[{", "not readable as JSON"),
-        (b"\xff\xfe", "not readable as JSON"),
+        (b"[{", "no valid JSON"),
+        (b"\xff\xfe", "the file is UTF-16"),
         (b"{}", "has no annotations"),
-        (document({"2": "2.png"}, annotations=[{"image_id": 100, "category_id": 9}]), "entry 0: has no bbox"),
+        (
+            document({"2": "2.png"}, annotations=[{"image_id": 100, "category_id": 9}]),
+            r"annotations\[0\].bbox: is missing",
+        ),
         (
             document({"2": "2.png"}, annotations=[{"image_id": 100, "bbox": [1, 1, 1, 1]}]),
-            "has no category_id",
+            r"annotations\[0\].category_id: is missing",
         ),
         (document({"2": "2.png"}), "image_id 101 is not in labels.json"),
         (

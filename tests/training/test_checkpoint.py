@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from weaksam_cli.errors import UserError
@@ -115,3 +116,11 @@ def test_model_of_another_shape_is_refused(tmp_path: Path) -> None:
         load_model(nn.Linear(2, 2), path)
     with pytest.raises(UserError, match="no such file"):
         load_model(nn.Linear(2, 2), tmp_path / "absent")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 10_000])
+def test_hostile_metadata_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(save({"a": torch.zeros(1)}, metadata={"weaksam": text}))
+    with pytest.raises(UserError, match=r"m.safetensors"):
+        read_metadata(path)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.receipt import RECEIPT_SUFFIX, read_receipt, verify
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, duration, size
+from weaksam_cli.core.json_files import holds_list, read_json
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.freshness import Freshness
 from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
@@ -185,12 +187,9 @@ def _cell(value: Any) -> str:
 def _describe_json(path: Path, console: Console) -> None:
     from weaksam_cli.data.detections import read_document
 
-    lines = _origin(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"not readable as JSON: {error}", where=str(path)) from error
-    if isinstance(content, dict):
+    lines, content = _origin(path), {}
+    if not holds_list(path):
+        content = read_json(path, TypeAdapter(dict[str, Any]), remedy="Is it an artifact?")
         lines += [
             f"{name}: {len(value) if isinstance(value, list) else json.dumps(value, ensure_ascii=False)}"
             for name, value in content.items()
@@ -199,13 +198,13 @@ def _describe_json(path: Path, console: Console) -> None:
             console.result("\n".join(lines), path=str(path))
             return
     document = read_document(path)
-    if not isinstance(content, dict):
-        lines.append(f"COCO results: {len(document['annotations'])} detections")
-    console.result("\n".join(lines), path=str(path))
-    names = {item["id"]: item["name"] for item in document.get("categories", ())}
+    if document.is_results:
+        lines.append(f"COCO results: {len(document.annotations)} detections")
+    names = {item["id"]: item["name"] for item in document.categories or ()}
     counted = Counter(
-        names.get(item["category_id"], str(item["category_id"])) for item in document["annotations"]
+        names.get(entry["category_id"], str(entry["category_id"])) for entry in document.entries()
     )
+    console.result("\n".join(lines), path=str(path))
     if counted:
         console.table("", ["class", "boxes"], [[name, str(count)] for name, count in counted.most_common()])
 

@@ -82,23 +82,48 @@ def read_lists(path: Path, *names: str, remedy: str) -> dict[str, Items | None]:
     """
     import msgspec
 
-    data = read_bytes(path, MAX_LISTS_BYTES)
     form = msgspec.defstruct("Lists", [(name, list[msgspec.Raw] | None, None) for name in names])
-    decoder = msgspec.json.Decoder(form)
+    found = _decoded(path, form, remedy)
+    return {name: getattr(found, name) for name in names}
+
+
+def holds_list(path: Path) -> bool:
+    """Does a JSON file begin as a list, and not as an object? False for what cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1000).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    except (OSError, ValueError):
+        return False
+
+
+def read_list(path: Path, *, remedy: str) -> Items:
+    """The entries of a JSON file that is one long list, see `read_lists`.
+
+    Raises:
+        UserError: see `read_bytes`; no JSON, no list.
+    """
+    import msgspec
+
+    items: Items = _decoded(path, list[msgspec.Raw], remedy)
+    return items
+
+
+def _decoded(path: Path, form: Any, remedy: str) -> Any:
+    import msgspec
+
+    data, decoder = read_bytes(path, MAX_LISTS_BYTES), msgspec.json.Decoder(form)
     try:
         try:
-            found = decoder.decode(data)
+            return decoder.decode(data)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            data = _NO_NUMBER.sub(rb'"\1"', data)
-            found = decoder.decode(data)
+            return decoder.decode(_NO_NUMBER.sub(rb'"\1"', data))
     except msgspec.ValidationError as error:
         raise UserError(str(error), where=str(path), remedy=remedy) from None
     except (msgspec.DecodeError, RecursionError) as error:
         what = f"no valid JSON: {error}"
         raise UserError(what, where=str(path), remedy="The file may be cut short: fetch it again") from None
-    return {name: getattr(found, name) for name in names}
 
 
 def parse_items(items: Items, model: TypeAdapter[T], name: str, path: Path, *, remedy: str) -> Iterator[T]:

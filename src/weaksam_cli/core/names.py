@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeVar
 
 from weaksam_cli.errors import UserError
 
+T = TypeVar("T")
 _PLAIN: Final = re.compile(r"[\w.-]{1,100}")
 
 
@@ -26,6 +27,21 @@ def plain_word(text: str, what: str, *, where: str) -> str:
             remedy="Use a plain word of letters, digits and . _ - (no path)",
         )
     return text
+
+
+def leaves_folder(path: str) -> bool:
+    """Is a POSIX path that a file names, absolute or by `..`, not below the folder that it is relative to?"""
+    return path.startswith("/") or ".." in path.split("/")
+
+
+def first_twice(values: Iterable[T]) -> T | None:
+    """The first value that stands a second time."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
 def first_few(names: Iterable[str], limit: int = 5) -> str:

@@ -7,19 +7,25 @@ nowhere else on their way from a detector to the detector that is trained on its
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Final, NotRequired, TypeVar
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError, with_config
+from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Schema
-from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy, xyxy_to_xywh
+from weaksam_cli.core.boxes import FloatArray, xywh_to_xyxy, xyxy_to_xywh
+from weaksam_cli.core.json_files import Items, holds_list, parse_items, read_list, read_lists
+from weaksam_cli.core.names import first_twice
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
+from weaksam_cli.data.box_forms import FORMS, box_form
+from weaksam_cli.data.labels import Category, Integer, LabelledImage, Labels, LabelsFile, LabelsInfo, Side
 from weaksam_cli.errors import UserError
 
 RESULTS = Schema("coco/results", 1, (), json=True)
@@ -28,83 +34,124 @@ PGT = Schema("coco/pseudo-ground-truth", 1, ())
 """Pseudo ground truth: a COCO-JSON document with scores."""
 RESULTS_FORMAT, RESULTS_VERSION = RESULTS.name, RESULTS.version
 _BOX_DECIMALS = 2
-_LARGEST = 1e9
-
+_LARGEST: Final = 1e9
+"""Of coordinates, and of scores: the relative ones of the published files reach 1e8 (see `pgt.adaptive`)."""
+_REMEDY: Final = (
+    "An entry is {image_id, category_id, bbox: [left, top, width, height] in pixels, score}; scores are 0 or more "
+    "(put logits through a sigmoid)"
+)
+_TABLES_REMEDY: Final = "Images are {id, height, width, ...}, categories {id, name}"
 _Coordinate = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
-_Side = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
+_Extent = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
+
+
+T = TypeVar("T")
 
 
 @with_config({"strict": True})
 class _Entry(TypedDict):
-    image_id: int
-    category_id: int
-    bbox: tuple[_Coordinate, _Coordinate, _Side, _Side]
-    score: NotRequired[Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]]
+    image_id: Integer
+    category_id: Integer
+    bbox: tuple[_Coordinate, _Coordinate, _Extent, _Extent]
+    score: NotRequired[_Extent]
     iscrowd: NotRequired[int | bool]
 
 
 @with_config({"strict": True})
 class _Image(TypedDict):
-    id: int
+    id: Integer
     key: NotRequired[str]
     file_name: NotRequired[str]
-    height: NotRequired[int]
-    width: NotRequired[int]
+    height: NotRequired[Side]
+    width: NotRequired[Side]
 
 
 @with_config({"strict": True})
 class _Category(TypedDict):
-    id: int
+    id: Integer
     name: str
 
 
-class Document(TypedDict):
-    """What is read of a file."""
-
-    annotations: list[_Entry]
-    images: NotRequired[list[_Image]]
-    categories: NotRequired[list[_Category]]
+_ENTRY, _IMAGE, _CATEGORY = TypeAdapter(_Entry), TypeAdapter(_Image), TypeAdapter(_Category)
 
 
-_RESULTS, _DOCUMENT = TypeAdapter(list[_Entry]), TypeAdapter(Document)
+@dataclass(frozen=True)
+class Document:
+    """COCO results or a COCO-JSON document.
+
+    Attributes:
+        path: the file.
+        annotations: of images, each as JSON text.
+        images: the document's own; None where it has none.
+        categories: the document's own; None where it has none.
+        is_results: a list of results, of which each has a score.
+    """
+
+    path: Path
+    annotations: Items
+    images: list[_Image] | None = None
+    categories: list[_Category] | None = None
+    is_results: bool = False
+
+    def entries(self) -> Iterator[_Entry]:
+        """The annotations, each validated when its turn comes.
+
+        Raises:
+            UserError: one does not fit; it is named.
+        """
+        parsed = parse_items(self.annotations, _ENTRY, "annotations", self.path, remedy=_REMEDY)
+        for number, entry in enumerate(parsed):
+            if self.is_results and "score" not in entry:
+                where = f"{self.path}: annotations[{number}].score"
+                raise UserError("is missing", where=where, remedy=_REMEDY)
+            yield entry
 
 
 def read_detections(path: Path, labels: Labels) -> dict[str, Detections]:
     """COCO results, or the annotations of a COCO-JSON document, by image key; every image of `labels` is a key.
 
     A document's images are those of its own table where that has keys, its classes those of its own table, by name; in
-    results, both are numbered as in `labels`. An annotation without a score has the score 1; crowds are left out.
+    results, both are numbered as in `labels`. An annotation without a score has the score 1; crowds are left out. A box that
+    stands out of its image stays as it is, as in COCO's evaluation.
 
     Raises:
         UserError: a missing or damaged file; an entry with an unknown image or class, with numbers that are not finite, a
-            negative side or a negative score. The entry is named.
+            negative side or score, or a box that lies outside of its image or more than the image's size beyond it. The
+            entry is named.
     """
-    return _by_image(read_document(path), labels, path)
+    return _by_image(read_document(path), labels)
 
 
 def read_document(path: Path) -> Document:
-    """COCO results or a COCO-JSON document, validated; results are annotations without tables.
+    """COCO results or a COCO-JSON document; its tables are validated.
 
     Raises:
-        UserError: see `read_detections`.
+        UserError: a missing or damaged file, tables with a number that stands twice.
     """
     record = receipts.read_receipt(path)
     if record is not None:
         receipts.verify(path, record)
-    try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except FileNotFoundError as error:
-        raise UserError("there is no such file", where=str(path)) from error
-    try:
-        if data.lstrip()[:1] != b"[":
-            return _DOCUMENT.validate_json(data)
-        document = Document(annotations=_RESULTS.validate_json(data))
-    except ValidationError as error:
-        raise _refusal(error, path) from error
-    for number, entry in enumerate(document["annotations"]):
-        if "score" not in entry:
-            raise UserError("has no score", where=f"{path}: entry {number}")
+    if holds_list(path):
+        return Document(path, read_list(path, remedy=_REMEDY), is_results=True)
+    lists = read_lists(path, "annotations", "images", "categories", remedy=_REMEDY)
+    annotations, images, categories = lists.values()
+    if annotations is None:
+        raise UserError("has no annotations", where=str(path), remedy=_REMEDY)
+    document = Document(
+        path,
+        annotations,
+        None if images is None else _table(images, _IMAGE, "images", path),
+        None if categories is None else _table(categories, _CATEGORY, "categories", path),
+    )
+    for name, table in (("images", document.images), ("categories", document.categories)):
+        twice = first_twice(item["id"] for item in table or ())
+        if twice is not None:
+            raise UserError(f"the id {twice} stands twice", where=f"{path}: {name}")
     return document
+
+
+def _table(items: Items, model: TypeAdapter[T], name: str, path: Path) -> list[T]:
+    return list(parse_items(items, model, name, path, remedy=_TABLES_REMEDY))
 
 
 def own_labels(path: Path) -> Labels | None:
@@ -114,8 +161,7 @@ def own_labels(path: Path) -> Labels | None:
         UserError: see `read_document`.
     """
     document = read_document(path)
-    images = document.get("images", [])
-    if not images or not all("key" in image for image in images):
+    if not document.images or not all("key" in image for image in document.images):
         return None
     info = LabelsInfo(format="", format_version=0, dataset="", split=path.stem, role="test")
     entries = [
@@ -128,63 +174,70 @@ def own_labels(path: Path) -> Labels | None:
             sha256="",
             labels=None,
         )
-        for image in images
+        for image in document.images
     ]
-    categories = [Category(**item) for item in document.get("categories", [])]
+    categories = [Category(**item) for item in document.categories or ()]
     return Labels(
         path, LabelsFile(info=info, categories=categories, images=entries, annotations=[], failed=[]), Path()
     )
 
 
-def _refusal(error: ValidationError, path: Path) -> UserError:
-    """The first fault of a file in words."""
-    first = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
-        return UserError(f"not readable as JSON: {first['ctx']['error']}", where=str(path))
-    place = first["loc"][1:] if first["loc"][:1] == ("annotations",) else first["loc"]
-    where, fields = str(path), [str(part) for part in place]
-    if place and isinstance(place[0], int):
-        where, fields = f"{path}: entry {place[0]}", fields[1:]
-    name = ".".join(fields)
-    if first["type"] == "missing":
-        return UserError(f"has no {name or 'annotations'}", where=where)
-    message = first["msg"].replace("Input should be", "expected")
-    return UserError(f"{name}: {message}, got {str(first['input'])[:60]!r}".removeprefix(": "), where=where)
-
-
-def _by_image(document: Document, labels: Labels, path: Path) -> dict[str, Detections]:
-    keys = {image.id: image.key for image in labels.file.images}
-    for image in document.get("images", ()):
+def _by_image(document: Document, labels: Labels) -> dict[str, Detections]:
+    position = {key: number for number, key in enumerate(labels.keys)}
+    images = {image.id: number for number, image in enumerate(labels.file.images)}
+    for image in document.images or ():
         if "key" in image:
-            keys[image["id"]] = image["key"]
+            images[image["id"]] = position.get(image["key"], -1)
     classes = {category.id: index for index, category in enumerate(labels.file.categories)}
-    if "categories" in document:
-        names = {name: index for index, name in enumerate(labels.class_names)}
-        classes = {
-            item["id"]: names[item["name"]] for item in document["categories"] if item["name"] in names
-        }
-    rows: dict[str, list[tuple[_Entry, int]]] = {key: [] for key in labels.keys}
-    for number, entry in enumerate(document["annotations"]):
-        key, index = keys.get(entry["image_id"], ""), classes.get(entry["category_id"])
-        if key not in rows or index is None:
+    if document.categories is not None:
+        index_of = {name: index for index, name in enumerate(labels.class_names)}
+        classes = {item["id"]: index_of.get(item["name"], -1) for item in document.categories}
+    numbers, rows, columns, values = array("q"), array("q"), array("i"), array("f")
+    for number, entry in enumerate(document.entries()):
+        row, column = images.get(entry["image_id"], -1), classes.get(entry["category_id"], -1)
+        if row < 0 or column < 0:
             name, value = (
-                ("category_id", entry["category_id"]) if key in rows else ("image_id", entry["image_id"])
+                ("category_id", entry["category_id"]) if column < 0 else ("image_id", entry["image_id"])
             )
             raise UserError(
                 f"{name} {value} is not in {labels.path.name}",
-                where=f"{path}: entry {number}",
+                where=f"{document.path}: annotations[{number}]",
                 remedy="Give detections of this dataset and split",
             )
         if not entry.get("iscrowd"):
-            rows[key].append((entry, index))
+            numbers.append(number)
+            rows.append(row)
+            columns.append(column)
+            values.extend((*entry["bbox"], entry.get("score", 1.0)))
+    boxed = np.asarray(values, np.float32).reshape(-1, 5)
+    boxes, of_image = xywh_to_xyxy(boxed[:, :4]), np.asarray(rows, np.int64)
+    sizes = np.asarray([(image.width, image.height) for image in labels.file.images], np.float32)
+    _check_places(boxes, sizes.reshape(-1, 2)[of_image], numbers, document.path)
+    order = np.argsort(of_image, kind="stable")
+    ends = np.cumsum(np.bincount(of_image, minlength=len(labels.keys)))
     return {
-        key: Detections(
-            xywh_to_xyxy(as_boxes([entry["bbox"] for entry, _ in found])),
-            np.asarray([index for _, index in found], np.int32),
-            np.asarray([entry.get("score", 1.0) for entry, _ in found], np.float32),
-        )
-        for key, found in rows.items()
+        key: Detections(boxes[chosen], np.asarray(columns, np.int32)[chosen], boxed[chosen, 4])
+        for key, chosen in zip(labels.keys, np.split(order, ends[:-1]), strict=False)
     }
+
+
+def _check_places(boxes: FloatArray, sizes: FloatArray, numbers: Sequence[int], path: Path) -> None:
+    """Refuse boxes (n, 4) that cannot be of their images, whose sizes (n, 2) are 0 where they are not known."""
+    known = (sizes > 0).all(axis=1)
+    form = box_form(boxes[known].astype(np.float64), sizes[known].astype(np.float64))
+    if form in ("fractions", "corners"):
+        raise UserError(f"the boxes look like {FORMS[form]}", where=str(path), remedy=_REMEDY)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    outside = (high < -1) | (low > sizes + 1) | (low < -sizes) | (high > 2 * sizes)
+    wrong: NDArray[np.intp] = np.flatnonzero(known & outside.any(axis=1))
+    if len(wrong):
+        first, (width, height) = wrong[0], sizes[wrong[0]]
+        left, top, right, bottom = boxes[first]
+        raise UserError(
+            f"the box from {left:g}, {top:g} to {right:g}, {bottom:g} is not in its image of {width:g} x {height:g} pixels",
+            where=f"{path}: annotations[{numbers[first]}].bbox",
+            remedy="Give detections of these images at their own size, as [left, top, width, height] in pixels",
+        )
 
 
 def _entries(labels: Labels) -> Callable[[str, Detections], list[dict[str, Any]]]:

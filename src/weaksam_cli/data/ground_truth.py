@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from weaksam_cli.core.boxes import area, as_boxes
+from weaksam_cli.core.json_files import refusal
 from weaksam_cli.core.masks import tight_boxes
 from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
@@ -78,10 +80,14 @@ def read_ground_truth(
     Raises:
         UserError: the dataset cannot be read (any more), has other classes than the labels, or no box.
     """
-    part = source.splits[labels.file.info.split]
-    layout = load_method("data", part.layout, where=str(run_root / SOURCE_FILE))
-    known = {name: value for name, value in part.recipe.items() if name in layout.Recipe.model_fields}
-    recipe = layout.Recipe.model_validate(known)
+    name, noted = labels.file.info.split, run_root / SOURCE_FILE
+    part = source.split(name, run_root)
+    layout = load_method("data", part.layout, where=str(noted))
+    known = {key: value for key, value in part.recipe.items() if key in layout.Recipe.model_fields}
+    try:
+        recipe = layout.Recipe.model_validate(known)
+    except ValidationError as error:
+        raise refusal(error, noted, "Run `weaksam data SOURCE` again", ("splits", name, "recipe")) from None
     images = Path(part.images) if part.images else None
     split = read_with_boxes(layout, run_root / part.path, recipe, images, part.name)
     return None if split is None else annotated(split, labels, masks=masks)

@@ -7,18 +7,19 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.core.names import plain_word
+from weaksam_cli.core.json_files import MAX_BYTES, read_bytes, refusal
+from weaksam_cli.core.names import first_few, first_twice, leaves_folder, plain_word
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.dataset import DatasetSplit, Difficult, ImageRecord, in_class_order
-from weaksam_cli.data.images import read_image
+from weaksam_cli.data.images import PILLOW_MAX_PIXELS, read_image
 from weaksam_cli.errors import ImageError, UserError
 
 LABELS_FORMAT = "weaksam/labels"
@@ -26,15 +27,22 @@ LABELS_VERSION = 2
 """Version 2 says the largest image that was admitted, and which classes difficult objects alone show."""
 
 
+Integer = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+"""Of an image or a class: what HDF5 and numpy hold."""
+Side = Annotated[int, Field(ge=0, le=10**6)]
+"""Pixels; 0 where it is not known."""
+_Text = Annotated[str, Field(min_length=1, max_length=10_000, pattern=r"^[^\x00]+$")]
+
+
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Category(_Model):
     """One class: `id` is the dataset's own category id, identity is the name."""
 
-    id: int
-    name: str
+    id: Integer
+    name: _Text
 
 
 class LabelChoice(RecipeModel):
@@ -60,11 +68,11 @@ class LabelledImage(_Model):
         difficult: classes that difficult objects alone show; a stage can count them or not (see `Labels.counting`).
     """
 
-    id: int
-    key: str
-    file_name: str
-    height: int
-    width: int
+    id: Integer
+    key: _Text
+    file_name: _Text
+    height: Side
+    width: Side
     sha256: str
     labels: list[str] | None
     difficult: list[str] = []
@@ -86,7 +94,7 @@ class LabelsInfo(_Model):
     dataset: str
     split: str
     role: str
-    max_pixels: int = 100_000_000
+    max_pixels: int = Field(default=100_000_000, gt=0, le=PILLOW_MAX_PIXELS)
 
 
 class LabelsFile(_Model):
@@ -97,6 +105,17 @@ class LabelsFile(_Model):
     images: list[LabelledImage]
     annotations: list[Any] = []
     failed: list[receipts.Failure] = []
+
+
+class _Format(BaseModel):
+    """What says of any version of a labels file that it is one."""
+
+    format: Literal["weaksam/labels"]
+    format_version: int
+
+
+class _Header(BaseModel):
+    info: _Format
 
 
 @dataclass(frozen=True)
@@ -274,44 +293,50 @@ def read_labels(path: Path, image_root: Path) -> Labels:
     record = receipts.read_receipt(path)
     if record is not None:
         receipts.verify(path, record)
+    remedy = "Run `weaksam data` first"
+    data = read_bytes(path, MAX_BYTES)
     try:
-        raw = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(
-            "there is no such file", where=str(path), remedy="Run `weaksam data` first"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=str(path)) from error
-    info = raw.get("info") if isinstance(raw, dict) else None
-    if not isinstance(info, dict) or info.get("format") != LABELS_FORMAT:
-        raise UserError("not a labels file of weaksam", where=str(path), remedy="Run `weaksam data` first")
-    version = info.get("format_version")
-    if isinstance(version, int) and version > LABELS_VERSION:
+        version = _Header.model_validate_json(data).info.format_version
+    except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise refusal(error, path, remedy) from None
+        raise UserError("not a labels file of weaksam", where=str(path), remedy=remedy) from None
+    if version > LABELS_VERSION:
         raise UserError(
             f"has format version {version}, this program reads up to {LABELS_VERSION}",
             where=str(path),
-            remedy="install a newer weaksam-cli",
+            remedy="Install a newer weaksam-cli",
         )
     try:
-        file = LabelsFile.model_validate(raw)
+        file = LabelsFile.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{place}: {first['msg']}", where=str(path), remedy="Run `weaksam data` again"
-        ) from error
+        raise refusal(error, path, "Run `weaksam data` again") from None
     _check(file, path)
     return Labels(path, file, image_root)
 
 
 def _check(file: LabelsFile, path: Path) -> None:
-    names = [category.name for category in file.categories]
-    if len(set(names)) != len(names):
-        raise UserError("a class name occurs twice", where=str(path))
     for name, what in ((file.info.split, "split"), (file.info.dataset, "dataset")):
         plain_word(name, what, where=str(path))
+    names = [category.name for category in file.categories]
+    once: dict[str, Iterable[object]] = {
+        "the class name": names,
+        "the id of a class": (category.id for category in file.categories),
+        "the image": (image.key for image in file.images),
+        "the id of an image": (image.id for image in file.images),
+    }
+    for what, values in once.items():
+        if (twice := first_twice(values)) is not None:
+            raise UserError(f"{what} {twice!r} stands twice", where=str(path))
     known = set(names)
-    for image in file.images:
+    for number, image in enumerate(file.images):
+        where = f"{path}: images[{number}]"
         unknown = {*(image.labels or ()), *image.difficult} - known
         if unknown:
-            raise UserError(f"image {image.key!r} has unknown classes {sorted(unknown)}", where=str(path))
+            raise UserError(f"unknown classes: {first_few(sorted(unknown))}", where=where)
+        if leaves_folder(image.file_name):
+            what = f"file_name {image.file_name!r} is not below the folder of images"
+            raise UserError(what, where=where, remedy="Run `weaksam data` again")
+        if image.height * image.width > file.info.max_pixels:
+            what = f"{image.width} x {image.height} pixels, and at most {file.info.max_pixels} were admitted"
+            raise UserError(what, where=where, remedy="Run `weaksam data` again")

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.core.json_files import read_json
 from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
 
 SOURCE_FILE = Path("labels") / "source.json"
+_AGAIN: Final = "Run `weaksam data SOURCE` again"
+_Place = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
 
 
 class SplitSource(BaseModel):
@@ -34,10 +37,10 @@ class SplitSource(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     role: Literal["train", "test"]
     layout: str
-    path: str
-    image_root: str
+    path: _Place
+    image_root: _Place
     name: str
-    images: str | None = None
+    images: _Place | None = None
     recipe: dict[str, Any] = {}
 
 
@@ -62,9 +65,23 @@ class Source(BaseModel):
             return values
         return {"splits": {name: {**place, "name": name, "role": role} for name, role in splits.items()}}
 
+    def split(self, name: str, run_root: Path) -> SplitSource:
+        """Where a split lies.
+
+        Raises:
+            UserError: it is not noted.
+        """
+        if name not in self.splits:
+            what = f"there is no split {name!r}"
+            raise UserError(what, where=str(run_root / SOURCE_FILE), remedy=_AGAIN)
+        return self.splits[name]
+
     def role_names(self, role: str) -> list[str]:
         """The splits of a role."""
         return [name for name, part in self.splits.items() if part.role == role]
+
+
+_SOURCE: Final = TypeAdapter(Source)
 
 
 def image_root(run_root: Path, source: SplitSource) -> Path:
@@ -98,16 +115,13 @@ def read_source(run_root: Path) -> Source:
         UserError: when `weaksam data` has not been run, the file is damaged, or the name of a split could not name a file.
     """
     path = run_root / SOURCE_FILE
-    try:
-        source = Source.model_validate(json.loads(path.read_bytes()))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise UserError(
             "this run has no dataset yet",
             where=str(run_root),
             remedy="Run `weaksam data SOURCE` (or `data demo`) first",
-        ) from error
-    except (ValueError, ValidationError) as error:
-        raise UserError("not readable", where=str(path), remedy="Run `weaksam data SOURCE` again") from error
+        )
+    source = read_json(path, _SOURCE, remedy=_AGAIN)
     for split in source.splits:
         plain_word(split, "split", where=str(path))
     return source

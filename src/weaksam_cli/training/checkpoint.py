@@ -8,13 +8,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
+from weaksam_cli.core.json_files import refusal
 from weaksam_cli.errors import UserError
 
 SaveBytes = Callable[[Path, bytes], object]
@@ -22,6 +24,7 @@ SaveBytes = Callable[[Path, bytes], object]
 
 _MAGIC, _VERSION = b"weaksam-training-checkpoint", 2
 _HEADER_BYTES = len(_MAGIC) + len(b" 2 \n") + hashlib.sha256().digest_size * 2
+_METADATA: Final = TypeAdapter(dict[str, Any])
 _AGAIN = "Remove the file to train from the start"
 
 
@@ -116,11 +119,17 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a file of `model_bytes`; empty for a safetensors file of another program."""
+    """The metadata of a file of `model_bytes`; empty for a safetensors file of another program.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     with _open(path) as handle:
         texts: dict[str, str] = handle.metadata() or {}
-    values: dict[str, Any] = json.loads(texts.get("weaksam", "{}"))
-    return values
+    try:
+        return _METADATA.validate_json(texts.get("weaksam", "{}"))
+    except ValidationError as error:
+        raise refusal(error, path, "Train the model anew", ("metadata", "weaksam")) from None
 
 
 def expect_classes(trained: object, class_names: Sequence[str], path: Path) -> None:
