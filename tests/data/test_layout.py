@@ -87,7 +87,8 @@ def test_a_class_list_names_each_class_once(classes: tuple[str, ...]) -> None:
         ("training set", "train"),
         ("strain", ""),
         ("traintest", ""),
-        ("train_val", ""),
+        ("train_val", "trainval"),
+        ("train_test", ""),
         ("", ""),
     ],
 )

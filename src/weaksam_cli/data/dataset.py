@@ -217,7 +217,14 @@ def role_of(split: str) -> Role:
 def split_word(name: str) -> str:
     """The one usual name of a split in the name of a folder or list: train for `train_images`; empty for none or two."""
     words = [word for word in re.split(r"[^a-z]+", name.casefold()) if word in SPLIT_NAMES]
+    if words == ["train", "val"]:
+        return "trainval"
     return _SHORT.get(words[0], words[0]) if len(words) == 1 else ""
+
+
+def split_name(name: str) -> str:
+    """What the split of a folder or list is called: the whole name where it is a usual one, else the one in it; or empty."""
+    return name.casefold() if name.casefold() in SPLIT_NAMES else split_word(name)
 
 
 def given_folder(images: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
@@ -64,9 +64,14 @@ class ImageFiles:
         near = self._folder.nearest(name)
         if len(near) != 1:
             return None
-        if name not in (near[0], PurePosixPath(near[0]).with_suffix("").as_posix()):
+        if name not in (near[0], without_suffix(near[0])):
             self.respelled.append(name)
         return near[0]
+
+    @property
+    def paths(self) -> list[str]:
+        """All images below `root`, sorted by folder."""
+        return self._folder.paths
 
     def likely(self, name: str) -> list[str]:
         """The paths below `root` that a name may mean: several where nothing tells which."""
@@ -89,30 +94,52 @@ class _Folder:
             return False
 
     def nearest(self, name: str) -> list[str]:
-        """The files of the same base name, in whatever case, whose folders fit best.
-
-        A name without suffix means the file of that stem. Label Studio puts eight digits before the names of uploads.
-        """
-        wanted = _parts(name.casefold())
-        if not wanted or not self._may_search:
+        """The files that a name may mean. Label Studio puts eight digits before the names of uploads."""
+        if not self._may_search:
             return []
-        last = wanted[-1] if wanted[-1].endswith(SUFFIXES) else f"{wanted[-1]}."
-        candidates = self._by_base.get(last) or self._by_base.get(_UPLOAD.sub("", last), [])
-        fits = [_common_end(_parts(path.casefold())[:-1], wanted[:-1]) for path in candidates]
-        best = max(fits, default=0)
-        return [path for path, fit in zip(candidates, fits, strict=True) if fit == best]
+        return self._paths.nearest(name) or self._paths.nearest(_UPLOAD.sub("", name))
 
     @cached_property
-    def _by_base(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+    def _paths(self) -> PathEnds:
+        return PathEnds(self.paths)
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """All images below, sorted by folder."""
+        found: list[str] = []
         for folder, folders, files in os.walk(self.root, followlinks=False):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for file in files:
-                if file.lower().endswith(SUFFIXES) and not file.startswith("."):
-                    path = (Path(folder) / file).relative_to(self.root).as_posix()
-                    found.setdefault(file.casefold(), []).append(path)
-                    found.setdefault(f"{PurePosixPath(file.casefold()).stem}.", []).append(path)
+            below = Path(folder).relative_to(self.root)
+            names = sorted(name for name in files if name.lower().endswith(SUFFIXES) and name[0] != ".")
+            found += [(below / name).as_posix() for name in names]
         return found
+
+
+class PathEnds:
+    """Paths by their ends, for names that were written elsewhere: in any case, with either slash, with or without suffix."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._by_name: dict[str, list[str]] = {}
+        for path in paths:
+            name = PurePosixPath(path.casefold()).name
+            for key in (name, f"{without_suffix(name)}."):
+                self._by_name.setdefault(key, []).append(path)
+
+    def nearest(self, name: str) -> list[str]:
+        """The paths with this last name (or stem, for a name without suffix) whose folders fit best; several in doubt."""
+        wanted = _parts(name)
+        if not wanted:
+            return []
+        last = wanted[-1].casefold()
+        found = self._by_name.get(last if last.endswith(SUFFIXES) else f"{last}.", [])
+        exact = [path for path in found if PurePosixPath(path).name.startswith(wanted[-1])]
+        fits = {path: _common_end(_parts(path)[:-1], wanted[:-1]) for path in exact or found}
+        return [path for path, fit in fits.items() if fit == max(fits.values())]
+
+
+def without_suffix(name: str) -> str:
+    """A name without the suffix of an image; other dots belong to it."""
+    return name[: name.rindex(".")] if name.lower().endswith(SUFFIXES) else name
 
 
 def _may_search(place: Path, where: Path) -> bool:
@@ -140,7 +167,7 @@ def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
     """How many of the last names of two paths are the same."""
     count = 0
     for first, second in zip(reversed(one), reversed(other), strict=False):
-        if first != second:
+        if first.casefold() != second.casefold():
             break
         count += 1
     return count

@@ -34,6 +34,8 @@ def read_splits(dataset: RawDataset, recipe: ReadRecipe) -> tuple[DatasetSplit, 
     roles = choose_splits(recipe.splits, dataset.available, dataset.default, dataset.where)
     every = roles if dataset.class_ids is not None else dict.fromkeys([*roles, *dataset.available])
     raw = {name: dataset.read(name) for name in every}
+    for name in roles:
+        raw[name].remarks.require(raw[name].images, name, raw[name].where)
     classes = class_table(dataset, raw.values(), recipe)
     splits = []
     for name, role in sorted(roles.items(), key=lambda item: item[1] != "train"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, NamedTuple
 from xml.etree.ElementTree import Element
@@ -15,10 +15,11 @@ from weaksam_cli.core import masks as mask_codec
 from weaksam_cli.core.boxes import as_boxes, voc_to_edges
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
-from weaksam_cli.data.dataset import ReadRecipe, Remarks, Role, given_folder, role_of
-from weaksam_cli.data.images import SUFFIXES
+from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, Remarks, Role, role_of
+from weaksam_cli.data.image_files import ImageFiles, without_suffix
 from weaksam_cli.data.outlines import numbers
-from weaksam_cli.data.voc_folders import WHOLE, Part, candidates, find_voc, part_of
+from weaksam_cli.data.voc_folders import Part, VocFolder, find_voc, xml_folders
+from weaksam_cli.data.voc_lists import read_lists, sets_folder
 from weaksam_cli.data.xml_files import XmlError, parse_xml
 from weaksam_cli.errors import UserError
 
@@ -30,10 +31,11 @@ _CLASSES: Final = (
 VOC_CLASSES: Final = tuple(_CLASSES.split())
 """The official order, which the integer ids of published files follow."""
 
+WHOLE: Final = "trainval"
 MASKS: Final = "SegmentationObject"
 MAX_BYTES: Final = 32 * 1024 * 1024
 """An annotation of an image is some kilobytes; a file beyond this is none."""
-_DIFFICULT: Final = {"1": True, "true": True, "yes": True, "1.0": True}
+_DIFFICULT: Final = frozenset({"1", "true", "yes", "1.0"})
 _PLAIN: Final = frozenset({"", "0", "false", "no", "0.0", "none", "unspecified"})
 
 
@@ -54,35 +56,36 @@ class VocAnnotation(NamedTuple):
     """One annotation file.
 
     Attributes:
-        filename: the image it says it belongs to, or "".
-        size: (height, width) in pixels as declared, or None without a complete `size`.
-        objects: elements in the order of the file, which `SegmentationObject` masks count by.
+        filename: the last name of the image it says it belongs to, or "".
+        size: (height, width) in pixels as declared; None without a complete `size`, or with one of zero.
+        objects: in the order of the file, which `SegmentationObject` masks count by.
+        oddities: what it says that is none of VOC's values, in words.
     """
 
     filename: str
     size: tuple[int, int] | None
-    objects: tuple[Element, ...]
+    objects: tuple[RawObject, ...]
+    oddities: tuple[str, ...]
 
 
 def likeness(source: Path) -> int:
-    """3 where there are XML files of VOC with images: nothing else has those."""
-    if not source.is_dir():
-        return 0
-    return (
-        3 if candidates(source) or any(part_of(child) for child in source.iterdir() if child.is_dir()) else 0
-    )
+    """3 where there are XML files of VOC: nothing else has those."""
+    return 3 if source.is_dir() and next(xml_folders(source), None) is not None else 0
 
 
 def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: bool) -> RawDataset:
-    """What a VOC folder says.
+    """What a VOC-like dataset says.
 
-    The splits that are read: trainval with test; else train with val, or with test; else all lists, each with the role
-    that its name suggests. A folder without lists is one `trainval`.
+    Its splits are those of its lists, else its folders that are named as splits, else all is one `trainval`. Read are
+    trainval and test; else train, val and test, as far as they are there; else all, with the roles that their names suggest.
+
+    The image of an XML file is the one of the same stem, as in VOC, whatever its <filename> says; where there is none, the
+    one that <filename> names, unless that has an XML file of its own.
 
     Raises:
-        UserError: there is no such folder, or several and the recipe's `year` does not choose one.
+        UserError: there is no such dataset, or several and the recipe's `year` does not choose one; no image is found.
     """
-    folder = find_voc(source, year=recipe.year, task=recipe.task)
+    folder = find_voc(source, images, year=recipe.year) if source.is_dir() else None
     if folder is None:
         raise UserError(
             "no VOC dataset here",
@@ -90,149 +93,230 @@ def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: boo
             remedy="Give the folder that holds JPEGImages and Annotations, or the VOCdevkit above it",
         )
     masks = folder.root / MASKS
+    readers: dict[str, _Reader] = {}
+    for name, part in folder.parts.items():
+        readers[name] = _Reader(part, boxes, masks if boxes and masks.is_dir() else None, readers)
+    splits, warnings = _splits(folder, readers, recipe.task)
 
     def split(name: str) -> RawSplit:
-        part = folder.parts[name]
-        if images is not None:
-            part = part._replace(images=given_folder(images))
-        reader = _Reader(part, masks if boxes and masks.is_dir() else None, boxes, Remarks())
-        found = [reader.image(image_id) for image_id in _ids(folder.ids[name], part)]
-        known = tuple(image for image in found if image is not None)
-        reader.tell_names()
-        return RawSplit(name, part.annotations, known, remarks=reader.remarks)
+        return splits[name].reader.split(name, splits[name].ids)
 
     return RawDataset(
-        folder.root, tuple(folder.parts), default_roles(folder.parts), split,
-        usual_order=VOC_CLASSES, warnings=folder.warnings,
+        folder.root, tuple(splits), default_roles(splits), split,
+        usual_order=VOC_CLASSES, warnings=(*folder.warnings, *warnings),
     )  # fmt: skip
 
 
-def default_roles(splits: Mapping[str, object]) -> dict[str, Role]:
+class _Split(NamedTuple):
+    reader: _Reader
+    ids: Sequence[str]
+
+
+def _splits(
+    folder: VocFolder, readers: Mapping[str, _Reader], task: str
+) -> tuple[dict[str, _Split], Sequence[str]]:
+    """The splits by lists or by folders, and what is to be told of them."""
+    if len(readers) > 1:
+        sets = sets_folder(folder.root)
+        told = (
+            [f"the folders {first_few(readers)} are the splits; the lists in {sets.name} are not used"]
+            if sets
+            else []
+        )
+        return {name: _Split(reader, reader.ids) for name, reader in readers.items()}, told
+    ((name, reader),) = readers.items()
+    near = [
+        reader.part.home,
+        reader.files.root,
+        *dict.fromkeys(path.parent for path in reader.part.xml.values()),
+    ]
+    lists = read_lists(folder.root, near, task, reader.ids, reader.classes)
+    if lists.ids:
+        return {split: _Split(reader, ids) for split, ids in lists.ids.items()}, lists.warnings
+    own = folder.root.name.casefold()
+    name = name or (own if own in SPLIT_NAMES else WHOLE)
+    return {name: _Split(reader, reader.ids)}, lists.warnings
+
+
+def default_roles(splits: Iterable[str]) -> dict[str, Role]:
     """The splits that do not overlap, the larger official one first, with the roles that their names suggest."""
-    for pair in (("trainval", "test"), ("train", "val"), ("train", "test")):
-        if set(pair) <= set(splits):
-            return {pair[0]: "train", pair[1]: "test"}
-    if WHOLE in splits:
-        return {WHOLE: "train"}
-    return {name: role_of(name) for name in splits}
-
-
-def _ids(listed: Sequence[str] | None, part: Part) -> Sequence[str]:
-    ids = listed if listed is not None else sorted(path.stem for path in part.annotations.glob("*.xml"))
-    if not ids:
-        raise UserError("no annotation here", where=str(part.annotations), remedy="Add the XML files")
-    return ids
+    names = {name: role_of(name) for name in splits}
+    if {WHOLE, "test"} <= names.keys():
+        return {WHOLE: "train", "test": "test"}
+    usual = {name: role for name, role in names.items() if name in SPLIT_NAMES and name != WHOLE}
+    if set(usual.values()) == {"train", "test"}:
+        return usual
+    return {WHOLE: "train"} if WHOLE in names else names
 
 
 class _Reader:
-    """Reads the images of a split.
+    """Reads annotations that lie together, with their images; each XML file once.
 
     Args:
         part: where they lie.
+        boxes: whether boxes are wanted.
         masks: the folder of instance masks, where they are wanted.
-        boxes: whether boxes are.
-        remarks: what is noticed.
+        readers: those of all parts of the dataset, which may have their images in one folder.
     """
 
-    def __init__(self, part: Part, masks: Path | None, boxes: bool, remarks: Remarks) -> None:
-        self.part, self.masks, self.boxes, self.remarks = part, masks, boxes, remarks
-        self._misnamed: list[str] = []
-        self._renamed: list[str] = []
+    def __init__(self, part: Part, boxes: bool, masks: Path | None, readers: Mapping[str, _Reader]) -> None:
+        self.part, self._boxes, self._masks, self._all = part, boxes, masks, readers
+        self._read: dict[str, VocAnnotation | str] = {}
 
-    def image(self, image_id: str) -> RawImage | None:
-        """One image; None after noting why it cannot be used."""
-        if ".." in PurePosixPath(image_id).parts or PurePosixPath(image_id).is_absolute() or "\0" in image_id:
-            self.remarks.fail(image_id, "its id leaves the folder of the images")
-            return None
-        file, annotation, objects = self.part.annotations / f"{image_id}.xml", None, None
+    def annotation(self, image_id: str) -> VocAnnotation | str | None:
+        """What the XML file of an image says, or why it cannot be used; None where there is none."""
+        path = self.part.xml.get(image_id)
+        if path is not None and image_id not in self._read:
+            mask = None if self._masks is None else self._masks / f"{image_id}.png"
+            try:
+                self._read[image_id] = read_annotation(path, mask, boxes=self._boxes)
+            except (OSError, XmlError) as error:
+                self._read[image_id] = f"{path.name}: {error}"
+        return self._read.get(image_id)
+
+    def classes(self) -> set[str]:
+        """All classes, in lower case."""
+        known = [self.annotation(image_id) for image_id in self.part.xml]
+        return {
+            item.name.casefold()
+            for found in known
+            if isinstance(found, VocAnnotation)
+            for item in found.objects
+        }
+
+    @cached_property
+    def files(self) -> ImageFiles:
+        """Where the images lie: by the names of the XML files, else by what these say."""
+        part = self.part
         try:
-            annotation = read_annotation(file)
-            objects = self._objects(image_id, annotation)
-        except FileNotFoundError:
-            pass
-        except (OSError, XmlError) as error:
-            self.remarks.fail(image_id, f"{file.name}: {error}")
+            return ImageFiles(list(part.xml), part.places, part.home)
+        except UserError:
+            named = [name for image_id in part.xml if (name := self._filename(image_id))]
+            if not named:
+                raise
+            return ImageFiles(named, part.places, part.home)
+
+    def _filename(self, image_id: str) -> str:
+        found = self.annotation(image_id)
+        return found.filename if isinstance(found, VocAnnotation) else ""
+
+    @cached_property
+    def renamed(self) -> dict[str, str]:
+        """XML files without an image of their name -> the image that <filename> names, which no other one has."""
+        taken = {path for image_id in self.part.xml for path in self.files.likely(image_id)}
+        found: dict[str, str] = {}
+        for image_id in self.part.xml:
+            if self.files.likely(image_id):
+                continue
+            near = self.files.likely(self._filename(image_id))
+            if len(near) == 1 and near[0] not in taken:
+                found[image_id] = near[0]
+                taken.add(near[0])
+        return found
+
+    @cached_property
+    def taken(self) -> set[Path]:
+        """The images that have an XML file."""
+        own = {path for image_id in self.part.xml for path in self.files.likely(image_id)}
+        return {self.files.root / path for path in (*own, *self.renamed.values())}
+
+    @cached_property
+    def bare(self) -> dict[str, str]:
+        """Images without annotation that lie where others have one, by their ids."""
+        taken = {path for reader in self._all.values() for path in reader.taken}
+        folders, root = {path.parent for path in self.taken}, self.files.root
+        found = {without_suffix(path): path for path in self.files.paths if root / path not in taken}
+        return {image_id: path for image_id, path in found.items() if (root / path).parent in folders}
+
+    @property
+    def ids(self) -> list[str]:
+        """All images, those without annotation last."""
+        return [*self.part.xml, *(image_id for image_id in self.bare if image_id not in self.part.xml)]
+
+    def split(self, name: str, ids: Sequence[str]) -> RawSplit:
+        """The images of these ids, and what is to be told of them."""
+        remarks = Remarks()
+        images = [image for image_id in ids if (image := self._image(image_id, remarks)) is not None]
+        for line in self._told(ids):
+            remarks.warn("", line)
+        return RawSplit(name, self.part.home, images, remarks=remarks)
+
+    def _image(self, image_id: str, remarks: Remarks) -> RawImage | None:
+        found, path = self.annotation(image_id), self._path(image_id)
+        reason = found if isinstance(found, str) else path[1]
+        if isinstance(found, str) or path[0] is None:
+            remarks.fail(image_id, reason)
             return None
-        path = self._file(image_id, annotation.filename if annotation else "")
-        if isinstance(path, str):
-            self.remarks.fail(image_id, path)
-            return None
-        declared = annotation.size if annotation else None
-        return RawImage(path.name, objects, key=image_id, path=path, declared=declared)
+        file = self.files.root / path[0]
+        if found is None:
+            return RawImage(file.name, None, image_id, file)
+        return RawImage(file.name, found.objects, image_id, file, found.size)
 
-    def _objects(self, image_id: str, annotation: VocAnnotation) -> tuple[RawObject, ...]:
-        found = []
-        for number, element in enumerate(annotation.objects, start=1):
-            name, title = text_of(element, "name"), f"object {number}"
-            if not name:
-                raise XmlError(f"{title} has no <name>")
-            flag = text_of(element, "difficult").casefold()
-            if flag not in _DIFFICULT and flag not in _PLAIN:
-                raise XmlError(f"{title} ({name}): <difficult> is {flag!r}, expected 0 or 1")
-            box = read_box(element) if self.boxes else None
-            mask = None
-            if self.masks is not None:
-                mask = partial(read_mask, self.masks / f"{image_id}.png", number)
-            found.append(RawObject(name, _DIFFICULT.get(flag, False), title, box, mask=mask))
-        return tuple(found)
-
-    def _file(self, image_id: str, filename: str) -> Path | str:
-        """The image of an id, or the reason why there is none.
-
-        The id is the stem of the file. When several files have it, <filename> chooses; when none has, <filename> is taken.
-        """
-        named = PurePosixPath(filename.replace("\\", "/")).name
-        found = [path for name in _spellings(image_id) if (path := self.part.images / name).is_file()]
-        other = self.part.images / named if named else None
-        is_there = other is not None and named not in (".", "..") and "\0" not in named and other.is_file()
-        if not found and is_there and other is not None:
-            self._renamed.append(image_id)
-            return other
+    def _path(self, image_id: str) -> tuple[str | None, str]:
+        """The image of an id below the folder of images; or None and why there is none."""
+        if image_id not in self.part.xml:
+            return self.bare.get(image_id), "there is neither an image nor an XML file of this name"
+        if image_id in self.renamed:
+            return self.renamed[image_id], ""
+        found = self.files.likely(image_id)
+        chosen = [path for path in found if PurePosixPath(path).name == self._filename(image_id)] or found
+        if len(chosen) == 1:
+            return chosen[0], ""
         if not found:
-            return f"no image {self.part.images.name}/{image_id}.jpg (nor with another suffix)"
-        if is_there and PurePosixPath(named).stem != PurePosixPath(image_id).name:
-            self._misnamed.append(image_id)
-        chosen = [path for path in found if path.name == named]
-        if len(found) > 1 and not chosen:
-            names = first_few(path.name for path in found)
-            return f"several images have this id ({names}) and no <filename> chooses"
-        return (chosen or found)[0]
+            return None, f"there is no image of this name in {self.files.root.name}"
+        return None, f"several images have this id ({first_few(found)}) and no <filename> chooses"
 
-    def tell_names(self) -> None:
-        """Say where names of files and <filename> disagree."""
-        if self._misnamed:
-            self.remarks.warn(
-                "",
-                f"{len(self._misnamed)} annotations name another image in <filename>, which is there, too; the image of the "
-                f"annotation's own name is taken: {first_few(self._misnamed, 3)}",
-            )
-        if self._renamed:
-            self.remarks.warn(
-                "",
-                f"{len(self._renamed)} annotations have no image of their own name; that of <filename> is taken: "
-                f"{first_few(self._renamed, 3)}",
-            )
+    def _told(self, ids: Iterable[str]) -> Iterator[str]:
+        """Where names of files and <filename> disagree, and what is no value of VOC's: a line a kind."""
+        kinds: dict[str, list[str]] = {}
+        for image_id in ids:
+            found = self.annotation(image_id)
+            if not isinstance(found, VocAnnotation):
+                continue
+            for oddity in found.oddities:
+                kinds.setdefault(oddity, []).append(image_id)
+            named = without_suffix(found.filename).casefold()
+            if image_id in self.renamed:
+                kind = "have no image of their own name; the one that <filename> names is taken"
+                kinds.setdefault(kind, []).append(f"{image_id} ({found.filename})")
+            elif named and named != PurePosixPath(image_id).name.casefold():
+                kind = "name another image in <filename>; the image of the XML file's own name is taken"
+                kinds.setdefault(kind, []).append(f"{image_id} ({found.filename})")
+        for kind, which in kinds.items():
+            yield f"{len(which)} XML files {kind}: {first_few(which, 3)}"
 
 
-def _spellings(image_id: str) -> list[str]:
-    names = [f"{image_id}{spelled}" for suffix in SUFFIXES for spelled in (suffix, suffix.upper())]
-    return list(dict.fromkeys(names))
-
-
-def read_annotation(path: Path) -> VocAnnotation:
+def read_annotation(path: Path, mask: Path | None, *, boxes: bool) -> VocAnnotation:
     """Parse one file; entities and document types are refused.
+
+    Args:
+        path: the file.
+        mask: the PNG of its instance masks, where they are wanted.
+        boxes: whether boxes are wanted; otherwise they are not looked at.
 
     Raises:
         XmlError: in words, for whatever is wrong with the file.
-        FileNotFoundError: when there is none.
     """
     root = parse_xml(path, max_bytes=MAX_BYTES)
-    if root.tag != "annotation":
+    if root.tag.casefold() != "annotation":
         raise XmlError(f"the root element is <{root.tag}>, expected <annotation>")
+    oddities: dict[str, None] = {}
+    objects: list[RawObject] = []
+    for number, element in enumerate(root.findall("object"), start=1):
+        name, flag = text_of(element, "name"), text_of(element, "difficult").casefold()
+        if not name:
+            raise XmlError(f"object {number} has no <name>")
+        if flag not in _DIFFICULT and flag not in _PLAIN:
+            oddities[f"say <difficult>{flag[:20]}</difficult>, which is taken as not difficult"] = None
+        box = read_box(element) if boxes else None
+        read = None if mask is None else partial(read_mask, mask, number)
+        objects.append(RawObject(name, flag in _DIFFICULT, f"object {number}", box, mask=read))
     sides = numbers([text_of(root, f"size/{tag}") for tag in ("height", "width")])
-    fits = sides is not None and all(1 <= side < 1e9 for side in sides)
-    size = (int(sides[0]), int(sides[1])) if sides is not None and fits else None
-    return VocAnnotation(text_of(root, "filename"), size, tuple(root.findall("object")))
+    size = (int(sides[0]), int(sides[1])) if sides and all(1 <= side < 1e9 for side in sides) else None
+    if sides and size is None:
+        oddities["give a <size> without pixels; the size of the image is taken"] = None
+    filename = PurePosixPath(text_of(root, "filename").replace("\\", "/")).name
+    return VocAnnotation(filename, size, tuple(objects), tuple(oddities))
 
 
 def read_box(element: Element) -> RawBox | str:
@@ -251,8 +335,8 @@ def read_box(element: Element) -> RawBox | str:
 
 
 def text_of(element: Element, tag: str) -> str:
-    """Stripped text of a child, empty when there is none."""
-    return (element.findtext(tag) or "").strip()
+    """The words of a child, with single spaces; empty when there is none."""
+    return " ".join((element.findtext(tag) or "").split())
 
 
 def read_mask(path: Path, number: int, height: int, width: int) -> bytes:
