@@ -13,11 +13,16 @@ from tests.data.helpers import make_voc, read_labelled, read_truth, sample, voc_
 from weaksam_cli.core import masks as mask_codec
 from weaksam_cli.data import voc
 from weaksam_cli.data.dataset import DatasetSplit
+from weaksam_cli.data.stage import choose_layout
 from weaksam_cli.data.voc import VOC_CLASSES
 from weaksam_cli.data.voc_folders import find_voc
 from weaksam_cli.errors import UserError
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "xxxxxxxx"><!ENTITY y "&x;&x;&x;&x;">]>' + voc_xml(voc_object("&y;"))
+
+
+def detect(root: Path) -> str:
+    return choose_layout(str(root), None)
 
 
 def labels(root: Path, **options: Any) -> dict[str, DatasetSplit]:
@@ -126,6 +131,86 @@ def test_unusable_annotation_is_listed(small: Path, xml: str, reason: str) -> No
     assert re.search(reason, split.failed[0].reason)
 
 
+@pytest.mark.parametrize(
+    ("flag", "is_difficult", "is_told"),
+    [
+        ("1", True, False),
+        (" True\n", True, False),
+        ("1.0", True, False),
+        ("0", False, False),
+        ("0.0", False, False),
+        ("", False, False),
+        ("Unspecified", False, False),
+        ("None", False, False),
+        ("no", False, False),
+        ("perhaps", False, True),
+        ("2", False, True),
+    ],
+)
+def test_difficult_in_many_words(small: Path, flag: str, is_difficult: bool, is_told: bool) -> None:
+    text = voc_xml(voc_object("dog", difficult=flag), voc_object("person", difficult=flag))
+    (small / "Annotations" / "2.xml").write_text(text)
+    split = labels(small)["trainval"]
+    assert split.images[1].labels == (() if is_difficult else ("dog", "person"))
+    assert [warning.reason.startswith("1 XML files say <difficult>") for warning in split.warnings] == [
+        True
+    ] * is_told
+
+
+def test_a_name_is_its_words(small: Path) -> None:
+    (small / "Annotations" / "2.xml").write_text(
+        voc_xml(voc_object(" polar\n  bear "), voc_object("polar bear"))
+    )
+    assert labels(small)["trainval"].images[1].labels == ("polar bear",)
+
+
+def test_sizes_of_zero_are_told_in_one_line(small: Path) -> None:
+    for name in ("1", "2"):
+        (small / "Annotations" / f"{name}.xml").write_text(voc_xml(voc_object("dog"), size=(0, 0)))
+    (warning,) = labels(small)["trainval"].warnings
+    assert warning.reason == "2 XML files give a <size> without pixels; the size of the image is taken: 1, 2"
+
+
+XML = voc_xml(voc_object("鼠"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        XML.encode(),
+        b"\xef\xbb\xbf" + XML.encode(),
+        b'\n \n<?xml version="1.0" encoding="utf-8"?><!-- <annotations> -->' + XML.encode(),
+        XML.encode("utf-16"),
+        b'<?xml version="1.0" encoding="GB2312"?>' + XML.encode("gb2312"),
+        b'<?xml version="1.0" encoding="shift_jis"?>' + XML.encode("shift_jis"),
+        XML.replace("<annotation", '<annotation xmlns="http://example.com/voc"').encode(),
+        XML.replace("<annotation", '<v:annotation xmlns:v="http://x"')
+        .replace("</annotation", "</v:annotation")
+        .encode(),
+    ],
+)
+def test_encodings_and_namespaces(tmp_path: Path, data: bytes) -> None:
+    sample(tmp_path / "ds" / "1.jpg")
+    (tmp_path / "ds" / "1.xml").write_bytes(data)
+    assert detect(tmp_path / "ds") == "voc"
+    (split,) = labels(tmp_path / "ds").values()
+    assert [image.labels for image in split.images] == [("鼠",)]
+
+
+def test_xml_of_other_programs_is_not_voc(tmp_path: Path) -> None:
+    for name, text in (
+        ("pom.xml", "<project/>"),
+        ("annotations.xml", "<annotations/>"),
+        ("1.xml", ""),
+        ("2.xml", "no"),
+    ):
+        (tmp_path / name).write_text(text)
+    assert voc.likeness(tmp_path) == 0
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "1.xml").write_text("<annotation><obj")
+    assert voc.likeness(tmp_path) == 3
+
+
 def test_missing_annotation_fails_a_training_image(small: Path) -> None:
     (small / "Annotations" / "2.xml").unlink()
     assert "has no annotation" in labels(small)["trainval"].failed[0].reason
@@ -152,6 +237,59 @@ def test_other_suffix_and_two_files_of_one_stem(small: Path) -> None:
     assert "several images" in labels(small)["trainval"].failed[0].reason
     (small / "Annotations" / "1.xml").write_text(voc_xml(voc_object("dog"), filename="1.jpeg"))
     assert labels(small)["trainval"].images[0].path.name == "1.jpeg"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected", "told"),
+    [
+        # both are there: the XML file's own name, as in VOC
+        (
+            {"1": "2.jpg", "2": "1.jpg"},
+            {"1": "1.jpg", "2": "2.jpg"},
+            "2 XML files name another image in <filename>; the image of the XML file's own name is taken: "
+            "1 (2.jpg), 2 (1.jpg)",
+        ),
+        # only the XML file's own is there
+        (
+            {"1": "C:\\old\\IMG_7.JPG", "2": "2.png"},
+            {"1": "1.jpg", "2": "2.jpg"},
+            "1 XML files name another image in <filename>; the image of the XML file's own name is taken: 1 (IMG_7.JPG)",
+        ),
+        # only the one of <filename> is there
+        (
+            {"a1": "dir/1.jpg", "2": "2"},
+            {"a1": "1.jpg", "2": "2.jpg"},
+            "1 XML files have no image of their own name; the one that <filename> names is taken: a1 (1.jpg)",
+        ),
+        # all are renamed
+        (
+            {"a1": "1.jpg", "a2": "2.jpg"},
+            {"a1": "1.jpg", "a2": "2.jpg"},
+            "2 XML files have no image of their own name; the one that <filename> names is taken: a1 (1.jpg), a2 (2.jpg)",
+        ),
+        ({"1": "", "2": "../2.JPG"}, {"1": "1.jpg", "2": "2.jpg"}, None),
+    ],
+)
+def test_file_names_that_disagree(
+    tmp_path: Path, files: dict[str, str], expected: dict[str, str], told: str | None
+) -> None:
+    root = make_voc(tmp_path / "ds", {"1": None, "2": None}, {})
+    for stem, name in files.items():
+        (root / "Annotations" / f"{stem}.xml").write_text(voc_xml(voc_object("dog"), filename=name))
+    split = labels(root)["trainval"]
+    assert {image.key: image.path.name for image in split.images} == expected
+    assert [warning.reason for warning in split.warnings] == ([told] if told else [])
+    assert split.failed == ()
+
+
+def test_an_image_belongs_to_one_annotation(tmp_path: Path) -> None:
+    root = make_voc(tmp_path / "ds", {"1": voc_xml(voc_object("dog")), "2": None}, {})
+    for stem, name in (("a", "1.jpg"), ("b", "2.jpg"), ("c", "2.jpg"), ("d", "../../secret.jpg")):
+        (root / "Annotations" / f"{stem}.xml").write_text(voc_xml(voc_object("cat"), filename=name))
+    sample(tmp_path.parent / "secret.jpg")
+    split = labels(root)["trainval"]
+    assert {image.key: image.path.name for image in split.images} == {"1": "1.jpg", "b": "2.jpg"}
+    assert [key for key, _ in split.failed] == ["a", "c", "d"]
 
 
 def test_size_mismatch_is_a_warning_naming_both(small: Path) -> None:

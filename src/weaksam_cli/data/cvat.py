@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from weaksam_cli.data.annotations import RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import ReadRecipe, likely_folders, role_of
 from weaksam_cli.data.outlines import box_of_points, numbers, polygon_mask
-from weaksam_cli.data.xml_files import XmlError, beginning, parse_xml
+from weaksam_cli.data.xml_files import XmlError, parse_xml, root_tag
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "annotations.xml of CVAT for images"
@@ -39,7 +39,7 @@ def cvat_file(source: Path) -> Path | None:
     candidates = [source] if source.is_file() else sorted(source.glob("*.xml")) if source.is_dir() else []
     if len(candidates) > 1:
         candidates = [path for path in candidates if path.name == "annotations.xml"]
-    return next((path for path in candidates if b"<annotations" in beginning(path)), None)
+    return next((path for path in candidates if root_tag(path) == "annotations"), None)
 
 
 def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> RawDataset:

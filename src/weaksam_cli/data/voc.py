@@ -201,13 +201,16 @@ class _Reader:
         return found.filename if isinstance(found, VocAnnotation) else ""
 
     @cached_property
+    def own(self) -> dict[str, list[str]]:
+        """XML files -> the images of their name: none, one, or several of other suffixes."""
+        return {image_id: self.files.likely(image_id) for image_id in self.part.xml}
+
+    @cached_property
     def renamed(self) -> dict[str, str]:
         """XML files without an image of their name -> the image that <filename> names, which no other one has."""
-        taken = {path for image_id in self.part.xml for path in self.files.likely(image_id)}
+        taken = {path for paths in self.own.values() for path in paths}
         found: dict[str, str] = {}
-        for image_id in self.part.xml:
-            if self.files.likely(image_id):
-                continue
+        for image_id in (image_id for image_id, paths in self.own.items() if not paths):
             near = self.files.likely(self._filename(image_id))
             if len(near) == 1 and near[0] not in taken:
                 found[image_id] = near[0]
@@ -217,7 +220,7 @@ class _Reader:
     @cached_property
     def taken(self) -> set[Path]:
         """The images that have an XML file."""
-        own = {path for image_id in self.part.xml for path in self.files.likely(image_id)}
+        own = (path for paths in self.own.values() for path in paths)
         return {self.files.root / path for path in (*own, *self.renamed.values())}
 
     @cached_property
@@ -258,7 +261,7 @@ class _Reader:
             return self.bare.get(image_id), "there is neither an image nor an XML file of this name"
         if image_id in self.renamed:
             return self.renamed[image_id], ""
-        found = self.files.likely(image_id)
+        found = self.own[image_id]
         chosen = [path for path in found if PurePosixPath(path).name == self._filename(image_id)] or found
         if len(chosen) == 1:
             return chosen[0], ""

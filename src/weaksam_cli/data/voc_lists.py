@@ -124,14 +124,11 @@ class _Reader:
     def _find(self, line: str) -> str | None:
         """The id that a line means by all of it, by its first column, or by its first word."""
         first = re.split(r"[,;\t]", line, maxsplit=1)[0]
-        for text in dict.fromkeys((line, first, *first.split()[:1])):
-            name = text.strip(" \"'")
-            for spelling in (name, _bare(name)):
-                if spelling in self._ids:
-                    return spelling
-                if len(near := self._ends.nearest(spelling)) == 1:
-                    return near[0]
-        return None
+        names = [text.strip(" \"'") for text in (line, first, *first.split()[:1])]
+        spellings = list(dict.fromkeys(spelling for name in names for spelling in (name, _bare(name))))
+        if known := [spelling for spelling in spellings if spelling in self._ids]:
+            return known[0]
+        return next((near[0] for text in spellings if len(near := self._ends.nearest(text)) == 1), None)
 
 
 def _files(folder: Path, is_official: bool) -> list[Path]:
