@@ -33,7 +33,7 @@ VOC_CLASSES: Final = tuple(_CLASSES.split())
 
 WHOLE: Final = "trainval"
 MASKS: Final = "SegmentationObject"
-MAX_BYTES: Final = 32 * 1024 * 1024
+MAX_BYTES: Final = 16 * 1024 * 1024
 """An annotation of an image is some kilobytes; a file beyond this is none."""
 _DIFFICULT: Final = frozenset({"1", "true", "yes", "1.0"})
 _PLAIN: Final = frozenset({"", "0", "false", "no", "0.0", "none", "unspecified"})
@@ -170,8 +170,10 @@ class _Reader:
             mask = None if self._masks is None else self._masks / f"{image_id}.png"
             try:
                 self._read[image_id] = read_annotation(path, mask, boxes=self._boxes)
-            except (OSError, XmlError) as error:
+            except XmlError as error:
                 self._read[image_id] = f"{path.name}: {error}"
+            except OSError as error:
+                self._read[image_id] = f"{path.name} cannot be read ({error.strerror})"
         return self._read.get(image_id)
 
     def classes(self) -> set[str]:
@@ -281,10 +283,10 @@ class _Reader:
             named = without_suffix(found.filename).casefold()
             if image_id in self.renamed:
                 kind = "have no image of their own name; the one that <filename> names is taken"
-                kinds.setdefault(kind, []).append(f"{image_id} ({found.filename})")
+                kinds.setdefault(kind, []).append(f"{image_id} ({found.filename[:100]})")
             elif named and named != PurePosixPath(image_id).name.casefold():
                 kind = "name another image in <filename>; the image of the XML file's own name is taken"
-                kinds.setdefault(kind, []).append(f"{image_id} ({found.filename})")
+                kinds.setdefault(kind, []).append(f"{image_id} ({found.filename[:100]})")
         for kind, which in kinds.items():
             yield f"{len(which)} XML files {kind}: {first_few(which, 3)}"
 

@@ -91,7 +91,7 @@ def _is_xml(name: str) -> bool:
 
 
 def _xml_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _is_xml(path.name))
+    return sorted(path for path in folder.iterdir() if _is_xml(path.name) and not path.is_dir())
 
 
 def find_voc(source: Path, images: Path | None = None, *, year: str | None = None) -> VocFolder | None:

@@ -20,6 +20,7 @@ _SETS: Final = re.compile(r"image_?sets?", re.IGNORECASE)
 _BESIDE: Final = re.compile(r"lists?|splits?|sets?|data|meta", re.IGNORECASE)
 _SUFFIXES: Final = (".txt", ".csv", ".lst", ".list", "")
 _MAX_BYTES: Final = 64 * 1000**2
+_SHOWN: Final = 100
 _FLAGS: Final = frozenset({"-1", "0", "1"})
 
 
@@ -153,11 +154,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def _ids(lines: Sequence[str], found: Sequence[str | None], path: Path) -> tuple[str, ...]:
-    """An id a line; the line where it means none. Lines with columns may repeat an id: a line an object."""
+    """An id a line; the line, shortened, where it means none. Lines with columns may repeat an id: a line an object."""
     words = [_words(line) for line in lines]
     has_columns = all(len(row) > 1 for row in words)
     ids = [
-        item or row[0] if has_columns else item or line
+        item or (row[0] if has_columns else line)[:_SHOWN]
         for line, row, item in zip(lines, words, found, strict=True)
     ]
     if path.suffix.casefold() == ".csv" and found[0] is None:

@@ -28,7 +28,9 @@ class XmlError(ValueError):
 
 
 def beginning(path: Path) -> bytes:
-    """The first bytes of a file, which tell what it is; none of a file that cannot be read."""
+    """The first bytes of a file, which tell what it is; none of one that cannot be read, or is a pipe and might never end."""
+    if not path.is_file():
+        return b""
     try:
         with path.open("rb") as handle:
             return handle.read(_BEGINNING)
@@ -53,6 +55,8 @@ def parse_xml(path: Path, *, max_bytes: int = MAX_BYTES) -> Element:
         XmlError: in words, for whatever is wrong with the file.
         FileNotFoundError: when there is none.
     """
+    if path.exists() and not path.is_file():
+        raise XmlError("it is no regular file")
     size = path.stat().st_size
     if size > max_bytes:
         raise XmlError(f"the file has {size} bytes, {max_bytes} at most are read")
