@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -209,6 +210,39 @@ def test_xml_of_other_programs_is_not_voc(tmp_path: Path) -> None:
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Annotations" / "1.xml").write_text("<annotation><obj")
     assert voc.likeness(tmp_path) == 3
+
+
+def test_files_that_are_none_are_named(small: Path) -> None:
+    shutil.rmtree(small / "ImageSets")
+    os.mkfifo(small / "Annotations" / "0.xml")
+    (small / "Annotations" / "5.xml").symlink_to("5.xml")
+    (small / "Annotations" / "6.xml").mkdir()
+    (small / "JPEGImages" / "7.heic").write_bytes(b"\0\0\0\x1cftypheic")
+    (small / "Annotations" / "7.xml").write_text(voc_xml(voc_object("dog")))
+    (small / os.fsdecode(b"Annotations/\xff.xml")).write_text(voc_xml(voc_object("dog")))
+    sample(small / "JPEGImages" / "x.jpg").rename(small / os.fsdecode(b"JPEGImages/\xfe.jpg"))
+    split = labels(small)["trainval"]
+    assert [image.key for image in split.images] == ["1", "2", "3"]
+    reasons = dict(split.failed)
+    assert reasons.keys() == {"0", "4", "5", "7", "\\udcfe", "\\udcff"}
+    assert "0.xml: it is no regular file" in reasons["0"]
+    assert "5.xml cannot be read (Too many levels of symbolic links)" in reasons["5"]
+    assert "HEIC" in reasons["7"]
+    assert "not valid UTF-8" in reasons["\\udcfe"]
+
+
+def test_a_link_to_a_folder_above_is_walked_once(small: Path) -> None:
+    (small / "Annotations" / "again").symlink_to("..")
+    (small / "JPEGImages" / "again").symlink_to(".")
+    assert [image.key for image in labels(small)["trainval"].images] == ["1", "2"]
+
+
+def test_a_dataset_of_links(small: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for folder in ("JPEGImages", "Annotations", "ImageSets"):
+        (linked / folder).symlink_to(small / folder)
+    assert [image.key for image in labels(linked)["trainval"].images] == ["1", "2"]
 
 
 def test_missing_annotation_fails_a_training_image(small: Path) -> None:

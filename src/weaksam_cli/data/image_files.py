@@ -6,7 +6,6 @@ that equal names in the folders of two splits never cross over.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Final
 
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.dataset import dataset_folder
-from weaksam_cli.data.images import SUFFIXES
+from weaksam_cli.data.images import find_images, is_image_name
 from weaksam_cli.errors import UserError
 
 _PROBES: Final = 50
@@ -70,7 +69,7 @@ class ImageFiles:
 
     @property
     def paths(self) -> list[str]:
-        """All images below `root`, sorted by folder."""
+        """All images below `root`, sorted."""
         return self._folder.paths
 
     def likely(self, name: str) -> list[str]:
@@ -105,14 +104,8 @@ class _Folder:
 
     @cached_property
     def paths(self) -> list[str]:
-        """All images below, sorted by folder."""
-        found: list[str] = []
-        for folder, folders, files in os.walk(self.root, followlinks=False):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            below = Path(folder).relative_to(self.root)
-            names = sorted(name for name in files if name.lower().endswith(SUFFIXES) and name[0] != ".")
-            found += [(below / name).as_posix() for name in names]
-        return found
+        """All images below, sorted."""
+        return find_images(self.root)
 
 
 class PathEnds:
@@ -131,7 +124,7 @@ class PathEnds:
         if not wanted:
             return []
         last = wanted[-1].casefold()
-        found = self._by_name.get(last if last.endswith(SUFFIXES) else f"{last}.", [])
+        found = self._by_name.get(last if is_image_name(last) else f"{last}.", [])
         exact = [path for path in found if PurePosixPath(path).name.startswith(wanted[-1])]
         fits = {path: _common_end(_parts(path)[:-1], wanted[:-1]) for path in exact or found}
         return [path for path, fit in fits.items() if fit == max(fits.values())]
@@ -139,7 +132,7 @@ class PathEnds:
 
 def without_suffix(name: str) -> str:
     """A name without the suffix of an image; other dots belong to it."""
-    return name[: name.rindex(".")] if name.lower().endswith(SUFFIXES) else name
+    return name[: name.rindex(".")] if is_image_name(name) else name
 
 
 def _may_search(place: Path, where: Path) -> bool:

@@ -132,10 +132,14 @@ def as_key(path: Path) -> str:
 
 def looks_like_image(path: Path) -> bool:
     """Whether a file is called like an image, of whatever format, or begins like one."""
-    name = path.name.lower()
-    if name.endswith(SUFFIXES) or _foreign_kind(name):
+    if is_image_name(path.name):
         return True
-    return not name.endswith(_COMPANIONS) and _BEGINNINGS.match(_first_bytes(path)) is not None
+    return not path.name.lower().endswith(_COMPANIONS) and _BEGINNINGS.match(_first_bytes(path)) is not None
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name has the suffix of an image, be it of one that is not read."""
+    return name.lower().endswith(SUFFIXES) or _foreign_kind(name) is not None
 
 
 def _walk(root: Path) -> Iterator[str]:

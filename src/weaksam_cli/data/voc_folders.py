@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.dataset import likely_folders, role_of, split_name, split_word, subfolders
-from weaksam_cli.data.images import find_images
+from weaksam_cli.data.images import as_key, find_images
 from weaksam_cli.data.xml_files import root_tag
 from weaksam_cli.errors import UserError
 
@@ -188,7 +188,7 @@ def _one_tree(folders: Sequence[_XmlFolder]) -> list[_XmlFolder]:
 def _part(folders: Sequence[_XmlFolder], images: Path | None, split: str) -> Part:
     base = _common(folder.path if folder.is_named else folder.top for folder in folders)
     xml = {
-        path.with_suffix("").relative_to(base).as_posix(): path
+        as_key(path.with_suffix("").relative_to(base)): path
         for folder in folders
         for path in _xml_files(folder.path)
     }

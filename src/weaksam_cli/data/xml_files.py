@@ -28,14 +28,14 @@ class XmlError(ValueError):
 
 
 def beginning(path: Path) -> bytes:
-    """The first bytes of a file, which tell what it is; none of one that cannot be read, or is a pipe and might never end."""
-    if not path.is_file():
-        return b""
+    """The first bytes of a file, which tell what it is; none of what cannot be read."""
     try:
-        with path.open("rb") as handle:
-            return handle.read(_BEGINNING)
+        if path.is_file():  # a pipe might never end
+            with path.open("rb") as handle:
+                return handle.read(_BEGINNING)
     except OSError:
-        return b""
+        pass
+    return b""
 
 
 def root_tag(path: Path) -> str:
