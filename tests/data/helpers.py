@@ -80,7 +80,9 @@ def make_voc(root: Path, annotations: Mapping[str, str | None], lists: Mapping[s
     return root
 
 
-def coco_annotation(number: int, image_id: int, category_id: int, **more: Any) -> dict[str, Any]:
+def coco_annotation(
+    number: int, image_id: int | str | float, category_id: int | str | float, **more: Any
+) -> dict[str, Any]:
     return {"id": number, "image_id": image_id, "category_id": category_id, "bbox": [1, 2, 10, 12], **more}
 
 

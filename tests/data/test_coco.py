@@ -290,3 +290,163 @@ def test_class_list_orders_and_checks(tmp_path: Path) -> None:
         labels(root, classes=("zebras", "traffic light"))
     with pytest.raises(UserError, match="'bus' of the class list is none of the dataset's"):
         labels(root, classes=("zebra", "traffic light", "bus"))
+
+
+def _images(*ids: object) -> list[dict[str, Any]]:
+    return [{"id": key, "file_name": name} for key, name in zip(ids, ("a.jpg", "sub/b.jpg"), strict=True)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": _images("5", 9.0), "annotations": [coco_annotation(1, 5, "90"), coco_annotation(2, "9", 3.0)]},
+        {"images": _images("a.jpg", "b"), "annotations": [coco_annotation(1, "a.jpg", 90), coco_annotation(2, "b", 3)]},
+        {"images": [{"id": 5, "path": "/mnt/images/a.jpg"}, {"id": 9, "file_name": None, "coco_url": "http://h/sub/b.jpg"}]},
+        {"categories": None, "annotations": [
+            coco_annotation(1, 5, 90, category_name="zebra"), coco_annotation(2, 9, 3, category_name="traffic light"),
+        ]},
+        {"annotations": [
+            coco_annotation(1, 5, 90, iscrowd=None),
+            coco_annotation(2, 9, 3, iscrowd=False),
+            coco_annotation(3, 9, 90, iscrowd=True),
+        ]},
+        {"images": [*_images(5, 9), *_images(5, 9)]},
+        {"images": [{**item, "license": 3, "neg_category_ids": [3]} for item in _images(5, 9)], "info": None},
+    ],
+)  # fmt: skip
+def test_what_tools_write_in_other_words_is_read(tmp_path: Path, change: dict[str, Any]) -> None:
+    annotations = [coco_annotation(1, 5, 90), coco_annotation(2, 9, 3)]
+    split = labels(make_coco(tmp_path, coco_content(**{"annotations": annotations, **change})))
+    assert [(image.key, image.labels) for image in split.images] == [
+        ("a.jpg", ("zebra",)),
+        ("sub/b.jpg", ("traffic light",)),
+    ]
+    assert split.category_ids == (3, 90)
+    assert not split.failed
+
+
+def test_categories_whose_ids_are_names_are_counted(tmp_path: Path) -> None:
+    categories = [{"id": name, "name": name} for name in ("zebra", "bus")]
+    annotations = [{"image_id": 5, "category_id": "bus"}]
+    split = labels(make_coco(tmp_path, coco_content(categories=categories, annotations=annotations)))
+    assert (split.class_names, split.category_ids) == (("zebra", "bus"), (1, 2))
+    assert split.images[0].labels == ("bus",)
+
+
+def test_what_stands_twice_is_put_together_and_told(tmp_path: Path) -> None:
+    content = coco_content(annotations=[coco_annotation(1, 5, 90), coco_annotation(1, 7, 3)])
+    content["images"].append({"id": 7, "file_name": "./a.jpg"})
+    root = make_coco(tmp_path, content)
+    split = labels(root)
+    assert [image.labels for image in split.images] == [("traffic light", "zebra"), ()]
+    assert [item.reason for item in split.warnings] == [
+        "1 annotations have an id that stands before them, too: annotation 1; are two files put together here?",
+        "1 images are listed under more than one id, and have the annotations of all: a.jpg",
+    ]
+    assert len(read_truth(coco, root, "train2017").images[0].objects) == 2
+
+
+CATEGORIES = [
+    {"id": 0, "name": "pets", "supercategory": "none"},
+    {"id": 1, "name": "cat", "supercategory": "pets"},
+    {"id": 2, "name": "dog", "supercategory": "pets"},
+]
+
+
+@pytest.mark.parametrize(
+    ("categories", "used", "table", "told"),
+    [
+        (CATEGORIES, (1, 2), {"cat": 1, "dog": 2}, "no classes: 0 'pets'"),
+        (CATEGORIES, (0, 2), {"pets": 0, "cat": 1, "dog": 2}, None),
+        (CATEGORIES, (), {"cat": 1, "dog": 2}, "no classes: 0 'pets'"),
+        ([{"id": 0, "name": "cat"}, *CATEGORIES[1:]], (1,), {"cat": 1, "dog": 2}, "no classes: 0 'cat'"),
+        ([{"id": 0, "name": "cat"}, *CATEGORIES[1:]], (0, 1), {"cat": 0, "dog": 2}, "one class: 0 and 1 'cat'"),
+        (
+            [{"id": 0, "name": "fish", "supercategory": "none"}, {"id": 1, "name": "fish", "supercategory": "fish"}],
+            (),
+            {"fish": 1},
+            "no classes: 0 'fish'",
+        ),
+        ([{"id": 0, "name": "_background_"}, {"id": 1, "name": "cat"}], (1,), {"cat": 1}, "0 '_background_'"),
+        ([{"id": 1, "name": "cat", "supercategory": "cat"}, {"id": 2, "name": "dog"}], (2,), {"cat": 1, "dog": 2}, None),
+        ([{"id": 1, "name": "cat ", "supercategory": ["x"]}], (), {"cat": 1}, None),
+    ],
+)  # fmt: skip
+def test_parents_and_twins_among_the_categories(
+    tmp_path: Path, categories: list[Any], used: tuple[int, ...], table: dict[str, int], told: str | None
+) -> None:
+    annotations = [coco_annotation(number, 5, key) for number, key in enumerate(used)]
+    root = make_coco(tmp_path, coco_content(categories=categories, annotations=annotations))
+    dataset = coco.read(root, coco.Recipe(), boxes=False)
+    assert dataset.class_ids == table
+    assert [told in line for line in dataset.warnings if told] == [True] * bool(told)
+    assert len(dataset.warnings) == bool(told)
+
+
+def test_a_parent_is_a_class_where_any_split_shows_it(tmp_path: Path) -> None:
+    for name, key in (("train", 1), ("val", 0)):
+        content = coco_content(categories=CATEGORIES, annotations=[coco_annotation(1, 5, key)])
+        make_coco(tmp_path, content, f"annotations/instances_{name}.json")
+    assert coco.read(tmp_path, coco.Recipe(), boxes=False).class_ids == {"pets": 0, "cat": 1, "dog": 2}
+
+
+def test_a_class_list_may_leave_out_categories_without_annotations(tmp_path: Path) -> None:
+    content = coco_content(annotations=[coco_annotation(1, 5, 90)])
+    split = labels(make_coco(tmp_path, content), classes=("zebra",))
+    assert (split.class_names, split.category_ids) == (("zebra",), (90,))
+
+
+OUTLINE = [[3, 4, 20, 4, 20, 25]]
+RUNS = {"size": [30, 40], "counts": [30 * 3 + 4, 10, 30 * 17 - 10 + 11, 1, 30 * 20 - 4 - 12]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "box"),
+    [
+        ({"bbox": None, "segmentation": OUTLINE}, [3, 4, 20, 25]),
+        ({"bbox": [], "segmentation": [*OUTLINE, [1, 2, 9, 2, 9, 9], [30, 2]]}, [1, 2, 20, 25]),
+        ({"bbox": [0, 0, 0, 0], "segmentation": OUTLINE}, [3, 4, 20, 25]),
+        ({"bbox": None, "segmentation": OUTLINE[0]}, [3, 4, 20, 25]),
+        ({"bbox": None, "segmentation": [[3, 4], [20, 4], [20, 25]]}, [3, 4, 20, 25]),
+        ({"bbox": None, "segmentation": RUNS}, [3, 4, 21, 16]),
+        ({"bbox": ["3", "4", "10", "5.5"]}, [3, 4, 13, 9.5]),
+    ],
+)
+def test_boxes_in_other_words(tmp_path: Path, entry: dict[str, Any], box: list[float]) -> None:
+    content = coco_content(annotations=[coco_annotation(1, 5, 90) | entry])
+    truth = read_truth(coco, make_coco(tmp_path, content), "train2017", masks=True)
+    assert truth.images[0].objects.boxes.tolist() == [box]
+    assert (truth.images[0].masks != (None,)) == ("segmentation" in entry)
+    assert not truth.failed
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [[[3, 4, 20, 4]], "x", {"size": [30, 40]}, {"size": [10**6, 10**6], "counts": [1]}, [["a"] * 6], {}],
+)
+def test_an_annotation_without_bbox_and_outline_is_told(tmp_path: Path, segmentation: Any) -> None:
+    annotations = [
+        coco_annotation(1, 5, 90, segmentation=segmentation) | {"bbox": None},
+        coco_annotation(2, 5, 3),
+    ]
+    truth = read_truth(coco, make_coco(tmp_path, coco_content(annotations=annotations)), "train2017")
+    assert [(item.key, "annotation 1 (zebra)" in item.reason) for item in truth.failed] == [("a.jpg", True)]
+
+
+def test_a_mask_elsewhere_than_its_box_is_told(tmp_path: Path) -> None:
+    outline = [[0.1, 0.1, 0.6, 0.1, 0.6, 0.6]]
+    content = coco_content(
+        annotations=[coco_annotation(1, 5, 90, bbox=[0.1, 0.1, 0.5, 0.5], segmentation=outline)]
+    )
+    truth = read_truth(coco, make_coco(tmp_path, content), "train2017", masks=True)
+    assert truth.images[0].objects.boxes.tolist() == [[4, 3, 24, 18]]
+    assert truth.images[0].masks == (None,)
+    assert ["elsewhere than its box" in item.reason for item in truth.failed] == [True]
+    assert "fractions of the image's sides" in truth.warnings[0].reason
+
+
+def test_numbers_that_are_none_are_read_as_python_writes_them(tmp_path: Path) -> None:
+    text = json.dumps(coco_content(annotations=[coco_annotation(1, 5, 90, bbox=[math.nan, -math.inf, 3, 5])]))
+    truth = read_truth(coco, make_coco(tmp_path, text.replace('"zebra"', '"zebra: NaN"')), "train2017")
+    assert truth.class_names == ("traffic light", "zebra: NaN")
+    assert ["not finite" in item.reason for item in truth.failed] == [True]
