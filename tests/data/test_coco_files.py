@@ -201,3 +201,9 @@ def test_no_other_dataset_is_looked_into(tmp_path: Path) -> None:
     root = make(tmp_path, {"holiday_images": TWO, "mine/x.json": TWO, "images_2": TWO, "pics": TWO})
     with pytest.raises(UserError, match=r"looked for 0\.jpg in"):
         read_labelled(coco, root / "mine" / "x.json")
+
+
+def test_images_of_another_split_are_not_taken(tmp_path: Path) -> None:
+    root = make(tmp_path, {"train": TWO, "train.json": TWO, "val.json": TWO})
+    with pytest.raises(UserError, match=r"val\.json: the images are not found"):
+        read_labelled(coco, root)

@@ -7,13 +7,15 @@ that equal names in the folders of two splits never cross over.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from weaksam_cli.core.names import first_few
-from weaksam_cli.data.dataset import dataset_folder
+from weaksam_cli.data.dataset import dataset_folder, split_word
 from weaksam_cli.data.images import find_images, is_image_name
 from weaksam_cli.errors import UserError
 
@@ -32,15 +34,18 @@ class ImageFiles:
         names: of all its images, as written.
         places: folders in which they may lie, the likeliest first.
         where: the file that names them, for messages.
+        split: theirs; what lies in the folder of another one is not taken by its last name alone.
 
     Raises:
         UserError: none of the names is found anywhere.
     """
 
-    def __init__(self, names: Sequence[str], places: Sequence[Path], where: Path) -> None:
+    def __init__(self, names: Sequence[str], places: Sequence[Path], where: Path, split: str = "") -> None:
         probes = names[:: max(1, len(names) // _PROBES)]
         folders = [
-            _Folder(place, _may_search(place, where)) for place in dict.fromkeys(places) if place.is_dir()
+            _Folder(place, _may_search(place, where), split_word(split))
+            for place in dict.fromkeys(places)
+            if place.is_dir()
         ]
         found = {folder: sum(map(folder.has, probes)) for folder in folders}
         if not any(found.values()):
@@ -81,8 +86,8 @@ class ImageFiles:
 class _Folder:
     """A folder in which images are looked for; it is listed when a name is not there as written, if that is allowed."""
 
-    def __init__(self, root: Path, may_search: bool) -> None:
-        self.root, self._may_search = root, may_search
+    def __init__(self, root: Path, may_search: bool, split: str) -> None:
+        self.root, self._may_search, self._split = root, may_search, split
 
     def has(self, name: str) -> bool:
         """Is there a file of exactly this name?"""
@@ -96,7 +101,16 @@ class _Folder:
         """The files that a name may mean. Label Studio puts eight digits before the names of uploads."""
         if not self._may_search:
             return []
-        return self._paths.nearest(name) or self._paths.nearest(_UPLOAD.sub("", name))
+        address = address_path(name)
+        found = map(self._paths.nearest, (name, address, _UPLOAD.sub("", address)))
+        folders = _parts(address)[:-1]
+        return [path for path in next(filter(None, found), ()) if not self._is_of_another(path, folders)]
+
+    def _is_of_another(self, path: str, folders: Sequence[str]) -> bool:
+        """Whether a path leads into the folder of another split, and the folders that were written do not say so."""
+        words = {split_word(part) for part in _parts(path)[:-1]} - {""}
+        may_be = not self._split or not words or words & {self._split, "trainval"}
+        return not may_be and self._split != "trainval" and not _common_end(_parts(path)[:-1], folders)
 
     @cached_property
     def _paths(self) -> PathEnds:
@@ -114,7 +128,7 @@ class PathEnds:
     def __init__(self, paths: Iterable[str]) -> None:
         self._by_name: dict[str, list[str]] = {}
         for path in paths:
-            name = PurePosixPath(path.casefold()).name
+            name = _folded(PurePosixPath(path).name)
             for key in (name, f"{without_suffix(name)}."):
                 self._by_name.setdefault(key, []).append(path)
 
@@ -123,11 +137,25 @@ class PathEnds:
         wanted = _parts(name)
         if not wanted:
             return []
-        last = wanted[-1].casefold()
+        last = _folded(wanted[-1])
         found = self._by_name.get(last if is_image_name(last) else f"{last}.", [])
         exact = [path for path in found if PurePosixPath(path).name.startswith(wanted[-1])]
         fits = {path: _common_end(_parts(path)[:-1], wanted[:-1]) for path in exact or found}
         return [path for path, fit in fits.items() if fit == max(fits.values())]
+
+
+def address_path(name: str) -> str:
+    """The path in an address as tools write it: `http://host/a%20b.jpg?x=1`, Label Studio's `/data/local-files/?d=a.jpg`."""
+    try:
+        parts = urlsplit(name)
+    except ValueError:  # a host that is none
+        return name
+    return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
+
+
+def _folded(name: str) -> str:
+    """A name without what systems and tools change: case, composition of accents, blanks."""
+    return unicodedata.normalize("NFC", name).casefold().strip().replace(" ", "_")
 
 
 def without_suffix(name: str) -> str:

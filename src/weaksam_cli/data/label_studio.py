@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from weaksam_cli.core.json_files import read_json
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import ReadRecipe, likely_folders, role_of
+from weaksam_cli.data.image_files import address_path
 from weaksam_cli.data.outlines import box_of_points, numbers
 from weaksam_cli.data.xml_files import beginning
 from weaksam_cli.errors import UserError
@@ -116,13 +116,6 @@ def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> 
     return RawDataset(path, (_WHOLE,), {_WHOLE: role_of(_WHOLE)}, split)
 
 
-def image_name(value: str) -> str:
-    """The path in what a task names: an address, `/data/local-files/?d=path`, `/data/upload/1/name.jpg`."""
-    parts = urlsplit(value)
-    local = parse_qs(parts.query).get("d")
-    return local[0] if local else unquote(parts.path)
-
-
 def _of_task(task: Task, boxes: bool) -> RawImage | None:
     name = _image_of(task.data)
     if name is None:
@@ -159,7 +152,7 @@ def _image_of(fields: Mapping[str, Any]) -> str | None:
     texts = {name: value for name, value in fields.items() if isinstance(value, str)}
     named = next((texts[name] for name in ("image", "img", "image_url", "url", "ocr") if name in texts), None)
     found = named or next((value for value in texts.values() if _IMAGE.search(value)), None)
-    return None if found is None else image_name(found)
+    return None if found is None else address_path(found)
 
 
 def _objects(values: list[Mapping[str, Any]] | list[dict[str, Any]], boxes: bool) -> Iterator[RawObject]:

@@ -61,14 +61,20 @@ def located(split: RawSplit, max_pixels: int) -> Iterator[tuple[RawImage, ImageR
         UserError: no file is found.
     """
     names = [image.name for image in split.images if image.path is None]
-    files = ImageFiles(names, split.places, split.where) if names else None
+    files = ImageFiles(names, split.places, split.where, split.name) if names else None
     seen: set[str] = set()
     for image in split.images:
         path, key = image.path, image.key or image.name
         if path is None and files is not None:
             found = files.find(image.name)
             if found is None:
-                split.remarks.fail(key, f"there is no such file below {files.root}")
+                several = files.likely(image.name)
+                what = (
+                    f"several files may be meant: {first_few(several, 3)}"
+                    if several
+                    else "there is no such file"
+                )
+                split.remarks.fail(key, f"{what} below {files.root}")
                 continue
             path, key = files.root / found, image.key or found
         if path is None:
