@@ -93,6 +93,8 @@ IN_SPLITS = {"train": ("train", ["c1=cat"]), "test": ("test", ["d2=dog"])}
         (["train/images/c1.jpg", "train/c1.xml", "test/images/d2.jpg", "test/d2.xml"], IN_SPLITS),
         (["images/train/c1.jpg", "annotations/train/c1.xml", "images/test/d2.jpg", "annotations/test/d2.xml"], IN_SPLITS),
         (["images/c1.jpg", "annotations/train/c1.xml", "images/d2.jpg", "annotations/test/d2.xml"], IN_SPLITS),
+        (["train/c1.jpg", "test/d2.jpg", "Annotations/c1.xml", "Annotations/d2.xml"], IN_SPLITS),
+        (["images/train/c1.jpg", "images/test/d2.jpg", "xml/c1.xml", "xml/d2.xml"], IN_SPLITS),
         (["train_images/c1.jpg", "train_xml/c1.xml", "test_images/d2.jpg", "test_xml/d2.xml"], IN_SPLITS),
         (["ds/Train/c1.jpg", "ds/Train/c1.xml", "ds/TEST/d2.jpg", "ds/TEST/d2.xml"], IN_SPLITS),
         (
@@ -141,9 +143,32 @@ def test_what_belongs_to_no_split_is_told(tmp_path: Path) -> None:
     assert warnings_of(root) == ["2 XML files belong to no split and are not read, in extra"]
 
 
+def test_images_in_no_folder_of_a_split_are_told(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path / "ds", "images/train/c1.jpg", "images/d2.jpg", "xml/c1.xml", "xml/d2.xml", "xml/d3.xml"
+    )
+    assert splits_of(root) == {"train": ("train", ["c1=cat"])}
+    assert warnings_of(root) == ["2 images lie in no folder of a split and are in none: d2, d3"]
+
+
+def test_lists_above_a_nested_dataset_are_used(tmp_path: Path) -> None:
+    root = tree(tmp_path / "ds", *(f"nested/{path}" for path in FOUR))
+    write(root, {"train.txt": "nested/JPEGImages/c1.jpg\nnested/JPEGImages/d3.jpg", "test.txt": "d4"})
+    assert splits_of(root) == DIVIDED
+
+
 def test_images_of_a_split_without_xml_files_are_told(tmp_path: Path) -> None:
     root = tree(tmp_path / "ds", "train/c1.jpg", "train/c1.xml", "test/c3.jpg", "test/c4.jpg")
     assert warnings_of(root) == ["2 images of test have no XML file and are not read"]
+
+
+def test_lists_beside_folders_of_splits_are_told(tmp_path: Path) -> None:
+    root = tree(tmp_path / "ds", "train/c1.jpg", "train/c1.xml", "test/d2.jpg", "test/d2.xml")
+    write(root, {"ImageSets/Main/train.txt": "c1"})
+    assert splits_of(root) == IN_SPLITS
+    assert warnings_of(root) == [
+        "the folders train, test are the splits; the lists in ImageSets are not used"
+    ]
 
 
 def test_images_without_annotation_are_listed(tmp_path: Path) -> None:
@@ -206,6 +231,9 @@ MAIN = "ImageSets/Main"
         ("{}.csv", "filename,class\nc1.jpg,cat\nd3.jpg,dog\nd3.jpg,dog", "filename,class\nd4.jpg,dog"),
         ("data/{}_labels.csv", "filename,width\nc1.jpg,4\nd3.jpg,4", "filename,width\nd4.jpg,4"),
         ("JPEGImages/{}.txt", "c1.jpg\nd3.jpg", "d4.jpg"),
+        ("ImageSets/{}/list.txt", "c1\nd3", "d4"),
+        ("{}list.txt", "c1\nd3", "d4"),
+        ("Annotations/{}.txt", "c1 1 1\nd3 1 2", "d4 1 2"),
         ("lists/{}_list.lst", "/home/a/c1.jpg\n/home/a/d3.jpg", "/home/a/d4.jpg"),
     ],
 )
@@ -260,6 +288,8 @@ def test_a_list_in_utf_16(tmp_path: Path) -> None:
             {"ImageSets/train.txt": "", "ImageSets/val.txt": "\n"},
             "2 files .*: ImageSets/train.txt, ImageSets/val.txt",
         ),
+        ({"ImageSets/Main/cat/train.txt": "c1"}, "1 files .*: ImageSets/Main/cat/train.txt"),
+        ({"splits/train.json": "[]"}, "1 files .*: splits/train.json"),
         ({"train.txt": "alpha\nbeta\n", "test.txt": "gamma"}, "2 files .*: test.txt, train.txt"),
     ],
 )

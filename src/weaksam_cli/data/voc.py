@@ -15,7 +15,7 @@ from weaksam_cli.core import masks as mask_codec
 from weaksam_cli.core.boxes import as_boxes, voc_to_edges
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
-from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, Remarks, Role, role_of
+from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, Remarks, Role, role_of, split_name
 from weaksam_cli.data.image_files import ImageFiles, without_suffix
 from weaksam_cli.data.outlines import numbers
 from weaksam_cli.data.voc_folders import Part, VocFolder, find_voc, xml_folders
@@ -96,7 +96,7 @@ def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: boo
     readers: dict[str, _Reader] = {}
     for name, part in folder.parts.items():
         readers[name] = _Reader(part, boxes, masks if boxes and masks.is_dir() else None, readers)
-    splits, warnings = _splits(folder, readers, recipe.task)
+    splits, warnings = _splits(folder, readers, source, recipe.task)
 
     def split(name: str) -> RawSplit:
         return splits[name].reader.split(name, splits[name].ids)
@@ -113,26 +113,26 @@ class _Split(NamedTuple):
 
 
 def _splits(
-    folder: VocFolder, readers: Mapping[str, _Reader], task: str
+    folder: VocFolder, readers: Mapping[str, _Reader], source: Path, task: str
 ) -> tuple[dict[str, _Split], Sequence[str]]:
     """The splits by lists or by folders, and what is to be told of them."""
     if len(readers) > 1:
-        sets = sets_folder(folder.root)
-        told = (
-            [f"the folders {first_few(readers)} are the splits; the lists in {sets.name} are not used"]
-            if sets
-            else []
-        )
-        return {name: _Split(reader, reader.ids) for name, reader in readers.items()}, told
+        told = f"the folders {first_few(readers)} are the splits; the lists in ImageSets are not used"
+        has_lists = sets_folder(folder.root) is not None
+        return {name: _Split(reader, reader.ids) for name, reader in readers.items()}, [told] * has_lists
     ((name, reader),) = readers.items()
-    near = [
-        reader.part.home,
-        reader.files.root,
-        *dict.fromkeys(path.parent for path in reader.part.xml.values()),
-    ]
-    lists = read_lists(folder.root, near, task, reader.ids, reader.classes)
+    home = reader.part.home
+    parents = {parent: None for path in reader.part.xml.values() for parent in path.parents}
+    inside = [parent for parent in parents if parent.is_relative_to(home)]
+    lists = read_lists(folder.root, [*inside, source, reader.files.root], task, reader.ids, reader.classes)
     if lists.ids:
         return {split: _Split(reader, ids) for split, ids in lists.ids.items()}, lists.warnings
+    by_folder = {} if name else reader.by_folder()
+    rest = by_folder.pop("", [])
+    if by_folder:
+        left = f"{len(rest)} images lie in no folder of a split and are in none: {first_few(rest, 3)}"
+        splits = {split: _Split(reader, ids) for split, ids in by_folder.items()}
+        return splits, [*lists.warnings, *([left] if rest else [])]
     own = folder.root.name.casefold()
     name = name or (own if own in SPLIT_NAMES else WHOLE)
     return {name: _Split(reader, reader.ids)}, lists.warnings
@@ -237,6 +237,15 @@ class _Reader:
     def ids(self) -> list[str]:
         """All images, those without annotation last."""
         return [*self.part.xml, *(image_id for image_id in self.bare if image_id not in self.part.xml)]
+
+    def by_folder(self) -> dict[str, list[str]]:
+        """Split -> images that lie in a folder named as it; those that do not are under ""."""
+        found: dict[str, list[str]] = {}
+        for image_id in self.ids:
+            folders = reversed(PurePosixPath(self._path(image_id)[0] or "").parts[:-1])
+            split = next(filter(None, map(split_name, folders)), "")
+            found.setdefault(split, []).append(image_id)
+        return found
 
     def split(self, name: str, ids: Sequence[str]) -> RawSplit:
         """The images of these ids, and what is to be told of them."""

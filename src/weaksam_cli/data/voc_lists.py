@@ -15,9 +15,11 @@ from typing import Final
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.dataset import SPLIT_NAMES, split_name, subfolders
 from weaksam_cli.data.image_files import PathEnds, without_suffix
+from weaksam_cli.data.images import is_image_name
 
 _SETS: Final = re.compile(r"image_?sets?", re.IGNORECASE)
 _BESIDE: Final = re.compile(r"lists?|splits?|sets?|data|meta", re.IGNORECASE)
+_LIST: Final = re.compile(r"(?<=[a-z])(list|set|split)s?(?![a-z])", re.IGNORECASE)
 _SUFFIXES: Final = (".txt", ".csv", ".lst", ".list", "")
 _MAX_BYTES: Final = 64 * 1000**2
 _SHOWN: Final = 100
@@ -50,18 +52,23 @@ def read_lists(
         classes: all classes, in lower case; asked for where lists may be of classes.
     """
     sets = sets_folder(root)
-    official = [sets / task, sets, *subfolders(sets)] if sets is not None else []
+    tasks = subfolders(sets) if sets is not None else []
+    divided = [folder for folder in tasks if split_name(folder.name)]
+    official = [[sets / task], [sets], divided, *([folder] for folder in tasks)] if sets is not None else []
     others = [root, *near, *(child for child in subfolders(root) if _BESIDE.fullmatch(child.name))]
     reader, unread = _Reader(ids, classes), list[Path]()
-    for place in dict.fromkeys([*official, *others]):
-        found = reader.read(place, place in official)
-        unread += reader.unread
+    for places in (*official, *([place] for place in dict.fromkeys(others))):
+        found: dict[str, tuple[str, ...]] = {}
+        for place in places:
+            found |= reader.read(place, places in official)
+            unread += reader.unread
         if found:
             warnings = [*_unread(unread, root), *_unlisted(found, ids)]
-            if official and place != official[0]:
-                missing, used = (_shown(folder, root) for folder in (official[0], place))
+            if official and places != official[0]:
+                missing, used = (_shown(folder, root) for folder in (official[0][0], places[0]))
                 warnings.insert(0, f"there is no list in {missing}; those of {used} are used")
             return Lists(found, warnings)
+    unread += [path for path in sorted(sets.rglob("*")) if path.is_file()] if sets is not None else []
     return Lists({}, list(_unread(unread, root)))
 
 
@@ -72,8 +79,8 @@ def sets_folder(root: Path) -> Path | None:
 
 def _unread(paths: Sequence[Path], root: Path) -> Iterator[str]:
     if paths:
-        names = first_few(_shown(path, root) for path in paths)
-        yield f"{len(paths)} files name no images of this dataset and are not used as lists of a split: {names}"
+        names = dict.fromkeys(_shown(path, root) for path in paths)
+        yield f"{len(names)} files name no images of this dataset and are not used as lists of a split: {first_few(names)}"
 
 
 def _shown(path: Path, root: Path) -> str:
@@ -101,10 +108,10 @@ class _Reader:
         """Split -> ids. Lists per class (`cat_trainval.txt`: a flag behind each id) count where there is no other."""
         self.unread = []
         lists, of_classes = dict[str, tuple[str, ...]](), dict[str, tuple[str, ...]]()
-        for path in _files(folder, is_official):
+        for path in self._files(folder, is_official):
             lines = _lines(path)
             found = [self._find(line) for line in lines]
-            name = path.stem if is_official else split_name(path.stem)
+            name = path.stem if is_official and not split_name(folder.name) else _split_of(path)
             hits = sum(item is not None for item in found)
             is_list = hits > 0 or name.casefold() in SPLIT_NAMES if is_official else 2 * hits >= len(lines)
             if not lines or not is_list:
@@ -122,6 +129,18 @@ class _Reader:
                 lists[name] = tuple(dict.fromkeys([*lists[name], *ids])) if name in lists else ids
         return {**of_classes, **lists}
 
+    def _files(self, folder: Path, is_official: bool) -> list[Path]:
+        """The files that may be lists; outside ImageSets, those that are named as a split and lie beside no image."""
+        if not folder.is_dir():
+            return []
+        files = sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
+        if is_official:
+            return files
+        named = [
+            path for path in files if split_name(_LIST.sub("", path.stem)) and path.stem not in self._ids
+        ]
+        return [path for path in named if path.suffix.casefold() != ".xml" and not is_image_name(path.name)]
+
     def _find(self, line: str) -> str | None:
         """The id that a line means by all of it, by its first column, or by its first word."""
         first = re.split(r"[,;\t]", line, maxsplit=1)[0]
@@ -132,13 +151,9 @@ class _Reader:
         return next((near[0] for text in spellings if len(near := self._ends.nearest(text)) == 1), None)
 
 
-def _files(folder: Path, is_official: bool) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    files = sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
-    if is_official:
-        return files
-    return [path for path in files if path.suffix.casefold() in _SUFFIXES and split_name(path.stem)]
+def _split_of(path: Path) -> str:
+    """The split that a file names (`trainlist.txt`), or its folder does."""
+    return split_name(_LIST.sub("", path.stem)) or split_name(path.parent.name)
 
 
 def _lines(path: Path) -> list[str]:
