@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.helpers import read_labelled, read_truth, sample
 from weaksam_cli.core import masks as mask_codec
-from weaksam_cli.data import cvat, datumaro, label_studio, labelme, via
+from weaksam_cli.data import createml, cvat, datumaro, label_studio, labelme, via, voc
 from weaksam_cli.data.stage import choose_layout
 from weaksam_cli.errors import UserError
 
@@ -315,3 +315,36 @@ def test_datumaro(root: Path) -> None:
     write(source / "annotations" / "train.json", content)
     with pytest.raises(UserError, match="a: annotation 1: there is no label 7, there are 2"):
         labels(datumaro, source)
+
+
+# ---------------------------------------------------------------- CreateML, LabelMe 3
+def test_createml(root: Path) -> None:
+    drawn = {"x": 6, "y": 7, "width": 10, "height": 10}
+    entries = [
+        {"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": drawn}, {"label": "dog"}]},
+        {"image": "b.jpg", "annotations": []},
+    ]
+    source = write(root / "images" / "_annotations.createml.json", entries).parent
+    assert choose_layout(str(source), None) == "createml"
+    assert labels(createml, source) == {"a.jpg": ("cat", "dog"), "b.jpg": ()}
+    truth = read_truth(createml, source, "trainval")
+    assert truth.images[0].objects.boxes.tolist() == [[1, 2, 11, 12]]
+    assert [item.reason for item in truth.failed] == ["annotation 2 (dog): has no coordinates"]
+    for split in ("train", "valid"):
+        sample(root / "s" / split / f"{split}.jpg")
+        write(root / "s" / split / "_annotations.createml.json", [{**entries[0], "image": f"{split}.jpg"}])
+    assert [split.role for split in read_labelled(createml, root / "s")] == ["train", "test"]
+
+
+def test_labelme_3_writes_polygons_in_xml_and_keeps_what_was_deleted(root: Path) -> None:
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((5, 3), (30, 3), (30, 20)))
+    box = "<box><xmin>1</xmin><ymin>2</ymin><xmax>11</xmax><ymax>12</ymax></box>"
+    objects = (
+        f"<object><name>cat</name><deleted>0</deleted><polygon>{points}</polygon></object>"
+        f"<object><name>dog</name><segm><mask>m.png</mask>{box}</segm></object>"
+        f"<object><name>gone</name><deleted>1</deleted><polygon>{points}</polygon></object>"
+    )
+    write(root / "images" / "a.xml", f"<annotation><filename>a.jpg</filename>{objects}</annotation>")
+    assert labels(voc, root / "images") == {"a": ("cat", "dog")}
+    truth = read_truth(voc, root / "images", "trainval")
+    assert truth.images[0].objects.boxes.tolist() == [[5, 3, 30, 20], [1, 2, 11, 12]]

@@ -32,6 +32,7 @@ class Shape(BaseModel):
     label: Text
     points: list[Annotated[list[float], Field(min_length=2, max_length=3)]] = []
     shape_type: str = "polygon"
+    difficult: bool | None = None
 
 
 class File(BaseModel):
@@ -117,11 +118,11 @@ def _image(path: Path, boxes: bool) -> RawImage:
 def _object(shape: Shape, number: int, boxes: bool) -> RawObject:
     title = f"shape {number}"
     if not boxes:
-        return RawObject(shape.label, title=title)
+        return RawObject(shape.label, bool(shape.difficult), title)
     points = [value for point in shape.points for value in point[:2]]
     box = _box(shape.shape_type, points)
     mask = polygon_mask([points]) if shape.shape_type == "polygon" else None
-    return RawObject(shape.label, title=title, box=box, mask=mask)
+    return RawObject(shape.label, bool(shape.difficult), title, box, mask=mask)
 
 
 def _box(kind: str, points: list[float]) -> RawBox | str:

@@ -17,7 +17,7 @@ from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, Remarks, Role, role_of, split_name
 from weaksam_cli.data.image_files import ImageFiles, without_suffix
-from weaksam_cli.data.outlines import numbers
+from weaksam_cli.data.outlines import box_of_points, numbers
 from weaksam_cli.data.voc_folders import Part, VocFolder, find_voc, xml_folders
 from weaksam_cli.data.voc_lists import read_lists, sets_folder
 from weaksam_cli.data.xml_files import XmlError, parse_xml
@@ -317,6 +317,8 @@ def read_annotation(path: Path, mask: Path | None, *, boxes: bool) -> VocAnnotat
     oddities: dict[str, None] = {}
     objects: list[RawObject] = []
     for number, element in enumerate(root.findall("object"), start=1):
+        if text_of(element, "deleted") == "1":  # LabelMe 3 keeps what was deleted
+            continue
         name, flag = text_of(element, "name"), text_of(element, "difficult").casefold()
         if not name:
             raise XmlError(f"object {number} has no <name>")
@@ -337,7 +339,7 @@ def read_box(element: Element) -> RawBox | str:
     """The box of an object: 1-based pixels with both ends inside, which may be fractions, as pixel edges."""
     box = element.find("bndbox")
     if box is None:
-        return "has no <bndbox>"
+        return _labelme_box(element)
     texts = [text_of(box, tag) for tag in ("xmin", "ymin", "xmax", "ymax")]
     corners = numbers(texts)
     if corners is None:
@@ -346,6 +348,14 @@ def read_box(element: Element) -> RawBox | str:
         return f"a coordinate is not finite in {texts}"
     left, top, right, bottom = voc_to_edges(as_boxes([corners]))[0].tolist()
     return left, top, right, bottom
+
+
+def _labelme_box(element: Element) -> RawBox | str:
+    """The box of an object of LabelMe 3, which writes polygons, and masks with their boxes: pixels from 0."""
+    points = [text_of(point, axis) for point in element.iterfind("polygon/pt") for axis in ("x", "y")]
+    points = points or [text_of(element, f"segm/box/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
+    values = numbers(points)
+    return "has no <bndbox>" if values is None or len(values) < 4 else box_of_points(values)
 
 
 def text_of(element: Element, tag: str) -> str:
