@@ -162,7 +162,9 @@ class Similarity:
     overlap: float
 
 
-def read_sets(run: Path, split: str, variants: Sequence[str], min_side: float) -> dict[str, Boxes]:
+def read_sets(
+    run: Path, split: str, labels: Labels, variants: Sequence[str], min_side: float
+) -> dict[str, Boxes]:
     """Name of the set to its boxes by image; the name is that of its recipe, with the variant where recipes repeat.
 
     Boxes with a side below `min_side` pixels are left out, and the largest come first.
@@ -177,7 +179,7 @@ def read_sets(run: Path, split: str, variants: Sequence[str], min_side: float) -
             raise UserError("there are no complete proposals", where=str(path), remedy="Run weaksam propose")
         recipe = record.identity.recipe_name
         sets[f"{recipe} ({name})" if recipe in sets else recipe] = {
-            key: largest_first(found.boxes, min_side) for key, found in proposals_of(path).items()
+            key: largest_first(found.boxes, min_side) for key, found in proposals_of(path, labels).items()
         }
     return sets
 
@@ -287,7 +289,7 @@ def main() -> None:
     options = parser.parse_args()
     part = read_source(options.run).splits[options.split]
     labels = read_labels(options.run / "labels" / f"{options.split}.json", image_root(options.run, part))
-    sets = read_sets(options.run, options.split, options.variants, options.min_side)
+    sets = read_sets(options.run, options.split, labels, options.variants, options.min_side)
     keys = [key for key in labels.keys if all(key in boxes for boxes in sets.values())]
     backbone = load_lite0()
     if options.plot is not None:

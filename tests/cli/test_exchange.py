@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tests.tiny import CLASSES, synthetic_cam, write_voc
@@ -75,6 +76,31 @@ def rows(path: str) -> dict[str, Any]:
         return {name: file[name][...] for name in ("offsets", "boxes", "image_size")} | {
             "keys": file["image_ids"].asstr()[...].tolist()
         }
+
+
+def test_proposals_of_a_folder_are_those_of_the_dataset(place: Path) -> None:
+    """Kind O: `p0.jpg` was no image of a dataset that calls it `p0`."""
+    done("propose", "voc/JPEGImages", "-o", "own.h5", "--recipe", "selective-search", "--workers", "1")
+    for file in (PROPOSALS_FILE, "own.h5"):
+        told = done(
+            "export", file, "--format", "wetectron-voc", "--labels", LABELS, "-o", f"{Path(file).stem}.pkl"
+        )
+        assert ("2 images are not in the labels and are left out" in told) == (file == "own.h5")
+    assert (place / "own.pkl").read_bytes() == (place / "trainval.pkl").read_bytes()
+    command = ("eval", "--dataset", "tiny", "--split", "trainval")
+    results = Path("runs/tiny/eval/trainval.json")
+    found = []
+    for more in ((), ("--input", "propose=own.h5")):
+        done(*command, *more, "--overwrite")
+        found.append(json.loads(results.read_bytes())["metrics"])
+    assert found[0] == found[1]
+    sample = place / "voc" / "JPEGImages" / "000001.jpg"
+    with Image.open(sample) as image:
+        image.resize((20, 20)).save(sample)
+    done("propose", "voc/JPEGImages", "-o", "other.h5", "--recipe", "selective-search", "--workers", "1")
+    result = run(*command, "--input", "propose=other.h5")
+    assert result.exit_code == 2
+    assert "other.h5: its image for '000001' has 20 x 20 pixels, that of" in result.stderr
 
 
 @pytest.mark.parametrize("layout", list(BACK))
@@ -283,7 +309,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "labels of others": (
         ("export", PROPOSALS_FILE, "--format", "mmdet", "--labels", "runs/tiny/labels/test.json", *OUT),
-        "7 images of trainval.h5 ('000001', '000002', '000003' and 4 more) are not in test.json ('000008' (id 8)",
+        "trainval.h5: 7 of its images are not in runs/tiny/labels/test.json, the first is '000001'",
     ),
     "order of coco": (
         ("export", PROPOSALS_FILE, "--format", "wetectron-coco", "--order", LIST, *OUT), "in the order of the ids",

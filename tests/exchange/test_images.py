@@ -40,7 +40,14 @@ MEANT: list[tuple[dict[str, int], Any, str | None]] = [
     (OWN, "two", "dogs/two.jpg"),
     (OWN, "cats/one.jpg", "cats/one.jpg"),
     (FOLDER, "b", "cat/b.jpg"),
-    (FOLDER, "a", None),
+    (FOLDER, "dog/a", "dog/a.jpg"),
+    (FOLDER, "/data/pets/dog/a.png", "dog/a.jpg"),
+    (FOLDER, "pets/b.jpg", "cat/b.jpg"),
+    (FOLDER, "2.jpg", None),
+    (VOC, "JPEGImages/000005.jpg", "000005"),
+    (VOC, "images/2008_000021.PNG", "2008_000021"),
+    ({"a.b": 1}, "a.b.jpg", "a.b"),
+    ({"v1.2": 1, "v1.3": 2}, "v1.3", "v1.3"),
     (FOLDER, "000007", "dog/000007.jpg"),
     (FOLDER, "000002", None),
     (FOLDER, "2", None),
@@ -56,6 +63,14 @@ def test_which_image_is_meant(images: dict[str, int], name: Any, key: str | None
 @pytest.mark.parametrize(("key", "identifier"), [("000005", 5), ("2008_000021", 2008000021), ("a.jpg", None)])
 def test_keys_alone_have_vocs_ids(key: str, identifier: int | None) -> None:
     assert ImageNames.of_keys(Path("p.h5"), [key]).ids.get(key) == identifier
+
+
+@pytest.mark.parametrize("name", ["a", "a.jpg", "pets/a.jpg"])
+def test_equal_names_in_two_folders_are_refused(name: str) -> None:
+    with pytest.raises(
+        UserError, match=r"may be any of the images 'cat/a\.jpg', 'dog/a\.jpg' of trainval\.json"
+    ):
+        ImageNames.of_labels(labels(FOLDER)).resolve([name], where="file")
 
 
 def test_two_names_for_one_image_are_refused() -> None:

@@ -9,7 +9,7 @@ from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import refuse_foreign
 from weaksam_cli.cli.options import CommonOptions
 from weaksam_cli.console import Console, size
-from weaksam_cli.data.image_names import first_names
+from weaksam_cli.data.image_names import first_names, open_artifact_of
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.runs import RunDirectory
@@ -36,10 +36,15 @@ def export_file(
     """
     module = formats.chosen(layout, formats.writers())
     known = None if labels is None else read_labels(labels, Path())
-    with open_artifact(file, module.SCHEMA) as artifact:
+    with open_artifact(file, module.SCHEMA, verify=False) as artifact:
+        every = len(artifact) + len(artifact.failed)
+    opened = (
+        open_artifact(file, module.SCHEMA) if known is None else open_artifact_of(known, file, module.SCHEMA)
+    )
+    with opened as artifact:
         outgoing = formats.Outgoing.of(artifact, known, order)
         written = module.write(outgoing, layout)
-    left_out = len({*artifact.image_ids, *artifact.failed} - {*outgoing.keys})
+    left_out = every - len(outgoing.keys)
     targets = {out / name if name else out: data for name, data in written.files.items()}
     if all(path.is_file() and path.read_bytes() == data for path, data in targets.items()):
         console.info(f"{out}: fresh, nothing to do", artifact=str(out), state="fresh")
@@ -53,7 +58,7 @@ def export_file(
         what = f"{len(empty)} images failed and stand in the file without rows: {first_names(empty)}"
         console.warn(what, images=empty)
     if left_out:
-        console.warn(f"{left_out} images are not in the list and are left out")
+        console.warn(f"{left_out} images are not in the {'list' if order else 'labels'} and are left out")
     for remark in written.remarks:
         console.warn(remark)
     console.info(

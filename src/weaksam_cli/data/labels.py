@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -150,21 +150,6 @@ class Labels:
     def by_key(self) -> dict[str, LabelledImage]:
         """Key -> image."""
         return {image.key: image for image in self.file.images}
-
-    def expect(self, keys: Iterable[str], where: Path) -> None:
-        """Refuse an artifact that is about other images.
-
-        Raises:
-            UserError: one of the keys is not of these labels.
-        """
-        known = set(self.keys)
-        foreign = [key for key in keys if key not in known]
-        if foreign:
-            raise UserError(
-                f"{len(foreign)} of its images are not in {self.path}, the first is {foreign[0]!r}",
-                where=str(where),
-                remedy="Give files of the same split (--split, --input)",
-            )
 
     def class_indexes(self, image: LabelledImage) -> list[int]:
         """Indexes of the image's labels in `class_names`; empty where labels are unknown."""

@@ -18,6 +18,7 @@ from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome, check_place, remove_shards
 from weaksam_cli.console import duration
 from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.data.unlabelled import DATASET
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Freshness, Standing, State, file_digest
 from weaksam_cli.engine.queue import UnfinishedError
@@ -111,7 +112,7 @@ def _input_digest(
             where=str(context.run.root),
             remedy=f"Make it first: weaksam {name.partition('-')[0]} --dataset {context.dataset}",
         )
-    if record.identity.dataset != context.dataset:
+    if record.identity.dataset not in (context.dataset, DATASET):
         raise UserError(
             f"belongs to dataset {record.identity.dataset!r}, not to {context.dataset!r}",
             where=str(path),

@@ -91,7 +91,9 @@ def trivial_answers(case: Case, ring_factor: float) -> dict[str, dict[str, Detec
     classes = {image.key: case.labels.class_indexes(image) for image in case.labels.file.images}
     answers = {"whole image": whole_image_detections(case.sizes, classes)}
     if {"propose", "cam"} <= case.artifacts.keys():
-        proposals = {key: item.boxes for key, item in proposals_of(case.artifacts["propose"]).items()}
+        proposals = {
+            key: item.boxes for key, item in proposals_of(case.artifacts["propose"], case.labels).items()
+        }
         maps = fused_maps(case.artifacts["cam"], "coarse", case.labels)
         if maps.keys() & proposals.keys():
             answers["best class-map contrast"] = best_contrast_detections(proposals, maps, ring_factor)

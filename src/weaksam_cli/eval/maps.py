@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, fuse_scales, read_class_maps
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.data.image_names import open_artifact_of
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.matching import in_order
@@ -58,7 +58,7 @@ def classification(case: Case) -> list[Metric]:
         for image in case.labels.file.images
         if image.labels is not None
     }
-    with open_artifact(case.path, cam_schema(len(names))) as artifact:
+    with open_artifact_of(case.labels, case.path, cam_schema(len(names))) as artifact:
         scores = {
             key: artifact.image_value(key, "class_scores").astype(np.float32)
             for key in artifact
@@ -91,8 +91,8 @@ def classification_ap(
 def fused_maps(path: Path, kind: str, labels: Labels) -> dict[str, FusedMaps]:
     """Fused maps of a kind at low resolution, of the classes that an image really shows, by image key."""
     images, found = labels.by_key(), {}
-    with open_artifact(path, cam_schema(len(labels.class_names)), verify=False) as artifact:
-        labels.expect(artifact.image_ids, path)
+    schema = cam_schema(len(labels.class_names))
+    with open_artifact_of(labels, path, schema, verify=False) as artifact:
         for key in artifact:
             maps = read_class_maps(artifact, key)
             height, width = maps.image_size

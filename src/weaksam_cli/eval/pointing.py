@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import GroundTruth, Points
+from weaksam_cli.data.image_names import open_artifact_of
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.maps import pixels_inside
 from weaksam_cli.eval.matching import in_order
@@ -27,7 +27,7 @@ def evaluate(case: Case, _: RecipeModel) -> list[Metric]:
     Peaks that lost their class when they were clustered may lie in a box of any.
     """
     by_kind: dict[str, dict[str, Points]] = {kind: {} for kind in KINDS}
-    with open_artifact(case.path, POINTS) as artifact:
+    with open_artifact_of(case.labels, case.path, POINTS) as artifact:
         for key in artifact:
             for kind, points in read_points(artifact, key).items():
                 by_kind[kind][key] = points

@@ -129,25 +129,21 @@ class Outgoing:
 
     @classmethod
     def of(cls, artifact: Artifact, labels: Labels | None, order: Path | None) -> Outgoing:
-        """The images of an artifact, or those of them that a list names.
+        """The images of an artifact (opened as of `labels`, where they are given), or those of them that a list names.
 
         Raises:
-            UserError: labels or a list of other images.
+            UserError: a list of other images.
         """
         keys = (*artifact.image_ids, *artifact.failed)
         name = artifact.path.name
         names = ImageNames.of_keys(artifact.path, keys) if labels is None else ImageNames.of_labels(labels)
-        remedy = "Give that of the split that the artifact is of"
-        strangers: list[str] = [] if labels is None else sorted(set(keys) - set(names.keys))
-        if strangers:
-            what = f"{len(strangers)} images of {name} ({first_names(strangers)}) are not in {names.source}"
-            raise UserError(f"{what} ({names.first()})", where="--labels", remedy=remedy)
         if order is not None:
             wanted = read_order(order)
             found = names.resolve(wanted, where=str(order))
             known = set(keys)
             strangers = [text for text, key in zip(wanted, found, strict=True) if key not in known]
             if strangers:
+                remedy = "Give that of the split that the artifact is of"
                 what = f"{len(strangers)} images of the list ({first_names(strangers)}) are not in {name}"
                 raise UserError(f"{what} ({names.first()})", where=str(order), remedy=remedy)
             keys = tuple(key for key in found if key is not None)

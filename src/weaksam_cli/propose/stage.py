@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.console import Console
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
-from weaksam_cli.data.images import SUFFIXES
+from weaksam_cli.data.image_names import stem
 from weaksam_cli.data.labels import Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.predictors import Overlapped
@@ -194,10 +194,3 @@ def match_keys(keys: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
         if key not in matched and stems[name] == owners[name] == 1:
             matched[key] = by_stem[name]
     return matched
-
-
-def stem(key: str) -> str:
-    """The file name of a key without folders and without the suffix of an image: `a/b.x.jpg` gives `b.x`."""
-    name = PurePosixPath(key).name
-    suffix = PurePosixPath(name).suffix
-    return name[: -len(suffix)] if suffix.lower() in SUFFIXES else name

@@ -23,6 +23,7 @@ from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
+from weaksam_cli.data.image_names import open_artifact_of
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detectors import per_image_detections
@@ -271,7 +272,7 @@ class Sources:
 
         labels, backbone = self.split.read(), load_lite0()
         cam = open_artifact(self.cam, cam_schema(len(labels.class_names)), verify=False)
-        proposals = open_artifact(self.proposals, PROPOSALS, verify=False)
+        proposals = open_artifact_of(labels, self.proposals, PROPOSALS, verify=False)
         load = image_loader(labels, proposals, settings.proposals)
 
         def read(image_id: str) -> tuple[ImageMaps, ClassMaps, FloatArray]:
@@ -381,7 +382,7 @@ class DetectionPredictor:
 
 def _sample(settings: SampleSettings, sources: Sources, job: Job) -> Outcome:
     labels = sources.split.read(settings.difficult)
-    with open_artifact(sources.proposals, PROPOSALS) as proposals:
+    with open_artifact_of(labels, sources.proposals, PROPOSALS) as proposals:
         known = {image.key for image in labels.file.images if image.labels}
         ids = [key for key in proposals.image_ids if key in known]
     return PerImage(SAMPLES, ids, SamplePredictor(settings, sources, job.context.seed), "samples")(job)
@@ -401,9 +402,8 @@ def _make_regions(predictor: RegionPredictor, job: Job) -> Outcome:
     sources = predictor.sources
     labels = sources.split.read()
     names, size = labels.class_names, predictor.settings.feature_size(len(labels.class_names))
-    with open_artifact(sources.proposals, PROPOSALS) as proposals:
+    with open_artifact_of(labels, sources.proposals, PROPOSALS) as proposals:
         ids = proposals.image_ids
-    labels.expect(ids, sources.proposals)
     schema = regions_schema(size, len(names))
     return PerImage(schema, ids, predictor, "regions", tables={"class_names": names})(job)
 

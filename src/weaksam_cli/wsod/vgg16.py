@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, SerializeAsAny
 
-from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
@@ -20,6 +19,7 @@ from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
+from weaksam_cli.data.image_names import open_artifact_of
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detectors import per_image_detections
@@ -217,7 +217,7 @@ def _fit(
             f"there is one class: the image-level loss of {settings.method.method} is always 0 then, so its seeds are "
             "chance; mist-vgg16 has a background class"
         )
-    with open_artifact(proposals_path, PROPOSALS) as proposals:
+    with open_artifact_of(labels, proposals_path, PROPOSALS) as proposals:
         vectors = label_vectors(labels, proposals)
         if left_out := len(labels.file.images) - len(vectors):
             context.console.info(f"{left_out} images without labels or proposals are not learnt from")
@@ -233,9 +233,8 @@ def _fit(
 
 def _detect(predictor: DetectionPredictor, job: Job) -> Outcome:
     labels, device = predictor.split.read(), job.context.torch_device()
-    with open_artifact(predictor.proposals, PROPOSALS) as artifact:
+    with open_artifact_of(labels, predictor.proposals, PROPOSALS) as artifact:
         ids = artifact.image_ids
-    labels.expect(ids, predictor.proposals)
     return per_image_detections(labels, ids, replace(predictor, device=device), device=device)(job)
 
 
@@ -263,7 +262,7 @@ class DetectionPredictor:
 
         settings, labels = self.settings, self.split.read()
         names = labels.class_names
-        proposals = open_artifact(self.proposals, PROPOSALS, verify=False)
+        proposals = open_artifact_of(labels, self.proposals, PROPOSALS, verify=False)
         fresh = VggDetector(settings.method, settings.network, len(names)).to(self.device)
         network = load_detector(fresh, self.model, names)
         load = image_loader(labels, proposals, settings.proposals)
