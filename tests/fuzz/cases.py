@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from tests.fuzz.judge import ESCAPED, Finding, findings, snapshot, touched
-from tests.fuzz.process import Ended, run_here, run_program
+from tests.fuzz.process import Ended, run_here, run_programs
 from tests.fuzz.readers import READERS, Command, Reader
 from weaksam_cli.artifacts import digest
 
@@ -47,17 +47,13 @@ def try_case(corpus: Path, name: str, number: int, place: Path) -> Tried:
         commands = [*reader.arguments(rng)]
     log = place / "log"
     log.mkdir()
-    allowed = [f"x/y/work/{start}" for start in reader.writes]
-    ended: list[tuple[Command, Ended]] = []
-    found: list[Finding] = []
-    for command in commands:
-        before = snapshot(place / "box")
-        ended.append((command, run_program(command, work, log)))
-        found += findings(ended[-1][1])
-        found += touched(before, snapshot(place / "box"), allowed)
-        with contextlib.suppress(FileNotFoundError):
-            ESCAPED.unlink()
-    return Tried(ended, found)
+    before = snapshot(place / "box")
+    ended = run_programs(commands, work, log)
+    found = [fault for each in ended for fault in findings(each)]
+    found += touched(before, snapshot(place / "box"), [f"x/y/work/{start}" for start in reader.writes])
+    with contextlib.suppress(FileNotFoundError):
+        ESCAPED.unlink()
+    return Tried([*zip(commands, ended, strict=True)], found)
 
 
 def run_unchanged(corpus: Path, place: Path) -> Iterator[tuple[str, Command, Ended]]:

@@ -1,4 +1,4 @@
-"""A command of the program in a process of its own, forked from one that has imported everything, and watched."""
+"""Commands of the program in a process of their own, forked from one that has imported everything, and watched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 SECONDS = 30.0
@@ -20,15 +21,17 @@ SECONDS = 30.0
 _ADDRESS_SPACE = 8 << 30
 """More than this beyond what the parent has is refused by the kernel: a bad case must not stop the machine."""
 
+Work = Callable[[], object]
+
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended.
+    """How a command ended.
 
     Attributes:
         code: its exit code; negative: the signal that killed it; None: it was killed after `SECONDS`.
         seconds: wall time.
-        memory: bytes at its peak, beyond what the parent had.
+        memory: bytes at the peak of its process, beyond what the parent had; the last command of a process has it.
         out, err: what it wrote.
     """
 
@@ -39,28 +42,17 @@ class Ended:
     err: bytes
 
 
-def run_program(arguments: Sequence[str], folder: Path, log: Path) -> Ended:
-    """`weaksam ARGUMENTS` in `folder`; `log` is an empty folder for its output."""
-    return run_forked(lambda: program(arguments), folder, log)
+def run_programs(commands: Sequence[Sequence[str]], folder: Path, log: Path) -> list[Ended]:
+    """`weaksam COMMAND` for each, in `folder`; `log` is an empty folder for their output."""
+    return run_forked([partial(program, command) for command in commands], folder, log)
 
 
 def run_here(arguments: Sequence[str], folder: Path) -> Ended:
     """The same in this process."""
     out, err, start = io.StringIO(), io.StringIO(), time.monotonic()
-    code: object = 0
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            program(arguments)
-        except SystemExit as ending:
-            code = ending.code or 0
-    seconds = time.monotonic() - start
-    return Ended(
-        int(code) if isinstance(code, int) else 1,
-        seconds,
-        0,
-        out.getvalue().encode(),
-        err.getvalue().encode(),
-    )
+        code = _exit_code(partial(program, arguments))
+    return Ended(code, time.monotonic() - start, 0, out.getvalue().encode(), err.getvalue().encode())
 
 
 def program(arguments: Sequence[str]) -> None:
@@ -70,25 +62,45 @@ def program(arguments: Sequence[str]) -> None:
     app([*arguments], prog_name="weaksam")
 
 
-def run_forked(work: Callable[[], object], folder: Path, log: Path, seconds: float = SECONDS) -> Ended:
-    """`work` in a child whose working folder is `folder`; the whole process group is killed after `seconds`."""
-    before, start = _resident(), time.monotonic()
-    child = start_forked(work, folder, log)
-    code = _wait(child, seconds)
-    _, status, usage = os.wait4(child, 0)
-    return Ended(
-        code=os.waitstatus_to_exitcode(status) if code else None,
-        seconds=time.monotonic() - start,
-        memory=max(0, usage.ru_maxrss * 1024 - before),
-        out=(log / "out").read_bytes(),
-        err=(log / "err").read_bytes(),
-    )
+def run_forked(works: Sequence[Work], folder: Path, log: Path, seconds: float = SECONDS) -> list[Ended]:
+    """One after the other in a child, in `folder`; those after one that hangs or dies, in a new child."""
+    ended: list[Ended] = []
+    while len(ended) < len(works):
+        ended += _run_some(works[len(ended) :], folder, log, seconds)
+    return ended
 
 
-def start_forked(work: Callable[[], object], folder: Path, log: Path) -> int:
-    """Begin that, and give the child's process id, which is that of its group, too."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+def _run_some(works: Sequence[Work], folder: Path, log: Path, seconds: float) -> list[Ended]:
+    before = _pages(1)
+    reading, writing = os.pipe()
+
+    def all_of_them() -> None:
+        for number, work in enumerate(works):
+            _redirect(log, number)
+            os.write(writing, bytes([_exit_code(work) & 255]))
+
+    child = start_forked(all_of_them, folder, log)
+    os.close(writing)
+    ended: list[Ended] = []
+    died = False
+    while not died and len(ended) < len(works):
+        start = time.monotonic()
+        ready, _, _ = select.select([reading], [], [], seconds)
+        told = os.read(reading, 1) if ready else b""
+        died = not told
+        output = [(log / f"{name}-{len(ended)}") for name in ("out", "err")]
+        texts = [path.read_bytes() if path.exists() else b"" for path in output]
+        ended.append(Ended(told[0] if told else None, time.monotonic() - start, 0, *texts))
+    os.close(reading)
+    status, usage = end_group(child, kill=not ready)
+    last = replace(ended[-1], memory=max(0, usage.ru_maxrss * 1024 - before))
+    if died and ready:
+        last = replace(last, code=os.waitstatus_to_exitcode(status))
+    return [*ended[:-1], last]
+
+
+def start_forked(work: Work, folder: Path, log: Path) -> int:
+    """Begin that in a child, and give its process id, which is that of its group, too; its output is `log`/out-0, err-0."""
     child = os.fork()
     if not child:
         _be_child(work, folder, log)
@@ -97,51 +109,57 @@ def start_forked(work: Callable[[], object], folder: Path, log: Path) -> int:
     return child
 
 
-def _wait(child: int, seconds: float) -> bool:
-    """Whether it ended by itself; what is left of its process group ends with it."""
-    handle = os.pidfd_open(child)
-    try:
-        ended, _, _ = select.select([handle], [], [], seconds)
-    finally:
-        os.close(handle)
-    with contextlib.suppress(ProcessLookupError):
+def end_group(child: int, *, kill: bool) -> tuple[int, resource.struct_rusage]:
+    """Wait for the child, after a SIGKILL where that is asked for; what is left of its group ends with it."""
+    if kill:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+    _, status, usage = os.wait4(child, 0)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
-    return bool(ended)
+    return status, usage
 
 
-def _be_child(work: Callable[[], object], folder: Path, log: Path) -> None:
-    code: object = 1
+def _be_child(work: Work, folder: Path, log: Path) -> None:
+    code = 1
     try:
         os.setpgid(0, 0)
         os.chdir(folder)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), number)
-        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-        limit = _virtual() + _ADDRESS_SPACE
+        _redirect(log, 0)
+        limit = _pages(0) + _ADDRESS_SPACE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        code = _exit_code(work)
+    finally:
+        os._exit(code & 255)
+
+
+def _redirect(log: Path, number: int) -> None:
+    """Standard streams as a shell would give them, their output in files."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for descriptor, name in ((1, "out"), (2, "err")):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        os.dup2(os.open(log / f"{name}-{number}", flags), descriptor)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _exit_code(work: Work) -> int:
+    """What the interpreter would end with."""
+    code: object = 0
+    try:
         work()
-        code = 0
     except SystemExit as ending:
         code = ending.code or 0
     except BaseException:
         traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(int(code) if isinstance(code, int) else 1)
-
-
-def _virtual() -> int:
-    return _pages(0)
-
-
-def _resident() -> int:
-    return _pages(1)
+        code = 1
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return int(code) if isinstance(code, int) else 1
 
 
 def _pages(field: int) -> int:
+    """Bytes of this process: all that it may address (0), what is in memory (1)."""
     return int(Path("/proc/self/statm").read_text().split()[field]) * resource.getpagesize()
