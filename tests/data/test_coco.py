@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -450,3 +452,28 @@ def test_numbers_that_are_none_are_read_as_python_writes_them(tmp_path: Path) ->
     truth = read_truth(coco, make_coco(tmp_path, text.replace('"zebra"', '"zebra: NaN"')), "train2017")
     assert truth.class_names == ("traffic light", "zebra: NaN")
     assert ["not finite" in item.reason for item in truth.failed] == [True]
+
+
+@pytest.mark.parametrize("boxes", [False, True])
+def test_a_large_file_takes_little_more_than_its_size(tmp_path: Path, boxes: bool) -> None:
+    outline = [[round(1 + number / 7, 2) for number in range(120)]]
+    annotations = [coco_annotation(number, 5, 90, segmentation=outline) for number in range(4000)]
+    root = make_coco(tmp_path, coco_content(annotations=annotations))
+    size = (root / "annotations" / "instances_train2017.json").stat().st_size
+    coco.read(root, coco.Recipe(), boxes=boxes)
+    tracemalloc.start()
+    try:
+        dataset = coco.read(root, coco.Recipe(), boxes=boxes)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(dataset.read("train2017").images[0].objects or ()) == 4000
+    assert peak < 2.5 * size
+
+
+def test_a_file_beyond_all_bounds_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "instances_train.json"
+    path.write_text("{")
+    os.truncate(path, 3 * 10**9)
+    with pytest.raises(UserError, match="has 3,000 MB, and at most 2,000 MB are read"):
+        labels(path)

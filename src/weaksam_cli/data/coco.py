@@ -121,7 +121,7 @@ class Instances:
         self.path, self.remarks = path, Remarks()
         self.images = self._by_id("images", lists["images"], _IMAGES)
         self.categories = self._by_id("categories", lists["categories"], _CATEGORIES)
-        self.categories_given = bool(self.categories)
+        self._has_categories = bool(self.categories)
         self.counts: Counter[int | str] = Counter()
         annotations = lists["annotations"]
         self.objects = None if annotations is None else self._read_objects(annotations, boxes)
@@ -177,7 +177,7 @@ class Instances:
         """Its class: that of its category, or as it says itself in a file without categories."""
         if item.category_id in self.categories:
             return self.categories[item.category_id].name
-        if not self.categories_given and isinstance(item.category_name, str) and item.category_name.strip():
+        if not self._has_categories and isinstance(item.category_name, str) and item.category_name.strip():
             self.categories[item.category_id] = Category(id=item.category_id, name=item.category_name)
             return item.category_name.strip()
         known = first_few((f"{key} {one.name}" for key, one in self.categories.items()), 8)

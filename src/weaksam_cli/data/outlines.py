@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
 from weaksam_cli.data.annotations import RawBox
 
 Polygon = Sequence[float]
 """x, y, x, y, ... of at least three points, pixels."""
+_LONGEST: Final = 1e7
+"""Pixels along the outlines of an object: pycocotools keeps every fifth of a pixel, and crashes where it cannot."""
 
 
 def numbers(texts: Sequence[Any]) -> list[float] | None:
@@ -24,6 +27,14 @@ def box_of_points(points: Polygon) -> RawBox:
     return min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
 
 
+def _length(polygon: Polygon) -> float:
+    """How far the points are apart, at least, all together."""
+    points = list(zip(polygon[::2], polygon[1::2], strict=True))
+    pairs = zip(points, [*points[1:], points[0]], strict=True)
+    far = max(map(abs, polygon))
+    return far + sum(max(abs(a - c), abs(b - d)) for (a, b), (c, d) in pairs)
+
+
 def polygon_mask(polygons: Sequence[Polygon]) -> Callable[[int, int], bytes]:
     """A `RawObject.mask`: the area that any of the polygons covers."""
 
@@ -33,8 +44,10 @@ def polygon_mask(polygons: Sequence[Polygon]) -> Callable[[int, int], bytes]:
         for polygon in polygons:
             if len(polygon) < 6 or len(polygon) % 2:
                 raise ValueError("a polygon needs at least three points of two numbers")
-            if not all(abs(number) < 1e9 for number in polygon):
+            if not all(map(isfinite, polygon)):
                 raise ValueError("a polygon has a coordinate that is no finite number")
+        if sum(map(_length, polygons)) > _LONGEST:
+            raise ValueError(f"an outline of more than {_LONGEST:,.0f} pixels")
         parts = coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width)
         return bytes(coco_mask.merge(parts)["counts"])
 
