@@ -82,11 +82,11 @@ def fetch_file(entry: Download, folder: Path, console: Console, *, unverified: b
         )
     console.info(f"fetching {entry.name} from {entry.url}", file=entry.name, url=entry.url)
     part = folder / f"{entry.name}.part"
-    with _locked(part) as handle:
+    with locked(part, "another process is fetching this file") as handle:
         _complete(entry, part, handle, console)
         handle.flush()
         os.fsync(handle.fileno())
-        if not _digest(part, entry.algorithm).startswith(entry.digest or ""):
+        if not is_published(entry, part):
             part.unlink()
             kind = "SHA-256" if entry.algorithm == "sha256" else entry.algorithm.upper()
             what = f"what was sent has another {kind} than {entry.checksum}; it was removed"
@@ -97,31 +97,39 @@ def fetch_file(entry: Download, folder: Path, console: Console, *, unverified: b
         return part.replace(folder / entry.name)
 
 
-def _digest(path: Path, algorithm: str) -> str:
+def is_published(entry: Download, path: Path) -> bool:
+    """Whether a file has the published size and checksum, as far as they are known."""
+    if entry.size not in (None, path.stat().st_size):
+        return False
     with path.open("rb") as handle:
-        return hashlib.file_digest(handle, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+        found = hashlib.file_digest(handle, lambda: hashlib.new(entry.algorithm, usedforsecurity=False))
+    return found.hexdigest().startswith(entry.digest or "")
 
 
 @contextmanager
-def _locked(part: Path) -> Iterator[IO[bytes]]:
-    """The unfinished file, open for this process alone."""
+def locked(path: Path, otherwise: str) -> Iterator[IO[bytes]]:
+    """A file, open for this process alone; it is removed at the end if it is empty.
+
+    Raises:
+        UserError: another process has it; `otherwise` says so.
+    """
     import fcntl
 
-    with part.open("ab") as handle:
-        busy = UserError("another process is fetching this file", where=str(part), remedy="Wait for it")
+    with path.open("ab") as handle:
+        busy = UserError(otherwise, where=str(path), remedy="Wait for it")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise busy from error
         # The other process may have finished, and renamed what was opened here, before the lock was free.
-        if not part.exists() or part.stat().st_ino != os.fstat(handle.fileno()).st_ino:
+        if not path.exists() or path.stat().st_ino != os.fstat(handle.fileno()).st_ino:
             raise busy
         try:
             yield handle
         finally:
             handle.flush()
             if not os.fstat(handle.fileno()).st_size:  # nothing arrived, nothing to go on from
-                part.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
 def _complete(entry: Download, part: Path, handle: IO[bytes], console: Console) -> None:
@@ -201,7 +209,7 @@ def _receive(
     """Append what arrives, up to the end.
 
     Raises:
-        UserError: it ends before.
+        UserError: it ends before, or does not end there.
     """
     import requests
 
@@ -210,6 +218,9 @@ def _receive(
         for block in response.iter_content(_BLOCK):
             handle.write(block)
             advance(len(block))
+            if total is not None and handle.tell() > total:
+                handle.truncate(0)
+                raise UserError(f"the server sends more than the {total} bytes of the file", where=url)
     except requests.RequestException as error:
         fault = error
     have = handle.tell()

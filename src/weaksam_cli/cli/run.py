@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
-from weaksam_cli.console import Console
+from weaksam_cli.console import Console, size
 from weaksam_cli.core.settings import read_yaml_mapping
 from weaksam_cli.data.source import SOURCE_FILE
 from weaksam_cli.engine.context import Context
@@ -125,10 +125,14 @@ def run_data(
     from weaksam_cli.data.known import KNOWN
     from weaksam_cli.data.stage import STAGE, choose_layout, read_dataset
 
-    if source in KNOWN and options.dataset is None:
-        options = dataclasses.replace(options, dataset=source)
+    options = _named_by(source, options)
     context = build_context(options, "data", console)
-    place, usual = _place(source, context, fetch)
+    name = context.dataset if source is None else source
+    if fetch:
+        _fetch(name, context, options.dry_run)
+        if options.dry_run:
+            return
+    place, usual = _place(source, context)
     chosen = KNOWN[usual].layout if usual and layout is None else choose_layout(place, layout)
     overrides = [*_usual_splits(usual), *options.overrides]
     if split_off is not None:
@@ -145,23 +149,47 @@ def run_data(
     read_dataset(loaded, place, images, context, options.split)
 
 
-def _place(source: str | None, context: Context, fetch: bool) -> tuple[str, str | None]:
+def _named_by(source: str | None, options: CommonOptions) -> CommonOptions:
+    """A dataset of the field names its run."""
+    from weaksam_cli.data.known import KNOWN
+
+    is_named = source in KNOWN and options.dataset is None
+    return dataclasses.replace(options, dataset=source) if is_named else options
+
+
+def _fetch(name: str, context: Context, dry_run: bool) -> None:
+    """Download a dataset of the field, or say what would be downloaded.
+
+    Raises:
+        UserError: it is none, a folder of its name is read in its place, or see `fetch_known`.
+    """
+    from weaksam_cli.data.known import KNOWN, fetch_known, missing_archives
+
+    if name not in KNOWN:
+        raise unknown(f"{name!r} cannot be fetched", name, list(KNOWN), where="--fetch")
+    if Path(name).exists():
+        remedy = "Leave --fetch out, or move it away"
+        raise UserError("is there, and is read when this dataset is named", where=name, remedy=remedy)
+    if not dry_run:
+        fetch_known(name, context.console, overwrite=context.overwrite)
+        return
+    for item in missing_archives(name):
+        context.console.result(f"would fetch {item.url} ({size(item.size)})", url=item.url, size=item.size)
+
+
+def _place(source: str | None, context: Context) -> tuple[str, str | None]:
     """Where the dataset lies, and its name where it is one of the field's that was looked for.
 
     Raises:
-        UserError: nothing says which dataset, it is nowhere, or `fetch` was given for one that cannot be fetched.
+        UserError: nothing says which dataset, or it is nowhere.
     """
-    from weaksam_cli.data.known import KNOWN, fetch_known, find_known
+    from weaksam_cli.data.known import KNOWN, find_known
 
     name = context.dataset if source is None else source
     if name in KNOWN and not Path(name).exists():
-        if fetch:
-            fetch_known(name, context.console)
         found = find_known(name)
         context.console.info(f"{KNOWN[name].title}: {found}", path=str(found))
         return str(found), name
-    if fetch:
-        raise unknown(f"{name!r} cannot be fetched", name, list(KNOWN), where="--fetch")
     if source is None and context.dataset != "demo":
         remedy = f"Give its folder: weaksam data FOLDER --dataset NAME; or one of {', '.join(KNOWN)}, demo"
         raise UserError("which dataset?", where="weaksam data", remedy=remedy)
@@ -171,7 +199,7 @@ def _place(source: str | None, context: Context, fetch: bool) -> tuple[str, str 
 def _usual_splits(name: str | None) -> list[str]:
     from weaksam_cli.data.known import KNOWN
 
-    splits = KNOWN[name].splits if name else None
+    splits = KNOWN[name].splits if name else {}
     return [f"splits={{{', '.join(f'{split}: {role}' for split, role in splits.items())}}}"] if splits else []
 
 
@@ -179,6 +207,7 @@ def run_pipeline(options: CommonOptions, console: Console, source: str | None, l
     """`weaksam all`: check what is needed, then every stage."""
     from weaksam_cli.cli.doctor import preflight
 
+    options = _named_by(source, options)
     context = build_context(options, None, console)
     profile, why = choose_profile(chosen_profile(options), context.weights)
     console.info(f"weaksam: dataset {context.dataset}, {why}, seed {context.seed}", profile=profile.name)

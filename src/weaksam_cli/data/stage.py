@@ -17,7 +17,7 @@ from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.names import first_few
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.annotations import RawDataset, RawSplit
-from weaksam_cli.data.archives import SUFFIXES
+from weaksam_cli.data.archives import refuse_archive
 from weaksam_cli.data.dataset import DatasetSplit
 from weaksam_cli.data.division import split_off
 from weaksam_cli.data.ground_truth import GroundTruthSplit, annotated, read_with_boxes
@@ -50,20 +50,14 @@ def choose_layout(source: str, given: str | None) -> str:
     """The layout that was named, else the likeliest for what lies at `source`.
 
     Raises:
-        UserError: an unknown layout, a missing folder, or nothing that is recognised.
+        UserError: an unknown layout, a missing folder, an archive, or nothing that is recognised.
     """
+    refuse_archive(Path(source))
     names = method_names("data")
     if given is not None:
         if given.replace("-", "_") not in names:
             raise unknown(f"there is no layout {given!r}", given, names, where="--layout")
         return given.replace("-", "_")
-    if source.lower().endswith(SUFFIXES) and Path(source).is_file():
-        unpacked = Path(source).name.partition(".")[0]
-        raise UserError(
-            "is an archive",
-            where=source,
-            remedy=f"Unpack it: python -m zipfile -e {source} {unpacked} (or tar -xf {source})",
-        )
     layouts = {name: load_method("data", name, where="--layout") for name in names}
     likeness = {name: layout.likeness(Path(source)) for name, layout in layouts.items()}
     best = max(names, key=likeness.__getitem__)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from weaksam_cli.artifacts import digest
+from weaksam_cli.data.archives import refuse_archive
 from weaksam_cli.data.dataset import Difficult
 from weaksam_cli.data.images import (
     DEFAULT_MAX_PIXELS,
@@ -57,7 +58,7 @@ def list_images(*places: Path) -> Listing:
             several places are relative to the deepest folder that holds all images.
 
     Raises:
-        UserError: nothing there, a folder or list without an image, a list that is no UTF-8 text.
+        UserError: nothing there, an archive, a folder or list without an image, a list that is no UTF-8 text.
     """
     listings = [_listing(place) for place in places]
     if len(listings) == 1:
@@ -83,6 +84,7 @@ def _listing(place: Path) -> Listing:
         raise UserError("there is no such folder or file", where=str(place), remedy=remedy)
     if looks_like_image(place):
         return Listing(place.parent, (as_key(Path(place.name)),), name=as_key(Path(place.stem)))
+    refuse_archive(place)
     return _read_list(place)
 
 

@@ -205,6 +205,15 @@ def test_an_end_that_comes_too_early_without_a_word(tmp_path: Path) -> None:
         assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("known", ["sha256 size", "size"])
+def test_a_server_that_does_not_stop(tmp_path: Path, known: str) -> None:
+    with serving(CONTENT, announces=False) as server:
+        item = entry(server.url, CONTENT[: 2 * BLOCK], known)
+        line = refusal(item, tmp_path, unverified=True)
+    assert "the server sends more than the 131072 bytes of the file" in line
+    assert names(tmp_path) == []
+
+
 def test_a_part_that_is_complete_needs_no_server(tmp_path: Path) -> None:
     (tmp_path / PART).write_bytes(CONTENT)
     with serving(CONTENT) as server:
