@@ -281,7 +281,7 @@ def test_a_list_in_utf_16(tmp_path: Path) -> None:
     [
         (
             {"ImageSets/Main/mine.txt": "a\nb\n"},
-            "1 files name no images of this dataset .*: ImageSets/Main/mine.txt",
+            "1 files are not understood as lists of this dataset and not used: ImageSets/Main/mine.txt",
         ),
         ({"ImageSets/Main/train.json": "{}"}, "1 files .*: ImageSets/Main/train.json"),
         (

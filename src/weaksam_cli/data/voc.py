@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, NamedTuple
 from xml.etree.ElementTree import Element
 
-import numpy as np
-from numpy.typing import NDArray
-
-from weaksam_cli.core import masks as mask_codec
 from weaksam_cli.core.boxes import as_boxes, voc_to_edges
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
@@ -20,6 +16,7 @@ from weaksam_cli.data.image_files import ImageFiles, without_suffix
 from weaksam_cli.data.outlines import box_of_points, numbers
 from weaksam_cli.data.voc_folders import Part, VocFolder, find_voc, xml_folders
 from weaksam_cli.data.voc_lists import read_lists, sets_folder
+from weaksam_cli.data.voc_masks import MASKS, read_mask
 from weaksam_cli.data.xml_files import XmlError, parse_xml
 from weaksam_cli.errors import UserError
 
@@ -32,7 +29,6 @@ VOC_CLASSES: Final = tuple(_CLASSES.split())
 """The official order, which the integer ids of published files follow."""
 
 WHOLE: Final = "trainval"
-MASKS: Final = "SegmentationObject"
 MAX_BYTES: Final = 16 * 1024 * 1024
 """An annotation of an image is some kilobytes; a file beyond this is none."""
 _DIFFICULT: Final = frozenset({"1", "true", "yes", "1.0"})
@@ -361,36 +357,3 @@ def _labelme_box(element: Element) -> RawBox | str:
 def text_of(element: Element, tag: str) -> str:
     """The words of a child, with single spaces; empty when there is none."""
     return " ".join((element.findtext(tag) or "").split())
-
-
-def read_mask(path: Path, number: int, height: int, width: int) -> bytes:
-    """The mask of an object as compressed RLE: value k of the PNG is the k-th object of the XML, 255 is border.
-
-    Raises:
-        ValueError: there is no such mask, or the PNG is none of masks.
-    """
-    values = _mask_values(path)
-    if values.shape != (height, width):
-        raise ValueError(
-            f"{MASKS}/{path.name}: expected {width} x {height} pixels, got {values.shape[1]} x {values.shape[0]}"
-        )
-    mask = values == number
-    if not mask.any():
-        raise ValueError(f"{MASKS}/{path.name} has no pixel of it")
-    return mask_codec.encode(mask[None])[0]
-
-
-@lru_cache(maxsize=2)
-def _mask_values(path: Path) -> NDArray[np.uint8]:
-    """The PNG of an image, which is asked for once for each of its objects."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=("PNG",)) as file:
-            if file.mode not in ("P", "L"):
-                raise ValueError(f"{MASKS}/{path.name}: expected a palette or grey PNG, got {file.mode}")
-            return np.asarray(file, dtype=np.uint8)
-    except FileNotFoundError:
-        raise ValueError(f"no mask file {MASKS}/{path.name}") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{MASKS}/{path.name} cannot be read ({error})") from None

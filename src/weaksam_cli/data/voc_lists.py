@@ -80,7 +80,7 @@ def sets_folder(root: Path) -> Path | None:
 def _unread(paths: Sequence[Path], root: Path) -> Iterator[str]:
     if paths:
         names = dict.fromkeys(_shown(path, root) for path in paths)
-        yield f"{len(names)} files name no images of this dataset and are not used as lists of a split: {first_few(names)}"
+        yield f"{len(names)} files are not understood as lists of this dataset and not used: {first_few(names)}"
 
 
 def _shown(path: Path, root: Path) -> str:
