@@ -316,7 +316,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "import of an unknown format": (("import", "theirs.pkl", "--format", "wetectron-voc", *BACK_IN), "'wetectron'?"),
     "import from nowhere": (("import", "none.pkl", "--format", "mmdet", *BACK_IN), "none.pkl: there is no such file"),
-    "which images?": (("import", "theirs.pkl", "--format", "mmdet", *BACK_IN), "a bare list: which images"),
+    "another format": (("import", "theirs.pkl", "--format", "mmdet", *BACK_IN), "a file of detectron2 or wetectron"),
     "an order too many": (
         ("import", "theirs.pkl", "--format", "detectron2", "--order", LIST, *BACK_IN), "has no use for it",
     ),
@@ -327,7 +327,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("import", "theirs.pkl", "--format", "detectron2", "--labels", LABELS, *OUT), "an artifact is an .h5 file",
     ),
     "labels of what": (
-        ("import", "theirs.pkl", "--format", "detectron2", "--labels", "theirs.pkl", "-o", "x.h5"), "theirs.pkl: not",
+        ("import", "theirs.pkl", "--format", "detectron2", "--labels", "theirs.pkl", "-o", "x.h5"), "theirs.pkl: no",
     ),
     "labels of another split": (
         ("import", "theirs.pkl", "--format", "detectron2", "--labels", "runs/tiny/labels/test.json", "-o", "x.h5"),

@@ -128,7 +128,7 @@ def test_whole_pixels_survive_every_format(
     found = detectron2.entries(through_a_file(detectron2.contents(entries), folder), where="d")
     assert_same(found, entries)
     names = [str(number) for number in range(len(entries))]
-    bare = mmdet.entries(through_a_file(mmdet.contents(entries), folder), names, where="m", order="list")
+    bare = mmdet.entries(through_a_file(mmdet.contents(entries), folder), names, where="m")
     assert_same(bare, entries, list(names))
 
 
@@ -270,7 +270,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "a flat box": ({"ids": [1], "boxes": [np.ones(4)], "scores": [np.ones(1)]}, r"float64 \(4,\)"),
     "text boxes": ({"ids": [1], "boxes": [np.asarray([["1"] * 4])], "scores": [np.ones(1)]}, "<U1"),
-    "a list of boxes": ({"ids": [1], "boxes": [[[1, 2, 3, 4]]], "scores": [np.ones(1)]}, "got a list"),
+    "a list of boxes": ({"ids": [1], "boxes": [[[1, 2], [3]]], "scores": [np.ones(1)]}, "got a list"),
     "NaN": ({"ids": [1], "boxes": [BOXES * NAN], "scores": [np.ones(1)]}, "no finite float32"),
     "too large": (
         {"ids": [1], "boxes": [BOXES * np.float64(1e300)], "scores": [np.ones(1)]},
@@ -310,14 +310,75 @@ def test_a_file_of_the_other_convention_is_not_taken_for_one_of_this(coco: bool)
         )
 
 
+ONE = [[1.0, 2, 9, 8]]
+TWO = [[1.0, 2, 9, 8], [3, 4, 5, 6]]
+SCORED = [[1.0, 2, 9, 8, 0.1], [3, 4, 5, 6, 0.9]]
+MMDET: list[tuple[Any, Any]] = [
+    (np.asarray(SCORED, np.float32), TWO),
+    (np.asarray(SCORED, np.float64), TWO),
+    (np.asarray(TWO, np.float16), TWO),
+    (SCORED, TWO),
+    ([np.asarray(row, np.float32) for row in TWO], TWO),
+    (np.zeros(0), []),
+    (np.zeros((0, 4), np.float32), []),
+    (np.zeros((0, 5), np.float32), []),
+    ([], []),
+    ([[], []], []),
+    ([np.asarray(SCORED[:1]), np.zeros((0, 5)), np.asarray(SCORED[1:])], TWO[::-1]),
+    ((np.asarray(ONE, np.float32), np.zeros(0)), ONE),
+    ([SCORED, []], TWO[::-1]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(MMDET)))
+def test_what_mmdetection_writes_is_read(number: int, tmp_path: Path) -> None:
+    """Kind N: arrays with scores, results by class, dictionaries by file name; scores are dropped."""
+    raw, inclusive = MMDET[number]
+    contents: list[tuple[Any, list[str] | None]] = [
+        ([raw], ["a"]),
+        ({"/data/a.jpg": raw}, None),
+        ({"a.jpg": raw}, ["b"]),
+    ]
+    for content, names in contents:
+        (found,) = mmdet.entries(through_a_file(content, tmp_path), names, where="m")
+        assert (found.boxes - [0, 0, 1, 1]).tolist() == inclusive
+        assert np.isnan(found.predicted_iou).all()
+        assert found.boxes.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        np.zeros((2, 6)),
+        np.zeros((2, 3)),
+        np.zeros(4),
+        [[1, 2, 3]],
+        [[1, 2, 3, 4], [1]],
+        "ab",
+        None,
+        [["a"] * 4],
+    ],
+)
+def test_what_is_no_table_of_boxes(raw: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"image 'a': expected boxes as an array of numbers \(n, 4\) or \(n, 5\), got"
+    ):
+        mmdet.entries([raw], ["a"], where="m")
+
+
+def test_a_bare_list_needs_names() -> None:
+    with pytest.raises(UserError, match="a bare list: which images is it of"):
+        mmdet.entries([BOXES], None, where="m")
+
+
 def test_mmdet_of_another_list() -> None:
-    with pytest.raises(UserError, match=re.escape("holds boxes of 1 images, and train.txt names 2")):
-        mmdet.entries([BOXES], ["a", "b"], where="m", order="train.txt")
-    with pytest.raises(UserError, match="expected a list of arrays, got a dict"):
-        mmdet.entries({"boxes": [BOXES]}, ["a"], where="m", order="train.txt")
+    with pytest.raises(UserError, match=re.escape("holds boxes of 1 images, and the list names 2")):
+        mmdet.entries([BOXES], ["a", "b"], where="m")
+    with pytest.raises(UserError, match="is a file of detectron2 or wetectron"):
+        mmdet.entries({"boxes": [BOXES]}, ["a"], where="m")
 
 
 def test_inclusive_indexes_of_one_pixel() -> None:
-    (found,) = mmdet.entries([np.asarray([[3, 4, 3, 4]])], ["a"], where="m", order="list")
+    (found,) = mmdet.entries([np.asarray([[3, 4, 3, 4]])], ["a"], where="m")
     assert found.boxes.tolist() == [[3, 4, 4, 5]]
     assert edges_to_inclusive(found.boxes).tolist() == [[3, 4, 3, 4]]

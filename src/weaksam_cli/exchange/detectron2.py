@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -132,14 +133,27 @@ def box_array(raw: Any, name: object, where: str) -> FloatArray:
     Raises:
         UserError: for something else than finite numbers in this shape.
     """
-    if not _is_numbers(raw) or not (raw.size == 0 or (raw.ndim == 2 and raw.shape[1] == 4)):
-        what = f"image {shown(name)}: expected boxes as an array of numbers (n, 4), got {shown(raw)}"
+    return as_boxes(number_rows(raw, name, where, (4,)))
+
+
+def number_rows(raw: Any, name: object, where: str, widths: Sequence[int]) -> FloatArray:
+    """The rows of one image as float32, with one of these numbers of columns; of an array, or a list of rows.
+
+    Raises:
+        UserError: for something else than finite numbers in this shape.
+    """
+    array = raw
+    with suppress(ValueError, OverflowError):  # rows of unequal lengths stay a list
+        array = np.asarray(raw) if isinstance(raw, (list, tuple)) else raw
+    if not _is_numbers(array) or not (array.size == 0 or (array.ndim == 2 and array.shape[1] in widths)):
+        shapes = " or ".join(f"(n, {width})" for width in widths)
+        what = f"image {shown(name)}: expected boxes as an array of numbers {shapes}, got {shown(array)}"
         raise UserError(what, where=where)
     with np.errstate(over="ignore"):
-        array = raw.astype(np.float32)
-    if not np.isfinite(array).all():
+        rows = array.astype(np.float32) if array.size else np.empty((0, widths[0]), np.float32)
+    if not np.isfinite(rows).all():
         raise UserError(f"image {shown(name)}: a box has a coordinate that is no finite float32", where=where)
-    return as_boxes(array)
+    return rows
 
 
 def _scores_array(raw: Any, count: int, name: object, where: str) -> NDArray[np.float32]:
