@@ -8,6 +8,7 @@ import json
 import pytest
 
 from weaksam_cli.console import Console, Mode, duration, format_table, size
+from weaksam_cli.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -25,18 +26,60 @@ def test_size(count: float, text: str) -> None:
     assert size(count) == text
 
 
+HOSTILE = "写真 new\nline\r\t\x1b[2J\x9b1m\u202egnp\u2066\u200b\ufeff\x7f\udcff\0 Käse\u3000é.jpg"
+WRITTEN = r"写真 new\nline\r\t\x1b[2J\x9b1m\u202egnp\u2066\u200b\ufeff\x7f\udcff\x00" + " Käse\u3000é.jpg"
+
+
 def test_names_cannot_break_lines_or_speak_to_the_terminal() -> None:
-    err = io.StringIO()
-    console = Console(Mode.HUMAN, io.StringIO(), err)
-    console.info("  写真 new\nline\r\t\x1b[2J\x9b1m.jpg")
-    console.warn("a\nb")
-    assert err.getvalue() == "  写真 new\\nline\\r\\t\\x1b[2J\\x9b1m.jpg\nwarning: a\\nb\n"
+    """F18: whatever says it, on either stream."""
+    out, err = io.StringIO(), io.StringIO()
+    console = Console(Mode.HUMAN, out, err)
+    console.info(HOSTILE)
+    console.warn(HOSTILE)
+    console.error(HOSTILE)
+    assert err.getvalue() == f"{WRITTEN}\nwarning: {WRITTEN}\nerror: {WRITTEN}\n"
+    console.result(HOSTILE, "second")
+    assert out.getvalue() == f"{WRITTEN}\nsecond\n"
+    console.table(HOSTILE, [HOSTILE], [[HOSTILE]])
+    assert out.getvalue().splitlines()[2:] == ["", WRITTEN, WRITTEN, "-" * len(WRITTEN), WRITTEN]
+
+
+def test_json_lines_hold_names_as_they_are_without_speaking_to_the_terminal() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    console = Console(Mode.JSON, out, err)
+    console.result("", name=HOSTILE)
+    console.table("", [HOSTILE], [])
+    console.error(HOSTILE)
+    lines = out.getvalue().splitlines()
+    assert json.loads(lines[0])["name"] == json.loads(lines[1])["header"][0] == HOSTILE
+    assert "写真" in lines[0]
+    for line in (*lines, *err.getvalue().splitlines()):
+        assert line.replace("\u3000", " ").isprintable()
+
+
+def test_progress_on_a_terminal_shows_names_and_not_what_they_command() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    err = Terminal()
+    with Console(Mode.HUMAN, io.StringIO(), err).progress(f"[red]{HOSTILE}", 2) as progress:
+        progress.advance(2, f"[/nothing] {HOSTILE}")
+    assert "\u202e" not in err.getvalue() and "\x1b[2J" not in err.getvalue()
+    assert "[red]" in err.getvalue()
+
+
+@pytest.mark.parametrize("where", [None, HOSTILE, "x" * 5_000_000])
+@pytest.mark.parametrize("what", ["is bad", HOSTILE, "y" * 5_000_000])
+def test_an_error_is_one_line_whatever_it_holds(where: str | None, what: str) -> None:
+    text = UserError(what, where=where, remedy=what).one_line()
+    assert len(text) < 2100 and len(text.splitlines()) == 1
+    text.encode()
 
 
 def test_numbers_stand_right_and_words_left() -> None:
-    lines = format_table(
-        ["artifact", "measure", "value"], [["a", "x", "9.5 %"], ["bbb", "long one", "10.5 %"]]
-    ).splitlines()
+    header, *rows = ["artifact", "measure", "value"], ["a", "x", "9.5 %"], ["bbb", "long one", "10.5 %"]
+    lines = format_table(header, *rows).splitlines()
     assert lines[0] == "artifact  measure    value"
     assert lines[2] == "a         x          9.5 %"
     assert lines[3] == "bbb       long one  10.5 %"

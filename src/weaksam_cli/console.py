@@ -11,9 +11,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import IO, Any, Protocol
+from unicodedata import category
 
 from weaksam_cli.errors import UserError
 
@@ -63,22 +64,22 @@ class Console:
         """The one line of a failure."""
         if self.mode is Mode.JSON:
             self._event("error", text=text)
-        self._write(self._err, f"error: {text}")
+        self._write(self._err, f"error: {one_line(text)}")
 
-    def result(self, text: str, **fields: Any) -> None:
-        """What the command was asked for."""
+    def result(self, *lines: str, **fields: Any) -> None:
+        """What the command was asked for: lines for people, `fields` for JSON readers."""
         if self.mode is Mode.JSON:
             self._event("result", **fields)
         elif self.mode is Mode.HUMAN:
-            self._write(self._out, text)
+            self._write(self._out, "\n".join(map(one_line, lines)))
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A result with rows and columns."""
         if self.mode is Mode.JSON:
             self._event("table", title=title, header=list(header), rows=[list(row) for row in rows])
         elif self.mode is Mode.HUMAN:
-            text = format_table(header, rows)
-            self._write(self._out, f"\n{title}\n{text}" if title else text)
+            text = format_table(*([one_line(cell) for cell in row] for row in (header, *rows)))
+            self._write(self._out, f"\n{one_line(title)}\n{text}" if title else text)
 
     @contextmanager
     def progress(self, title: str, total: int, unit: str = "images", *, done: int = 0) -> Iterator[Progress]:
@@ -90,7 +91,8 @@ class Console:
             yield _LineProgress(self, title, total, unit, done)
 
     def _event(self, kind: str, **fields: Any) -> None:
-        self._write(self._out, json.dumps({"event": kind, **fields}, ensure_ascii=False))
+        text = json.dumps({"event": kind, **fields}, ensure_ascii=False)
+        self._write(self._out, one_line(text, lambda character: json.dumps(character)[1:-1]))
 
     def _write(self, stream: IO[str], text: str) -> None:
         encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -105,9 +107,12 @@ class Console:
                 raise UserError(f"cannot be written: {error.strerror}", where="stdout") from error
 
 
-def mute(stream: IO[str]) -> None:
+def mute(stream: IO[str] | None) -> None:
     """Let a stream that cannot be written lead nowhere: Python flushes it at exit and would complain once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if stream is None:
+        return
+    with suppress(OSError):  # what is no file, as in a test, is left alone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _LineProgress:
@@ -141,20 +146,20 @@ def _rich_progress(stream: IO[str], title: str, total: int, unit: str, done: int
     from rich.console import Console as RichConsole
 
     columns = (
-        rich.TextColumn("  {task.description}"),
+        rich.TextColumn("  {task.description}", markup=False),
         rich.BarColumn(),
         rich.MofNCompleteColumn(),
-        rich.TextColumn(unit),
+        rich.TextColumn(unit, markup=False),
         rich.TimeElapsedColumn(),
         rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.fields[note]}"),
+        rich.TextColumn("{task.fields[note]}", markup=False),
     )
     with rich.Progress(*columns, console=RichConsole(file=stream)) as bars:
-        task = bars.add_task(title, total=total, completed=done, note="")
+        task = bars.add_task(one_line(title), total=total, completed=done, note="")
 
         class Bar:
             def advance(self, steps: int = 1, note: str = "") -> None:
-                bars.update(task, advance=steps, note=note)
+                bars.update(task, advance=steps, note=one_line(note))
 
         yield Bar()
 
@@ -174,10 +179,16 @@ def byte_progress(console: Console, title: str, total: int, done: int = 0) -> It
         yield advance
 
 
-def one_line(text: str) -> str:
-    """`text` with control characters written out: a file's name may hold line ends, or commands to the terminal."""
+def one_line(text: str, written: Callable[[str], str] = lambda character: repr(character)[1:-1]) -> str:
+    """`text` with what is no visible character written out.
+
+    A file's or a class's name may hold line ends, commands to the terminal, marks that turn the direction of writing, or
+    bytes that are no text.
+    """
+    if text.isprintable():
+        return text
     return "".join(
-        character if character >= " " and not "\x7f" <= character < "\xa0" else repr(character)[1:-1]
+        character if character.isprintable() or category(character) == "Zs" else written(character)
         for character in text
     )
 
@@ -199,7 +210,7 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_table(header: Sequence[str], *rows: Sequence[str]) -> str:
     """Aligned columns; columns of numbers are right-aligned, others left-aligned.
 
     Not by rich: a table is the same in a file, a pipe and a terminal of any width, and costs no import.

@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Final
+
+_LONGEST: Final = 2000
+"""Characters of a message."""
 
 
 class ExitCode(IntEnum):
@@ -41,11 +45,14 @@ class UserError(Exception):
         super().__init__(self.one_line())
 
     def one_line(self) -> str:
-        """The whole message on one line: `where: what. remedy`."""
+        """The whole message on one line: `where: what. remedy`; what is very long is cut in its middle."""
         head = f"{self.where}: {self.what}" if self.where else self.what
         stop = "" if head.endswith(("?", "!")) else "."
         text = f"{head.rstrip('.')}{stop} {self.remedy}" if self.remedy else head
-        return " ".join(text.split())
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+        # Bytes of a file's name that are no text would stop whoever writes the message to a file.
+        return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
 
 
 class ImageError(UserError):

@@ -63,6 +63,7 @@ def _stoppable() -> Iterator[None]:
 @contextmanager
 def guarded(console: Console) -> Iterator[None]:
     """Turn what a command raises into one line on stderr and an exit code (see README, "Exit codes")."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         try:
             with _stoppable():
@@ -71,8 +72,7 @@ def guarded(console: Console) -> Iterator[None]:
             sys.exit(_explain(error, console))
     except BrokenPipeError:
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                mute(stream)
+            mute(stream)
         sys.exit(ExitCode.BROKEN_PIPE)
 
 

@@ -144,7 +144,7 @@ def _origin(path: Path) -> list[str]:
 
 def _describe_hdf5(artifact: Artifact, console: Console) -> None:
     lines = [*_origin(artifact.path), f"format {artifact.format_name}, version {artifact.format_version}"]
-    console.result("\n".join(lines), path=str(artifact.path), attributes=artifact.attributes)
+    console.result(*lines, path=str(artifact.path), attributes=artifact.attributes)
     rows = [[name, _sides(shape), dtype] for name, shape, dtype in artifact.datasets()]
     console.table("", ["dataset", "shape", "dtype"], rows)
     counts = np.diff(artifact.offsets)
@@ -195,7 +195,7 @@ def _describe_json(path: Path, console: Console) -> None:
             for name, value in content.items()
         ]
         if "annotations" not in content:
-            console.result("\n".join(lines), path=str(path))
+            console.result(*lines, path=str(path))
             return
     document = read_document(path)
     if document.is_results:
@@ -204,7 +204,7 @@ def _describe_json(path: Path, console: Console) -> None:
     counted = Counter(
         names.get(entry["category_id"], str(entry["category_id"])) for entry in document.entries()
     )
-    console.result("\n".join(lines), path=str(path))
+    console.result(*lines, path=str(path))
     if counted:
         console.table("", ["class", "boxes"], [[name, str(count)] for name, count in counted.most_common()])
 
@@ -231,6 +231,6 @@ def _describe_model(path: Path, console: Console) -> None:
     from weaksam_cli.models.checkpoints import read_checkpoint
 
     tensors = read_checkpoint(path, remedy="Give a file of weights").tensors
-    console.result("\n".join(_origin(path)), path=str(path))
+    console.result(*_origin(path), path=str(path))
     rows = [[name, _sides(tuple(value.shape))] for name, value in tensors.items()]
     console.table("", ["tensor", "shape"], rows)

@@ -97,8 +97,8 @@ def describe(
     """Print the whole recipe, defaults included, and how the artifacts of `splits` stand."""
     resolved = loaded.resolved()
     head = f"# {stage.name}: recipe {loaded.name} ({loaded.path})"
-    text = yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None).rstrip()
-    context.console.result(f"{head}\n{text}", stage=stage.name, recipe=resolved)
+    lines = yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None).splitlines()
+    context.console.result(head, *lines, stage=stage.name, recipe=resolved)
     for split in splits:
         try:
             for step in steps_of(split):

@@ -72,19 +72,20 @@ def list_files(options: CommonOptions, console: Console) -> None:
     ]  # fmt: skip
     columns = shutil.get_terminal_size(_NO_TERMINAL).columns
     here, looked = sum(path is not None for path in found), ", ".join(map(str, finder.folders))
-    console.result(_wrapped(f"{here} of {len(files)} published files are here; looked in {looked}", columns))
+    console.result(*_wrapped(f"{here} of {len(files)} published files are here; looked in {looked}", columns))
     if columns == _NO_TERMINAL[0]:
         console.table("", _HEADER, rows)
     else:
-        header, rule, *heads = format_table(_HEADER[:_NARROW], [row[:_NARROW] for row in rows]).splitlines()
-        console.result(f"\n{header}\n{rule}")
+        header, rule, *heads = format_table(*(row[:_NARROW] for row in (_HEADER, *rows))).splitlines()
+        console.result("", header, rule)
         for head, item, row in zip(heads, files, rows, strict=True):
             more = zip(("for", "found", "SHA-256", "get it from"), row[_NARROW:], strict=True)
             texts = [item.what, *(f"{name}: {value}" for name, value in more if value != "-")]
-            console.result("\n".join([head, *(_wrapped(text, columns, "    ") for text in texts)]))
+            console.result(head, *(line for text in texts for line in _wrapped(text, columns, "    ")))
     console.result(
-        "\nGet one: weaksam weights fetch FILE (or RECIPE)\n"
-        "Compare checksums of what is here: weaksam weights verify"
+        "",
+        "Get one: weaksam weights fetch FILE (or RECIPE)",
+        "Compare checksums of what is here: weaksam weights verify",
     )
 
 
@@ -97,9 +98,9 @@ def _state(item: WeightsFile, path: Path | None) -> str:
     return "ok" if path.stat().st_size == item.size else "wrong size"
 
 
-def _wrapped(text: str, columns: int, indent: str = "") -> str:
+def _wrapped(text: str, columns: int, indent: str = "") -> list[str]:
     """Lines of a terminal; addresses and paths stay whole, so that they can be copied."""
-    return textwrap.fill(
+    return textwrap.wrap(
         text, columns, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )  # fmt: skip
 
