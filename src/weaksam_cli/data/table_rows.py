@@ -18,7 +18,7 @@ from weaksam_cli.errors import UserError
 
 WHOLE: Final = "trainval"
 _MAX_BYTES: Final = 512 * 1000**2
-MAX_ROWS: Final = 2_000_000
+MAX_ROWS: Final = 1_000_000
 _MAX_RECORD: Final = 1_000_000
 _IMAGE: Final = (
     "image", "images", "filename", "filepath", "imagepath", "imagename", "imagefile", "path", "file", "img", "imgpath",
