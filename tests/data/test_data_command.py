@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from tests.data.helpers import coco_annotation, make_coco, make_voc, sample, voc_object, voc_xml
 from weaksam_cli.cli.app import app

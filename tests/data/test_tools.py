@@ -320,7 +320,7 @@ def test_datumaro(root: Path) -> None:
 # ---------------------------------------------------------------- CreateML, LabelMe 3
 def test_createml(root: Path) -> None:
     drawn = {"x": 6, "y": 7, "width": 10, "height": 10}
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": drawn}, {"label": "dog"}]},
         {"image": "b.jpg", "annotations": []},
     ]

@@ -132,7 +132,7 @@ def _report(results: list[Result], seconds: float) -> str:
     rows = [[name, str(count), *(str(wrong[name][kind]) for kind in KINDS)] for name, count in tried.items()]
     name, number, longest, _ = max(results, key=lambda result: result[2])
     return "\n".join([
-        format_table(["reader", "tried", *KINDS], rows),
+        format_table(["reader", "tried", *KINDS], *rows),
         f"{seconds / 60:.0f} min, {seconds / len(results):.2f} s a case; the longest: {name} {number}, {longest:.0f} s",
         *(
             f"{finding.kind}: {one_line(finding.what)}: {len(cases)} cases, such as {', '.join(cases[:3])}"

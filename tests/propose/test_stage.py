@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.cli.app import app
-from weaksam_cli.propose.stage import match_keys, stem
+from weaksam_cli.data.image_names import stem
+from weaksam_cli.propose.stage import match_keys
 
 
 @pytest.mark.parametrize(
