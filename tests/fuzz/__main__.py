@@ -58,24 +58,19 @@ def main() -> None:
         names = options.reader or [*READERS]
         numbers = range(options.first, options.first + -(-options.n // len(names)))
         cases = [(name, number) for number in numbers for name in names][: options.n]
-        if options.case is not None:
-            cases = [(names[0], options.case)]
-        run = partial(
-            _run,
-            corpus=corpus,
-            place=folder,
-            keep=options.keep,
-            console=console if options.case is not None else None,
-        )
+        run = partial(_run, corpus=corpus, place=folder, keep=options.keep)
         start = time.monotonic()
-        with ProcessPoolExecutor(options.j, get_context("fork")) as pool:
-            results = [*_shown(pool.map(run, cases, chunksize=4), len(cases), console)]
+        if options.case is not None:
+            results = [run((names[0], options.case), console=console)]
+        else:
+            with ProcessPoolExecutor(options.j, get_context("fork")) as pool:
+                results = [*_shown(pool.map(run, cases, chunksize=4), len(cases), console)]
     console.result(_report(results, time.monotonic() - start))
     sys.exit(any(found for *_, found in results))
 
 
 def _run(
-    case: tuple[str, int], corpus: Path, place: Path, keep: Path | None, console: Console | None
+    case: tuple[str, int], corpus: Path, place: Path, keep: Path | None, console: Console | None = None
 ) -> Result:
     name, number = case
     start, folder = time.monotonic(), place / f"{name}-{number}"

@@ -266,6 +266,8 @@ READERS: dict[str, Reader] = {
     "weights-pickle": Reader((*_RUN, "models"), ("models/m.pkl",), PICKLES, (("inspect", "{file}"), ("weights",
     "verify", "{file}")), ()),
     "set": Reader(_RUN, arguments=_set_values, writes=("runs/tiny/",)),
-    "options": Reader((*_RUN, "images", "models", "theirs", "list.txt"), arguments=_options, writes=("runs/", "out")),
+    "options": Reader(
+        (*_RUN, "images", "models", "theirs", "list.txt", "order.txt"), arguments=_options, writes=("runs/", "out")
+    ),
 }  # fmt: skip
 """By name."""

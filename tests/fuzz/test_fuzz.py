@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import pytest
 
-from tests.fuzz.cases import run_unchanged, try_case
+from tests.fuzz.cases import lay_out, run_unchanged, try_case
 from tests.fuzz.corpus import make_corpus
 from tests.fuzz.judge import findings
-from tests.fuzz.process import Ended, run_forked
+from tests.fuzz.process import Ended, run_forked, run_programs
 from tests.fuzz.readers import READERS
 
 CASES = 3
@@ -42,6 +44,61 @@ def test_hostile_input_ends_in_words(corpus: Path, tmp_path: Path, name: str) ->
         tried = try_case(corpus, name, number, place)
         assert not tried.found, f"python -m tests.fuzz --reader {name} --case {number}"
         shutil.rmtree(place)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def _many_names(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["kind_names"]
+        file.create_dataset("kind_names", (1_000_000,), h5py.string_dtype(), chunks=True, compression="gzip")
+    path.with_name(path.name + ".receipt.json").unlink()
+
+
+def _no_such_split(path: Path) -> None:
+    path.write_text(path.read_text().replace('"name": "trainval"', '"name": "elsewhere"'))
+
+
+IMPORT = (
+    "import",
+    "theirs/mmdet.pkl",
+    "--format",
+    "mmdet",
+    "--labels",
+    "runs/tiny/labels/trainval.json",
+    "-o",
+    "out.h5",
+)
+RUN = ("--dataset", "tiny", "--split", "trainval")
+FOUND: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
+    "a number of 5,000 digits": ("weaksam.toml", lambda path: path.write_text(f"seed = {'1' * 5000}"), ("status",)),
+    "brackets in brackets": ("weaksam.toml", lambda path: path.write_text(f"seed = {'[' * 5000}"), ("status",)),
+    "a truth value that is none": ("list.txt", Path.unlink, ("pgt", *RUN, "--set", "max_boxes=!!bool maybe")),
+    "a pickle that never ends": ("theirs/mmdet.pkl", _pipe, IMPORT),
+    "an order that never ends": ("order.txt", _pipe, (*IMPORT, "--order", "order.txt")),
+    "maps that link to themselves": ("runs/tiny/cam/trainval.h5", _link_to_itself, ("prompt", *RUN)),
+    "a million names": ("runs/tiny/prompts/trainval.h5", _many_names, ("inspect", "runs/tiny/prompts/trainval.h5")),
+    "another split than the dataset's": ("runs/tiny/labels/source.json", _no_such_split, ("eval", *RUN)),
+}  # fmt: skip
+"""Found by `make fuzz`: a file, what happens to it, and the command that ended badly."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found(corpus: Path, tmp_path: Path, name: str) -> None:
+    file, change, command = FOUND[name]
+    work = tmp_path / "work"
+    lay_out(corpus, READERS["options"], work)
+    change(work / file)
+    (ended,) = run_programs([command], work, tmp_path)
+    assert not findings(ended)
 
 
 def _hang() -> None:

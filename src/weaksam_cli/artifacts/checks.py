@@ -28,6 +28,7 @@ _MAX_RATIO: Final = 1100
 _SLACK: Final = 1 << 16
 _MAX_CHUNK: Final = 64 << 20
 _MAX_DATASETS: Final = 100
+_MAX_NAMES: Final = 100_000
 _MAX_TEXT: Final = 10_000
 UNREADABLE: Final = (
     OSError,
@@ -132,7 +133,11 @@ def check_layout(handle: h5py.File, schema: Schema | None, version: int) -> None
     for table in schema.tables:
         if table not in handle:
             raise ValueError(f"the table {table} is missing")
-        _texts(handle, table)
+        names = _texts(handle, table)
+        if len(names) > _MAX_NAMES or len(set(names)) != len(names):
+            raise ValueError(
+                f"the table {table} has {len(names):,} names, {len(set(names)):,} of them different"
+            )
 
 
 def _check_column(handle: h5py.File, column: Column, shape: tuple[int, ...]) -> None:

@@ -94,7 +94,7 @@ def import_file(
     if out.suffix != ".h5":
         raise UserError("an artifact is an .h5 file", where=str(out), remedy="Give -o NAME.h5")
     for path in (file, order):
-        if path is not None and not path.exists():
+        if path is not None and not (path.is_file() or path.is_dir()):  # a pipe, or a device, might never end
             raise UserError("there is no such file", where=str(path))
     refuse_foreign(out, overwrite=options.overwrite)
     known = read_labels(labels, Path())

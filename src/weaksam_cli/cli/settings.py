@@ -35,7 +35,10 @@ def read_settings() -> FileSettings:
         return FileSettings()
     try:
         return FileSettings.model_validate(tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"not readable as TOML: {error}", where=str(SETTINGS_FILE)) from error
     except ValidationError as error:
         raise refusal(SETTINGS_FILE, {}, FileSettings, error) from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # no TOML, no UTF-8, a number of 5,000 digits, brackets in brackets
+        raise UserError(f"not readable as TOML: {error}", where=str(SETTINGS_FILE)) from error

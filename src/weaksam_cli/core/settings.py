@@ -59,7 +59,7 @@ class Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError, OSError)
+UNREADABLE = (yaml.YAMLError, ValueError, LookupError, OverflowError, RecursionError, OSError)
 """What a text that is no YAML, or has tags with other values than theirs, makes the library raise."""
 
 

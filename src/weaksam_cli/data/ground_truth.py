@@ -22,7 +22,7 @@ from weaksam_cli.data.labels import Labels
 from weaksam_cli.data.reading import located
 from weaksam_cli.data.source import SOURCE_FILE, Source
 from weaksam_cli.engine.methods import load_method
-from weaksam_cli.errors import UserError
+from weaksam_cli.errors import UserError, unknown
 
 _LARGEST = 1e9
 
@@ -96,9 +96,16 @@ def read_ground_truth(
 def read_with_boxes(
     layout: Any, place: Path, recipe: ReadRecipe, images: Path | None, split: str
 ) -> RawSplit | None:
-    """One split of the dataset at `place` with its boxes, others are not read; None for a layout that has labels alone."""
+    """One split of the dataset at `place` with its boxes, others are not read; None for a layout that has labels alone.
+
+    Raises:
+        UserError: the dataset cannot be read, or has no such split.
+    """
     alone = recipe.model_copy(update={"splits": {split: "test"}})
     dataset: RawDataset = layout.read(place, alone, images, boxes=True)
+    if split not in dataset.available:
+        what = f"the dataset has no split {split!r} (any more)"
+        raise unknown(what, split, list(dataset.available), where=str(dataset.where))
     return dataset.read(split) if dataset.has_boxes else None
 
 

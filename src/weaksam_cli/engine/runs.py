@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class RunDirectory:
 
     def relative(self, path: Path) -> str:
         """`path` as it stands in receipts and messages: relative to the run directory where it lies in it, else absolute."""
-        place, root = path.resolve(), self.root.resolve()
+        # Not `Path.resolve`, which refuses a link to itself.
+        place, root = (Path(os.path.realpath(item)) for item in (path, self.root))
         return (place.relative_to(root) if place.is_relative_to(root) else place).as_posix()
 
     def resolve(self, recorded: str) -> Path:

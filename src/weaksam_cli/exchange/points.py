@@ -156,7 +156,7 @@ def _by_kind(source: Source) -> Iterator[tuple[str, list[Path]]]:
         what = f"holds folders for {', '.join(below)}" if below else f"there is no kind {kind!r}"
         raise UserError(what, where="--kind", remedy=f"Allowed: {', '.join(KINDS)}, for files of one kind")
     for name, place in [(kind, folder)] if kind is not None else [(name, folder / name) for name in below]:
-        found = sorted(place.glob("*.txt"))
+        found = sorted(path for path in place.glob("*.txt") if path.is_file())
         if not found:
             raise UserError("holds no .txt file", where=str(place))
         yield name, found
