@@ -485,6 +485,21 @@ def test_of_two_recipes_for_one_file_the_later_is_told(
     assert not [item for item in tmp_path.iterdir() if item.name.endswith(".tmp")]
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_receipt_is_never_written_for_the_file_of_another_command(tmp_path: Path, overwrite: bool) -> None:
+    """It was about whatever lay there when it was written."""
+    path = tmp_path / "a.h5"
+    ops = Meanwhile(
+        receipt_path(path), lambda: make(step(path, knob=2), STAGE, context(tmp_path, overwrite=True))
+    )
+    with pytest.raises(UserError, match="another command replaced it meanwhile"):
+        make(step(path, broken=("i2",)), STAGE, context(tmp_path, ops, overwrite=overwrite))
+    record = read_receipt(path)
+    assert record is not None
+    verify(path, record)
+    assert record.identity.recipe == {"knob": 2}
+
+
 def test_two_processes_with_two_recipes(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     children = []

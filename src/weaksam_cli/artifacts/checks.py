@@ -6,8 +6,10 @@ size of the file, before anything is read. Values are checked when they are read
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,16 +22,23 @@ from weaksam_cli.errors import UserError
 if TYPE_CHECKING:
     import h5py
 
-TEXTS: Final = ("image_ids", "failed_ids", "failed_reasons")
-_FILTERS: Final = frozenset({1, 2, 3, 32000})
-"""deflate, shuffle, fletcher32, lzf: what every build has, and what cannot become a program of somebody else's."""
+_OFFSETS: Final = Column("offsets", "int64")
+_FILTERS: Final = frozenset({1, 2})
+"""deflate and shuffle, which we write; a filter may be a program of somebody else's."""
 _MAX_RATIO: Final = 1100
 """deflate makes at most 1032 bytes of one."""
 _SLACK: Final = 1 << 16
-_MAX_CHUNK: Final = 64 << 20
+_MAX_CHUNK: Final = 1 << 20
+"""Bytes of a chunk: HDF5 unpacks whatever a stored one holds, be it a thousand times what it claims."""
+_MAX_IMAGE: Final = 1 << 28
+"""Bytes that one dataset may hold for one image."""
+_OVERHANG: Final = 1.0
+"""Pixels that a box may stand out of its image by rounding."""
 _MAX_DATASETS: Final = 100
 _MAX_NAMES: Final = 100_000
 _MAX_TEXT: Final = 10_000
+_TEXT: Final = np.dtype([("length", "<u4"), ("heap", "<u8"), ("index", "<u4")])
+"""How HDF5 stores a text: its letters lie elsewhere."""
 UNREADABLE: Final = (
     OSError,
     RuntimeError,
@@ -86,24 +95,60 @@ def check_objects(handle: h5py.File, file_bytes: int) -> None:
 def _check_storage(name: str, dataset: h5py.Dataset, file_bytes: int) -> None:
     import h5py
 
-    is_text = h5py.check_string_dtype(dataset.dtype) is not None
-    if not is_text and dataset.dtype.kind not in "iufb":
+    text = h5py.check_string_dtype(dataset.dtype)
+    if text is None and dataset.dtype.kind not in "iufb":
         raise ValueError(f"{name} holds values of type {dataset.dtype}")
     if dataset.shape is None or dataset.ndim < 1:
         raise ValueError(f"{name} has no rows")
     properties = dataset.id.get_create_plist()
-    filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
-    if not filters <= _FILTERS:
-        raise ValueError(f"{name} is compressed in a way that is not read ({sorted(filters - _FILTERS)})")
-    limit = _MAX_RATIO * file_bytes + _SLACK
-    claimed = dataset.dtype.itemsize
-    for side in dataset.shape:
-        claimed *= int(side)
-    chunk = dataset.dtype.itemsize
-    for side in dataset.chunks or ():
-        chunk *= int(side)
-    if claimed > limit or chunk > _MAX_CHUNK:
+    filters = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
+    if not _FILTERS.issuperset(filters) or len({*filters}) < len(filters) or (text and filters):
+        raise ValueError(f"{name} is compressed in a way that is not read (filters {filters})")
+    is_long_text = text is not None and text.length is None
+    entry = _TEXT.itemsize if is_long_text else dataset.dtype.itemsize
+    claimed = entry * math.prod(map(int, dataset.shape))
+    if claimed > (file_bytes if text else _MAX_RATIO * file_bytes + _SLACK):
         raise ValueError(f"{name} claims {claimed:,} bytes in a file of {file_bytes:,}")
+    chunks = _stored_chunks(dataset)
+    chunk = entry * math.prod(dataset.chunks or ())
+    if chunk > _MAX_CHUNK or any(size > chunk for _, size in chunks):
+        raise ValueError(f"{name} has chunks that are larger than they say, or than {_MAX_CHUNK:,} bytes")
+    if is_long_text:
+        _check_texts(name, dataset, [place for place, _ in chunks], file_bytes)
+
+
+def _stored_chunks(dataset: h5py.Dataset) -> list[tuple[tuple[int, ...], int]]:
+    """Place and stored bytes of every chunk."""
+    found: list[tuple[tuple[int, ...], int]] = []
+    if dataset.chunks:
+        dataset.id.chunk_iter(lambda chunk: found.append((chunk.chunk_offset, chunk.size)))
+    return found
+
+
+def _check_texts(name: str, dataset: h5py.Dataset, chunks: list[tuple[int, ...]], file_bytes: int) -> None:
+    """Texts claim no more than the file holds: HDF5 allocates what one claims before it looks for it."""
+    if dataset.chunks:
+        parts = [dataset.id.read_direct_chunk(place)[1] for place in chunks]
+    elif dataset.id.get_offset() is not None:
+        with Path(dataset.file.filename).open("rb") as file:
+            file.seek(dataset.id.get_offset())
+            parts = [file.read(dataset.size * _TEXT.itemsize)]
+    else:
+        parts = []
+    claimed = int(np.frombuffer(b"".join(parts), _TEXT)["length"].sum(dtype=np.uint64))
+    if claimed > file_bytes:
+        raise ValueError(f"{name} claims {claimed:,} letters in a file of {file_bytes:,} bytes")
+
+
+def check_image_bytes(dataset: h5py.Dataset, rows: int) -> None:
+    """One image has no more than what is read at once.
+
+    Raises:
+        ValueError: it has.
+    """
+    claimed = rows * dataset.dtype.itemsize * math.prod(dataset.shape[1:])
+    if claimed > _MAX_IMAGE:
+        raise ValueError(f"{dataset.name.strip('/')} claims {claimed:,} bytes for one image")
 
 
 def check_layout(handle: h5py.File, schema: Schema | None, version: int) -> None:
@@ -112,11 +157,11 @@ def check_layout(handle: h5py.File, schema: Schema | None, version: int) -> None
     Raises:
         ValueError: what does not.
     """
-    images, ends = _texts(handle, "image_ids"), _ends(handle, "offsets")
+    images = _texts(handle, "image_ids")
     if len(set(images)) != len(images):
         raise ValueError("an image occurs twice")
-    if len(ends) != len(images) + 1:
-        raise ValueError(f"offsets has {len(ends)} entries for {len(images)} images")
+    _check_column(handle, _OFFSETS, (len(images) + 1,))
+    ends = check_ends(handle["offsets"][...], "offsets")
     if len(_texts(handle, "failed_ids")) != len(_texts(handle, "failed_reasons")):
         raise ValueError("failed_ids and failed_reasons differ in length")
     if schema is None:
@@ -128,8 +173,9 @@ def check_layout(handle: h5py.File, schema: Schema | None, version: int) -> None
                 _check_column(handle, column, (count, *column.shape))
     for blob in schema.blobs:
         if blob.since <= version and blob.name in handle:
-            last = _ends(handle, f"{blob.name}_offsets", rows + 1)[-1]
-            _check_column(handle, blob, (int(last),))
+            offsets = replace(_OFFSETS, name=f"{blob.name}_offsets")
+            _check_column(handle, offsets, (rows + 1,))
+            _check_column(handle, blob, (int(handle[offsets.name][rows]),))
     for table in schema.tables:
         if table not in handle:
             raise ValueError(f"the table {table} is missing")
@@ -165,14 +211,16 @@ def _texts(handle: h5py.File, name: str) -> list[str]:
     return values
 
 
-def _ends(handle: h5py.File, name: str, length: int | None = None) -> NDArray[np.int64]:
-    """Offsets: from 0 upwards."""
-    if name not in handle or handle[name].ndim != 1 or handle[name].dtype.kind not in "iu":
-        raise ValueError(f"{name} is missing or no list of integers")
-    ends: NDArray[np.int64] = handle[name][...].astype(np.int64)
-    if len(ends) == 0 or ends[0] != 0 or (ends[1:] < ends[:-1]).any() or length not in (None, len(ends)):
+def check_ends(ends: Array, name: str) -> NDArray[np.int64]:
+    """Offsets, or some of them, in the type that they are used in.
+
+    Raises:
+        ValueError: they fall, or begin below 0.
+    """
+    known = ends.astype(np.int64)
+    if known[0] < 0 or (known[1:] < known[:-1]).any():
         raise ValueError(f"{name} does not fit the rows")
-    return ends
+    return known
 
 
 def check_values(column: Column, values: Array, table_length: Callable[[str], int]) -> None:
@@ -196,10 +244,38 @@ def check_values(column: Column, values: Array, table_length: Callable[[str], in
         numbers = known
         if numbers.size == 0:
             return
-    low, high = column.low, column.high
+    range_of = np.finfo if numbers.dtype.kind == "f" else np.iinfo
+    limits = range_of(column.dtype)
+    low = limits.min if column.low is None else column.low
+    high = limits.max if column.high is None else column.high
     if column.table:
         high = table_length(column.table) - 1
     least, most = numbers.min(), numbers.max()
-    if (low is not None and least < low) or (high is not None and most > high):
+    if least < low or most > high:
         what = f"{least:g} to {most:g}"
-        raise ValueError(f"column {column.name}: expected values from {low} to {high}, got {what}")
+        raise ValueError(f"column {column.name}: expected values from {low:g} to {high:g}, got {what}")
+
+
+def check_inside(column: Column, values: NDArray[Any], sizes: NDArray[Any]) -> None:
+    """Boxes (xyxy, ordered) or points (column, row) lie in their images.
+
+    Args:
+        column: of the schema; its `inside` says what they are.
+        values: of some of its rows.
+        sizes: (n, 2), height and width of the image of each.
+
+    Raises:
+        ValueError: one does not.
+    """
+    ends = sizes[:, ::-1]
+    if column.inside == "box":
+        if (values[:, :2] > values[:, 2:]).any():
+            raise ValueError(f"column {column.name}: expected x1 <= x2 and y1 <= y2")
+        outside = (values < -_OVERHANG).any(axis=1) | (values[:, 2:] > ends + _OVERHANG).any(axis=1)
+    else:
+        outside = (values < 0).any(axis=1) | (values >= ends).any(axis=1)
+    if outside.any():
+        first = int(np.flatnonzero(outside)[0])
+        height, width = sizes[first].tolist()
+        place = ", ".join(f"{value:g}" for value in values[first])
+        raise ValueError(f"column {column.name}: {place} leaves the image of {width} x {height} pixels")

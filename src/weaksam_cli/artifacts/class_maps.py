@@ -50,7 +50,7 @@ def cam_schema(n_classes: int = ANY) -> Schema:
         ),
         image_columns=(
             Column("image_size", "int32", (2,), low=1),
-            Column("class_scores", "float32", (n_classes,)),
+            Column("class_scores", "float32", (n_classes,), low=0, high=1),
         ),
         blobs=(Column("values", "float16"),),
         tables=("class_names", "kind_names"),

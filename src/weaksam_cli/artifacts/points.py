@@ -14,7 +14,7 @@ POINTS = Schema(
     "weaksam/points",
     1,
     columns=(
-        Column("xy", "int32", (2,), low=0),
+        Column("xy", "int32", (2,), inside="point"),
         Column("class_index", "int32", low=-1, table="class_names"),
         Column("kind", "int8", low=0, table="kind_names"),
         Column("value", "float32"),
@@ -41,11 +41,7 @@ def read_points(artifact: Artifact, image_id: str) -> dict[str, Points]:
     """
     columns = artifact.all_rows(image_id, POINTS)
     kinds = columns.pop("kind")
-    height, width = artifact.image_value(image_id, "image_size").tolist()
-    with artifact.refusing(image_id):
-        if (columns["xy"] >= np.asarray([width, height])).any():
-            raise ValueError(f"a point lies outside of the image of {width} x {height} pixels")
-        return {
-            name: Points(**{column: values[kinds == index] for column, values in columns.items()})
-            for index, name in enumerate(artifact.table("kind_names"))
-        }
+    return {
+        name: Points(**{column: values[kinds == index] for column, values in columns.items()})
+        for index, name in enumerate(artifact.table("kind_names"))
+    }

@@ -21,12 +21,12 @@ PROPOSALS: Final = Schema(
     "weaksam/proposals",
     1,
     columns=(
-        Column("boxes", "float32", (4,)),
+        Column("boxes", "float32", (4,), inside="box"),
         Column("source", "int8", low=0, table="source_names"),
         Column("prompt", "int32"),
         Column("mask_token", "int8"),
         Column("predicted_iou", "float32", unknown=True),
-        Column("stability", "float32", unknown=True),
+        Column("stability", "float32", low=0, high=1, unknown=True),
     ),
     image_columns=(Column("image_size", "int32", (2,), low=1),),
     blobs=(Column("masks", "uint8"),),
@@ -40,8 +40,6 @@ CLUE_SOURCES: Final[tuple[Source, ...]] = ("coarse", "fine", "cross")
 SOURCES: Final[tuple[Source, ...]] = ("grid", *CLUE_SOURCES, "search", "import")
 """The table that `Proposals.source` indexes: prompted boxes, those that nobody prompted, those of a foreign file."""
 
-_OVERHANG: Final = 1.0
-"""Pixels that a box may stand out of its image by rounding."""
 MASK_TOKENS: Final = 3
 """Masks that a segmenter answers to one prompt: part, object, whole."""
 
@@ -204,11 +202,7 @@ def read_proposals(artifact: Artifact, image_id: str) -> Proposals:
         UserError: a value that cannot be, a source that this program does not know, a box that is none or lies outside.
     """
     columns = artifact.all_rows(image_id, PROPOSALS)
-    height, width = artifact.image_value(image_id, "image_size").tolist()
     with artifact.refusing(image_id):
-        boxes = columns["boxes"]
-        if (boxes < -_OVERHANG).any() or (boxes[:, 2:] > np.asarray([width, height]) + _OVERHANG).any():
-            raise ValueError(f"a box leaves the image of {width} x {height} pixels")
         sources = [SOURCES.index(name) for name in artifact.table("source_names")]
         columns["source"] = np.asarray(sources, np.int8)[columns["source"]]
         return Proposals(**columns, counts=None)

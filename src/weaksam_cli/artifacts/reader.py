@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.checks import check_layout, check_objects, check_values, reading
+from weaksam_cli.artifacts.checks import (
+    check_ends,
+    check_image_bytes,
+    check_inside,
+    check_layout,
+    check_objects,
+    check_values,
+    reading,
+)
 from weaksam_cli.artifacts.schema import ANY, Array, Schema
 from weaksam_cli.errors import UserError, nearest
 
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
     import h5py
 
 FORMAT_PREFIX = "weaksam/"
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE = 1 << 13
 
 
 class Artifact:
@@ -62,25 +70,23 @@ class Artifact:
         self._handle.close()
 
     def check(self) -> None:
-        """Look at the values of every column.
+        """Look at every value.
 
         Raises:
             UserError: one cannot be.
         """
         schema = self.schema or Schema("", 0, ())
-        for columns, total in (
-            (schema.columns, int(self.offsets[-1])),
-            (schema.image_columns, len(self.image_ids)),
-        ):
-            for column in columns:
-                for start in range(0, total, _ROWS_AT_ONCE):
-                    self._values(column.name, slice(start, min(start + _ROWS_AT_ONCE, total)))
-
-    def rename(self, names: Mapping[str, str]) -> None:
-        """Know the images by other names, and no more those without one; whole columns stay as they are."""
-        self._position = {names[key]: index for key, index in self._position.items() if key in names}
-        self.image_ids = list(self._position)
-        self.failed = {names[key]: reason for key, reason in self.failed.items() if key in names}
+        rows = int(self.offsets[-1])
+        blobs = [blob for blob in schema.blobs if f"{blob.name}_offsets" in self._handle]
+        lengths = [(column, rows) for column in schema.columns]
+        lengths += [(column, len(self)) for column in schema.image_columns]
+        lengths += [(blob, len(self._handle[blob.name])) for blob in blobs]
+        for column, total in lengths:
+            for start in range(0, total, _ROWS_AT_ONCE):
+                self._values(column.name, slice(start, min(start + _ROWS_AT_ONCE, total)))
+        for blob in blobs:
+            for start in range(0, rows, _ROWS_AT_ONCE):
+                self._ends(blob.name, slice(start, min(start + _ROWS_AT_ONCE, rows)))
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -126,10 +132,22 @@ class Artifact:
             count = int(self.offsets[-1]) if rows.stop is None else rows.stop - rows.start
             return np.full((count, *column.shape), column.fill, column.dtype)
         with reading(self.path):
-            values: Array = self._handle[name][rows]
+            dataset = self._handle[name]
+            if rows.stop is not None:
+                check_image_bytes(dataset, rows.stop - rows.start)
+            values: Array = dataset[rows]
             if column is not None:
                 check_values(column, values, lambda table: len(self._handle[table]))
+                if column.inside:
+                    check_inside(column, values, self._sizes(rows, len(values)))
         return values
+
+    def _sizes(self, rows: slice, count: int) -> Array:
+        """Height and width of the image of each row."""
+        first = np.searchsorted(self.offsets, rows.start or 0, side="right") - 1
+        images = np.searchsorted(self.offsets, np.arange(count) + (rows.start or 0), side="right") - 1 - first
+        sizes: Array = self._handle["image_size"][first : first + images.max(initial=0) + 1][images]
+        return sizes
 
     def span(self, image_id: str) -> slice:
         """The rows of one image.
@@ -178,12 +196,15 @@ class Artifact:
         span = self.span(image_id)
         if f"{name}_offsets" not in self._handle:
             return [self._values(name, slice(0, 0))] * (span.stop - span.start)
-        with reading(self.path):
-            ends = self._handle[f"{name}_offsets"][span.start : span.stop + 1]
-        if len(ends) == 0:
-            return []
+        ends = self._ends(name, span)
         values = self._values(name, slice(int(ends[0]), int(ends[-1])))
         return [values[start - ends[0] : stop - ends[0]] for start, stop in itertools.pairwise(ends)]
+
+    def _ends(self, name: str, rows: slice) -> NDArray[np.int64]:
+        """Where the blob values of some rows begin, and where the last ends."""
+        name = f"{name}_offsets"
+        with reading(self.path):
+            return check_ends(self._handle[name][rows.start : rows.stop + 1], name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.image_ids)

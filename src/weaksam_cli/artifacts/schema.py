@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ class Column:
         low, high: what values may be, ends included; None: anything finite.
         unknown: NaN stands for what nobody knows.
         table: the table of names that values index.
+        inside: `box` (xyxy) or `point` (column and row): values lie in their image, of `image_size`.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Column:
     high: float | None = None
     unknown: bool = False
     table: str = ""
+    inside: Literal["", "box", "point"] = ""
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,6 @@ class Batch:
     failed: tuple[tuple[str, str], ...]
     arrays: Mapping[str, Array]
     lengths: Mapping[str, NDArray[np.int64]]
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """All images that it is about."""
-        return (*self.image_ids, *(image for image, _ in self.failed))
 
 
 def _checked(column: Column, values: Array, image_id: str, rows: int | None) -> Array:

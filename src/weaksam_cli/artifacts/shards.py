@@ -13,12 +13,14 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from pydantic import TypeAdapter
 
 from weaksam_cli.artifacts import digest, hdf5
-from weaksam_cli.artifacts.checks import UNREADABLE
+from weaksam_cli.artifacts.checks import UNREADABLE, check_layout, check_objects
 from weaksam_cli.artifacts.fsops import TEMPORARY, FileOps
 from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.artifacts.schema import Batch, Schema, concatenate
@@ -34,8 +36,13 @@ class _Shard(Protocol):
     """What one shard holds."""
 
     @property
-    def images(self) -> tuple[str, ...]:
-        """The images that it is about."""
+    def image_ids(self) -> Sequence[str]:
+        """The images that were done."""
+        ...
+
+    @property
+    def failed(self) -> Sequence[tuple[str, str]]:
+        """Those that failed, with the reason of each."""
         ...
 
 
@@ -215,10 +222,17 @@ def _load_shards(ops: FileOps, plan: ShardPlan, parse: Callable[[bytes], T]) -> 
         if digest.of_bytes(data)[:_DIGEST_LENGTH] == path.stem.partition("-")[2]:
             with contextlib.suppress(*UNREADABLE):
                 shard = parse(data)
-        if shard is None or sorted(shard.images) != sorted(plan.images(index)):
+        if shard is None or not _fits(shard, plan.images(index)):
             ops.remove(path)
             raise ShardLostError(f"shard {path} is damaged")
         yield shard
+
+
+def _fits(shard: _Shard, images: tuple[str, ...]) -> bool:
+    """Does a shard hold these images, each once, in their order?"""
+    failed = [image for image, _ in shard.failed]
+    done = [image for image in images if image not in failed]
+    return done == list(shard.image_ids) and failed == [image for image in images if image in failed]
 
 
 def merge(
@@ -238,6 +252,8 @@ def merge(
 
     def parse(data: bytes) -> Batch:
         with h5py.File(io.BytesIO(data), "r") as shard:
+            check_objects(shard, len(data))
+            check_layout(shard, replace(plan.schema, tables=()), plan.schema.version)
             return hdf5.read_batch(shard, plan.schema)
 
     def fill(temporary: Path) -> None:
@@ -257,7 +273,7 @@ def merge(
 
 
 def _merge_json(ops: FileOps, plan: ShardPlan) -> Outcome:
-    shards = list(_load_shards(ops, plan, _JsonShard.parse))
+    shards = list(_load_shards(ops, plan, TypeAdapter(_JsonShard).validate_json))
     entries = [entry for shard in shards for _, texts in shard.done for entry in texts]
     failed = tuple((image, reason) for shard in shards for image, reason in shard.failed)
     images = sum(len(shard.done) for shard in shards)
@@ -283,15 +299,9 @@ class _JsonShard(NamedTuple):
     failed: list[tuple[str, str]]
 
     @property
-    def images(self) -> tuple[str, ...]:
-        """The images that it is about."""
-        return tuple(image for image, _ in (*self.done, *self.failed))
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Of its bytes."""
-        content = json.loads(data)
-        return cls(content["done"], content["failed"])
+    def image_ids(self) -> list[str]:
+        """The images that were done."""
+        return [image for image, _ in self.done]
 
 
 def remove_shards(ops: FileOps, target: Path) -> None:

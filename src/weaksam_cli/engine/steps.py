@@ -12,7 +12,6 @@ from typing import Any
 from weaksam_cli import __version__
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.reader import open_artifact
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome, check_place, remove_shards
@@ -21,14 +20,13 @@ from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.unlabelled import DATASET
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Freshness, Standing, State, file_digest
+from weaksam_cli.engine.publishing import Publisher
 from weaksam_cli.engine.queue import UnfinishedError
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.errors import IncompleteError, UserError
 
 Summary = Callable[[receipts.Receipt, Outcome], tuple[str, dict[str, Any]]]
 _SHOWN_FAILURES = 5
-_PATIENCE = 2.0
-"""Seconds between an artifact and its receipt, at most."""
 _WEIGHTS_INPUT = "weights"
 
 
@@ -139,56 +137,12 @@ def make(step: Step, stage: Stage, context: Context) -> receipts.Receipt:
     check_place(step.path)
     context.ops.remove_stale_temporaries(step.path.parent)
     start = time.monotonic()
-    guarded = replace(context, ops=_GuardedOps(context.ops, step.path, identity.key(), context.overwrite))
-    outcome = step.run(Job(guarded, step.path, identity))
-    record = _finish(step, identity, context, outcome, time.monotonic() - start)
+    ops = Publisher(context.ops, step.path, identity.key(), context.overwrite)
+    outcome = step.run(Job(replace(context, ops=ops), step.path, identity))
+    record = _finish(step, identity, ops, outcome, time.monotonic() - start)
     _report(step, context, record, outcome)
     _check_failures(step, record, context)
     return record
-
-
-class _GuardedOps(FileOps):
-    """Writes the artifact of a step unless another command put one of another recipe there meanwhile.
-
-    Args:
-        inner: what each operation is told to as well.
-        target: the artifact.
-        key: of the work.
-        overwrite: replace whatever is there.
-    """
-
-    def __init__(self, inner: FileOps, target: Path, key: str, overwrite: bool) -> None:
-        self._inner, self._target, self._key, self._overwrite = inner, target, key, overwrite
-        self._before = receipts.stamp(target), _file_stamp(target)
-
-    def before(self, operation: str, path: Path) -> None:
-        """Look at what stands in the place, just before it would be replaced."""
-        self._inner.before(operation, path)
-        if operation == "replace" and path == self._target and not self._overwrite:
-            self._refuse_other_work()
-
-    def _refuse_other_work(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while receipts.stamp(self._target) == self._before[0]:
-            # A file without its receipt is being written by another command, or was left by one that is dead.
-            if _file_stamp(self._target) == self._before[1] or time.monotonic() > deadline:
-                return
-            time.sleep(_PATIENCE / 20)
-        receipt = receipts.read_receipt(self._target)
-        if receipt is not None and receipt.key != self._key:
-            raise UserError(
-                f"another command made it with recipe {receipt.identity.recipe_name!r} meanwhile",
-                where=str(self._target),
-                remedy="Give --overwrite to replace it, or --variant NAME to keep both",
-            )
-
-
-def _file_stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _check_inputs(identity: receipts.Identity, context: Context) -> None:
@@ -209,7 +163,7 @@ def _settle(step: Step, identity: receipts.Identity, context: Context) -> receip
     found = _standing(step.path, identity, context)
     name = context.run.relative(step.path)
     if found.state is State.FRESH and found.receipt is not None:
-        if not _may_stay(step.path, found.receipt, context):
+        if not _may_stay(step, found.receipt, context):
             return None
         context.console.info(f"{name}: fresh, nothing to do", artifact=name, state="fresh")
         return found.receipt
@@ -244,16 +198,16 @@ def _standing(path: Path, identity: receipts.Identity, context: Context) -> Stan
     return found
 
 
-def _may_stay(path: Path, receipt: receipts.Receipt, context: Context) -> bool:
+def _may_stay(step: Step, receipt: receipts.Receipt, context: Context) -> bool:
     """Whether a fresh artifact is kept: `overwrite` makes a damaged one again, and one in which images failed.
 
     Raises:
         UserError: it is damaged, without `overwrite`.
     """
     try:
-        receipts.verify(path, receipt)
-        if path.suffix == ".h5" and context.overwrite:
-            with open_artifact(path, verify=False) as artifact:
+        receipts.verify(step.path, receipt)
+        if step.path.suffix == ".h5" and context.overwrite:
+            with open_artifact(step.path, step.schema, verify=False) as artifact:
                 artifact.check()
     except UserError as error:
         if not context.overwrite:
@@ -264,12 +218,12 @@ def _may_stay(path: Path, receipt: receipts.Receipt, context: Context) -> bool:
 
 
 def _finish(
-    step: Step, identity: receipts.Identity, context: Context, outcome: Outcome, seconds: float
+    step: Step, identity: receipts.Identity, ops: Publisher, outcome: Outcome, seconds: float
 ) -> receipts.Receipt:
     record = receipts.Receipt(
         receipt_version=receipts.RECEIPT_VERSION,
         artifact=step.path.name,
-        sha256=digest.of_file(step.path),
+        sha256=ops.sha256 or digest.of_file(step.path),
         size=step.path.stat().st_size,
         key=identity.key(),
         identity=identity,
@@ -280,8 +234,8 @@ def _finish(
         wall_seconds=round(seconds, 3),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    receipts.write_receipt(context.ops, step.path, record)
-    remove_shards(context.ops, step.path)
+    receipts.write_receipt(ops, step.path, record)
+    remove_shards(ops, step.path)
     return record
 
 
