@@ -218,7 +218,7 @@ def test_empty_split_and_no_labels(tmp_path: Path) -> None:
     (voc / "ImageSets" / "Main" / "trainval.txt").write_text("\n")
     result = weaksam("data", "voc", "--dataset", "tiny", folder=tmp_path)
     assert result.returncode == 2
-    assert "the list of ids is empty" in result.stderr
+    assert "no object in any annotation" in result.stderr
 
 
 def test_closed_stdout_is_no_error(labelled: Path) -> None:

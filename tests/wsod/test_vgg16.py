@@ -170,8 +170,8 @@ BOXES = {
     "a": [
         [0, 0, 30, 30],
         [0, 0, 5, 30],
-        [20, 5, 70, 39],
-    ],  # the second is too small, the third leaves the image
+        [20, 5, 60.5, 39],
+    ],  # the second is too small, the third stands out by rounding
     "b": [],
     "c": [[10, 10, 40, 40]],
 }
