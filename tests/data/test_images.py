@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from weaksam_cli.data import images as images_module
 from weaksam_cli.data.images import find_images, image_size, read_image, shrink
 from weaksam_cli.errors import ImageError, UserError
 
@@ -170,6 +173,60 @@ def test_damage_is_told_in_words(tmp_path: Path, content: bytes, message: str) -
     assert Path(caught.value.where or "") == path
     assert caught.value.remedy
     assert "\n" not in caught.value.one_line()
+
+
+def test_headers_and_scans_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F13 for images: 50 MB of fill bytes took a minute; 1 MB of scans of a large progressive JPEG ten."""
+    monkeypatch.setattr(images_module, "_MOST_READS", 10_000)
+    jpeg, png, buffer = _jpeg(), saved("RGB", "PNG"), io.BytesIO()
+    Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
+    scans = buffer.getvalue()
+    last = scans[scans.rindex(b"\xff\xda") : -2]
+    text = struct.pack(">I", 3) + b"tEXta\0b" + struct.pack(">I", zlib.crc32(b"tEXta\0b"))
+    cases = {
+        "fill.jpg": (jpeg[:2] + b"\xff" * 20_000 + jpeg[2:], "its header has more than 10000 parts"),
+        "chunks.png": (png[:33] + text * 10_000 + png[33:], "its header has more than 10000 parts"),
+        "comment.ppm": (b"P6\n#" + b"a" * 20_000 + b"\n1 1 255\nabc", "its header has more than 10000 parts"),
+        "scans.jpg": (scans[:-2] + last * 300 + scans[-2:], "it has more than 200 scans"),
+        "plain.ppm": (b"P3\n1 1 255\n1 2 3\n", "its pixels are written as text"),
+    }
+    for name, (data, message) in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match=message):
+            read_image(tmp_path / name)
+
+
+LARGE = {
+    "grey16.png": lambda size: Image.fromarray(np.full(size, 300, np.uint16)),
+    "float.tif": lambda size: Image.fromarray(np.full(size, 0.5, np.float32)),
+    "alpha.png": lambda size: Image.new("RGBA", size[::-1], (1, 2, 3, 4)),
+    "cmyk.tif": lambda size: Image.new("CMYK", size[::-1], (1, 2, 3, 4)),
+    "turned.tif": lambda size: Image.new("RGB", size[::-1], (1, 2, 3)),
+}
+PEAK = """
+import re, sys
+from pathlib import Path
+from weaksam_cli.data.images import image_size, read_image
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+for path in map(Path, sys.argv[1:]):
+    height, width = image_size(path)
+    before = peak()
+    read_image(path)
+    print((peak() - before) * 1024 / height / width)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak stands in /proc")
+@pytest.mark.parametrize("name", LARGE)
+def test_decoding_takes_the_image_and_the_result(tmp_path: Path, name: str) -> None:
+    """F10: it took 28 bytes a pixel; 4 are what Pillow keeps of a pixel, and 3 are the result."""
+    exif = Image.Exif()
+    exif[0x0112] = 6 if name.startswith("turned") else 1
+    LARGE[name]((3000, 4000)).save(tmp_path / name, exif=exif)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, tmp_path / name], capture_output=True, text=True, check=True
+    )
+    assert 3 <= float(done.stdout) < 9.5
 
 
 @pytest.mark.filterwarnings("error")

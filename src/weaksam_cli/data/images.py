@@ -6,18 +6,21 @@ applied, transparency over white, 16 bits scaled to 8, CMYK and palettes turned 
 
 from __future__ import annotations
 
+import io
+import mmap
 import os
 import re
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from weaksam_cli.errors import ImageError, UserError
 
@@ -57,6 +60,9 @@ _BEGINNINGS: Final = re.compile(
 )
 _COMPANIONS: Final = (".xml", ".txt", ".json", ".csv", ".npy", ".mat")
 """What often lies beside each image, and is not looked into."""
+_MOST_READS: Final = 1_000_000
+_MOST_SCANS: Final = 200
+"""Of a JPEG; a progressive one has a dozen, and one may hold previews."""
 DEFAULT_MAX_PIXELS: Final = 89_478_485
 """256 MiB of RGB: the size above which Pillow, too, suspects a decompression bomb. Labels say their own limit."""
 PILLOW_MAX_PIXELS: Final = 2 * DEFAULT_MAX_PIXELS
@@ -65,15 +71,8 @@ PILLOW_MAX_PIXELS: Final = 2 * DEFAULT_MAX_PIXELS
 _ESCAPED: Final = re.compile(r"\\udc[89a-f][0-9a-f]")
 """A byte that is no UTF-8 in a key."""
 
-_TRANSPOSITIONS: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_STRIP_PIXELS: Final = 1 << 18
+"""Pixels are converted in strips of about so many: what a conversion needs of memory is then no matter of the image."""
 
 
 def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
@@ -91,10 +90,15 @@ def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[n
     """
     with _opened(path, max_pixels) as image:
         orientation = _orientation(image)
+        _check_cost(image, path)
         image.load()
-        if orientation in _TRANSPOSITIONS:
-            return _to_rgb(image.transpose(_TRANSPOSITIONS[orientation]), path)
-        return _to_rgb(image, path)
+        width, height = image.size
+        found = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
+        stored, step = _as_stored(found, orientation), max(1, _STRIP_PIXELS // width)
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            stored[top:bottom] = _to_rgb(image.crop((0, top, width, bottom)), path)
+        return found
 
 
 def image_size(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
@@ -169,14 +173,14 @@ def _foreign_kind(name: str) -> str | None:
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """The image with its header parsed; whatever Pillow raises inside becomes an `ImageError`."""
     _check_file(path)
     try:
         with warnings.catch_warnings():
             # Sizes are checked here, in words, and odd metadata are no concern of the user's.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with _Handle(path) as handle, Image.open(handle, formats=FORMATS) as image:
                 _check_size(image, path, max_pixels)
                 yield image
     except (UserError, MemoryError):
@@ -193,6 +197,25 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         what = f"cannot be decoded ({type(error).__name__}: {error})"
         remedy = "The file is damaged or cut short: fetch it again, or remove it"
         raise _refusal(path, what, remedy) from error
+
+
+class _Handle(io.BufferedReader):
+    """A file that ends readers who go through millions of parts one by one, as headers made to keep them busy have."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._left = _MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file.
+
+        Raises:
+            OSError: it was called too often.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise OSError(f"its header has more than {_MOST_READS} parts")
+        return super().read(size)
 
 
 def _refusal(path: Path, what: str, remedy: str) -> ImageError:
@@ -254,6 +277,17 @@ def _check_size(image: Image.Image, path: Path, max_pixels: int) -> None:
         raise _refusal(path, what, "Make the image smaller, or remove it")
 
 
+def _check_cost(image: ImageFile.ImageFile, path: Path) -> None:
+    """Refuse what takes minutes to decode: numbers as text, and a JPEG that draws all its pixels again and again."""
+    if image.tile and image.tile[0][0] == "ppm_plain":
+        raise _refusal(path, "its pixels are written as text", "Save it as PNG")
+    if image.format in ("JPEG", "MPO"):
+        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            scans = sum(1 for _ in islice(re.finditer(rb"\xff\xda", data), _MOST_SCANS + 1))
+        if scans > _MOST_SCANS:
+            raise _refusal(path, f"it has more than {_MOST_SCANS} scans", "Save it again")
+
+
 def _stored_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) before orientation. Pillow's releases disagree whether `size` of a TIFF is upright."""
     tags = getattr(image, "tag_v2", None)
@@ -280,15 +314,23 @@ def _orientation(image: Image.Image, *, tiff: bool = False) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def _as_stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """A view of an upright array (H, W, 3) in the order in which a file of this EXIF orientation stores its pixels."""
+    if orientation in (3, 4, 7, 8):
+        upright = upright[::-1]
+    if orientation in (2, 3, 6, 7):
+        upright = upright[:, ::-1]
+    return upright.swapaxes(0, 1) if orientation >= 5 else upright
+
+
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     if image.mode.startswith("I") or image.mode == "F":
-        grey = _deep_grey(np.asarray(image), path)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return _deep_grey(np.asarray(image), path)[:, :, None]
     if image.has_transparency_data:
         page = Image.new("RGBA", image.size, "white")
         page.alpha_composite(image.convert("RGBA"))
         image = page
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return np.asarray(image.convert("RGB"))
 
 
 def _deep_grey(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
