@@ -148,3 +148,23 @@ def test_weights_are_searched_in_order(tmp_path: Path) -> None:
         finder.require("other.pth")
     folders = WeightsFinder.of_environment(first, {"WEAKSAM_WEIGHTS": str(second), "HOME": "/h"}).folders
     assert folders == (first, second, Path("weights"), Path("/h/.cache/weaksam/weights"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "schedule.learning_rate=1e38",
+            r"--set schedule.learning_rate=1e38: schedule.learning_rate: expected a number of at most 1e\+15, got 1e\+38",
+        ),
+        ("schedule.iterations=" + "9" * 400, "schedule.iterations: expected a number of at most"),
+        ("schedule.learning_rate=.inf", "schedule.learning_rate"),
+        ("schedule.learning_rate=.nan", "schedule.learning_rate"),
+        ("head.x=[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]", "'head' is nested more than 20 levels deep"),
+        (".".join(["a"] * 10_000) + "=1", "is no key: names of at most 20 levels"),
+        ("a..b=1", "is no key"),
+    ],
+)
+def test_numbers_and_depths_that_no_setting_has(change: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe("retrain", "faster-rcnn-lite0-fpn", [change])

@@ -60,7 +60,7 @@ class CommonOptions:
             help="Make part I of N only; other processes or machines make the others in the same folder.",
         ),
     ] = None  # fmt: skip
-    seed: Annotated[int | None, Option("--seed", help="Seed of all randomness.", min=0)] = None
+    seed: Annotated[int | None, Option("--seed", help="Seed of all randomness.", min=0, max=2**63 - 1)] = None
     weights_dir: Annotated[Path | None, Option("--weights-dir", help="Folder with published weights.")] = None
     fit: Annotated[
         bool,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from weaksam_cli.core.settings import RecipeModel, refusal
 from weaksam_cli.errors import UserError
@@ -21,8 +22,8 @@ class FileSettings(RecipeModel, strict=True):
     profile: str | None = None
     weights_dir: str | None = None
     device: str | None = None
-    workers: int | None = None
-    seed: int | None = None
+    workers: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
 def read_settings() -> FileSettings:

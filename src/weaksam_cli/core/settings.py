@@ -19,7 +19,7 @@ class RecipeModel(BaseModel):
     A recipe that feeds several steps inherits from one settings class a step, and each step gets its `part` alone.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     def part(self, settings: type[P]) -> P:
         """The fields that `settings`, which this recipe inherits from, declares."""
@@ -32,6 +32,8 @@ def stages_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[3] / "stages"
 
 
+_LARGEST = 1e15
+MAX_DEPTH = 20
 Lines = dict[tuple[str, ...], str]
 """Key -> the place where it is given, for messages."""
 
@@ -90,6 +92,37 @@ def _collect_lines(node: yaml.MappingNode, prefix: tuple[str, ...], lines: Lines
         lines[name] = f"{path}:{key.start_mark.line + 1}"
         if isinstance(value, yaml.MappingNode):
             _collect_lines(value, name, lines, path)
+
+
+def check_sizes(value: Any, lines: Lines, path: Path, names: tuple[str, ...] = ()) -> None:
+    """Refuse numbers that no setting can be, and values that are nested without end.
+
+    Raises:
+        UserError: naming the key and its place.
+    """
+    if len(names) > MAX_DEPTH:
+        what = f"{names[0]!r} is nested more than {MAX_DEPTH} levels deep"
+        raise UserError(what, where=place_of(path, lines, names[:1]))
+    if isinstance(value, dict | list | tuple):
+        pairs = (
+            value.items()
+            if isinstance(value, dict)
+            else ((str(index), item) for index, item in enumerate(value))
+        )
+        for key, item in pairs:
+            check_sizes(item, lines, path, (*names, str(key)))
+    elif isinstance(value, int | float) and not abs(value) <= _LARGEST:
+        raise UserError(
+            f"{'.'.join(names)}: expected a number of at most {_LARGEST:g}, got {_number(value)}",
+            where=place_of(path, lines, names),
+        )
+
+
+def _number(value: float) -> str:
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return "one of hundreds of digits"
 
 
 def place_of(path: Path, lines: Lines, names: tuple[str, ...]) -> str:

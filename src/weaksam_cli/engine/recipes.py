@@ -11,10 +11,12 @@ import yaml
 from pydantic import ValidationError
 
 from weaksam_cli.core.settings import (
+    MAX_DEPTH,
     UNREADABLE,
     Lines,
     Loader,
     RecipeModel,
+    check_sizes,
     place_of,
     read_yaml,
     refusal,
@@ -96,12 +98,16 @@ def load_recipe(stage: str, name: str, overrides: Sequence[str] = ()) -> LoadedR
     values, lines = read_yaml(path)
     for text in overrides:
         _override(values, lines, text)
+    check_sizes(values, lines, path)
     method = load_method(stage, str(values.get("method")), where=place_of(path, lines, ("method",)))
     values["method"] = values["method"].replace("-", "_")
     try:
         recipe = method.Recipe.model_validate(values)
     except ValidationError as error:
         raise refusal(path, lines, method.Recipe, error) from error
+    check_sizes(
+        recipe.model_dump(), lines, path
+    )  # YAML reads 1e38 as a text, which becomes a number in its field
     return LoadedRecipe(path.stem, path, method, recipe)
 
 
@@ -109,7 +115,10 @@ def _override(values: dict[str, Any], lines: Lines, text: str) -> None:
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"expected key=value, got {text!r}", where="--set")
-    names = tuple(key.strip().split("."))
+    names = tuple(key.strip().split(".", MAX_DEPTH))
+    if "." in names[-1] or not all(names):
+        what = f"{key[:80]!r} is no key: names of at most {MAX_DEPTH} levels stand between dots"
+        raise UserError(what, where="--set")
     target = values
     for name in names[:-1]:
         target = target.setdefault(name, {})
