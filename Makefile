@@ -22,7 +22,7 @@ BIN     := $(VENV)/bin
 RUN     := runs/$(DATASET)
 OPTIONS := --dataset $(DATASET) --run-dir $(RUN) --profile $(PROFILE) --seed $(SEED) $(ARGS)
 WEAKSAM := $(BIN)/weaksam
-.PHONY: help setup all data cam prompt propose wsod pgt retrain eval report status doctor test lint types bench size clean distclean fuzz
+.PHONY: help setup all data cam prompt propose wsod pgt retrain eval report status doctor test lint types bench size clean distclean fuzz kill
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -71,6 +71,8 @@ test: setup ## the test suite (under 8 minutes on two cores)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 fuzz: setup ## N (10000) hostile inputs through the command line: what fails, by reader (an hour on two cores)
 	$(BIN)/python -m tests.fuzz -n $(or $(N),10000)
+kill: setup ## SIGKILL at every file operation of every stage, and at N (1000) random moments (half an hour)
+	$(BIN)/python -m tests.kill -n $(or $(N),1000)
 lint: setup ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 types: setup ## mypy --strict

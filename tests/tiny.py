@@ -20,6 +20,24 @@ from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.steps import Step
 
 CLASSES = ("blue one", "green one", "red one")
+FAST = {
+    "cam": ("short_sides=[64]", "head.short_side=64", "head.iterations=10"),
+    "prompt": (),
+    "propose": ("grid_boxes=40",),
+    "wsod": (
+        "network.dense.short_side=64", "network.dense.epochs=2", "network.dense.folds=2", "network.features.samples=8",
+        "network.features.components=8",
+        "schedule.epochs=2", "schedule.warmup_iterations=0", "proposals.min_side=4",
+    ),
+    "pgt": (),
+    "retrain": (
+        "schedule.epochs=1", "schedule.batch_size=2", "schedule.warmup_iterations=0", "roi_drop.start_share=0.5",
+        "train_images.short_sides=[64]", "inference.short_side=64",
+        "inference.augment_short_sides=[64]", "inference.score_threshold=0.0",
+    ),
+    "eval": (),
+}  # fmt: skip
+"""Settings that make each stage quick; what it computes is not looked at here."""
 _XML = """<annotation><filename>{key}.jpg</filename><size><width>{width}</width><height>{height}</height>
 <depth>3</depth></size>{objects}</annotation>
 """

@@ -10,26 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import weaksam, write_voc
-
-FAST = {
-    "cam": ("short_sides=[64]", "head.short_side=64", "head.iterations=10"),
-    "prompt": (),
-    "propose": ("grid_boxes=40",),
-    "wsod": (
-        "network.dense.short_side=64", "network.dense.epochs=2", "network.dense.folds=2", "network.features.samples=8",
-        "network.features.components=8",
-        "schedule.epochs=2", "schedule.warmup_iterations=0", "proposals.min_side=4",
-    ),
-    "pgt": (),
-    "retrain": (
-        "schedule.epochs=1", "schedule.batch_size=2", "schedule.warmup_iterations=0", "roi_drop.start_share=0.5",
-        "train_images.short_sides=[64]", "inference.short_side=64",
-        "inference.augment_short_sides=[64]", "inference.score_threshold=0.0",
-    ),
-    "eval": (),
-}  # fmt: skip
-"""Settings that make each stage quick; what it computes is not looked at here."""
+from tests.tiny import FAST, weaksam, write_voc
 
 
 def run_stage(folder: Path, stage: str, *more: str) -> str:

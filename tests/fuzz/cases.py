@@ -50,7 +50,9 @@ def try_case(corpus: Path, name: str, number: int, place: Path) -> Tried:
     before = snapshot(place / "box")
     ended = run_programs(commands, work, log)
     found = [fault for each in ended for fault in findings(each)]
-    found += touched(before, snapshot(place / "box"), [f"x/y/work/{start}" for start in reader.writes])
+    if reader.writes is not None:
+        allowed = [f"x/y/work/{start}" for start in reader.writes]
+        found += touched(before, snapshot(place / "box"), allowed)
     with contextlib.suppress(FileNotFoundError):
         ESCAPED.unlink()
     return Tried([*zip(commands, ended, strict=True)], found)

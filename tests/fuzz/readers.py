@@ -24,7 +24,7 @@ class Reader:
         files: patterns; one file that fits them is mutated in each case.
         mutators: one of them is taken; one that stands twice is taken twice as often.
         commands: run one after the other; `{file}` is the mutated file, `{name}` its name without suffix.
-        writes: where they may write, beginnings of paths below the working folder.
+        writes: where they may write, beginnings of paths below the working folder; None: wherever their arguments say.
         arguments: commands with mutated arguments, in place of `commands`.
     """
 
@@ -32,7 +32,7 @@ class Reader:
     files: Sequence[str] = ()
     mutators: Sequence[Mutator] = ()
     commands: Sequence[Command] = ()
-    writes: Sequence[str] = ()
+    writes: Sequence[str] | None = ()
     arguments: Callable[[Random], Sequence[Command]] | None = None
 
 
@@ -267,7 +267,7 @@ READERS: dict[str, Reader] = {
     "verify", "{file}")), ()),
     "set": Reader(_RUN, arguments=_set_values, writes=("runs/tiny/",)),
     "options": Reader(
-        (*_RUN, "images", "models", "theirs", "list.txt", "order.txt"), arguments=_options, writes=("runs/", "out")
+        (*_RUN, "images", "models", "theirs", "list.txt", "order.txt"), arguments=_options, writes=None
     ),
 }  # fmt: skip
 """By name."""

@@ -105,6 +105,7 @@ def write_source(ops: FileOps, run_root: Path, source: Source) -> None:
     path = run_root / SOURCE_FILE
     data = json.dumps(source.model_dump(), indent=1, ensure_ascii=False).encode() + b"\n"
     if not path.is_file() or path.read_bytes() != data:
+        ops.remove_stale_temporaries(path.parent)
         ops.write_atomically(path, data)
 
 

@@ -1,0 +1,127 @@
+"""SIGKILL at every file operation of every stage, then at random moments: `make kill`, or `python -m tests.kill -n 1000`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests.fuzz.process import end_group, program, start_forked
+from tests.kill.stages import Finished, Stage, count_operations, finish, kill_at, prepare
+from weaksam_cli.console import Console, Mode, format_table
+
+_TWO_WORKERS = 0.05
+_START_OF_WORKERS = 8.0
+"""Seconds that two processes take to import what they need."""
+
+Job = tuple[Stage, float, int, int | None]
+"""A stage, its seconds, the number of the trial, and the file operation to be killed at; None: random moments."""
+Result = tuple[str, int, Finished]
+"""Name of the stage, kills, what was found."""
+
+
+def main() -> None:
+    """Kill, finish, compare; print a table by stage, and every fault."""
+    parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
+    parser.add_argument("-n", type=int, default=1000, help="kills at random moments, at least")
+    parser.add_argument("-j", type=int, default=os.cpu_count() or 1, help="trials at once")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    console, begin = Console(Mode.HUMAN), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="weaksam-kill-") as name:
+        folder = Path(name)
+        stages = prepare(folder)
+        gc.freeze()  # what is shared with the children is not written to
+        timed = [_timed(stage, folder) for stage in stages]
+        every = [(stage, seconds, k, k) for stage, seconds, operations in timed for k in range(operations)]
+        random = [(*timed[number % len(timed)][:2], number, None) for number in range(-(-options.n // 2))]
+        with ProcessPoolExecutor(options.j, get_context("fork")) as pool:
+            jobs: list[Job] = [*every, *random]
+            results = [*_shown(pool.map(partial(_trial, folder=folder), jobs), len(jobs), console)]
+    console.result(_report(results[: len(every)], results[len(every) :]))
+    console.result(f"{(time.monotonic() - begin) / 60:.0f} min")
+    sys.exit(any(finished != Finished([], [], [], "") for *_, finished in results))
+
+
+def _timed(stage: Stage, folder: Path) -> tuple[Stage, float, int]:
+    """The stage, its seconds in a child, and its file operations."""
+    work, log = _laid_out(stage, folder / "timed")
+    start = time.monotonic()
+    operations = count_operations(stage, work, log)
+    seconds = time.monotonic() - start
+    shutil.rmtree(folder / "timed")
+    return stage, seconds, operations
+
+
+def _laid_out(stage: Stage, place: Path) -> tuple[Path, Path]:
+    log = place / "log"
+    log.mkdir(parents=True)
+    return shutil.copytree(stage.before, place / "work"), log
+
+
+def _trial(job: Job, folder: Path) -> Result:
+    stage, seconds, number, k = job
+    place = folder / f"{stage.name}-{number}-{k}"
+    work, log = _laid_out(stage, place)
+    rng, kills, workers = Random(f"{stage.name} {number}"), 0, 1
+    if k is not None:
+        kills = int(kill_at(stage, k, work, log) == -signal.SIGKILL)
+    else:
+        workers = 1 + (rng.random() < _TWO_WORKERS)
+        seconds += _START_OF_WORKERS * (workers - 1)
+        for _ in range(rng.choice((1, 2, 3))):
+            child = start_forked(partial(program, stage.arguments(workers)), work, log)
+            time.sleep(rng.uniform(0, seconds))
+            status, _ = end_group(child, kill=True)
+            kills += os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    finished = finish(stage, work, log, workers)
+    shutil.rmtree(place)
+    return stage.name, kills, finished
+
+
+def _shown(results: Iterable[Result], total: int, console: Console) -> Iterator[Result]:
+    with console.progress("killing", total, "trials") as progress:
+        for result in results:
+            progress.advance()
+            yield result
+
+
+def _report(every: list[Result], random: list[Result]) -> str:
+    counts = defaultdict[str, Counter[str]](Counter)
+    for column, results in (("operations", every), ("random", random)):
+        for name, kills, found in results:
+            wrong = {"changed": found.changed, "left": found.left, "half": found.half, "errors": found.error}
+            counts[name].update({column: kills} | {what: bool(value) for what, value in wrong.items()})
+    counts["sum"] = sum(counts.values(), Counter())
+    columns = ("operations", "random", "changed", "left", "half", "errors")
+    header = (
+        "stage",
+        "kills at operations",
+        "at random",
+        "lost or changed",
+        "left over",
+        "half, certified",
+        "errors",
+    )
+    rows = [[name, *(str(count[column]) for column in columns)] for name, count in counts.items()]
+    faults = [f"{name}: {found}" for name, _, found in (*every, *random) if found != Finished([], [], [], "")]
+    return "\n".join([format_table(header, *rows), *faults])
+
+
+if __name__ == "__main__":
+    main()
