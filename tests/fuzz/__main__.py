@@ -65,7 +65,8 @@ def main() -> None:
         else:
             with ProcessPoolExecutor(options.j, get_context("fork")) as pool:
                 results = [*_shown(pool.map(run, cases, chunksize=4), len(cases), console)]
-    console.result(_report(results, time.monotonic() - start))
+    for line in _report(results, time.monotonic() - start).splitlines():
+        console.result(line)
     sys.exit(any(found for *_, found in results))
 
 
@@ -79,7 +80,8 @@ def _run(
     seconds = time.monotonic() - start
     text = f"python -m tests.fuzz --reader {name} --case {number}\n{_told(tried)}"
     if console:
-        console.result(text)
+        for line in text.splitlines():
+            console.result(line)
     if keep and (tried.found or console):
         target = keep / folder.name
         shutil.rmtree(target, ignore_errors=True)

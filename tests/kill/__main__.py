@@ -53,7 +53,8 @@ def main() -> None:
         with ProcessPoolExecutor(options.j, get_context("fork")) as pool:
             jobs: list[Job] = [*every, *random]
             results = [*_shown(pool.map(partial(_trial, folder=folder), jobs), len(jobs), console)]
-    console.result(_report(results[: len(every)], results[len(every) :]))
+    for line in _report(results[: len(every)], results[len(every) :]).splitlines():
+        console.result(line)
     console.result(f"{(time.monotonic() - begin) / 60:.0f} min")
     sys.exit(any(finished != Finished([], [], [], "") for *_, finished in results))
 
