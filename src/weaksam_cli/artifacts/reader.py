@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -87,6 +87,12 @@ class Artifact:
         for blob in blobs:
             for start in range(0, rows, _ROWS_AT_ONCE):
                 self._ends(blob.name, slice(start, min(start + _ROWS_AT_ONCE, rows)))
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Know the images by other names, and no more those without one; whole columns stay as they are."""
+        self._position = {names[key]: index for key, index in self._position.items() if key in names}
+        self.image_ids = list(self._position)
+        self.failed = {names[key]: reason for key, reason in self.failed.items() if key in names}
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -145,7 +145,7 @@ def open_artifact_of(labels: Labels, path: Path, schema: Schema, *, verify: bool
     if not strangers:
         return artifact
     remedy, names = "Give files of the same split (--split, --input)", dict[str, str]()
-    if artifact.attributes["dataset"] != labels.file.info.dataset:
+    if artifact.attributes.get("dataset") != labels.file.info.dataset:
         keys = ImageNames.of_labels(labels).resolve(own, where=where)
         names = {name: key for name, key in zip(own, keys, strict=True) if key is not None}
     if not names:
