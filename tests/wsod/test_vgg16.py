@@ -166,7 +166,7 @@ def test_missing_weights_and_weights_of_another_network_are_told(
 
 
 HEIGHT, WIDTH = 40, 60
-BOXES = {
+BOXES: dict[str, list[list[float]]] = {
     "a": [
         [0, 0, 30, 30],
         [0, 0, 5, 30],
