@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.test_pipeline import FAST
-from tests.tiny import weaksam, write_voc
+from tests.tiny import FAST, weaksam, write_voc
 
 README = Path(__file__).parents[2] / "README.md"
 MAKE = Path(__file__).parents[2] / "Makefile"
