@@ -1,7 +1,8 @@
 # weaksam: set up, run the stages on a dataset, test.  `make help` lists the targets.
 #
 #   make all DATASET=demo                      the whole pipeline on made images, no weights needed
-#   make all DATASET=voc07 DATA=path/to/VOC    the same on a dataset of yours
+#   make all DATASET=voc07                     the same on PASCAL VOC 2007, which is looked for in its usual places
+#   make all DATASET=pets DATA=path/to/pets    the same on a dataset of yours, in any layout
 #
 # A stage makes those before it where they are not fresh: make wsod DATASET=demo
 
@@ -48,7 +49,7 @@ all: setup ## every stage, from labels to the table of results
 
 # The program decides what is fresh, by one rule for make, `weaksam status` and the stages: each is asked in turn.
 NAMED := cam prompt propose wsod pgt retrain eval
-data: setup ## labels/*.json from DATA
+data: setup ## labels/*.json from DATA, or of voc07, voc12, coco14, coco17 where they usually lie
 	@if [ -n "$(DATA)" ] || [ ! -f $(RUN)/labels/source.json ]; then \
 	    $(WEAKSAM) data $(DATA) --dataset $(DATASET) --run-dir $(RUN) --seed $(SEED); fi
 cam: data ## class activation maps

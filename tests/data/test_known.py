@@ -82,7 +82,8 @@ def test_usual_places(
     monkeypatch.chdir(tmp_path)
     environment = {"DETECTRON2_DATASETS": "there"}
     with pytest.raises(
-        UserError, match=rf"is not found; looked for there/.*datasets/.*weaksam data {name} --fetch"
+        UserError,
+        match=rf"is not found; looked for .* in there, datasets, data, \. .*: weaksam data {name} --fetch",
     ):
         find_known(name, environment)
     touched(tmp_path / place, *files[:-1])
@@ -324,9 +325,9 @@ def test_fetched_and_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ("data voc07", "voc07: PASCAL VOC 2007 is not found; looked for datasets/VOC2007, .*: weaksam data voc07 --fetch"),
-        ("all voc07", "looked for datasets/VOC2007, .*weaksam data voc07 --fetch"),
-        ("all --dataset voc07", "looked for datasets/VOC2007, .*weaksam data voc07 --fetch"),
+        ("data voc07", "voc07: PASCAL VOC 2007 is not found; looked for VOC2007, .* in datasets, data, .* --fetch$"),
+        ("all voc07", "looked for VOC2007, .*weaksam data voc07 --fetch"),
+        ("all --dataset voc07", "looked for VOC2007, .*weaksam data voc07 --fetch"),
         ("data pets --fetch", "'pets' cannot be fetched. Allowed: voc07, voc12, coco14, coco17"),
         ("data --dataset pets --fetch", "'pets' cannot be fetched"),
         ("data voc7 --fetch", "did you mean 'voc07'"),
@@ -370,6 +371,8 @@ def test_splits_of_voc(
     done = run("data", name)
     assert done.code == 0, done.err
     assert " ".join(done.out.splitlines()[0].split()) == f"class {expected}"
+    done = run("data", name, "--set", "splits={trainval: train}", "--overwrite")
+    assert " ".join(done.out.splitlines()[0].split()) == "class trainval (train)"
 
 
 @pytest.mark.parametrize("year", ["14", "17"])

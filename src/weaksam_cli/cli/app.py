@@ -232,4 +232,4 @@ def _fetch(
         bool, typer.Option("--unverified", help="Also take a file of which no checksum is known.")
     ] = False,
 ) -> None:
-    """Download files that are not here; an interrupted download is gone on with (the only use of the network)."""
+    """Download files that are not here, or go on with it (the network is used here and by `data --fetch` only)."""

@@ -149,14 +149,15 @@ def find_known(name: str, environment: Mapping[str, str] = os.environ) -> Path:
     Raises:
         UserError: nowhere; where it was looked for, what parts that lie there lack, and the command that fetches it.
     """
-    dataset, places = KNOWN[name], places_of(name, environment)
+    dataset, bases = KNOWN[name], folders_of_datasets(environment)
+    places = places_of(name, environment)
     found = next((place for place in places if not dataset.lacks(place)), None)
     if found is None:
         parts = [place for place in places if len(dataset.lacks(place)) < len(dataset.marks)]
         lacking = [f"{place} lacks {', '.join(dataset.lacks(place))}" for place in parts]
-        what = "; ".join([f"{dataset.title} is not found", *lacking])
+        looked = f"looked for {', '.join(dataset.places)} in {', '.join(map(str, bases))}"
         raise UserError(
-            f"{what}; looked for {', '.join(map(str, places))}",
+            "; ".join([f"{dataset.title} is not found", *lacking, looked]),
             where=name,
             remedy=f"Give its folder (weaksam data FOLDER --dataset {name}), or fetch it "
             f"({size(sum(item.size for item in dataset.archives))}): weaksam data {name} --fetch",
