@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from weaksam_cli.core.settings import stages_folder
+from weaksam_cli.core.settings import read_yaml, stages_folder
 from weaksam_cli.engine import profiles
 from weaksam_cli.engine.profiles import choose_profile, profile_names, read_profile
 from weaksam_cli.engine.recipes import load_recipe, recipe_names
@@ -168,3 +168,47 @@ def test_weights_are_searched_in_order(tmp_path: Path) -> None:
 def test_numbers_and_depths_that_no_setting_has(change: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_recipe("retrain", "faster-rcnn-lite0-fpn", [change])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("010", 10), ("0x10", 16), ("1:30", "1:30"), ("2001-01-01", "2001-01-01"), ("yes", "yes"),
+     ("true", True), ("~", None), ("", None), ("1_000", "1_000"), ("-.5", -0.5), ("+7", 7), ("'1'", "1"), ("=", "=")],
+)  # fmt: skip
+def test_values_are_what_they_look_like(tmp_path: Path, text: str, value: object) -> None:
+    """F15: YAML 1.1 reads 1:30 as ninety, 010 as eight, and 1e-4 as text."""
+    (tmp_path / "a.yaml").write_text(f"a: {text}\n")
+    found = read_yaml(tmp_path / "a.yaml")[0]["a"]
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!float x",
+        "!!binary aGk=",
+        "!!set {a, b}",
+        "!!timestamp 2001-01-01",
+        "!x 1",
+        '"\\0"',
+        '"\\ud800"',
+        "{[a]: b}",
+    ],
+)
+def test_tags_and_text_that_is_none_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"a: {text}\n")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("stage", "recipe", "override"),
+    [
+        ("retrain", "faster-rcnn-lite0-fpn", "schedule.learning_rate=1e10"),
+        ("wsod", "oicr-lite0", "schedule.learning_rate=1e10"),
+        ("prompt", "weaksam", "<<={}"),
+    ],
+)
+def test_what_no_training_survives_is_refused(stage: str, recipe: str, override: str) -> None:
+    with pytest.raises(UserError, match=r"--set .*less than or equal to 100|unknown key '<<'"):
+        load_recipe(stage, recipe, [override])

@@ -137,7 +137,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         UserError: for values that cannot be.
     """
     from weaksam_cli.artifacts.fsops import FileOps
-    from weaksam_cli.cli.settings import read_settings
+    from weaksam_cli.cli.settings import SETTINGS_FILE, read_settings
     from weaksam_cli.engine.context import Context
     from weaksam_cli.engine.predictors import available_cores
     from weaksam_cli.engine.queue import Part
@@ -145,8 +145,10 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     from weaksam_cli.models.weights.catalogue import WeightsFinder
 
     settings = read_settings()
-    usual = os.environ.get("WEAKSAM_DATASET") or settings.dataset or "demo"
-    dataset = plain_word(usual if options.dataset is None else options.dataset, "dataset", where="--dataset")
+    named = {"--dataset": options.dataset, "WEAKSAM_DATASET": os.environ.get("WEAKSAM_DATASET")}
+    named |= {str(SETTINGS_FILE): settings.dataset, "default": "demo"}
+    where, dataset = next((place, name) for place, name in named.items() if name is not None)
+    plain_word(dataset, "dataset", where=where)
     root = options.run_dir or Path(settings.run_dir or "runs") / ("" if settings.run_dir else dataset)
     for what, word in (("split", options.split), ("variant", options.variant)):
         if word is not None:

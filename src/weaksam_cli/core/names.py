@@ -9,24 +9,39 @@ from typing import Final, TypeVar
 from weaksam_cli.errors import UserError
 
 T = TypeVar("T")
-_PLAIN: Final = re.compile(r"[\w.-]{1,100}")
+_PLAIN: Final = re.compile(r"[\w.-]+")
+_LONGEST: Final = 100
+"""Bytes: a file's name has at most 255, and the program adds to it."""
+_RESERVED: Final = {"split": {"source"}}
+"""Case of letters aside: `labels/source.json` is no split."""
 
 
 def plain_word(text: str, what: str, *, where: str) -> str:
     """`text`, if it can be the name of a `what` (split, dataset, variant): files and folders are called by it.
 
-    Plain words have letters, digits and `. _ -`, at most 100 of them; nothing that is a path.
+    Plain words have letters, digits and `. _ -`, at most 100 bytes of them; nothing that is a path, an option or hidden.
 
     Raises:
         UserError: naming the place `where` it stood.
     """
-    if not _PLAIN.fullmatch(text) or text in (".", ".."):
+    if (
+        not _PLAIN.fullmatch(text)
+        or len(text.encode()) > _LONGEST
+        or text.startswith((".", "-"))
+        or text.endswith((".", ".receipt", ".shards"))
+        or text.casefold() in _RESERVED.get(what, ())
+    ):
         raise UserError(
             f"{text[:120]!r} cannot be the name of a {what}",
             where=where,
             remedy="Use a plain word of letters, digits and . _ - (no path)",
         )
     return text
+
+
+def is_text(text: str) -> bool:
+    """Can it be written to a file and be a name there? Not NUL, and not bytes that are no text."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def leaves_folder(path: str) -> bool:

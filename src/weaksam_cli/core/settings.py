@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from weaksam_cli.core.json_files import read_bytes, shown
+from weaksam_cli.core.names import is_text
 from weaksam_cli.errors import UserError, suggestion
+
+_MAX_BYTES: Final = 200_000
+"""Of a YAML file: a table of a thousand class names has 30 kB, and a megabyte is parsed for a minute."""
 
 P = TypeVar("P", bound="RecipeModel")
 
 
 class RecipeModel(BaseModel):
-    """Base of all recipe and settings types: frozen, and a key that nothing reads is refused.
+    """Base of all recipe and settings types: frozen; a key that nothing reads and numbers that are none are refused.
 
     A recipe that feeds several steps inherits from one settings class a step, and each step gets its `part` alone.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, str_max_length=10_000
+    )
 
     def part(self, settings: type[P]) -> P:
         """The fields that `settings`, which this recipe inherits from, declares."""
@@ -48,21 +56,56 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 
 
 class Loader(yaml.SafeLoader):
-    """Safe tags only, and no aliases: eleven short lines of them stand for gigabytes."""
+    """YAML 1.2's core: null, true and false, numbers, text, lists and mappings, and nothing that stands for something else.
+
+    No tags, and no dates, sexagesimal numbers and merge keys of YAML 1.1, which nobody means here; no aliases: eleven short
+    lines of them stand for gigabytes.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as in the base class
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse an alias with its line."""
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.MarkedYAMLError(
-                problem=f"expected a value, got the alias *{event.anchor}: write the value out",
-                problem_mark=event.start_mark,
-            )
+        """Refuse an alias, a tag and text that is none, with its line."""
+        event = self.peek_event()
+        problem = None
+        if isinstance(event, yaml.AliasEvent):
+            problem = f"expected a value, got the alias *{event.anchor}: write the value out"
+        elif (tag := getattr(event, "tag", None)) is not None:
+            problem = f"expected a plain value, got the tag {tag}"
+        elif isinstance(event, yaml.ScalarEvent) and not is_text(event.value):
+            problem = "expected text, got a character that is none"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """As JSON, Python and YAML 1.2 read it: `1e-4` is a number, `010` is ten."""
+        text = node.value.lower()
+        if node.tag.endswith(":float"):
+            return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+        return int(text, 0) if text.lstrip("+-")[:2] in ("0x", "0o") else int(text)
 
-UNREADABLE = (yaml.YAMLError, ValueError, LookupError, OverflowError, RecursionError, OSError)
-"""What a text that is no YAML, or has tags with other values than theirs, makes the library raise."""
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?([0-9]+|0x[0-9a-fA-F]+|0o[0-7]+)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+):
+    Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}",
+        re.compile(rf"(?:{_pattern})\Z"),
+        [*_first, *([""] if _tag == "null" else [])],
+    )
+    if _tag in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", Loader.construct_number)
+
+UNREADABLE = (yaml.YAMLError, ValueError, LookupError, OverflowError, RecursionError)
+"""What a text that is no YAML, or a number of thousands of digits, makes the library raise."""
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
@@ -71,8 +114,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     Raises:
         UserError: as `read_yaml_mapping`; a key that stands twice.
     """
+    data = read_bytes(path, _MAX_BYTES)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = data.decode("utf-8")
         node = yaml.compose(text, Loader=Loader)
         values = yaml.load(text, Loader=Loader)
     except UNREADABLE as error:
@@ -147,7 +191,7 @@ def refusal(path: Path, lines: Lines, model: type[BaseModel], error: ValidationE
         )
     if first["type"] == "missing":
         return UserError(f"key {'.'.join(names)!r} is missing{more}", where=place)
-    got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+    got = "" if isinstance(first["input"], dict) else f", got {shown(first['input'])}"
     return UserError(f"{'.'.join(names)}: {first['msg']}{got}{more}", where=place)
 
 

@@ -161,7 +161,7 @@ class Schedule(RecipeModel):
     epochs: PositiveFloat | None = None
     batch_size: PositiveInt
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: PositiveFloat
+    learning_rate: Annotated[float, Field(gt=0, le=100)]
     backbone_factor: NonNegativeFloat = 1.0
     decay: Literal["steps", "cosine"] = "steps"
     milestones: tuple[PositiveInt, ...] = ()

@@ -92,7 +92,7 @@ class DenseSettings(RecipeModel):
     hidden: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
     epochs: int = Field(default=6, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0, le=100)
     folds: int = Field(default=3, ge=2, le=10)
 
 

@@ -68,9 +68,9 @@ class OptimizerSettings(RecipeModel):
         milestones, decay: the learning rate is multiplied by `decay` at these iterations.
     """
 
-    learning_rate: float = Field(default=1e-5, gt=0)
-    bias_factor: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    learning_rate: float = Field(default=1e-5, gt=0, le=100)
+    bias_factor: float | None = Field(default=None, gt=0, le=100)
+    weight_decay: float = Field(default=5e-4, ge=0, le=100)
     warmup_iterations: int = Field(default=200, ge=0)
     milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
     decay: float = Field(default=0.1, gt=0)
