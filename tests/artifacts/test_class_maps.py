@@ -25,6 +25,7 @@ from weaksam_cli.artifacts.class_maps import (
 from weaksam_cli.artifacts.hdf5 import append, create
 from weaksam_cli.artifacts.schema import Column, concatenate
 from weaksam_cli.engine.steps import make
+from weaksam_cli.errors import ImageError
 from weaksam_cli.prompt.peaks import KindSettings, points_from_maps
 
 
@@ -60,12 +61,18 @@ def test_cross_maps_keep_their_stack() -> None:
 def test_a_missing_map_is_an_error() -> None:
     maps = _maps((0, 1))
     keep = np.arange(len(maps.maps)) != 0
-    broken = ClassMaps(
-        maps.class_index[keep], maps.kind[keep], maps.map_index[keep], maps.scale[keep],
-        tuple(item for item, good in zip(maps.maps, keep, strict=True) if good), maps.image_size, maps.class_scores,
-    )  # fmt: skip
-    with pytest.raises(ValueError, match=r"coarse maps at scale 1\.0: expected 1 maps for each class"):
-        broken.stacks(0)
+    with pytest.raises(
+        ValueError, match="coarse maps at scale 1: expected the same maps, of one size, for each class"
+    ):
+        ClassMaps(
+            maps.class_index[keep], maps.kind[keep], maps.map_index[keep], maps.scale[keep],
+            tuple(item for item, good in zip(maps.maps, keep, strict=True) if good), maps.image_size, maps.class_scores,
+        )  # fmt: skip
+
+
+def test_maps_that_would_fill_the_memory_are_refused() -> None:
+    with pytest.raises(ImageError, match="coarse maps of 20000 x 20000 pixels are more than fit into memory"):
+        fuse_scales(_maps((0, 1)), 0, 20_000, 20_000)
 
 
 def test_fused_scales_have_the_size_that_was_asked_for(tmp_path: Path) -> None:

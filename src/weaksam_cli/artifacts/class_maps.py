@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,15 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import ANY, Column, ImageRows, Schema
 from weaksam_cli.core.maps import normalise, resize_bilinear
+from weaksam_cli.errors import ImageError
 
 KINDS = ("coarse", "fine", "cross")
 """Kinds of class activation maps; `kind` columns index this table, which stands in the files as `kind_names`."""
 _MAX_PIXELS = 178_956_970
 """Pillow reads no larger image."""
+_LARGEST = 1e12
+"""No value of a map is larger; its square, summed over an image, is still a float32."""
+_MAX_FUSED_BYTES = 1 << 30
 _LEAST_SPAN = np.float32(1e-30)
 _CROSS_STEPS = np.float32(1024)
 """Cross maps are stored in so many steps. Most of a map is near 0, where float16 keeps digits that no peak depends on and
@@ -45,8 +50,8 @@ def cam_schema(n_classes: int = ANY) -> Schema:
             Column("map_index", "int16", low=0),
             Column("scale", "float32", low=0),
             Column("map_size", "int32", (2,), low=1),
-            Column("low", "float32", since=2),
-            Column("span", "float32", since=2, fill=1),
+            Column("low", "float32", since=2, low=-_LARGEST, high=_LARGEST),
+            Column("span", "float32", since=2, fill=1, low=0, high=_LARGEST),
         ),
         image_columns=(
             Column("image_size", "int32", (2,), low=1),
@@ -80,6 +85,20 @@ class ClassMaps:
         counts = {len(self.class_index), len(self.kind), len(self.map_index), len(self.scale), len(self.maps)}
         if len(counts) != 1:
             raise ValueError(f"class maps: expected columns of one length, got {sorted(counts)}")
+        for kind in sorted({*self.kind.tolist()}):
+            self._check_complete(kind)
+
+    def _check_complete(self, kind: int) -> None:
+        """Maps of a kind can be stacked: at each scale every class has the same ones."""
+        of_kind = self.kind == kind
+        numbers = sorted({*self.map_index[of_kind].tolist()})
+        expected = [(index, number) for index in self.classes() for number in numbers]
+        for scale in dict.fromkeys(self.scale[of_kind].tolist()):
+            rows = np.flatnonzero(of_kind & (self.scale == np.float32(scale)))
+            found = sorted(zip(self.class_index[rows].tolist(), self.map_index[rows].tolist(), strict=True))
+            if found != expected or len({self.maps[row].shape for row in rows}) != 1:
+                what = "expected the same maps, of one size, for each class"
+                raise ValueError(f"{KINDS[kind]} maps at scale {scale:g}: {what}")
 
     def to_rows(self, *, scaled: bool = False) -> ImageRows:
         """As rows of an artifact of `cam_schema`.
@@ -120,9 +139,6 @@ class ClassMaps:
         """For each scale, the maps of one kind as (k, h, w), or (k, m, h, w) where a class has m maps.
 
         k runs over `classes()`. An empty list when there is no map of that kind.
-
-        Raises:
-            ValueError: when a class lacks a map that another has.
         """
         of_kind = self.kind == kind
         result = []
@@ -130,8 +146,6 @@ class ClassMaps:
             rows = np.flatnonzero(of_kind & (self.scale == np.float32(scale)))
             count = len(set(self.map_index[rows].tolist()))
             order = rows[np.lexsort((self.map_index[rows], self.class_index[rows]))]
-            if len(order) != count * len(self.classes()):
-                raise ValueError(f"{KINDS[kind]} maps at scale {scale}: expected {count} maps for each class")
             stack = np.stack([self.maps[row] for row in order]).astype(np.float32)
             shape = (len(self.classes()), count, *stack.shape[1:])
             result.append(stack.reshape(shape) if count > 1 or KINDS[kind] == "cross" else stack)
@@ -189,10 +203,17 @@ def fuse_scales(maps: ClassMaps, kind: int, height: int, width: int) -> NDArray[
     Returns:
         float32 (k, height, width), or (k, m, height, width) where a class has m maps; k runs over `maps.classes()`.
         None when there is no map of that kind.
+
+    Raises:
+        ImageError: they would take gigabytes.
     """
     views = maps.stacks(kind)
     if not views:
         return None
+    count = math.prod(views[0].shape[:-2])
+    if 4 * count * height * width > _MAX_FUSED_BYTES:
+        what = f"{count} {KINDS[kind]} maps of {width} x {height} pixels are more than fit into memory"
+        raise ImageError(what, remedy="Make the image smaller")
     total: NDArray[np.float32] = np.zeros((*views[0].shape[:-2], height, width), np.float32)
     for view in views:
         total += resize_bilinear(view, height, width)

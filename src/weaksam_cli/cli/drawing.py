@@ -144,7 +144,11 @@ def _draw_hdf5(path: Path, key: str, pixels: NDArray[np.uint8], kinds: Sequence[
         if kind == PROPOSALS.name:
             return _draw_proposals(pixels, artifact.rows(key, "boxes").astype(np.float32))
         if kind == cam_schema().name:
-            return _draw_maps(pixels, read_class_maps(artifact, key), artifact.table("class_names"), kinds)
+            maps = read_class_maps(artifact, key)
+            if maps.image_size != pixels.shape[:2]:
+                what = "the maps are those of an image of {1} x {0} pixels".format(*maps.image_size)
+                raise UserError(f"{what}, {key!r} has {pixels.shape[1]} x {pixels.shape[0]}", where=str(path))
+            return _draw_maps(pixels, maps, artifact.table("class_names"), kinds)
     raise UserError(f"{kind} cannot be drawn", where=str(path))
 
 

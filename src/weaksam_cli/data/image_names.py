@@ -142,22 +142,25 @@ def open_artifact_of(labels: Labels, path: Path, schema: Schema, *, verify: bool
     artifact, where = open_artifact(path, schema, verify=verify), str(path)
     own, known = [*artifact.image_ids, *artifact.failed], set(labels.keys)
     strangers = [key for key in own if key not in known]
-    if not strangers:
-        return artifact
-    remedy, names = "Give files of the same split (--split, --input)", dict[str, str]()
-    if artifact.attributes.get("dataset") != labels.file.info.dataset:
-        keys = ImageNames.of_labels(labels).resolve(own, where=where)
-        names = {name: key for name, key in zip(own, keys, strict=True) if key is not None}
-    if not names:
-        what = f"{len(strangers)} of its images are not in {labels.path}, the first is {strangers[0]!r}"
-        raise UserError(what, where=where, remedy=remedy)
-    artifact.rename(names)
+    sizes = dict(zip(artifact.image_ids, artifact.column("image_size").tolist(), strict=True))
+    remedy, names = "Give files of the same split (--split, --input)", {key: key for key in own}
+    if strangers:
+        names = {}
+        if artifact.attributes.get("dataset") != labels.file.info.dataset:
+            keys = ImageNames.of_labels(labels).resolve(own, where=where)
+            names = {name: key for name, key in zip(own, keys, strict=True) if key is not None}
+        if not names:
+            what = f"{len(strangers)} of its images are not in {labels.path}, the first is {strangers[0]!r}"
+            raise UserError(what, where=where, remedy=remedy)
+        artifact.rename(names)
     images = labels.by_key()
-    for key in artifact:
-        height, width = artifact.image_value(key, "image_size").tolist()
-        if (height, width) != (images[key].height, images[key].width):
-            size = f"{images[key].width} x {images[key].height}"
-            what = f"its image for {key!r} has {width} x {height} pixels, that of {labels.path} has {size}"
+    for name, (height, width) in sizes.items():
+        image = images[names[name]] if name in names else None
+        if image is not None and (height, width) != (image.height, image.width):
+            size = f"{image.width} x {image.height}"
+            what = (
+                f"its image for {image.key!r} has {width} x {height} pixels, that of {labels.path} has {size}"
+            )
             raise UserError(what, where=where, remedy=remedy)
     return artifact
 

@@ -165,9 +165,8 @@ def _settle(step: Step, identity: receipts.Identity, context: Context) -> receip
     if found.state is State.FRESH and found.receipt is not None:
         if not _may_stay(step, found.receipt, context):
             return None
-        remove_shards(
-            context.ops, step.path
-        )  # a run that was killed when it had written the receipt left them
+        # A run that was killed when it had written the receipt left them.
+        remove_shards(context.ops, step.path)
         context.console.info(f"{name}: fresh, nothing to do", artifact=name, state="fresh")
         return found.receipt
     if found.state is State.PARTIAL and step.path.suffix == ".h5":
