@@ -47,7 +47,7 @@ def test_runs_from_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(python), "-m", "weaksam_cli", *arguments],
+            [str(python), "-E", "-m", "weaksam_cli", *arguments],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -55,7 +55,7 @@ def test_runs_from_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
         )
 
     located = subprocess.run(
-        [str(python), "-c", "import weaksam_cli; print(weaksam_cli.__file__)"],
+        [str(python), "-E", "-c", "import weaksam_cli; print(weaksam_cli.__file__)"],
         capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     assert str(site) in located.stdout
