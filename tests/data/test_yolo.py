@@ -159,6 +159,7 @@ def test_numbers_are_classes_with_a_warning(tmp_path: Path) -> None:
         ({"data.yaml": "train: elsewhere\nval: nowhere\n" + NAMES}, r"the images are not found below .*train: elsewhere"),
         ({"data.yaml": "train: images/train\nnames: [true, no]\n"}, r"names: expected class names by number, got 0: True"),
         ({"data.yaml": "train: images/train\nnames: [cat, cat]\n"}, r"distinct class names"),
+        ({"data.yaml": f"train: images/train\nnames: [cat, {'x' * 1001}]\n"}, r"a class cannot be called 'xxx.*1001 char"),
         ({"data.yaml": "a: &a [cat]\ntrain: images/train\nnames: *a\n"}, r"got the alias \*a"),
         ({"labels/train/b.txt": "0" * 4_000_001}, r"b.txt: has 4,000,001 bytes, and at most 4,000,000 are read"),
     ],

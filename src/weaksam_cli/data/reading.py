@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Final
 
-from weaksam_cli.core.names import first_few
+from weaksam_cli.core.names import first_few, is_text
 from weaksam_cli.data.annotations import RawDataset, RawImage, RawSplit
 from weaksam_cli.data.dataset import (
     DatasetSplit,
@@ -20,6 +21,7 @@ from weaksam_cli.errors import UserError, suggestion
 
 ClassTable = dict[str, int]
 """Class -> the dataset's integer, in the order of the classes."""
+_LONGEST_CLASS: Final = 1000
 
 
 def read_splits(dataset: RawDataset, recipe: ReadRecipe) -> tuple[DatasetSplit, ...]:
@@ -100,8 +102,20 @@ def class_table(dataset: RawDataset, splits: Collection[RawSplit], recipe: ReadR
 
     Raises:
         UserError: an object has a class that is not in the list given, the list has a class that the dataset's own table has
-            not, or nothing shows a class.
+            not, nothing shows a class, or a class has no name that can be written.
     """
+    table = _class_table(dataset, splits, recipe)
+    for name in table:
+        if not 1 <= len(name) <= _LONGEST_CLASS or not is_text(name):
+            raise UserError(
+                f"a class cannot be called {name[:60]!r} ({len(name)} characters)",
+                where=str(dataset.where),
+                remedy=f"Names of classes are text of 1 to {_LONGEST_CLASS} characters",
+            )
+    return table
+
+
+def _class_table(dataset: RawDataset, splits: Collection[RawSplit], recipe: ReadRecipe) -> ClassTable:
     occur = {
         item.name: f"{split.where}: {image.key or image.name}"
         for split in splits
