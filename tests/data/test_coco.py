@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from tests.data.helpers import coco_annotation, coco_content, make_coco, read_labelled, read_truth, sample
 from weaksam_cli.core import masks as mask_codec
 from weaksam_cli.data import coco
-from weaksam_cli.data.coco_files import coco_files
+from weaksam_cli.data.coco.files import coco_files
 from weaksam_cli.data.dataset import DatasetSplit
 from weaksam_cli.errors import UserError
 

@@ -187,7 +187,7 @@ def test_a_table_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytes
         stream.truncate(10**9)
     with pytest.raises(UserError, match="has 1,000 MB, and at most 512 MB are read"):
         splits(path)
-    monkeypatch.setattr("weaksam_cli.data.table_rows.MAX_ROWS", 2)
+    monkeypatch.setattr("weaksam_cli.data.table.rows.MAX_ROWS", 2)
     path.write_text("image,label\n" + 3 * "a.jpg,dog\n")
     with pytest.raises(UserError, match="line 4: has more than 2 rows"):
         splits(path)

@@ -16,7 +16,7 @@ from weaksam_cli.data import voc
 from weaksam_cli.data.dataset import DatasetSplit
 from weaksam_cli.data.stage import choose_layout
 from weaksam_cli.data.voc import VOC_CLASSES
-from weaksam_cli.data.voc_folders import find_voc
+from weaksam_cli.data.voc.folders import find_voc
 from weaksam_cli.errors import UserError
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "xxxxxxxx"><!ENTITY y "&x;&x;&x;&x;">]>' + voc_xml(voc_object("&y;"))

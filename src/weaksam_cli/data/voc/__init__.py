@@ -14,9 +14,9 @@ from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject
 from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, Remarks, Role, role_of, split_name
 from weaksam_cli.data.image_files import ImageFiles, without_suffix
 from weaksam_cli.data.outlines import box_of_points, numbers
-from weaksam_cli.data.voc_folders import Part, VocFolder, find_voc, xml_folders
-from weaksam_cli.data.voc_lists import read_lists, sets_folder
-from weaksam_cli.data.voc_masks import MASKS, read_mask
+from weaksam_cli.data.voc.folders import Part, VocFolder, find_voc, xml_folders
+from weaksam_cli.data.voc.lists import read_lists, sets_folder
+from weaksam_cli.data.voc.masks import MASKS, read_mask
 from weaksam_cli.data.xml_files import XmlError, parse_xml
 from weaksam_cli.errors import UserError
 

@@ -10,8 +10,8 @@ from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawDataset, RawImage, RawSplit
 from weaksam_cli.data.dataset import ReadRecipe, Remarks, role_of
 from weaksam_cli.data.images import find_images
-from weaksam_cli.data.yolo_folders import YoloFolder, find_yolo, own_images, place_of
-from weaksam_cli.data.yolo_labels import first_line, label_values, labels_of, objects_of, text_of
+from weaksam_cli.data.yolo.folders import YoloFolder, find_yolo, own_images, place_of
+from weaksam_cli.data.yolo.labels import first_line, label_values, labels_of, objects_of, text_of
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "data.yaml with labels/*.txt (YOLO)"

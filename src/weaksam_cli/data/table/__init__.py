@@ -20,8 +20,8 @@ from weaksam_cli.data.dataset import (
     subfolders,
 )
 from weaksam_cli.data.image_files import ImageFiles
-from weaksam_cli.data.label_cells import splitter
-from weaksam_cli.data.table_rows import MAX_ROWS, WHOLE, Row, Table
+from weaksam_cli.data.table.cells import splitter
+from weaksam_cli.data.table.rows import MAX_ROWS, WHOLE, Row, Table
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "labels.csv with the columns image and label"

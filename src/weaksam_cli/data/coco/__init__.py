@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 from weaksam_cli.core.json_files import Items, parse_items, read_lists
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawDataset, RawImage, RawObject, RawSplit
-from weaksam_cli.data.coco_classes import Category, Identifier, class_table
-from weaksam_cli.data.coco_files import coco_files
-from weaksam_cli.data.coco_shapes import box_of, segmentation_mask
+from weaksam_cli.data.coco.classes import Category, Identifier, class_table
+from weaksam_cli.data.coco.files import coco_files
+from weaksam_cli.data.coco.shapes import box_of, segmentation_mask
 from weaksam_cli.data.dataset import ReadRecipe, Remarks, likely_folders, role_of
 from weaksam_cli.data.outlines import numbers
 from weaksam_cli.data.xml_files import beginning
