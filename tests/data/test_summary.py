@@ -40,6 +40,7 @@ def test_of_many_classes_the_ends_are_shown() -> None:
         ({"zebra": 50, "zebre": 3}, ["zebre"]),
         ({"zebra": 50, "zbra": 3}, ["zbra"]),
         ({"cat": 50, "car": 60}, []),
+        ({"cat": 0, "car": 0}, []),  # of VOC's list, and no image shows them
         ({"cat": 50, "cot": 2}, ["cot"]),
         ({"bus": 50, "boat": 2, "a": 1, "b": 1}, []),
         ({"tv monitor": 5, "tvmonitor": 5}, []),  # told by the class table

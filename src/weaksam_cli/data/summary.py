@@ -99,6 +99,8 @@ def slips(names: Sequence[str], counts: Mapping[str, int]) -> Iterator[str]:
     pairs = {pair for group in alike.values() for pair in combinations(sorted(group), 2)}
     for one, other in sorted(pairs):
         fewer, more = sorted((counts.get(one, 0), counts.get(other, 0)))
+        if not more:
+            continue  # names of a fixed list that no image uses, as car and cat of VOC's
         if _letters(one) != _letters(other) and _is_slip(
             one.casefold(), other.casefold(), fewer * _RATIO > more
         ):
