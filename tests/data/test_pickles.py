@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from weaksam_cli.data import pickles
-from weaksam_cli.data.pickles import MAX_DEPTH, pickle_bytes, read_pickle, shown
+from weaksam_cli.data.pickled_values import shown
+from weaksam_cli.data.pickles import MAX_DEPTH, pickle_bytes, read_pickle
 from weaksam_cli.errors import UserError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)

@@ -15,7 +15,7 @@ from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.data.labels import Labels, digits_id
-from weaksam_cli.data.pickles import shown
+from weaksam_cli.data.pickled_values import shown
 from weaksam_cli.data.text_lines import text_lines
 from weaksam_cli.errors import UserError
 

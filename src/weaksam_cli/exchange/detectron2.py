@@ -21,7 +21,8 @@ from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.core.boxes import FloatArray, as_boxes, xywh_to_xyxy
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.labels import Labels
-from weaksam_cli.data.pickles import Calls, pickle_bytes, read_pickle, shown
+from weaksam_cli.data.pickled_values import Calls, shown
+from weaksam_cli.data.pickles import pickle_bytes, read_pickle
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.formats import ImageBoxes, Incoming, Outgoing, Source, Written, incoming_boxes
 

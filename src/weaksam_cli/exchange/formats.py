@@ -35,7 +35,7 @@ from weaksam_cli.core.boxes import FloatArray, as_boxes, clip
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.image_names import ImageNames, first_names, read_order
 from weaksam_cli.data.labels import LabelledImage, Labels
-from weaksam_cli.data.pickles import shown
+from weaksam_cli.data.pickled_values import shown
 from weaksam_cli.engine.context import Job
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step

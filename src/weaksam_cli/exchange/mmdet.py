@@ -16,7 +16,8 @@ from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.core.boxes import FloatArray, edges_to_inclusive
 from weaksam_cli.data.image_names import first_names, read_order
 from weaksam_cli.data.labels import Labels
-from weaksam_cli.data.pickles import pickle_bytes, read_pickle, shown
+from weaksam_cli.data.pickled_values import shown
+from weaksam_cli.data.pickles import pickle_bytes, read_pickle
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.detectron2 import OTHER_FORMATS, number_rows
 from weaksam_cli.exchange.formats import ImageBoxes, Incoming, Outgoing, Source, Written, incoming_boxes

@@ -22,16 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from weaksam_cli.core.names import first_few
-from weaksam_cli.data.pickles import (
-    Calls,
-    Held,
-    Inert,
-    RefusedError,
-    StandIn,
-    load_stream,
-    read_pickle,
-    shown,
-)
+from weaksam_cli.data.pickled_values import Calls, Held, Inert, RefusedError, StandIn, shown
+from weaksam_cli.data.pickles import load_stream, read_pickle
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
