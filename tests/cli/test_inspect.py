@@ -160,7 +160,29 @@ def test_a_foreign_file_is_not_drawn_over(place: Path) -> None:
     assert "is a folder" in refused(*drawing[:-1], "folder.png")
     Path("text.png").write_text("mine")
     assert "there is another file" in refused(*drawing[:-1], "text.png")
-    assert "Give --image KEY" in refused("inspect", place / RESULTS, "--draw", "b.png")
+    assert "Give --image KEY, or --first N" in refused("inspect", place / RESULTS, "--draw", "b.png")
+
+
+def test_several_images_on_a_sheet(place: Path) -> None:
+    def size(*arguments: str) -> tuple[int, int]:
+        done("inspect", place / RESULTS, *arguments, "--draw", "a.png")
+        return Image.open("a.png").size
+
+    width, height = size("--image", KEY)
+    assert size("--image", KEY, "--image", KEY) == (width, height)
+    assert size("--image", KEY, "--image", "000001") == (2 * width + 8, height)
+    assert size("--first", "3") == (2 * width + 8, 2 * height + 8)
+    text = done("inspect", place / RESULTS, "--first", "2", "--image", KEY)
+    assert text.index("image 000002: 2 rows") < text.index("image 000001: 1 rows")
+
+
+def test_a_threshold_on_scores(place: Path) -> None:
+    drawing = ("inspect", place / RESULTS, "--image", "000003", "--draw", "a.png", "--score")
+    pictures = []
+    for score in ("0.95", "0.6", "0"):
+        done(*drawing, score)
+        pictures.append(Path("a.png").read_bytes())
+    assert len(set(pictures)) == 3
 
 
 HOSTILE: dict[str, tuple[Any, str]] = {

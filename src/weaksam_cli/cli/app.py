@@ -126,13 +126,27 @@ def _status() -> None:
 def _inspect(
     file: Annotated[Path, typer.Argument(help="Any artifact (.h5, .json, .safetensors, .pth).")],
     image: Annotated[
-        str | None, typer.Option("--image", metavar="KEY", help="Show the rows of this image.")
+        list[str] | None,
+        typer.Option("--image", metavar="KEY", help="Show the rows of this image (repeatable)."),
+    ] = None,
+    first: Annotated[
+        int | None, typer.Option("--first", help="Show the first N images.", metavar="N", min=1, max=100)
     ] = None,
     draw: Annotated[
-        Path | None, typer.Option("--draw", help="Write a PNG: the image with what is in the file.")
+        Path | None,
+        typer.Option(
+            "--draw", help="Write a PNG: the image, or a sheet of several, with what is in the file."
+        ),
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the images, where --draw does not find them.")
+    ] = None,
+    score: Annotated[
+        float | None,
+        typer.Option(
+            "--score",
+            help="Draw detections of this score and more; default: half of the best of their class in the image.",
+        ),
     ] = None,
 ) -> None:
     """Open an artifact and say what is in it."""

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import PROPOSALS
+from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.receipt import OUR_NAME, read_receipt, refuse_foreign
+from weaksam_cli.core.drawing import Canvas, colour, draw_detections, letters_are_missing, overlay, sheet
 from weaksam_cli.core.types import Detections, Points
 from weaksam_cli.data.detections import own_labels, read_detections
 from weaksam_cli.data.images import SUFFIXES, read_image
@@ -23,14 +29,35 @@ from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import SOURCE_FILE, read_source
 from weaksam_cli.errors import UserError, nearest
 
-_COLOURS = (
-    "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#dcbeff",
-)  # fmt: skip
 _MOST_PROPOSALS = 25
 _MOST_DETECTIONS = 12
 _SHARE_OF_BEST = 0.5
-"""Detections are drawn down to this share of the best score of their class in the image."""
-_SHORTEST_SIDE = 320
+"""Where no threshold is given, detections are drawn down to this share of the best score of their class in the image."""
+_LONGEST_TILE = 640
+"""Pixels of the longer side of an image among several."""
+Draw = Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]]
+"""From an image's key and pixels to what is drawn of it."""
+
+
+@dataclass(frozen=True)
+class What:
+    """What is drawn of an artifact.
+
+    Attributes:
+        kinds: of maps and points.
+        least_score: of detections; None: half of the best of their class in the image, and no more than a dozen.
+        longest: pixels of the longer side of an image, at most.
+        titled: each image bears its key.
+    """
+
+    kinds: Sequence[str] = KINDS
+    least_score: float | None = None
+    longest: int | None = None
+    titled: bool = False
+
+    def title(self, key: str, text: str = "") -> str:
+        """What stands in the corner of an image."""
+        return " · ".join(part for part in (key if self.titled else "", text) if part)
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
@@ -45,28 +72,43 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def draw_artifact(
-    path: Path, key: str, output: Path, *, kinds: Sequence[str] = KINDS, images: Path | None = None
-) -> None:
-    """Write a PNG of one image of an artifact; `kinds` of maps and points are drawn.
+    path: Path,
+    keys: Sequence[str],
+    output: Path,
+    *,
+    kinds: Sequence[str] = KINDS,
+    images: Path | None = None,
+    least_score: float | None = None,
+) -> list[str]:
+    """Write a PNG of images of an artifact, several as a sheet.
 
-    The image is looked for in the folder `images`, else where the receipt says that the images lay, else by the labels
+    An image is looked for in the folder `images`, else where the receipt says that the images lay, else by the labels
     of the run directory around the file.
 
+    Args:
+        path: the artifact.
+        keys: of the images, at least one.
+        output: the PNG.
+        kinds: of maps and points that are drawn.
+        images: a folder.
+        least_score: of detections; None: half of the best of their class in the image, and no more than a dozen.
+
+    Returns:
+        Names of classes with letters that no font of this machine has.
+
     Raises:
-        UserError: the image is not found, or the image is not in the artifact.
+        UserError: an image is not found, or is not in the artifact.
     """
-    labels = labels_of(path)
-    if path.suffix == ".h5":
-        canvas = _draw_hdf5(path, key, _pixels(path, key, labels, images), kinds)
-    elif labels is None:
-        raise no_labels(path)
-    else:
-        found = detections_of(path, key, labels)
-        canvas = _draw_detections(_pixels(path, key, labels, images), found, labels.class_names)
+    labels, several = labels_of(path), len(keys) > 1
+    what = What(kinds, least_score, _LONGEST_TILE if several else None, several)
+    with _opened(path, labels, what) as (draw, names):
+        tiles = [draw(key, _pixels(path, key, labels, images)) for key in keys]
+    canvas = Image.fromarray(sheet(tiles, math.ceil(math.sqrt(len(tiles)))))
     mark, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
     mark.add_text("Software", OUR_NAME)
     canvas.save(buffer, "png", pnginfo=mark)
     FileOps().write_atomically(output, buffer.getvalue())
+    return [name for name in names if letters_are_missing(name)]
 
 
 def labels_of(path: Path) -> Labels | None:
@@ -95,13 +137,12 @@ def _noted_root(run: Path, split: str) -> Path:
     return run / source.image_root if source else run
 
 
-def detections_of(path: Path, key: str, labels: Labels) -> Detections:
-    """The boxes of one image in a JSON artifact.
+def of_image(found: Mapping[str, Detections], key: str, path: Path) -> Detections:
+    """The boxes of one image.
 
     Raises:
-        UserError: a file that does not fit the labels; no such image.
+        UserError: there is no such image in the file.
     """
-    found = read_detections(path, labels)
     if key not in found:
         raise UserError(f"there is no image {key!r}", where=str(path), remedy=nearest(key, list(found)))
     return found[key]
@@ -135,100 +176,85 @@ def _pixels(path: Path, key: str, labels: Labels | None, images: Path | None) ->
     return labels.read_image(entry)
 
 
-def _draw_hdf5(path: Path, key: str, pixels: NDArray[np.uint8], kinds: Sequence[str]) -> Image.Image:
-    with open_artifact(path) as artifact:
-        kind = artifact.format_name
-        if kind == POINTS.name:
-            found = {kind: points for kind, points in read_points(artifact, key).items() if kind in kinds}
-            return _draw_points(pixels, found, artifact.table("class_names"))
-        if kind == PROPOSALS.name:
-            return _draw_proposals(pixels, artifact.rows(key, "boxes").astype(np.float32))
-        if kind == cam_schema().name:
-            maps = read_class_maps(artifact, key)
-            if maps.image_size != pixels.shape[:2]:
-                what = "the maps are those of an image of {1} x {0} pixels".format(*maps.image_size)
-                raise UserError(f"{what}, {key!r} has {pixels.shape[1]} x {pixels.shape[0]}", where=str(path))
-            return _draw_maps(pixels, maps, artifact.table("class_names"), kinds)
-    raise UserError(f"{kind} cannot be drawn", where=str(path))
+@contextmanager
+def _opened(path: Path, labels: Labels | None, what: What) -> Iterator[tuple[Draw, list[str]]]:
+    """What draws an image of an artifact, and the names of the classes that it writes."""
+    if path.suffix == ".h5":
+        with open_artifact(path) as artifact:
+            names = artifact.table("class_names") if artifact.format_name != PROPOSALS.name else []
+            yield partial(_draw_rows, artifact, names, what), names
+    elif labels is None:
+        raise no_labels(path)
+    else:
+        found, names = read_detections(path, labels), labels.class_names
+
+        def draw(key: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            chosen = _chosen(of_image(found, key, path), what.least_score)
+            return draw_detections(pixels, chosen, names, title=what.title(key), longest=what.longest)
+
+        yield draw, names
 
 
-class _Canvas:
-    """An image, enlarged where it is small, to draw on in its own coordinates."""
-
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._factor = max(1.0, _SHORTEST_SIDE / min(pixels.shape[:2]))
-        height, width = (round(side * self._factor) for side in pixels.shape[:2])
-        self.image = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
-        self._pen = ImageDraw.Draw(self.image)
-
-    def box(self, box: NDArray[np.float32], colour: str, width: int, text: str = "") -> None:
-        left, top, *rest = (float(value) * self._factor for value in box)
-        self._pen.rectangle([left, top, *rest], outline=colour, width=width)
-        self._text((left + 4, top + 3), text, colour)
-
-    def dot(self, x: int, y: int, colour: str, text: str) -> None:
-        x_centre, y_centre = (x + 0.5) * self._factor, (y + 0.5) * self._factor
-        self._pen.circle((x_centre, y_centre), 6, outline="black", fill=colour, width=1)
-        self._text((x_centre + 8, y_centre - 6), text, colour)
-
-    def title(self, text: str) -> None:
-        self._text((4, 4), text, "white")
-
-    def _text(self, place: tuple[float, float], text: str, colour: str) -> None:
-        self._pen.text(place, text, fill=colour, stroke_width=2, stroke_fill="black", font_size=17)
+def _draw_rows(
+    artifact: Artifact, names: Sequence[str], what: What, key: str, pixels: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    kind = artifact.format_name
+    if kind == POINTS.name:
+        return _draw_points(pixels, read_points(artifact, key), names, what, key)
+    if kind == PROPOSALS.name:
+        return _draw_proposals(pixels, artifact.rows(key, "boxes").astype(np.float32), what, key)
+    if kind == cam_schema().name:
+        maps = read_class_maps(artifact, key)
+        if maps.image_size != pixels.shape[:2]:
+            text = "the maps are those of an image of {1} x {0} pixels".format(*maps.image_size)
+            remedy = f"{text}, {key!r} has {pixels.shape[1]} x {pixels.shape[0]}"
+            raise UserError(remedy, where=str(artifact.path))
+        return _draw_maps(pixels, maps, names, what, key)
+    raise UserError(f"{kind} cannot be drawn", where=str(artifact.path))
 
 
-def _colour(index: int) -> str:
-    return _COLOURS[index % len(_COLOURS)]
+def _draw_points(
+    pixels: NDArray[np.uint8], points: Mapping[str, Points], names: Sequence[str], what: What, key: str
+) -> NDArray[np.uint8]:
+    canvas = Canvas(pixels, what.longest)
+    canvas.title(what.title(key))
+    for kind in (kind for kind in points if kind in what.kinds):
+        for (x, y), index in zip(points[kind].xy.tolist(), points[kind].class_index.tolist(), strict=True):
+            canvas.dot(x, y, colour(index), f"{names[index] if index >= 0 else '-'} ({kind})")
+    return canvas.pixels()
 
 
-def _draw_points(pixels: NDArray[np.uint8], points: dict[str, Points], names: Sequence[str]) -> Image.Image:
-    canvas = _Canvas(pixels)
-    for kind, found in points.items():
-        for (x, y), index in zip(found.xy.tolist(), found.class_index.tolist(), strict=True):
-            canvas.dot(x, y, _colour(index), f"{names[index] if index >= 0 else '-'} ({kind})")
-    return canvas.image
-
-
-def _draw_proposals(pixels: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Image.Image:
-    canvas = _Canvas(pixels)
+def _draw_proposals(
+    pixels: NDArray[np.uint8], boxes: NDArray[np.float32], what: What, key: str
+) -> NDArray[np.uint8]:
+    canvas = Canvas(pixels, what.longest)
     for index, box in enumerate(boxes[:_MOST_PROPOSALS]):
-        canvas.box(box, _colour(index), 2)
-    canvas.title(f"{min(len(boxes), _MOST_PROPOSALS)} of {len(boxes)} proposals")
-    return canvas.image
+        canvas.box(box, colour(index))
+    canvas.title(what.title(key, f"{min(len(boxes), _MOST_PROPOSALS)} of {len(boxes)} proposals"))
+    return canvas.pixels()
 
 
-def _draw_detections(pixels: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> Image.Image:
-    canvas = _Canvas(pixels)
+def _chosen(found: Detections, least_score: float | None) -> Detections:
+    if least_score is not None:
+        return found.take(found.scores >= least_score)
     # A class is drawn at all when its best detection reaches half of the image's.
     best = np.asarray([found.scores[found.class_index == index].max() for index in found.class_index])
     good = (found.scores >= _SHARE_OF_BEST * best) & (best >= _SHARE_OF_BEST * best.max(initial=0))
-    shown = [row for row in np.argsort(-found.scores, kind="stable") if good[row]][:_MOST_DETECTIONS]
-    for row in reversed(shown):
-        index = int(found.class_index[row])
-        canvas.box(found.boxes[row], _colour(index), 3, f"{names[index]} {found.scores[row]:.2f}")
-    return canvas.image
+    rows = np.argsort(-found.scores, kind="stable")
+    return found.take(rows[good[rows]][:_MOST_DETECTIONS] if len(rows) else rows)
 
 
 def _draw_maps(
-    pixels: NDArray[np.uint8], maps: ClassMaps, names: Sequence[str], kinds: Sequence[str]
-) -> Image.Image:
+    pixels: NDArray[np.uint8], maps: ClassMaps, names: Sequence[str], what: What, key: str
+) -> NDArray[np.uint8]:
     tiles = []
     for kind, name in enumerate(KINDS):
-        fused = fuse_scales(maps, kind, *maps.image_size) if name in kinds else None
+        fused = fuse_scales(maps, kind, *maps.image_size) if name in what.kinds else None
         if fused is None:
             continue
         flat = fused.mean(axis=1) if fused.ndim == 4 else fused
         for index, heat in zip(maps.classes(), flat, strict=True):
-            canvas = _Canvas(_overlay(pixels, heat))
-            canvas.title(f"{names[index]} ({name})")
-            tiles.append(np.asarray(canvas.image))
-    return Image.fromarray(np.concatenate(tiles, axis=1)) if tiles else _Canvas(pixels).image
-
-
-def _overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    from matplotlib import colormaps
-
-    coloured = colormaps["turbo"](np.clip(heat, 0, 1))[..., :3] * 255
-    mixed: NDArray[np.uint8] = (0.5 * pixels + 0.5 * coloured).astype(np.uint8)
-    return mixed
+            canvas = Canvas(overlay(pixels, heat), what.longest)
+            canvas.title(what.title(key, f"{names[index]} ({name})"))
+            tiles.append(canvas.pixels())
+    return sheet(tiles, len(tiles), gap=0) if tiles else Canvas(pixels, what.longest).pixels()

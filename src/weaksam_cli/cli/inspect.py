@@ -16,6 +16,7 @@ from weaksam_cli.artifacts.receipt import RECEIPT_SUFFIX, read_receipt, verify
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, duration, size
 from weaksam_cli.core.json_files import holds_list, read_json
+from weaksam_cli.core.names import first_few
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.freshness import Freshness
 from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
@@ -77,20 +78,25 @@ def _row(freshness: Freshness, root: Path, path: Path) -> list[str]:
 def inspect_file(
     options: CommonOptions,
     console: Console,
+    *,
     file: Path,
-    image: str | None,
+    image: list[str] | None,
+    first: int | None,
     draw: Path | None,
     images: Path | None,
+    score: float | None,
 ) -> None:
-    """Describe an artifact, or the rows of one image in it.
+    """Describe an artifact, or the rows of some images in it.
 
     Args:
         options: as typed; `overwrite` replaces a foreign file at `draw`.
         console: the output sink.
         file: the artifact.
-        image: its key; None for the whole.
+        image: keys; none for the whole.
+        first: the first images of the artifact, so many.
         draw: a PNG to write.
-        images: folder in which the image is looked for, to be drawn.
+        images: folder in which the images are looked for, to be drawn.
+        score: least score of detections that are drawn.
 
     Raises:
         UserError: not an artifact, damaged, or without that image.
@@ -98,28 +104,57 @@ def inspect_file(
     if not file.is_file():
         raise UserError("there is no such file", where=str(file))
     if draw is not None:
-        from weaksam_cli.cli.drawing import check_output, draw_artifact
+        from weaksam_cli.cli.drawing import check_output
 
-        if image is None:
-            raise UserError("which image is to be drawn?", where="--draw", remedy="Give --image KEY as well")
+        if not image and first is None:
+            remedy = "Give --image KEY, or --first N, as well"
+            raise UserError("which image is to be drawn?", where="--draw", remedy=remedy)
         check_output(draw, overwrite=options.overwrite)
+    keys = list(dict.fromkeys([*(image or ()), *(_first_keys(file)[:first] if first else ())]))
     if file.suffix == ".h5":
         with open_artifact(file) as artifact:
-            _describe_hdf5(artifact, console) if image is None else _describe_rows(artifact, image, console)
+            if not keys:
+                _describe_hdf5(artifact, console)
+            for key in keys:
+                _describe_rows(artifact, key, console)
     elif file.suffix == ".json":
-        _describe_json(file, console) if image is None else _describe_boxes(file, image, console)
+        _describe_boxes(file, keys, console) if keys else _describe_json(file, console)
     elif file.suffix in _MODELS:
         _describe_model(file, console)
     else:
         what = f"expected an .h5 or .json artifact or a model ({', '.join(_MODELS)})"
         raise UserError(what, where=str(file))
-    if draw is not None and image is not None:
-        draw_artifact(file, image, draw, images=images)
-        console.result(f"drawn: {draw}", drawn=str(draw))
-    elif image is not None:
-        console.info(
-            f"see it on the image: weaksam inspect {file} --image {image} --draw {Path(image).stem}.png"
-        )
+    if draw is not None:
+        _draw(file, keys, draw, images, score, console)
+    elif keys:
+        text = f"weaksam inspect {file} --image {keys[0]} --draw {Path(keys[0]).stem}.png"
+        console.info(f"see it on the image: {text}")
+
+
+def _first_keys(file: Path) -> list[str]:
+    if file.suffix == ".h5":
+        with open_artifact(file) as artifact:
+            return artifact.image_ids
+    from weaksam_cli.cli.drawing import labels_of, no_labels
+
+    labels = labels_of(file) if file.suffix == ".json" else None
+    if labels is None:
+        raise no_labels(file)
+    return list(labels.keys)
+
+
+def _draw(
+    file: Path, keys: list[str], draw: Path, images: Path | None, score: float | None, console: Console
+) -> None:
+    from weaksam_cli.cli.drawing import draw_artifact
+
+    if not keys:
+        raise UserError("there is no image in it", where=str(file))
+    strange = draw_artifact(file, keys, draw, images=images, least_score=score)
+    if strange:
+        what = f"no font of this machine has all letters of {first_few(map(repr, strange))}: boxes stand in their place"
+        console.warn(f"{what}. Install one (Debian: fonts-noto-cjk)", names=strange)
+    console.result(f"drawn: {draw}", drawn=str(draw))
 
 
 def _origin(path: Path) -> list[str]:
@@ -209,22 +244,27 @@ def _describe_json(path: Path, console: Console) -> None:
         console.table("", ["class", "boxes"], [[name, str(count)] for name, count in counted.most_common()])
 
 
-def _describe_boxes(path: Path, key: str, console: Console) -> None:
-    from weaksam_cli.cli.drawing import detections_of, labels_of, no_labels
+def _describe_boxes(path: Path, keys: list[str], console: Console) -> None:
+    from weaksam_cli.cli.drawing import labels_of, no_labels, of_image
     from weaksam_cli.core.boxes import xyxy_to_xywh
+    from weaksam_cli.data.detections import read_detections
 
     labels = labels_of(path)
     if labels is None:
         raise no_labels(path)
-    found = detections_of(path, key, labels)
-    if path.absolute() == labels.path.absolute():
-        entry = labels.by_key()[key].model_dump()
-        console.result(json.dumps(entry, ensure_ascii=False), **{"image": entry})
-    rows = [
-        [labels.class_names[index], " ".join(f"{value:.1f}" for value in box), f"{score:.4f}"]
-        for index, box, score in zip(found.class_index, xyxy_to_xywh(found.boxes), found.scores, strict=True)
-    ]
-    _show_rows(path, key, len(rows), ["class", "bbox xywh", "score"], rows[:_SHOWN_ROWS], console)
+    every = read_detections(path, labels)
+    for key in keys:
+        found = of_image(every, key, path)
+        if path.absolute() == labels.path.absolute():
+            entry = labels.by_key()[key].model_dump()
+            console.result(json.dumps(entry, ensure_ascii=False), **{"image": entry})
+        rows = [
+            [labels.class_names[index], " ".join(f"{value:.1f}" for value in box), f"{score:.4f}"]
+            for index, box, score in zip(
+                found.class_index, xyxy_to_xywh(found.boxes), found.scores, strict=True
+            )
+        ]
+        _show_rows(path, key, len(rows), ["class", "bbox xywh", "score"], rows[:_SHOWN_ROWS], console)
 
 
 def _describe_model(path: Path, console: Console) -> None:

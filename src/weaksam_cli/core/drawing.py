@@ -1,0 +1,258 @@
+"""Pictures of boxes with labels that keep clear of each other; pure functions from pixels to pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from weaksam_cli.core.types import Detections
+
+PALETTE = (
+    "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#ffe119", "#911eb4", "#bfef45", "#fabed4",
+    "#469990", "#dcbeff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075", "#a9a9a9",
+)  # fmt: skip
+"""Colours that are told apart (Sasha Trubetskoy's list of twenty); a class has that of its index."""
+_SHORTEST_SIDE = 320
+_TEXT_SHARE = 26
+"""The letters' height is this part of the geometric mean of the sides."""
+_WIDEST_LABEL = 0.6
+"""Of the image's width; a longer name is cut."""
+Box = tuple[float, float, float, float]
+
+
+def colour(index: int) -> str:
+    """The colour of a class."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def draw_detections(
+    pixels: NDArray[np.uint8],
+    found: Detections,
+    class_names: Sequence[str],
+    *,
+    title: str = "",
+    longest: int | None = None,
+) -> NDArray[np.uint8]:
+    """All boxes of `found` with class and score, the best on top and first to choose where its label stands.
+
+    Args:
+        pixels: uint8 RGB (h, w, 3).
+        found: boxes in the coordinates of `pixels`.
+        class_names: in the order of the class indexes.
+        title: a tag in the upper left corner.
+        longest: pixels of the longer side of the answer, at most.
+
+    Returns:
+        uint8 RGB; larger than `pixels` where these are small.
+    """
+    canvas = Canvas(pixels, longest)
+    canvas.title(title)
+    order = np.argsort(-found.scores, kind="stable")
+    for row in reversed(order):
+        canvas.box(found.boxes[row], colour(int(found.class_index[row])))
+    for row in order:
+        index = int(found.class_index[row])
+        canvas.label(found.boxes[row], f"{class_names[index]} {found.scores[row]:.2f}", colour(index))
+    return canvas.pixels()
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A label in its place.
+
+    Attributes:
+        place: xyxy, pixels of what is drawn.
+        text: as it is written.
+        at: left and top of the letters.
+        font, paint: how it is written, and on which colour.
+    """
+
+    place: Box
+    text: str
+    at: tuple[float, float]
+    font: ImageFont.FreeTypeFont
+    paint: str
+
+
+class Canvas:
+    """An image, enlarged where it is small, to draw on in its own coordinates.
+
+    Args:
+        pixels: uint8 RGB (h, w, 3).
+        longest: pixels of the longer side of what is drawn, at most.
+
+    Attributes:
+        tags: the labels so far; one covers those that came after it.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], longest: int | None = None) -> None:
+        sides = pixels.shape[:2]
+        self._factor = max(1.0, _SHORTEST_SIDE / min(sides))
+        if longest is not None:
+            self._factor = min(self._factor, longest / max(sides))
+        height, width = (max(1, round(side * self._factor)) for side in sides)
+        self._drawn = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+        self._pen = ImageDraw.Draw(self._drawn)
+        self.tags: list[Tag] = []
+        mean = math.sqrt(width * height)
+        self._letters = max(11, round(mean / _TEXT_SHARE))
+        self._line = max(2, round(mean / 250))
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """What was drawn, uint8 RGB; a label covers those that came after it."""
+        for tag in reversed(self.tags):
+            self._pen.rectangle(tag.place, fill=tag.paint, outline="black")
+            ink = "black" if _is_light(tag.paint) else "white"
+            self._pen.text(tag.at, tag.text, fill=ink, font=tag.font, anchor="lt")
+        return np.asarray(self._drawn)
+
+    def box(self, box: NDArray[np.float32], paint: str) -> None:
+        """An outline in a colour, on a dark one that shows on any ground."""
+        left, top, right, bottom = self._inside(box)
+        self._pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=self._line + 2)
+        self._pen.rectangle((left, top, right, bottom), outline=paint, width=self._line)
+
+    def label(self, box: NDArray[np.float32], text: str, paint: str) -> None:
+        """A tag at a box, in the first place around it where no other tag stands, else where it hides least of them."""
+        font = _font(text, self._letters)
+        shown = self._cut(printable(text), font)
+        left, top, right, bottom = self._pen.textbbox((0, 0), shown, font=font, anchor="lt")
+        pad = max(2, self._letters // 6)
+        width, height = right - left + 2 * pad, bottom - top + 2 * pad
+        place = min(self._places(self._inside(box), width, height), key=self._hidden)
+        at = (place[0] + pad - left, place[1] + pad - top)
+        self.tags.append(Tag(place, shown, at, font, paint))
+
+    def dot(self, x: int, y: int, paint: str, text: str) -> None:
+        """A disc on a pixel with a tag beside it."""
+        across, down = (x + 0.5) * self._factor, (y + 0.5) * self._factor
+        radius = 2 * self._line
+        self._pen.circle((across, down), radius, outline="black", fill=paint, width=1)
+        around = np.asarray((across - radius, down - radius, across + radius, down + radius), np.float32)
+        self.label(around / np.float32(self._factor), text, paint)
+
+    def title(self, text: str) -> None:
+        """A tag in the upper left corner; none for no text."""
+        if text:
+            self.label(np.zeros(4, np.float32), text, "#222222")
+
+    def _inside(self, box: NDArray[np.float32]) -> Box:
+        """A box in the coordinates of what is drawn, where its outline is seen at the borders, too."""
+        sides = (self._drawn.width - 1, self._drawn.height - 1) * 2
+        left, top, right, bottom = (
+            min(max(float(value) * self._factor, 0), side) for value, side in zip(box, sides, strict=True)
+        )
+        return left, top, max(left, right), max(top, bottom)
+
+    def _cut(self, text: str, font: ImageFont.FreeTypeFont) -> str:
+        """`text` shortened in its middle: classes that differ at their ends, and the score, can be told apart."""
+        most = _WIDEST_LABEL * self._drawn.width
+        shown, length = text, len(text)
+        while length > 3 and font.getlength(shown) > most:
+            length -= 1
+            shown = f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
+        return shown
+
+    def _places(self, box: Box, width: float, height: float) -> list[Box]:
+        """Where a tag of this size may stand: on the upper edge, within, at the lower edge; then along the sides."""
+        left, top, right, bottom = box
+        rows = [top - height, top, bottom, bottom - height]
+        rows += [top + step * height for step in range(1, max(1, int((bottom - top) / height)))]
+        corners = [(x, y) for y in rows for x in (left, right - width)]
+        placed = []
+        for x, y in corners:
+            x0 = min(max(x, 0), max(self._drawn.width - 1 - width, 0))
+            y0 = min(max(y, 0), max(self._drawn.height - 1 - height, 0))
+            placed.append((x0, y0, x0 + width, y0 + height))
+        return placed
+
+    def _hidden(self, place: Box) -> float:
+        """Square pixels of other tags under a tag."""
+        return sum(_overlap(place, tag.place) for tag in self.tags)
+
+
+def sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, gap: int = 8) -> NDArray[np.uint8]:
+    """Images of any size side by side, in rows of `columns`, on white.
+
+    Args:
+        tiles: uint8 RGB, at least one.
+        columns: of the sheet.
+        gap: pixels between them.
+    """
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    widths = [
+        max(tile.shape[1] for tile in tiles[column::columns]) for column in range(min(columns, len(tiles)))
+    ]
+    heights = [max(tile.shape[0] for tile in row) for row in rows]
+    whole = np.full(
+        (sum(heights) + gap * (len(rows) - 1), sum(widths) + gap * (len(widths) - 1), 3), 255, np.uint8
+    )
+    for number, row in enumerate(rows):
+        top = sum(heights[:number]) + gap * number
+        for column, tile in enumerate(row):
+            left = sum(widths[:column]) + gap * column
+            whole[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return whole
+
+
+def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A map with values in [0, 1] over the image of its size (h, w), blue where it is low and red where it is high."""
+    from matplotlib import colormaps
+
+    coloured = colormaps["turbo"](np.clip(heat, 0, 1))[..., :3] * 255
+    mixed: NDArray[np.uint8] = (0.5 * pixels + 0.5 * coloured).astype(np.uint8)
+    return mixed
+
+
+def printable(text: str) -> str:
+    """`text` in one line, without what turns the direction of writing or has no form."""
+    return "".join(character if character.isprintable() else "·" for character in text)
+
+
+def letters_are_missing(text: str) -> bool:
+    """Does no font of this machine have all letters of `text`? Boxes stand in their place then."""
+    return not _has_letters(_font_file(frozenset(printable(text))), frozenset(printable(text)))
+
+
+def _overlap(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    return max(width, 0) * max(min(one[3], other[3]) - max(one[1], other[1]), 0)
+
+
+def _is_light(paint: str) -> bool:
+    red, green, blue = (int(paint[start : start + 2], 16) for start in (1, 3, 5))
+    return 0.299 * red + 0.587 * green + 0.114 * blue > 140
+
+
+def _font(text: str, letters: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(_font_file(frozenset(printable(text))), letters)
+
+
+@cache
+def _font_file(letters: frozenset[str]) -> str:
+    """DejaVu, which matplotlib brings (Latin, Greek, Cyrillic, Arabic), else a font of this machine that has all letters."""
+    from matplotlib import get_data_path
+
+    usual = str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+    if _has_letters(usual, letters):
+        return usual
+    from matplotlib.font_manager import fontManager
+
+    # Last Resort has a sign for every script, and no letters.
+    found = {item.fname for item in fontManager.ttflist if item.style == "normal" and item.weight == 400}
+    files = sorted(file for file in found if "LastResort" not in file)
+    return next((file for file in files if _has_letters(file, letters)), usual)
+
+
+@cache
+def _has_letters(file: str, letters: frozenset[str]) -> bool:
+    from matplotlib.ft2font import FT2Font
+
+    return {ord(letter) for letter in letters} <= FT2Font(file).get_charmap().keys()
