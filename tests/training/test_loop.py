@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from weaksam_cli.training.loop import (
     optimizer_step,
     train,
 )
+from weaksam_cli.training.metrics import LossLog
 
 ITERATIONS = 9
 
@@ -115,6 +117,21 @@ def test_resumes_to_the_same_bytes(tmp_path: Path, uninterrupted: bytes, kill_af
     assert data == uninterrupted
     saved = ITERATIONS if kill_after == ITERATIONS else kill_after - kill_after % 2
     assert reported == [*([saved] if saved else []), *range(saved + 1, ITERATIONS + 1)]
+
+
+def test_losses_resume_to_the_same_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weaksam_cli.training.metrics.PERIOD", 4)
+    whole, parts = LossLog(), LossLog()
+    run(run_in(tmp_path / "whole", save_bytes=discard, losses=whole))
+    for done in (3, 4, 7):
+        with pytest.raises(Killed):
+            run(run_in(tmp_path, losses=LossLog()), done)
+    run(run_in(tmp_path, losses=parts))
+    assert parts.to_bytes() == whole.to_bytes()
+    rows = [json.loads(line) for line in whole.to_bytes().splitlines()]
+    assert [row["iteration"] for row in rows] == [4, 8, 9]
+    assert set(rows[0]) == {"iteration", "lr", "total_loss", "loss_cls", "loss_size"}
+    assert rows[0]["total_loss"] == pytest.approx(rows[0]["loss_cls"] + rows[0]["loss_size"], rel=1e-4)
 
 
 def test_resumes_after_many_kills(tmp_path: Path, uninterrupted: bytes) -> None:

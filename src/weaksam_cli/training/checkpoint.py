@@ -37,6 +37,7 @@ class Checkpoint:
         model, optimizer, scaler: state dicts; `scaler` is empty without mixed precision.
         fingerprint: what the training was started with (recipe, seed, digests of the inputs).
         extras: name -> state of what a training keeps besides.
+        losses: state of the `LossLog`; {} in files of older programs.
     """
 
     iteration: int
@@ -45,6 +46,7 @@ class Checkpoint:
     scaler: dict[str, Any]
     fingerprint: str
     extras: dict[str, Any] = field(default_factory=dict)
+    losses: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """A line with format, version and SHA-256, then a file of `torch.save` that `weights_only=True` loads."""

@@ -11,7 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import Batches, step_seed
 from weaksam_cli.training.checkpoint import Checkpoint, SaveBytes, read_checkpoint
+from weaksam_cli.training.metrics import METRICS_FILE, LossLog
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each iteration with the number of finished ones, the total, and the iteration's losses by name."""
@@ -109,6 +110,7 @@ class TrainingRun:
         progress: called after each iteration, and once at the start of a resumed training with no losses.
         workers: threads that load batches ahead.
         checkpoint_every: iterations between checkpoints; the last iteration always writes one.
+        losses: what they were, kept in the checkpoint.
     """
 
     device: str
@@ -119,11 +121,14 @@ class TrainingRun:
     progress: Progress = lambda *_: None
     workers: int = 0
     checkpoint_every: int = 100
+    losses: LossLog = field(default_factory=LossLog)
 
 
 @contextmanager
 def training_run(job: Job, iterations: int, *, most_workers: int = 0) -> Iterator[TrainingRun]:
     """The run of a job of so many iterations, its progress shown; on a GPU at most `most_workers` threads load batches.
+
+    When it ends, its losses are written beside the artifact.
 
     Inside, a CPU computes with one thread: the same weights on every machine, and on shared cores faster than threads
     that wait for each other.
@@ -138,7 +143,7 @@ def training_run(job: Job, iterations: int, *, most_workers: int = 0) -> Iterato
             bar.advance(iteration - done, note)
             done = iteration
 
-        yield TrainingRun(
+        run = TrainingRun(
             device=device,
             seed=context.seed,
             checkpoint=job.checkpoint,
@@ -148,6 +153,8 @@ def training_run(job: Job, iterations: int, *, most_workers: int = 0) -> Iterato
             workers=0 if device == "cpu" else min(context.workers, most_workers),
             checkpoint_every=context.checkpoint_every,
         )
+        yield run
+    context.ops.write_atomically(job.path.with_name(METRICS_FILE), run.losses.to_bytes())
 
 
 class Training:
@@ -318,6 +325,7 @@ def train(
             losses = step(training, batch)
             training.finish_iteration()
             done = training.iteration + 1
+            run.losses.record(done, losses, training.optimizer.param_groups[0]["lr"], last=done == total)
             if done % run.checkpoint_every == 0 or done == total:
                 _save(training, extras)
             run.progress(done, total, losses)
@@ -335,6 +343,7 @@ def _resume(training: Training, extras: Mapping[str, Stateful], total: int) -> i
         training.scaler.load_state_dict(checkpoint.scaler)
     for name, item in extras.items():
         item.load_state_dict(checkpoint.extras[name])
+    run.losses.load_state_dict(checkpoint.losses)
     training.saved = checkpoint.iteration
     run.progress(checkpoint.iteration, total, {})
     return checkpoint.iteration
@@ -349,6 +358,7 @@ def _save(training: Training, extras: Mapping[str, Stateful]) -> None:
         scaler=training.scaler.state_dict(),
         fingerprint=training.run.fingerprint,
         extras={name: item.state_dict() for name, item in extras.items()},
+        losses=training.run.losses.state_dict(),
     )
     training.run.save_bytes(training.run.checkpoint, checkpoint.to_bytes())
     training.saved = checkpoint.iteration

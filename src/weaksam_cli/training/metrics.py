@@ -1,0 +1,50 @@
+"""The losses of a training as `metrics.json`: a JSON object a line, as detectron2 writes it and its tools read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+METRICS_FILE: Final = "metrics.json"
+"""Beside the model."""
+PERIOD: Final = 20
+"""Iterations over which losses are averaged; detectron2's."""
+
+
+@dataclass
+class LossLog:
+    """Means of the losses; a checkpoint keeps it, so that a training that was stopped has the same lines in the end.
+
+    Attributes:
+        rows: one for each `PERIOD` iterations: `iteration`, `lr`, `total_loss`, and each loss by its name.
+        sums: of the iterations since the last row.
+        count: how many these are.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    def record(self, iteration: int, losses: Mapping[str, float], rate: float, *, last: bool) -> None:
+        """An iteration, counted from 1, is done; a row is added after every period and with the last one."""
+        for name, value in (("total_loss", sum(losses.values())), *losses.items()):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+        if iteration % PERIOD == 0 or last:
+            means = {name: float(f"{value / self.count:.6g}") for name, value in self.sums.items()}
+            self.rows.append({"iteration": iteration, "lr": float(f"{rate:.6g}"), **means})
+            self.sums, self.count = {}, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the checkpoint keeps."""
+        return {"rows": self.rows, "sums": self.sums, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go on from what `state_dict` gave."""
+        self.__dict__.update(state)
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        return "".join(f"{json.dumps(row)}\n" for row in self.rows).encode()
