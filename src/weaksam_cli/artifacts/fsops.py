@@ -66,6 +66,20 @@ class FileOps:
                 temporary.unlink(missing_ok=True)
             raise
 
+    def link_atomically(self, path: Path, target: Path) -> None:
+        """Put a symbolic link to `target` under the name `path`."""
+        self.make_directory(path.parent)
+        temporary = self.temporary_name(path)
+        try:
+            self.before("symlink", temporary)
+            temporary.symlink_to(target)
+            self.before("replace", path)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
     def _publish(self, temporary: Path, path: Path) -> None:
         """Give a file its name; a name that another process took in the meantime is looked at once more."""
         if os.path.lexists(path):

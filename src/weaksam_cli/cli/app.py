@@ -179,18 +179,51 @@ _Format = Annotated[
 @declare(app.command("export"), "overwrite", *_SPEAK, work="exchange:export_file")
 def _export(
     file: Annotated[
-        Path, typer.Argument(help="Proposals or points (proposals/<split>.h5, prompts/<split>.h5).")
+        Path, typer.Argument(help="Detections, pseudo ground truth (.json), proposals or points (.h5).")
     ],
-    layout: _Format,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The pickle (points: the folder) to write.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="coco, voc, yolo, labelme, cvat, label-studio, fiftyone, csv, ... (`?` lists all).",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="What to write: a folder for voc, yolo, labelme, fiftyone, points; else a file.",
+        ),
+    ],
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="labels/<split>.json: name images by its integer ids.")
+        Path | None,
+        typer.Option(
+            "--labels", help="labels/<split>.json of the images, where no run around the file has it."
+        ),
     ] = None,
     order: Annotated[
-        Path | None, typer.Option("--order", help="List of images, one a line: write these, in this order.")
+        Path | None,
+        typer.Option(
+            "--order", help="Pickles, points: list of images, one a line: write these, in this order."
+        ),
     ] = None,
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", help="Leave out boxes of lower scores.")
+    ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="yolo: write scores as a sixth number, as predictions have them.")
+    ] = False,
+    images: Annotated[
+        str,
+        typer.Option(
+            "--images",
+            metavar="none|copy|link",
+            help="Put the images beside the labels (yolo, voc, labelme, fiftyone); none writes their paths alone.",
+        ),
+    ] = "none",
 ) -> None:
-    """Write proposals or points as files of another program."""
+    """Write boxes or points as annotation tools, detectors and other programs read them."""
 
 
 @declare(app.command("import"), "overwrite", "allow_stale", *_SPEAK, work="exchange:import_file")

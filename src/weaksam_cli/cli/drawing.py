@@ -128,13 +128,18 @@ def labels_of(path: Path) -> Labels | None:
     for folder in path.absolute().parents:
         file = folder / (noted.path if noted else f"labels/{split}.json")
         if (folder / SOURCE_FILE).is_file() and file.is_file():
-            return read_labels(file, _noted_root(folder, file.stem))
+            return labels_in_run(file, folder)
     return own_labels(path) if path.suffix == ".json" else None
 
 
-def _noted_root(run: Path, split: str) -> Path:
-    source = read_source(run).splits.get(split)
-    return run / source.image_root if source else run
+def labels_in_run(file: Path, run: Path) -> Labels:
+    """The labels in a file of a run directory, with the folder of images that is noted there.
+
+    Raises:
+        UserError: they, or the note, are damaged.
+    """
+    source = read_source(run).splits.get(file.stem) if (run / SOURCE_FILE).is_file() else None
+    return read_labels(file, run / source.image_root if source else Path())
 
 
 def of_image(found: Mapping[str, Detections], key: str, path: Path) -> Detections:

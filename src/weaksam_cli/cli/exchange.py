@@ -1,4 +1,4 @@
-"""`weaksam export` and `weaksam import`: proposals and points to and from the files of other programs."""
+"""`weaksam export` and `weaksam import`: boxes and points to and from the files of other programs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.artifacts.receipt import refuse_foreign
+from weaksam_cli.artifacts.proposals import PROPOSALS
+from weaksam_cli.artifacts.receipt import read_receipt, refuse_foreign
 from weaksam_cli.cli.options import CommonOptions
 from weaksam_cli.console import Console, size
 from weaksam_cli.data.image_names import first_names, open_artifact_of
@@ -16,6 +17,8 @@ from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.steps import make
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange import formats
+from weaksam_cli.exchange.annotated import Annotated, Options, annotated_detections, annotated_proposals
+from weaksam_cli.exchange.writing import images_wish, place, refuse_unused, write
 from weaksam_cli.models.weights.catalogue import WeightsFinder
 
 
@@ -28,12 +31,83 @@ def export_file(
     out: Path,
     labels: Path | None,
     order: Path | None,
+    min_score: float | None,
+    scores: bool,
+    images: str,
 ) -> None:
     """Write an artifact as the files of another program.
 
     Raises:
-        UserError: an unknown format, an artifact that does not fit it, another file at `out`.
+        UserError: an unknown format, an artifact that does not fit it, an option that it has no use for, another file at
+            `out`.
     """
+    module = formats.chosen(layout, formats.writers())
+    if hasattr(module, "SCHEMA"):
+        for option, given in (
+            ("min-score", min_score is not None),
+            ("scores", scores),
+            ("images", images != "none"),
+        ):
+            refuse_unused(module, option, layout, given=given)
+        _export_rows(options, console, file=file, layout=layout, out=out, labels=labels, order=order)
+        return
+    refuse_unused(module, "order", layout, given=order is not None)
+    wishes = Options(scores=scores, images=images_wish(images))
+    annotated, failed = _annotated(file, labels)
+    export = write(annotated, layout, out, wishes, min_score=min_score, overwrite=options.overwrite)
+    if failed:
+        console.warn(f"{len(failed)} images failed and are left out: {first_names(failed)}", images=failed)
+    for remark in export.remarks:
+        console.warn(remark)
+    if export.is_fresh:
+        console.info(f"{out}: fresh, nothing to do", artifact=str(out), state="fresh")
+        return
+    left = annotated.boxes - export.boxes
+    console.info(
+        f"{out}: {export.images} images, {export.boxes} boxes{f' of {annotated.boxes}' if left else ''} of "
+        f"{len(annotated.classes)} classes ({module.WRITES[layout]}), {size(export.bytes)}",
+        file=str(out),
+        images=export.images,
+        rows=export.boxes,
+    )
+    for hint in export.hints:
+        console.info(f"  {hint}")
+
+
+def _annotated(file: Path, labels: Path | None) -> tuple[Annotated, list[str]]:
+    """The images and boxes of proposals, detections or pseudo ground truth, and the images that failed.
+
+    Raises:
+        UserError: something else, or its images are not known.
+    """
+    from weaksam_cli.cli.drawing import labels_in_run, labels_of, no_labels
+
+    if not file.is_file():
+        raise UserError("there is no such file", where=str(file))
+    known = labels_of(file) if labels is None else labels_in_run(labels, labels.absolute().parent.parent)
+    if file.suffix == ".json":
+        if known is None:
+            raise no_labels(file)
+        return annotated_detections(file, known), []
+    record = read_receipt(file)
+    noted = record.identity.inputs.get("images") if record else None
+    opened = open_artifact(file, PROPOSALS) if known is None else open_artifact_of(known, file, PROPOSALS)
+    with opened as artifact:
+        folder = file.parent / noted.path if noted else None
+        return annotated_proposals(artifact, known, folder), list(artifact.failed)
+
+
+def _export_rows(
+    options: CommonOptions,
+    console: Console,
+    *,
+    file: Path,
+    layout: str,
+    out: Path,
+    labels: Path | None,
+    order: Path | None,
+) -> None:
+    """Write proposals or points as one other program reads them."""
     module = formats.chosen(layout, formats.writers())
     known = None if labels is None else read_labels(labels, Path())
     with open_artifact(file, module.SCHEMA, verify=False) as artifact:
@@ -45,15 +119,9 @@ def export_file(
         outgoing = formats.Outgoing.of(artifact, known, order)
         written = module.write(outgoing, layout)
     left_out = every - len(outgoing.keys)
-    targets = {out / name if name else out: data for name, data in written.files.items()}
-    if all(path.is_file() and path.read_bytes() == data for path, data in targets.items()):
+    if place(out, written.files, {}, "none", overwrite=options.overwrite, ops=FileOps()):
         console.info(f"{out}: fresh, nothing to do", artifact=str(out), state="fresh")
         return
-    for path, data in targets.items():
-        if not path.is_file() or path.read_bytes() != data:
-            refuse_foreign(path, overwrite=options.overwrite)
-    for path, data in targets.items():
-        FileOps().write_atomically(path, data)
     if empty := outgoing.empty:
         what = f"{len(empty)} images failed and stand in the file without rows: {first_names(empty)}"
         console.warn(what, images=empty)
@@ -63,7 +131,7 @@ def export_file(
         console.warn(remark)
     console.info(
         f"{out}: {len(outgoing.keys)} images, {written.rows} {formats.row_name(module)} ({module.WRITES[layout]}), "
-        f"{size(sum(map(len, targets.values())))}",
+        f"{size(sum(map(len, written.files.values())))}",
         file=str(out),
         images=len(outgoing.keys),
         rows=written.rows,
@@ -88,9 +156,7 @@ def import_file(
     """
     module = formats.chosen(layout, formats.readers())
     for option, value in (("order", order), ("kind", kind)):
-        if value is not None and option not in getattr(module, "TAKES", ()):
-            what = f"the format {layout} has no use for it"
-            raise UserError(what, where=f"--{option}", remedy="Leave it away")
+        refuse_unused(module, option, layout, given=value is not None)
     if out.suffix != ".h5":
         raise UserError("an artifact is an .h5 file", where=str(out), remedy="Give -o NAME.h5")
     for path in (file, order):

@@ -2,10 +2,12 @@
 
 A format is a module of this package, found by listing it. It binds
 
-* `SCHEMA`: the artifact that it is about;
-* to be written: `WRITES`, name for `--format` -> what its numbers mean, and `write(outgoing, name) -> Written`;
-* to be read, under the module's own name: `read(source, labels) -> Incoming`; `TAKES`, the options of `weaksam import`
-  that it has a use for, if any; and where the source is a folder `files(source)`, all that `read` will open.
+* `SCHEMA`: the artifact that it is about; none where it is about boxes of any artifact;
+* to be written: `WRITES`, name for `--format` -> what its numbers mean, and `write(outgoing, name) -> Written`, or
+  without a schema `write(annotated, out, options) -> Written` and `SUFFIX`, that of its file, "" for a folder;
+* to be read, under the module's own name: `read(source, labels) -> Incoming`; and where the source is a folder
+  `files(source)`, all that `read` will open;
+* `TAKES`: the options of `weaksam import` and `export` that it has a use for, if any.
 
 No other file knows the formats.
 """
@@ -52,7 +54,7 @@ def _formats() -> dict[str, ModuleType]:
     package = __name__.rpartition(".")[0]
     names = [item.name for item in pkgutil.iter_modules([str(Path(__file__).parent)])]
     modules = {name: importlib.import_module(f"{package}.{name}") for name in names}
-    return {name: module for name, module in modules.items() if hasattr(module, "SCHEMA")}
+    return {name: module for name, module in modules.items() if hasattr(module, "WRITES")}
 
 
 def writers() -> dict[str, ModuleType]:
@@ -97,14 +99,18 @@ class Written:
     """What a format made of an artifact.
 
     Attributes:
-        files: place below the output -> bytes; the place "" is the output itself.
+        files: place below the output -> bytes; where the output is a file, that is "", and the others lie beside it.
         rows: boxes or points in it.
         remarks: what else is to be told.
+        images: place below the output -> file of the image that belongs there.
+        hints: what to do with it in the other program.
     """
 
     files: Mapping[str, bytes]
     rows: int
     remarks: Sequence[str] = ()
+    images: Mapping[str, Path] = field(default_factory=dict)
+    hints: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -331,7 +337,7 @@ class _Settings(RecipeModel):
 
 def row_name(module: ModuleType) -> str:
     """What the rows of its artifact are called."""
-    return "points" if module.SCHEMA.name.endswith("points") else "boxes"
+    return "points" if hasattr(module, "SCHEMA") and module.SCHEMA.name.endswith("points") else "boxes"
 
 
 def import_step(name: str, source: Source, out: Path, labels: Labels) -> Step:

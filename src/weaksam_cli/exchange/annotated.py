@@ -1,0 +1,286 @@
+"""Images with labelled boxes: what the formats of annotation tools and detectors are written from.
+
+Made of detections, pseudo ground truth or proposals; it holds no file open and knows no format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.artifacts.reader import Artifact
+from weaksam_cli.core.boxes import FloatArray, as_boxes, clip
+from weaksam_cli.core.names import first_twice, is_text, leaves_folder
+from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.image_names import first_names, without_suffix
+from weaksam_cli.data.labels import Labels
+from weaksam_cli.errors import UserError
+from weaksam_cli.exchange.formats import Remarks
+
+OBJECT: Final = "object"
+"""The class of proposals, which have none."""
+_ROUNDING: Final = 0.01
+"""Pixels that a box may stand out of its image without a word."""
+
+ImagesWish = Literal["none", "copy", "link"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a format can be asked for.
+
+    Attributes:
+        scores: write scores where the format has them on request alone.
+        images: put the images beside the labels, as copies or symbolic links.
+    """
+
+    scores: bool = False
+    images: ImagesWish = "none"
+
+
+class Row(NamedTuple):
+    """A box: the index of its class, xyxy pixel edges, its score where there is one."""
+
+    class_index: int
+    box: tuple[float, float, float, float]
+    score: float | None
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """One image and its boxes.
+
+    Attributes:
+        key: the image's identity: its path under the image root, or its VOC id.
+        path: its file on this machine; None where nobody knows.
+        width, height: pixels, after EXIF orientation.
+        boxes: float32 (n, 4), xyxy pixel edges.
+        classes: int32 (n,), index into `Annotated.classes`.
+        scores: float32 (n,), finite; None where there are none.
+        id: the integer id that COCO files of its dataset give it; None where it has none.
+
+    Raises:
+        ValueError: arrays of other shapes, boxes that end before they begin, values that are not finite, an empty image.
+    """
+
+    key: str
+    path: Path | None
+    width: int
+    height: int
+    boxes: FloatArray
+    classes: NDArray[np.int32]
+    scores: NDArray[np.float32] | None = None
+    id: int | None = None
+
+    def __post_init__(self) -> None:
+        as_boxes(self.boxes, name=f"boxes of {self.key!r}", ordered=True)
+        if min(self.width, self.height) < 1:
+            raise ValueError(f"{self.key!r}: expected an image of pixels, got {self.width} x {self.height}")
+        for name, values in (("classes", self.classes), ("scores", self.scores)):
+            if values is not None and values.shape != (len(self.boxes),):
+                raise ValueError(f"{name} of {self.key!r}: expected {len(self.boxes)}, got {values.shape}")
+        if self.scores is not None and not np.isfinite(self.scores).all():
+            raise ValueError(f"scores of {self.key!r}: expected finite values, got NaN or infinity")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def file_name(self) -> str:
+        """Its POSIX path below the folder of images: the key, with the suffix of the file where the key has none (VOC)."""
+        suffix = self.path.suffix if self.path else ""
+        return self.key if self.key.endswith(suffix) else self.key + suffix
+
+    def rows(self) -> list[Row]:
+        """The boxes with their classes and scores, as the shortest decimals that are the same float32."""
+        boxes = [(left, top, right, bottom) for left, top, right, bottom in _decimals(self.boxes)]
+        scores = [None] * len(self) if self.scores is None else _decimals(self.scores)
+        return list(map(Row, self.classes.tolist(), boxes, scores))
+
+    def take(self, index: NDArray[np.generic]) -> AnnotatedImage:
+        """The same with the boxes at `index` (integers or a mask)."""
+        scores = None if self.scores is None else self.scores[index]
+        return replace(self, boxes=self.boxes[index], classes=self.classes[index], scores=scores)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Images with boxes of named classes.
+
+    Attributes:
+        classes: their names, distinct.
+        images: in order; keys are distinct.
+        class_ids: the ids that COCO files of the dataset give the classes; None: 1 to n.
+        split: what the images are called together.
+
+    Raises:
+        ValueError: a name, key or id that stands twice, an index without a class, scores of some images alone.
+    """
+
+    classes: tuple[str, ...]
+    images: tuple[AnnotatedImage, ...]
+    class_ids: tuple[int, ...] | None = None
+    split: str = "default"
+
+    def __post_init__(self) -> None:
+        ids = [image.id for image in self.images if image.id is not None]
+        for name, values in (
+            ("classes", self.classes),
+            ("class_ids", self.class_ids or ()),
+            ("keys", [image.key for image in self.images]),
+            ("ids", ids),
+        ):
+            if (twice := first_twice(values)) is not None:
+                raise ValueError(f"{name}: {twice!r} stands twice")
+        if self.class_ids is not None and len(self.class_ids) != len(self.classes):
+            raise ValueError(f"class_ids: expected {len(self.classes)}, got {len(self.class_ids)}")
+        for image in self.images:
+            if ((image.classes < 0) | (image.classes >= len(self.classes))).any():
+                raise ValueError(f"classes of {image.key!r}: expected indexes below {len(self.classes)}")
+        if len({image.scores is None for image in self.images if len(image)}) > 1:
+            raise ValueError("scores: some images have them and others do not")
+
+    @property
+    def boxes(self) -> int:
+        """How many boxes there are."""
+        return sum(map(len, self.images))
+
+    @property
+    def has_scores(self) -> bool:
+        """Have the boxes scores?"""
+        return all(image.scores is not None for image in self.images if len(image))
+
+
+def annotated_detections(path: Path, labels: Labels) -> Annotated:
+    """Detections or pseudo ground truth (COCO results, or a COCO-JSON document) of the images of `labels`.
+
+    Raises:
+        UserError: see `read_detections`; images whose size nobody knows.
+    """
+    found = read_detections(path, labels)
+    images = []
+    for image in labels.file.images:
+        if not image.height or not image.width:
+            remedy = "Give the labels of the images with --labels"
+            raise UserError(f"the size of image {image.key!r} is not known", where=str(path), remedy=remedy)
+        file = _file_of(image.file_name, labels)
+        item = found[image.key]
+        images.append(
+            AnnotatedImage(
+                image.key,
+                file,
+                image.width,
+                image.height,
+                item.boxes,
+                item.class_index,
+                item.scores,
+                image.id,
+            )
+        )
+    ids = tuple(category.id for category in labels.file.categories)
+    return Annotated(tuple(labels.class_names), tuple(images), ids, labels.file.info.split)
+
+
+def annotated_proposals(artifact: Artifact, labels: Labels | None, folder: Path | None) -> Annotated:
+    """The proposals of an artifact, of the one class `OBJECT`; images that failed are left out.
+
+    Args:
+        artifact: open; under the keys of `labels` where they are given.
+        labels: name the files of the images.
+        folder: of the images, where there are no labels; the keys are paths below it.
+    """
+    boxes, estimates = artifact.column("boxes"), artifact.column("predicted_iou").astype(np.float32)
+    are_known, entries = bool(np.isfinite(estimates).all()), labels.by_key() if labels else {}
+    images = []
+    for key in artifact.image_ids:
+        span, (height, width) = artifact.span(key), artifact.image_value(key, "image_size").tolist()
+        file = _file_of(entries[key].file_name, labels) if labels else folder / key if folder else None
+        scores = estimates[span] if are_known else None
+        classes = np.zeros(span.stop - span.start, np.int32)
+        identifier = entries[key].id if labels else None
+        images.append(
+            AnnotatedImage(key, file, width, height, as_boxes(boxes[span]), classes, scores, identifier)
+        )
+    split = labels.file.info.split if labels else artifact.path.stem
+    return Annotated((OBJECT,), tuple(images), None, split)
+
+
+def _file_of(name: str, labels: Labels | None) -> Path | None:
+    return labels.image_root / name if labels and labels.image_root != Path() else None
+
+
+def within(annotated: Annotated, min_score: float | None = None) -> tuple[Annotated, list[str]]:
+    """The boxes of at least a score, cut to their images, without those that have no area; and what is to be told.
+
+    Raises:
+        UserError: a least score for boxes without scores.
+    """
+    if min_score is not None and not annotated.has_scores:
+        raise UserError("these boxes have no scores", where="--min-score", remedy="Leave it away")
+    if min_score is not None and not 0 <= min_score < np.inf:
+        raise UserError(f"expected a number of 0 or more, got {min_score}", where="--min-score")
+    remarks, images = Remarks(), []
+    for whole in annotated.images:
+        unsure = min_score is None or whole.scores is None
+        image = whole if unsure else whole.take(whole.scores >= np.float32(min_score))
+        boxes = clip(image.boxes, image.height, image.width)
+        filled = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        if count := int((np.abs(boxes - image.boxes) > _ROUNDING)[filled].any(axis=1).sum()):
+            remarks.cut[image.key] = count
+        if not filled.all():
+            remarks.empty[image.key] = int((~filled).sum())
+        images.append(replace(image, boxes=boxes).take(filled))
+    return replace(annotated, images=tuple(images)), list(remarks.lines(""))
+
+
+def stems(images: Sequence[AnnotatedImage]) -> tuple[list[str], list[str]]:
+    """A path without suffix for each image, distinct, below a folder: for formats that name files after images.
+
+    Of images that differ in their suffix alone, the later ones have it as a part of their name: `a_png`.
+
+    Returns:
+        The paths, and what is to be told.
+
+    Raises:
+        UserError: the key of an image is no path below a folder.
+    """
+    found: dict[str, str] = {}
+    renamed = []
+    for image in images:
+        check_key(image.key)
+        name = PurePosixPath(image.file_name).as_posix()
+        stem = without_suffix(name)
+        if stem in found:
+            renamed.append(image.key)
+            stem = "_".join(name.rsplit(".", 1))
+            while stem in found:
+                stem += "_"
+        found[stem] = image.key
+    what = (
+        f"{len(renamed)} images differ from others in their suffix alone, which became a part of their names"
+    )
+    return list(found), [f"{what}: {first_names(renamed)}"] if renamed else []
+
+
+def check_key(key: str) -> None:
+    """Refuse an image whose key cannot be a file below a folder.
+
+    Raises:
+        UserError: it is so.
+    """
+    if not is_text(key) or leaves_folder(key) or not PurePosixPath(key).name:
+        raise UserError(f"the image {key[:200]!r} is not named by a path below a folder")
+
+
+def not_held(annotated: Annotated, why: str) -> list[str]:
+    """What is to be told of scores that a format has no place for."""
+    return [f"scores are left out: {why}"] if annotated.boxes and annotated.has_scores else []
+
+
+def _decimals(values: NDArray[np.float32]) -> list[Any]:
+    return values.astype(str).astype(np.float64).tolist()

@@ -1,0 +1,96 @@
+"""Label Studio: tasks with predictions, which it shows as pre-annotations, and the labelling configuration beside them.
+
+Boxes are percents of the image's sides. Images are named as Label Studio serves local files: relative to its document root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+from xml.etree.ElementTree import Element
+
+from weaksam_cli import __version__
+from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options
+from weaksam_cli.exchange.formats import Written
+from weaksam_cli.exchange.markup import add, xml_bytes
+
+WRITES: Final = {"label-studio": "percents: left, top, width, height"}
+SUFFIX: Final = ".json"
+_ADDRESS: Final = "/data/local-files/?d="
+_CONTROL, _IMAGE = "label", "image"
+_DECIMALS: Final = 8
+
+
+def write(annotated: Annotated, out: Path, options: Options) -> Written:
+    """A json of tasks, and `<name>.label_config.xml` beside it."""
+    root, names = _served(annotated)
+    tasks = [
+        {
+            "id": number,
+            "data": {_IMAGE: _ADDRESS + quote(name)},
+            "predictions": [_prediction(image, annotated.classes, number)],
+        }
+        for number, (name, image) in enumerate(zip(names, annotated.images, strict=True), start=1)
+    ]
+    config = f"{out.stem}.label_config.xml"
+    files = {
+        config: labelling_config(annotated.classes),
+        "": json.dumps(tasks, ensure_ascii=False, indent=1).encode() + b"\n",
+    }
+    hints = [
+        "start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
+        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root or 'the folder of the images'}",
+        f"give the project the labelling configuration in {out.with_name(config)}",
+    ]
+    return Written(files, annotated.boxes, hints=hints)
+
+
+def _served(annotated: Annotated) -> tuple[str | None, list[str]]:
+    """The deepest folder that holds all images, and their paths below it; their keys, where nobody knows their files."""
+    paths = [os.path.abspath(image.path) for image in annotated.images if image.path]  # noqa: PTH100 - links are kept
+    if not paths or len(paths) < len(annotated.images):
+        return None, [image.file_name for image in annotated.images]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+    return root, [Path(path).relative_to(root).as_posix() for path in paths]
+
+
+def _prediction(image: AnnotatedImage, classes: tuple[str, ...], task: int) -> dict[str, Any]:
+    results = []
+    for number, (index, (left, top, right, bottom), score) in enumerate(image.rows()):
+        edges = {
+            "x": left / image.width,
+            "y": top / image.height,
+            "width": (right - left) / image.width,
+            "height": (bottom - top) / image.height,
+        }
+        result = {
+            "id": f"{task}-{number}",
+            "type": "rectanglelabels",
+            "from_name": _CONTROL,
+            "to_name": _IMAGE,
+            "original_width": image.width,
+            "original_height": image.height,
+            "image_rotation": 0,
+            "value": {
+                **{name: round(100 * value, _DECIMALS) for name, value in edges.items()},
+                "rotation": 0,
+                "rectanglelabels": [classes[index]],
+            },
+        }
+        results.append(result if score is None else {**result, "score": score})
+    scores = [] if image.scores is None else image.scores.tolist()
+    mean = {"score": sum(scores) / len(scores)} if scores else {}
+    return {"model_version": f"weaksam {__version__}", **mean, "result": results}
+
+
+def labelling_config(classes: tuple[str, ...]) -> bytes:
+    """What a project of Label Studio needs to show the boxes."""
+    view = Element("View")
+    add(view, "Image", name=_IMAGE, value=f"${_IMAGE}")
+    control = add(view, "RectangleLabels", name=_CONTROL, toName=_IMAGE)
+    for name in classes:
+        add(control, "Label", value=name)
+    return xml_bytes(view)
