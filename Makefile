@@ -23,7 +23,7 @@ BIN     := $(VENV)/bin
 RUN     := runs/$(DATASET)
 OPTIONS := --dataset $(DATASET) --run-dir $(RUN) --profile $(PROFILE) --seed $(SEED) $(ARGS)
 WEAKSAM := $(BIN)/weaksam
-.PHONY: help setup all data cam prompt propose wsod pgt retrain eval report status doctor test lint types bench size clean distclean fuzz kill
+.PHONY: help setup all data cam prompt propose wsod pgt retrain eval report status doctor test lint types docs bench size clean distclean fuzz kill
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -78,6 +78,8 @@ lint: setup ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 types: setup ## mypy --strict
 	$(BIN)/mypy
+docs: setup ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 bench: setup ## the benchmarks that need no dataset
 	$(BIN)/python benchmarks/pgt.py
 size: setup ## count code lines by package

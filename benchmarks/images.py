@@ -1,4 +1,4 @@
-"""The README's image: one image of a finished run through every stage.
+"""The quick start's image: one image of a finished run through every stage.
 
 python benchmarks/images.py runs/demo 000012 docs/pipeline.png
 """

@@ -62,7 +62,7 @@ def _stoppable() -> Iterator[None]:
 
 @contextmanager
 def guarded(console: Console) -> Iterator[None]:
-    """Turn what a command raises into one line on stderr and an exit code (see README, "Exit codes")."""
+    """Turn what a command raises into one line on stderr and an exit code (see docs/troubleshooting.md)."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         try:

@@ -96,7 +96,7 @@ def declare(
     """Declare a command: the decorated function's signature has its own arguments, its docstring the help.
 
     typer reads what a command takes from its signature, so one is made of these arguments and the common options. How the
-    command ends is said in the README (see `guarded`).
+    command ends is said in docs/troubleshooting.md (see `guarded`).
 
     Args:
         register: typer's decorator.
