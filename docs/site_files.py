@@ -6,6 +6,7 @@ the command line itself.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import typer.cli
@@ -45,4 +46,5 @@ def commands() -> str:
     group = typer.main.get_command(app)
     context = group.make_context("weaksam", [], resilient_parsing=True)
     text = typer.cli.get_docs_for_click(obj=group, ctx=context, name="weaksam", title="Commands")
+    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", text)  # a list of cut sentences; the headings say it
     return text.replace("```console\n$ ", "```text\n")
