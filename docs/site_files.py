@@ -21,6 +21,7 @@ PAGES = (
     "docs/*.md",
     "docs/*.png",
     "docs/*.webp",
+    "docs/*.css",
     "stages/**/*.md",
     "stages/**/*.yaml",
     "benchmarks/*.md",
@@ -46,5 +47,6 @@ def commands() -> str:
     group = typer.main.get_command(app)
     context = group.make_context("weaksam", [], resilient_parsing=True)
     text = typer.cli.get_docs_for_click(obj=group, ctx=context, name="weaksam", title="Commands")
-    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", text)  # a list of cut sentences; the headings say it
+    # typer cuts the sentences of this list; the headings have them whole.
+    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", text)
     return text.replace("```console\n$ ", "```text\n")
