@@ -59,7 +59,7 @@ def sample(
 ) -> Annotated:
     """0, 1, 2, 6, 7, ... boxes with fractions of pixels in images of names of all kinds, which are written to `folder`."""
     generator = np.random.default_rng(0)
-    images = []
+    images: list[AnnotatedImage] = []
     for key, count in zip(keys, (*COUNTS, *COUNTS), strict=False):
         width, height = 64 + len(images), 48 + 2 * len(images)
         corners = np.sort(generator.random((count, 2, 2)), axis=1) * [width, height]

@@ -226,10 +226,10 @@ def within(annotated: Annotated, min_score: float | None = None) -> tuple[Annota
         raise UserError(f"expected a number of 0 or more, got {min_score}", where="--min-score")
     remarks, images = Remarks(), []
     for whole in annotated.images:
-        unsure = min_score is None or whole.scores is None
-        image = whole if unsure else whole.take(whole.scores >= np.float32(min_score))
+        sure = None if min_score is None or whole.scores is None else whole.scores >= np.float32(min_score)
+        image = whole if sure is None else whole.take(np.asarray(sure))
         boxes = clip(image.boxes, image.height, image.width)
-        filled = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        filled = np.asarray((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
         if count := int((np.abs(boxes - image.boxes) > _ROUNDING)[filled].any(axis=1).sum()):
             remarks.cut[image.key] = count
         if not filled.all():
@@ -245,14 +245,10 @@ def stems(images: Sequence[AnnotatedImage]) -> tuple[list[str], list[str]]:
 
     Returns:
         The paths, and what is to be told.
-
-    Raises:
-        UserError: the key of an image is no path below a folder.
     """
     found: dict[str, str] = {}
     renamed = []
     for image in images:
-        check_key(image.key)
         name = PurePosixPath(image.file_name).as_posix()
         stem = without_suffix(name)
         if stem in found:
@@ -267,14 +263,18 @@ def stems(images: Sequence[AnnotatedImage]) -> tuple[list[str], list[str]]:
     return list(found), [f"{what}: {first_names(renamed)}"] if renamed else []
 
 
-def check_key(key: str) -> None:
-    """Refuse an image whose key cannot be a file below a folder.
+def check_names(annotated: Annotated) -> None:
+    """Refuse images that are not named by a path below a folder, and classes whose names are no text.
 
     Raises:
-        UserError: it is so.
+        UserError: there is one.
     """
-    if not is_text(key) or leaves_folder(key) or not PurePosixPath(key).name:
-        raise UserError(f"the image {key[:200]!r} is not named by a path below a folder")
+    for image in annotated.images:
+        if not is_text(image.key) or leaves_folder(image.key) or not PurePosixPath(image.key).name:
+            raise UserError(f"the image {image.key[:200]!r} is not named by a path below a folder")
+    for name in annotated.classes:
+        if not is_text(name):
+            raise UserError(f"the class name {name[:200]!r} is no text")
 
 
 def not_held(annotated: Annotated, why: str) -> list[str]:

@@ -30,7 +30,7 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     tasks = [
         {
             "id": number,
-            "data": {_IMAGE: _ADDRESS + quote(name)},
+            "data": {_IMAGE: _ADDRESS + quote(os.fsencode(name))},
             "predictions": [_prediction(image, annotated.classes, number)],
         }
         for number, (name, image) in enumerate(zip(names, annotated.images, strict=True), start=1)

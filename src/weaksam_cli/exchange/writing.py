@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -16,7 +17,7 @@ from weaksam_cli.artifacts.receipt import refuse_foreign
 from weaksam_cli.core.names import first_few
 from weaksam_cli.errors import UserError, unknown
 from weaksam_cli.exchange import formats
-from weaksam_cli.exchange.annotated import Annotated, ImagesWish, Options, within
+from weaksam_cli.exchange.annotated import Annotated, ImagesWish, Options, check_names, within
 
 _DEFAULTS: Final = Options()
 
@@ -69,6 +70,7 @@ def write(
     module = box_format(layout)
     for name in ("scores", "images"):
         refuse_unused(module, name, layout, given=getattr(options, name) != getattr(_DEFAULTS, name))
+    check_names(annotated)
     _check_out(out, module.SUFFIX)
     kept, remarks = within(annotated, min_score)
     written: formats.Written = module.write(kept, out, options)
@@ -164,7 +166,7 @@ def place(
         if wish == "link":
             ops.link_atomically(path, image)
         else:
-            ops.build_atomically(path, lambda temporary, image=image: _copy(image, temporary))
+            ops.build_atomically(path, partial(_copy, image))
     for path, data in new.items():
         ops.write_atomically(path, data)
     return not new and not new_pictures

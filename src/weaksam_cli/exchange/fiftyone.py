@@ -1,0 +1,59 @@
+"""FiftyOne's own detection datasets (`FiftyOneImageDetectionDataset`): `labels.json`, and `data/` or `data.json`.
+
+Boxes are fractions of the image's sides. Without `--images`, `data.json` says where each image lies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, stems
+from weaksam_cli.exchange.formats import Written
+
+WRITES: Final = {"fiftyone": "fractions: left, top, width, height"}
+SUFFIX: Final = ""
+TAKES: Final = frozenset({"images"})
+_DECIMALS: Final = 10
+
+
+def write(annotated: Annotated, out: Path, options: Options) -> Written:
+    """A folder of two files, or one and the folder of images."""
+    names, remarks = stems(annotated.images)
+    pairs = list(zip(names, annotated.images, strict=True))
+    paths = {name + PurePosixPath(image.file_name).suffix: image.path for name, image in pairs if image.path}
+    # FiftyOne takes the suffix from each name of `data.json`, and not from those of `labels.json`.
+    files = {}
+    if options.images == "none":
+        places = {name: os.path.abspath(path) for name, path in paths.items()}  # noqa: PTH100 - links are kept
+        files["data.json"] = _json(places)
+    content = {
+        "classes": list(annotated.classes),
+        "labels": {name: _detections(image) for name, image in pairs},
+    }
+    files["labels.json"] = _json(content)
+    if len(paths) < len(pairs):
+        remarks.append(
+            f"{len(pairs) - len(paths)} images are not known, and FiftyOne shows no labels without them"
+        )
+    return Written(files, annotated.boxes, remarks, {f"data/{name}": path for name, path in paths.items()})
+
+
+def _detections(image: AnnotatedImage) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for index, (left, top, right, bottom), score in image.rows():
+        sides = (
+            left / image.width,
+            top / image.height,
+            (right - left) / image.width,
+            (bottom - top) / image.height,
+        )
+        entry = {"label": index, "bounding_box": [round(value, _DECIMALS) for value in sides]}
+        found.append(entry if score is None else {**entry, "confidence": score})
+    return found
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace") + b"\n"

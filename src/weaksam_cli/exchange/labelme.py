@@ -1,0 +1,60 @@
+"""LabelMe: a JSON file an image, with rectangles of two corners; X-AnyLabeling reads the scores as well.
+
+`imagePath` leads from the file to its image. LabelMe finds the files by itself where they are written to the folder of
+the images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, stems
+from weaksam_cli.exchange.formats import Written
+
+WRITES: Final = {"labelme": "two corners in pixels"}
+SUFFIX: Final = ""
+TAKES: Final = frozenset({"images"})
+_VERSION: Final = "5.5.0"
+"""Of LabelMe, whose files these are like."""
+
+
+def write(annotated: Annotated, out: Path, options: Options) -> Written:
+    """A folder of files, named as the images."""
+    names, remarks = stems(annotated.images)
+    files, images = {}, {}
+    for name, image in zip(names, annotated.images, strict=True):
+        own = name + PurePosixPath(image.file_name).suffix
+        path = PurePosixPath(own).name
+        if image.path and options.images == "none":
+            path = os.path.relpath(image.path, (out / name).parent)
+        elif image.path:
+            images[own] = image.path
+        content = json.dumps(_content(image, path, annotated.classes), ensure_ascii=False, indent=2)
+        files[f"{name}.json"] = content.encode("utf-8", "backslashreplace") + b"\n"
+    return Written(files, annotated.boxes, remarks, images)
+
+
+def _content(image: AnnotatedImage, path: str, classes: tuple[str, ...]) -> dict[str, Any]:
+    shapes = []
+    for index, (left, top, right, bottom), score in image.rows():
+        shape: dict[str, Any] = {
+            "label": classes[index],
+            "points": [[left, top], [right, bottom]],
+            "group_id": None,
+            "description": "",
+            "shape_type": "rectangle",
+            "flags": {},
+        }
+        shapes.append(shape if score is None else {**shape, "score": score})
+    return {
+        "version": _VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": path,
+        "imageData": None,
+        "imageHeight": image.height,
+        "imageWidth": image.width,
+    }

@@ -1,0 +1,65 @@
+"""PASCAL VOC: an XML file an image in `Annotations`, the list of images in `ImageSets/Main`.
+
+Boxes are VOC's: pixels counted from 1, both ends inside. Fractions of pixels are kept, as the releases since 2011 have them;
+whole numbers have no point, for readers that want integers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Final
+from xml.etree.ElementTree import Element
+
+from weaksam_cli.errors import UserError
+from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, not_held, stems
+from weaksam_cli.exchange.formats import Written
+from weaksam_cli.exchange.markup import add, xml_bytes
+
+WRITES: Final = {"voc": "pixels counted from 1, both ends inside"}
+SUFFIX: Final = ""
+TAKES: Final = frozenset({"images"})
+_DECIMALS: Final = 4
+_IMAGES: Final = "JPEGImages"
+
+
+def write(annotated: Annotated, out: Path, options: Options) -> Written:
+    """A folder; the images belong into its `JPEGImages`.
+
+    Raises:
+        UserError: a name that a list with a name a line, or XML, cannot hold.
+    """
+    names, remarks = stems(annotated.images)
+    files, images = {}, {}
+    for name, image in zip(names, annotated.images, strict=True):
+        if name != " ".join(name.splitlines()).strip():
+            what = f"the image {image.key[:200]!r} cannot stand in a list with a name a line"
+            raise UserError(what, remedy="Export to coco, or rename it")
+        file = name + PurePosixPath(image.file_name).suffix
+        files[f"Annotations/{name}.xml"] = xml_bytes(_annotation(image, file, annotated.classes))
+        if image.path:
+            images[f"{_IMAGES}/{file}"] = image.path
+    files[f"ImageSets/Main/{annotated.split}.txt"] = "".join(f"{name}\n" for name in names).encode()
+    remarks += not_held(annotated, "VOC has no place for them")
+    if inner := sum("/" in name for name in names):
+        remarks.append(f"{inner} images lie in folders of their own, which many readers of VOC do not search")
+    hints = [] if options.images != "none" else [f"its images belong into {_IMAGES}: --images link, or copy"]
+    return Written(files, annotated.boxes, remarks, images, hints)
+
+
+def _annotation(image: AnnotatedImage, file: str, classes: tuple[str, ...]) -> Element:
+    root = Element("annotation")
+    add(root, "folder", _IMAGES)
+    add(root, "filename", PurePosixPath(file).name)
+    size = add(root, "size")
+    for tag, value in (("width", image.width), ("height", image.height), ("depth", 3)):
+        add(size, tag, value)
+    add(root, "segmented", 0)
+    for index, (left, top, right, bottom), _ in image.rows():
+        thing = add(root, "object")
+        add(thing, "name", classes[index])
+        for tag, text in (("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
+            add(thing, tag, text)
+        box = add(thing, "bndbox")
+        for tag, edge in (("xmin", left + 1), ("ymin", top + 1), ("xmax", right), ("ymax", bottom)):
+            add(box, tag, int(edge) if edge.is_integer() else round(edge, _DECIMALS))
+    return root
