@@ -61,7 +61,8 @@ retrain: pgt ## retrained detector and its detections
 eval: retrain ## metrics of every artifact of the run
 $(NAMED):
 	$(WEAKSAM) $@ $(OPTIONS)
-report: eval ## the table of results
+report: eval ## the page of the run, an HTML file
+	$(WEAKSAM) report --dataset $(DATASET) --run-dir $(RUN)
 status: setup ## what is fresh, stale, partial or missing
 	$(WEAKSAM) status --dataset $(DATASET) --run-dir $(RUN)
 doctor: setup ## is this machine ready

@@ -32,6 +32,7 @@ def test_recipes_and_marker_travel(wheel: Path) -> None:
     stages = {path.relative_to(ROOT / "stages").as_posix() for path in (ROOT / "stages").rglob("*.yaml")}
     assert {f"weaksam_cli/_stages/{name}" for name in stages} <= set(names)
     assert "weaksam_cli/py.typed" in names
+    assert {f"weaksam_cli/report/report.{suffix}" for suffix in ("html.j2", "css", "js")} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "runs/", ".scratch"))]
 
 

@@ -179,13 +179,14 @@ def verify(artifact: Path, receipt: Receipt) -> None:
 
 
 OUR_NAME = "weaksam"
-"""Marks what has no receipt as ours: the `Software` of a PNG."""
+"""Marks what has no receipt as ours: the `Software` of a PNG, the `generator` of a page."""
+_PAGE_MARK = f'<meta name="generator" content="{OUR_NAME}">'.encode()
 
 
 def refuse_foreign(path: Path, *, overwrite: bool) -> None:
     """Refuse to write to a place where something stands that this program did not write.
 
-    Ours is a file that agrees with its receipt, an HDF5 file that says so, and a PNG that bears our mark.
+    Ours is a file that agrees with its receipt, an HDF5 file that says so, and a PNG or a page that bears our mark.
 
     Raises:
         UserError: something else is there, and `overwrite` was not given; or a folder.
@@ -213,6 +214,9 @@ def _is_ours(path: Path) -> bool:
 
             with h5py.File(path, "r") as handle:
                 return str(handle.attrs.get("format", "")).startswith(f"{OUR_NAME}/")
+        if path.suffix == ".html":
+            with path.open("rb") as file:
+                return _PAGE_MARK in file.read(500)
         from PIL import Image
 
         with Image.open(path) as image:

@@ -117,6 +117,19 @@ def _all(
     """Every stage, from labels to the table of results."""
 
 
+@declare(app.command("report"), *_WHICH, "overwrite", *_SPEAK, work="report:report")
+def _report(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The page; default: report.html in the run's folder."),
+    ] = None,
+    images: Annotated[
+        int, typer.Option("--images", help="Images of each section and split.", min=1, max=40)
+    ] = 6,
+) -> None:
+    """One HTML page of a run: what each stage made, image by image, and how good it is."""
+
+
 @declare(app.command("status"), *_WHICH, "json", work="inspect:show_status")
 def _status() -> None:
     """What of a run is fresh, stale, partial or missing."""

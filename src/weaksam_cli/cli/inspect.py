@@ -12,14 +12,13 @@ from pydantic import TypeAdapter
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.reader import Artifact
-from weaksam_cli.artifacts.receipt import RECEIPT_SUFFIX, read_receipt, verify
+from weaksam_cli.artifacts.receipt import read_receipt, verify
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, duration, size
 from weaksam_cli.core.json_files import holds_list, read_json
 from weaksam_cli.core.names import first_few
-from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.freshness import Freshness
-from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
+from weaksam_cli.engine.overview import run_artifacts
 from weaksam_cli.errors import UserError
 
 _SHOWN_ROWS = 20
@@ -36,28 +35,8 @@ def show_status(options: CommonOptions, console: Console) -> None:
         remedy = "Start one: weaksam all (or `weaksam data SOURCE`)"
         raise UserError("there is no such run", where=str(root), remedy=remedy)
     freshness = Freshness(root)
-    rows = [_row(freshness, root, path) for path in _artifacts(context)]
+    rows = [_row(freshness, root, path) for path in run_artifacts(context)]
     console.table(f"{root}", ["artifact", "state", "images", "failed", "time", "why"], rows)
-
-
-def _artifacts(context: Context) -> list[Path]:
-    """Every artifact that is there or begun, and those that the pipeline would make, in its order."""
-    root, stages = context.run.root, [load_stage(name) for name in STAGE_NAMES]
-    found = {
-        path.with_name(path.name.removesuffix(RECEIPT_SUFFIX)) for path in root.rglob(f"*{RECEIPT_SUFFIX}")
-    }
-    found |= {path.with_name(path.name.removesuffix(".shards")) for path in root.rglob("*.shards")}
-    for stage in stages[:-1]:
-        for split, source in context.source().splits.items():
-            if source.role == "train" or not stage.train_only:
-                found.add(context.run.output(stage.name, split))
-    order = [stage.folder for stage in stages]
-
-    def place(path: Path) -> tuple[int, str]:
-        top = path.relative_to(root).parts[0].partition("@")[0]
-        return order.index(top) if top in order else len(order), str(path)
-
-    return sorted(found, key=place)
 
 
 def _row(freshness: Freshness, root: Path, path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,17 @@ Box = tuple[float, float, float, float]
 def colour(index: int) -> str:
     """The colour of a class."""
     return PALETTE[index % len(PALETTE)]
+
+
+def ink(paint: str) -> str:
+    """Black or white, whichever is read on a colour `#rrggbb`."""
+    red, green, blue = (int(paint[start : start + 2], 16) for start in (1, 3, 5))
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+
+
+def text_width(text: str, letters: int) -> float:
+    """Pixels that a text of that size takes."""
+    return _font(text, letters).getlength(printable(text))
 
 
 def draw_detections(
@@ -109,8 +121,7 @@ class Canvas:
         """What was drawn, uint8 RGB; a label covers those that came after it."""
         for tag in reversed(self.tags):
             self._pen.rectangle(tag.place, fill=tag.paint, outline="black")
-            ink = "black" if _is_light(tag.paint) else "white"
-            self._pen.text(tag.at, tag.text, fill=ink, font=tag.font, anchor="lt")
+            self._pen.text(tag.at, tag.text, fill=ink(tag.paint), font=tag.font, anchor="lt")
         return np.asarray(self._drawn)
 
     def box(self, box: NDArray[np.float32], paint: str) -> None:
@@ -120,13 +131,14 @@ class Canvas:
         self._pen.rectangle((left, top, right, bottom), outline=paint, width=self._line)
 
     def label(self, box: NDArray[np.float32], text: str, paint: str) -> None:
-        """A tag at a box, in the first place around it where no other tag stands, else where it hides least of them."""
+        """A tag at a box, see `free_place`."""
         font = _font(text, self._letters)
         shown = self._cut(printable(text), font)
         left, top, right, bottom = self._pen.textbbox((0, 0), shown, font=font, anchor="lt")
         pad = max(2, self._letters // 6)
         width, height = right - left + 2 * pad, bottom - top + 2 * pad
-        place = min(self._places(self._inside(box), width, height), key=self._hidden)
+        sides = (self._drawn.width - 1, self._drawn.height - 1)
+        place = free_place(self._inside(box), (width, height), sides, [tag.place for tag in self.tags])
         at = (place[0] + pad - left, place[1] + pad - top)
         self.tags.append(Tag(place, shown, at, font, paint))
 
@@ -160,22 +172,34 @@ class Canvas:
             shown = f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
         return shown
 
-    def _places(self, box: Box, width: float, height: float) -> list[Box]:
-        """Where a tag of this size may stand: on the upper edge, within, at the lower edge; then along the sides."""
-        left, top, right, bottom = box
-        rows = [top - height, top, bottom, bottom - height]
-        rows += [top + step * height for step in range(1, max(1, int((bottom - top) / height)))]
-        corners = [(x, y) for y in rows for x in (left, right - width)]
-        placed = []
-        for x, y in corners:
-            x0 = min(max(x, 0), max(self._drawn.width - 1 - width, 0))
-            y0 = min(max(y, 0), max(self._drawn.height - 1 - height, 0))
-            placed.append((x0, y0, x0 + width, y0 + height))
-        return placed
 
-    def _hidden(self, place: Box) -> float:
-        """Square pixels of other tags under a tag."""
-        return sum(_overlap(place, tag.place) for tag in self.tags)
+def free_place(box: Box, size: tuple[float, float], sides: tuple[float, float], taken: Sequence[Box]) -> Box:
+    """Where a label stands: the first place around its box that is free, else the one that hides least of the others.
+
+    Args:
+        box: what it belongs to, xyxy.
+        size: its width and height.
+        sides: width and height of the image, which it does not leave while it fits.
+        taken: places of other labels, xyxy.
+
+    Returns:
+        xyxy: on the upper edge of the box, within it, at its lower edge, or along a side.
+    """
+    left, top, right, bottom = box
+    width, height = size
+    rows = [top - height, top, bottom, bottom - height]
+    rows += [top + step * height for step in range(1, max(1, int((bottom - top) / height)))]
+    best, least = (0.0, 0.0, width, height), math.inf
+    for y, x in itertools.product(rows, (left, right - width)):
+        x0 = min(max(x, 0), max(sides[0] - width, 0))
+        y0 = min(max(y, 0), max(sides[1] - height, 0))
+        place = (x0, y0, x0 + width, y0 + height)
+        hidden = sum(_overlap(place, other) for other in taken)
+        if hidden < least:
+            best, least = place, hidden
+        if not hidden:
+            break
+    return best
 
 
 def sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, gap: int = 8) -> NDArray[np.uint8]:
@@ -224,11 +248,6 @@ def letters_are_missing(text: str) -> bool:
 def _overlap(one: Box, other: Box) -> float:
     width = min(one[2], other[2]) - max(one[0], other[0])
     return max(width, 0) * max(min(one[3], other[3]) - max(one[1], other[1]), 0)
-
-
-def _is_light(paint: str) -> bool:
-    red, green, blue = (int(paint[start : start + 2], 16) for start in (1, 3, 5))
-    return 0.299 * red + 0.587 * green + 0.114 * blue > 140
 
 
 def _font(text: str, letters: int) -> ImageFont.FreeTypeFont:

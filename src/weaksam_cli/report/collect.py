@@ -1,0 +1,216 @@
+"""What a run holds, read once for its page; what is missing or damaged is noted and left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
+
+from weaksam_cli.artifacts.receipt import Receipt, read_receipt, verify
+from weaksam_cli.core.json_files import read_bytes, read_json
+from weaksam_cli.core.types import Detections, GroundTruth
+from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.ground_truth import read_ground_truth
+from weaksam_cli.data.labels import Labels, read_labels
+from weaksam_cli.data.source import image_root
+from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.freshness import Freshness
+from weaksam_cli.engine.overview import run_artifacts
+from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
+from weaksam_cli.errors import UserError
+from weaksam_cli.eval.stage import artifacts_of
+
+T = TypeVar("T")
+_BOX_STAGES = ("wsod", "pgt", "retrain")
+_MAX_METRICS_BYTES = 50 * 1000**2
+
+
+class MetricRow(BaseModel):
+    """A figure of an artifact, as `eval` writes it (`eval.case.Metric`)."""
+
+    stage: str
+    variant: str = ""
+    name: str
+    value: FiniteFloat | None
+    share: bool = True
+    classes: dict[str, FiniteFloat] = {}
+
+    @property
+    def source(self) -> str:
+        """`stage` or `stage@variant`."""
+        return f"{self.stage}@{self.variant}" if self.variant else self.stage
+
+    @property
+    def text(self) -> str:
+        """The value for people; shares in percent."""
+        if self.value is None:
+            return "-"
+        return f"{100 * self.value:.1f} %" if self.share else f"{self.value:.1f}"
+
+
+class Curve(BaseModel):
+    """Recall against the number of proposals (`eval.recall.RecallCurve`)."""
+
+    stage: str
+    variant: str = ""
+    counts: Annotated[list[FiniteFloat], Field(alias="proposals an image")]
+    recall: dict[str, list[FiniteFloat | None]]
+
+
+class Results(BaseModel):
+    """What of a results file the page shows."""
+
+    metrics: list[MetricRow] = []
+    curves: list[Curve] = []
+
+    def of(self, source: str, name: str) -> MetricRow | None:
+        """The first metric of an artifact whose name begins so."""
+        return next((row for row in self.metrics if row.source == source and row.name.startswith(name)), None)
+
+
+@dataclass(frozen=True)
+class ArtifactLine:
+    """An artifact that is there, or that the pipeline would make."""
+
+    name: str
+    stage: str
+    state: str
+    why: str
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True)
+class SplitRun:
+    """A split with all that was found of it.
+
+    Attributes:
+        truth: image key to annotated objects; empty where there are none.
+        paths: `stage` or `stage@variant` -> complete artifact.
+        boxes: the same -> image key -> detections or pseudo boxes; in the order of the pipeline.
+    """
+
+    name: str
+    labels: Labels
+    truth: Mapping[str, GroundTruth] = field(default_factory=dict)
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    boxes: Mapping[str, Mapping[str, Detections]] = field(default_factory=dict)
+    results: Results = field(default_factory=Results)
+
+    @property
+    def final(self) -> str:
+        """The artifact with the last detections; '' where there are none."""
+        found = [name for name in self.boxes if not name.startswith("pgt")]
+        plain = [name for name in found if "@" not in name]
+        return (plain or found or [""])[-1]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run.
+
+    Attributes:
+        trainings: folder of the model -> rows of its `metrics.json`.
+        problems: what could not be read, a line each.
+    """
+
+    root: Path
+    dataset: str
+    artifacts: tuple[ArtifactLine, ...]
+    splits: tuple[SplitRun, ...]
+    trainings: Mapping[str, list[dict[str, float]]]
+    problems: tuple[str, ...]
+
+    def split_of_role(self, role: str) -> SplitRun | None:
+        """The first split of a role."""
+        return next((item for item in self.splits if item.labels.file.info.role == role), None)
+
+
+def read_run(context: Context) -> Run:
+    """Read all of a run but the images.
+
+    Raises:
+        UserError: there is no run, or its labels cannot be read.
+    """
+    problems: list[str] = []
+    splits = tuple(_read_split(context, name, problems) for name in context.source().splits)
+    return Run(
+        root=context.run.root,
+        dataset=splits[0].labels.file.info.dataset if splits else context.dataset,
+        artifacts=tuple(_lines(context)),
+        splits=splits,
+        trainings=_trainings(context.run.root, problems),
+        problems=tuple(dict.fromkeys(problems)),
+    )
+
+
+def _lines(context: Context) -> Iterable[ArtifactLine]:
+    freshness, root = Freshness(context.run.root), context.run.root
+    stages = {load_stage(name).folder: name for name in STAGE_NAMES}
+    for path in run_artifacts(context):
+        name = path.relative_to(root).as_posix()
+        stage = stages.get(name.partition("/")[0].partition("@")[0], "")
+        try:
+            found = freshness.of(path)
+        except UserError as error:
+            yield ArtifactLine(name, stage, "damaged", error.what, None)
+        else:
+            yield ArtifactLine(name, stage, found.state.value, "; ".join(found.reasons), found.receipt)
+
+
+def _read_split(context: Context, name: str, problems: list[str]) -> SplitRun:
+    run, source = context.run, context.source()
+    labels = read_labels(run.output("data", name), run.root / source.splits[name].image_root)
+
+    def attempt(read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except UserError as error:
+            problems.append(error.one_line())
+            return otherwise
+
+    def truth() -> dict[str, GroundTruth]:
+        found = read_ground_truth(run.root, source, labels)
+        return {key: image.objects for key, image in found.images.items()} if found else {}
+
+    attempt(lambda: image_root(run.root, source.splits[name]), run.root)
+    nothing: dict[str, Path] = {}
+    paths = attempt(lambda: artifacts_of(context, name), nothing)
+    boxes: dict[str, dict[str, Detections]] = {}
+    for stage, path in paths.items():
+        if stage.partition("@")[0] in _BOX_STAGES:
+            read = attempt(lambda path=path: read_detections(path, labels), None)  # type: ignore[misc]
+            if read is not None:
+                boxes[stage] = read
+    results = attempt(lambda: _results(run.output("eval", name)), Results())
+    return SplitRun(name, labels, attempt(truth, {}), paths, boxes, results)
+
+
+def _results(path: Path) -> Results:
+    if not path.is_file():
+        return Results()
+    receipt = read_receipt(path)
+    if receipt is not None:
+        verify(path, receipt)
+    return read_json(path, TypeAdapter(Results), remedy="Run `weaksam eval --overwrite`")
+
+
+def _trainings(root: Path, problems: list[str]) -> dict[str, list[dict[str, float]]]:
+    from weaksam_cli.training.metrics import METRICS_FILE
+
+    row, found = TypeAdapter(dict[str, FiniteFloat]), {}
+    for path in sorted(root.glob(f"*/{METRICS_FILE}")):
+        try:
+            lines = read_bytes(path, _MAX_METRICS_BYTES).splitlines()
+            found[path.parent.name] = [row.validate_json(line) for line in lines if line.strip()]
+        except (UserError, ValidationError):
+            problems.append(f"{path}: is no metrics.json of a training")
+    return found
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """A recipe as indented JSON."""
+    return json.dumps(recipe, indent=1, ensure_ascii=False)

@@ -1,0 +1,312 @@
+"""The page of a run: one HTML file that needs nothing else, and nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any, Final
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from weaksam_cli import __version__
+from weaksam_cli.console import duration
+from weaksam_cli.core.types import Detections
+from weaksam_cli.engine.stages import STAGE_NAMES
+from weaksam_cli.eval.pseudo_boxes import precision_and_recall
+from weaksam_cli.pgt import top1
+from weaksam_cli.report import charts, choose
+from weaksam_cli.report.cards import Card, SplitCards, compared, title_of
+from weaksam_cli.report.collect import ArtifactLine, MetricRow, Run, SplitRun, recipe_text
+
+_PHOTO_BYTES: Final = 2_300_000
+"""Of all photographs together; base64 makes a third more of it."""
+_LARGEST_PHOTO: Final = 60_000
+_MOST_FAILURES: Final = 100
+_MOST_CLASSES: Final = 400
+_DOES: Final = {
+    "data": "reads images and labels, no boxes",
+    "cam": "class activation maps",
+    "prompt": "peaks of the maps",
+    "propose": "class-agnostic boxes",
+    "wsod": "weakly supervised detector",
+    "pgt": "boxes to learn from",
+    "retrain": "detector trained on them",
+    "eval": "figures against the truth",
+}
+_STATES: Final = ("damaged", "partial", "missing", "stale")
+"""The first that an artifact of a stage has is the stage's."""
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage of the pipeline; `figures` are (name, value)."""
+
+    name: str
+    does: str
+    state: str
+    seconds: float
+    recipes: list[str]
+    failed: int
+    figures: list[tuple[str, str]]
+
+    @property
+    def time(self) -> str:
+        """How long its artifacts took."""
+        return duration(self.seconds) if self.seconds else ""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in numbers; `ap` has an entry a detector."""
+
+    name: str
+    index: int
+    images: int
+    pseudo: int
+    detections: int
+    best: float | None
+    ap: list[float | None]
+
+
+def render(run: Run, images: int) -> bytes:
+    """The page; equal runs give equal bytes.
+
+    Args:
+        run: as read.
+        images: of each section and split.
+    """
+    train, test = run.split_of_role("train"), run.split_of_role("test")
+    pseudo = train.boxes.get("pgt") if train else None
+    most = choose.boxes_an_image(pseudo, train.labels) if train else 2.0
+    sections, problems = _image_sections(run, images, most)
+    stages = [_stage(name, run) for name in STAGE_NAMES]
+    last = test if test and test.final else train
+    photos = {card.photo.name: card.photo for _, cards in sections for card in cards if card.photo.uri}
+    content = {
+        "run": run,
+        "version": __version__,
+        "title": f"weaksam: {run.dataset}",
+        "splits": [(item.name, len(item.labels.keys)) for item in run.splits],
+        "stages": stages,
+        "whole_time": duration(sum(stage.seconds for stage in stages)),
+        "longest": max([stage.seconds for stage in stages] + [1e-9]),
+        "missing": [line.name for line in run.artifacts if line.state in ("missing", "partial")],
+        "tiles": _tiles(run, train, last),
+        "detectors": [title_of(name) for name in _detectors(last)],
+        "classes": _classes(train, last, most),
+        "class_names": run.splits[0].labels.class_names if run.splits else [],
+        "most": most,
+        "photos": list(photos.values()),
+        "sections": [(name, cards) for name, cards in sections if cards],
+        "figure4": _figure4(train, images, sections),
+        "recall": charts.recall(run),
+        "sizes": charts.sizes(run),
+        "training": [charts.training(name, rows) for name, rows in run.trainings.items() if rows],
+        "metrics": [(item.name, item.results.metrics) for item in run.splits if item.results.metrics],
+        "failures": _failures(run),
+        "problems": list(dict.fromkeys([*run.problems, *problems])),
+        "recipe_text": recipe_text,
+        "duration": duration,
+    }
+    return _html(content)
+
+
+def _html(content: Mapping[str, Any]) -> bytes:
+    folder = files("weaksam_cli.report")
+    template, style, script = (
+        (folder / name).read_text("utf-8") for name in ("report.html.j2", "report.css", "report.js")
+    )
+    # Nothing runs but this script, whatever a class is called.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    text = environment.from_string(template).render(
+        style=Markup(style), script=Markup(script), script_digest=digest, **content
+    )
+    # A file's name may hold bytes that are no text.
+    return text.encode("utf-8", "replace")
+
+
+# ---------------------------------------------------------------- images
+def _image_sections(run: Run, images: int, most: float) -> tuple[list[tuple[str, list[Card]]], list[str]]:
+    """The chosen images; an image that stands in several sections has one photograph."""
+    chosen: dict[str, list[tuple[SplitCards, list[str]]]] = {}
+    makers = [SplitCards(split, most, _LARGEST_PHOTO) for split in run.splits]
+    for maker in makers:
+        labels = maker.split.labels
+        if not maker.sure:
+            chosen.setdefault("Some images", []).append((maker, sorted(labels.keys)[:images]))
+            continue
+        best = choose.first_by(maker.sure, images, highest=True)
+        least = choose.first_by(maker.sure, images)
+        worst = choose.first_by(maker.agreement, images)
+        more = choose.one_of_each_class([*best, *least, *worst], maker.sure, labels, images)
+        chosen.setdefault("Most confident", []).append((maker, best))
+        chosen.setdefault("Least confident", []).append((maker, [key for key in least if key not in best]))
+        chosen.setdefault("Worst against the truth", []).append((maker, worst))
+        chosen.setdefault("Other classes", []).append((maker, more))
+    keys = {(id(maker), key) for parts in chosen.values() for maker, part in parts for key in part}
+    known: dict[tuple[int, str], Card] = {}
+    for maker in makers:
+        maker.photo_bytes = min(_LARGEST_PHOTO, _PHOTO_BYTES // max(len(keys), 1))
+        wanted = [key for key in maker.split.labels.keys if (id(maker), key) in keys]
+        for card in maker.make(wanted, len(known)):
+            known[id(maker), card.key] = card
+    sections = [
+        (name, [known[id(maker), key] for maker, part in parts for key in part])
+        for name, parts in chosen.items()
+    ]
+    return sections, [line for maker in makers for line in maker.problems]
+
+
+# ---------------------------------------------------------------- pipeline
+def _stage(name: str, run: Run) -> StageView:
+    lines = [line for line in run.artifacts if line.stage == name]
+    states = {line.state for line in lines}
+    state = next((item for item in _STATES if item in states), "fresh" if lines else "missing")
+    if state == "missing" and states - {"missing"}:
+        state = "partial"
+    receipts = [line.receipt for line in lines if line.receipt is not None]
+    return StageView(
+        name=name,
+        does=_DOES[name],
+        state=state,
+        seconds=sum(receipt.wall_seconds for receipt in receipts),
+        recipes=list(dict.fromkeys(receipt.identity.recipe_name for receipt in receipts)),
+        failed=sum(len(receipt.failed) for receipt in receipts),
+        figures=_figures(name, run),
+    )
+
+
+def _figures(stage: str, run: Run) -> list[tuple[str, str]]:
+    """Two figures of a stage: of `eval`, else what can be counted."""
+    for role in ("test", "train"):
+        split = run.split_of_role(role)
+        rows = [row for row in split.results.metrics if row.source == stage] if split else []
+        rows = [row for row in rows if row.value is not None and ": " not in row.name]
+        rows.sort(key=lambda row: not row.name.startswith("VOC AP50"))
+        if split and rows:
+            return [(f"{row.name} ({split.name})", row.text) for row in _distinct(rows)[:2]]
+    boxes = [(split.name, split.boxes[stage]) for split in run.splits if stage in split.boxes]
+    return [(f"boxes ({name})", f"{sum(map(len, every.values())):,}") for name, every in boxes]
+
+
+def _distinct(rows: Sequence[MetricRow]) -> list[MetricRow]:
+    """Without further protocols of the same metric."""
+    return list({row.name.partition(" (")[0]: row for row in reversed(rows)}.values())[::-1]
+
+
+def _tiles(run: Run, train: SplitRun | None, last: SplitRun | None) -> list[tuple[str, str, str]]:
+    """(value, what it is, more of it) of what a person wants to know first."""
+    tiles = []
+    if last is not None:
+        rows = [last.results.of(name, "VOC AP50") for name in _detectors(last)]
+        known = [row for row in rows if row is not None and row.value is not None]
+        if known:
+            more = " → ".join(f"{title_of(row.source)} {row.text}" for row in known)
+            tiles.append((known[-1].text, f"VOC AP50 on {last.name}", more))
+    if train is not None and "pgt" in train.boxes:
+        every = train.boxes["pgt"]
+        count, covered = sum(map(len, every.values())), sum(len(item) > 0 for item in every.values())
+        tiles.append((f"{count:,}", "pseudo boxes to learn from", f"in {covered:,} of {len(every):,} images"))
+    counted = [f"{len(item.labels.keys):,} {item.name}" for item in run.splits]
+    images = sum(len(item.labels.keys) for item in run.splits)
+    tiles.append((f"{images:,}", "images", ", ".join(counted)))
+    if train is not None:
+        tiles.append((str(len(train.labels.class_names)), "classes", "known by image-level labels alone"))
+    return tiles
+
+
+def _failures(run: Run) -> list[tuple[ArtifactLine, list[tuple[str, str]], int]]:
+    """(artifact, (image, reason) of the first, number) of artifacts in which something failed or was left out."""
+    found = []
+    for line in run.artifacts:
+        every = [*line.receipt.failed, *line.receipt.left_out] if line.receipt else []
+        if every:
+            found.append((line, [(item.image, item.reason) for item in every[:_MOST_FAILURES]], len(every)))
+    return found
+
+
+# ---------------------------------------------------------------- classes and boxes
+def _detectors(split: SplitRun | None) -> list[str]:
+    return [name for name in split.boxes if not name.startswith("pgt")] if split else []
+
+
+def _classes(train: SplitRun | None, last: SplitRun | None, most: float) -> list[ClassRow]:
+    if train is None or last is None:
+        return []
+    names = train.labels.class_names
+    images = np.zeros(len(names), int)
+    for image in train.labels.file.images:
+        images[train.labels.class_indexes(image)] += 1
+    pseudo = _counts(train.boxes.get("pgt"), len(names))
+    final = last.boxes.get(last.final)
+    detections = _counts(choose.shown(final, most) if final else None, len(names))
+    rows = [last.results.of(name, "VOC AP50") for name in _detectors(last)]
+    best = [_best_score(final, index) for index in range(len(names))]
+    return [
+        ClassRow(
+            name, index, int(images[index]), int(pseudo[index]), int(detections[index]), best[index],
+            [row.classes.get(name) if row else None for row in rows],
+        )
+        for index, name in enumerate(names)
+        if images[index] or detections[index] or pseudo[index]
+    ][:_MOST_CLASSES]  # fmt: skip
+
+
+def _counts(every: Mapping[str, Detections] | None, n_classes: int) -> np.ndarray:
+    parts = [np.zeros(0, np.int32), *(item.class_index for item in (every or {}).values())]
+    return np.bincount(np.concatenate(parts), minlength=n_classes)
+
+
+def _best_score(every: Mapping[str, Detections] | None, index: int) -> float | None:
+    """Mean over images of the best score of a class, of the images where there is one of it."""
+    best = [
+        item.scores[item.class_index == index].max()
+        for item in (every or {}).values()
+        if (item.class_index == index).any()
+    ]
+    return float(np.mean(best)) if best else None
+
+
+def _figure4(
+    train: SplitRun | None, images: int, sections: list[tuple[str, list[Card]]]
+) -> dict[str, Any] | None:
+    """The best box of each label beside what the run was trained on, where both are known (the paper's Figure 4)."""
+    if train is None or not {"wsod", "pgt"} <= set(train.boxes):
+        return None
+    labels, recipe = train.labels, top1.Recipe()
+    found, kept = train.boxes["wsod"], train.boxes["pgt"]
+    best = {
+        image.key: top1.select(found[image.key], labels.class_indexes(image), recipe)
+        for image in labels.file.images
+    }
+    lines = []
+    for name, every in (("Top-1", best), ("This run", kept)):
+        text = f"{name}: {sum(map(len, every.values())):,} boxes"
+        if train.truth:
+            truth = {key: train.truth[key] for key in every if key in train.truth}
+            scored = {key: item for key, item in every.items() if key in truth}
+            precision, recall = precision_and_recall(truth, scored, labels.class_names)
+            if not math.isnan(precision.total) and not math.isnan(recall.total):
+                text += f", {100 * precision.total:.0f} % of them on an object"
+                text += f", {100 * recall.total:.0f} % of the objects found"
+        lines.append(text)
+    cards = {card.key: card for _, every in sections for card in every if card.split == train.name}
+    more = {key: float(len(kept[key]) - len(best[key])) for key in cards}
+    chosen = [key for key in choose.first_by(more, images, highest=True) if more[key]]
+    names = labels.class_names
+    return {
+        "lines": lines,
+        "cards": [
+            replace(cards[key], panels=compared(cards[key].photo, best[key], kept[key], names))
+            for key in chosen
+        ],
+    }
