@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel, Field
 
 from tests.tiny import weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
@@ -28,6 +32,7 @@ KNOWN = {
     "retrain": {"faster_rcnn"},
     "eval": {"standard"},
 }
+METHODS = [(stage, name) for stage in STAGE_NAMES for name in method_names(stage)]
 
 
 @pytest.mark.parametrize("stage", STAGE_NAMES)
@@ -36,9 +41,7 @@ def test_the_methods_of_a_stage_are_the_modules_of_its_folder(stage: str) -> Non
     assert load_stage(stage).name == stage
 
 
-@pytest.mark.parametrize(
-    ("stage", "name"), [(stage, name) for stage in STAGE_NAMES for name in method_names(stage)]
-)
+@pytest.mark.parametrize(("stage", "name"), METHODS)
 def test_every_method_keeps_the_contract_and_has_a_recipe(stage: str, name: str) -> None:
     method = load_method(stage, name, where="here")
     assert issubclass(method.Recipe, RecipeModel)
@@ -53,10 +56,9 @@ def test_every_method_keeps_the_contract_and_has_a_recipe(stage: str, name: str)
 
 def test_importing_a_method_imports_nothing_heavy() -> None:
     """Recipes are parsed by `status` and `--dry-run`, which are to be quick."""
-    names = [(stage, name) for stage in STAGE_NAMES for name in method_names(stage)]
     code = (
         "import sys, importlib\n"
-        f"for stage, name in {names!r}: importlib.import_module(f'weaksam_cli.{{stage}}.{{name}}')\n"
+        f"for stage, name in {METHODS!r}: importlib.import_module(f'weaksam_cli.{{stage}}.{{name}}')\n"
         "print(sorted({'torch', 'detectron2', 'cv2', 'h5py', 'transformers', 'timm'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -124,3 +126,61 @@ def test_a_method_of_another_distribution_is_found_and_runs(tmp_path: Path) -> N
 
 def test_hyphens_of_a_recipe_s_method_count_as_underscores() -> None:
     assert load_method("propose", "region-tree", where="here").__name__.endswith("region_tree")
+
+
+BOUNDS = (("ge", "gt"), ("le", "lt"))
+
+
+def without_bounds(model: type[BaseModel], place: str = "") -> Iterator[str]:
+    """Fields of a recipe, and of the settings inside of it, whose numbers or lengths know no end."""
+    for name, field in model.model_fields.items():
+        yield from _unbounded(field.annotation, field.metadata, f"{place}{name}")
+
+
+def _unbounded(annotation: Any, metadata: Sequence[Any], place: str) -> Iterator[str]:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        more = [part for item in annotation.__metadata__ for part in (*getattr(item, "metadata", ()), item)]
+        yield from _unbounded(inner[0], [*metadata, *more], place)
+    elif origin in (Union, UnionType):
+        for choice in inner:
+            yield from _unbounded(choice, metadata, place)
+    elif origin in (tuple, list, dict, set, frozenset):
+        is_open = origin is not tuple or ... in inner
+        if is_open and not any(getattr(item, "max_length", None) is not None for item in metadata):
+            yield f"{place} has no max_length"
+        for choice in inner:
+            yield from _unbounded(choice, (), f"{place}[]")
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from without_bounds(annotation, f"{place}.")
+    elif annotation in (int, float):
+        for names in BOUNDS:
+            if not any(getattr(item, name, None) is not None for item in metadata for name in names):
+                yield f"{place} has no {' or '.join(names)}"
+
+
+@pytest.mark.parametrize(("stage", "name"), METHODS)
+def test_all_numbers_and_lists_of_a_recipe_have_bounds(stage: str, name: str) -> None:
+    """Else a `--set` of a billion takes all memory, or never ends."""
+    open_ends = list(without_bounds(load_method(stage, name, where="here").Recipe))
+    assert not open_ends, (
+        f"{stage}/{name}.py: give each of these a lower and an upper bound, as in Field(ge=1, le=100), and each list a "
+        f"max_length, wide enough for every published recipe and too small for what no machine can do: {open_ends}"
+    )
+
+
+def test_a_setting_without_bounds_is_noticed() -> None:
+    class Inner(RecipeModel):
+        sides: tuple[int, ...] = ()
+
+    class Outer(RecipeModel):
+        good: Annotated[float, Field(ge=0, le=1)] | None = None
+        pair: tuple[float, float] = (0.0, 1.0)
+        inner: Inner | None = None
+        step: int = Field(default=1, ge=1)
+
+    assert list(without_bounds(Outer)) == [
+        *("pair[] has no ge or gt", "pair[] has no le or lt") * 2,
+        *("inner.sides has no max_length", "inner.sides[] has no ge or gt", "inner.sides[] has no le or lt"),
+        "step has no le or lt",
+    ]

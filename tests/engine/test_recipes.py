@@ -212,3 +212,22 @@ def test_tags_and_text_that_is_none_are_refused(tmp_path: Path, text: str) -> No
 def test_what_no_training_survives_is_refused(stage: str, recipe: str, override: str) -> None:
     with pytest.raises(UserError, match=r"--set .*less than or equal to 100|unknown key '<<'"):
         load_recipe(stage, recipe, [override])
+
+
+@pytest.mark.parametrize(
+    ("stage", "recipe", "override"),
+    [
+        ("cam", "vit-tiny", "fit.epochs=0"),
+        ("cam", "vit-tiny", "scales=[1000000000]"),
+        ("cam", "lite0", "short_sides=[100000]"),
+        ("propose", "region-tree", "tree.max_pixels=1"),
+        ("propose", "region-tree-edges", "turns=[0, 1]"),
+        ("wsod", "oicr-lite0", "schedule.batch_size=1000000000"),
+        ("wsod", "oicr-lite0", "schedule.iterations=0"),
+        ("retrain", "faster-rcnn-lite0-fpn", "schedule.milestones=[0]"),
+        ("data", "demo", "trainval=1000000000"),
+    ],
+)
+def test_what_no_machine_can_do_is_refused(stage: str, recipe: str, override: str) -> None:
+    with pytest.raises(UserError, match=r"--set .*: Input should be (greater|less) than or equal to"):
+        load_recipe(stage, recipe, (override,))

@@ -61,7 +61,7 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
         ({"milestones": [8, 6]}, "increasing"),
         ({"milestones": [6, 6]}, "increasing"),
         ({"decay": "cosine", "milestones": [6]}, "belong to decay: steps"),
-        ({"iterations": 0}, "greater than 0"),
+        ({"iterations": 0}, "greater than or equal to 1"),
         ({"epochs": 1}, "iterations or epochs, and not both"),
     ],
 )

@@ -101,7 +101,7 @@ def test_every_setting_stands_in_the_recipes() -> None:
         (
             "mist-vgg16",
             "network.pixels.deviation=[0, 1, 1]",
-            r"network\.pixels\.deviation\.0: .*greater than 0",
+            r"network\.pixels\.deviation\.0: .*greater than or equal to 0.001",
         ),
         ("mist-vgg16", "network.frozen_blocks=6", "less than or equal to 5"),
         ("mist-vgg16", "network.name=resnet", r"network: .*'lite0', 'vgg16'"),

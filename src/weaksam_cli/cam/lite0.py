@@ -23,9 +23,9 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
-from weaksam_cli.cam.stage import LabelSettings, Side, chosen_classes, known_images, label_rows, maps_step
+from weaksam_cli.cam.stage import LabelSettings, chosen_classes, known_images, label_rows, maps_step
 from weaksam_cli.core.maps import SMALLEST_DEVIATION, cell_affinity, resize_bilinear
-from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.core.settings import RecipeModel, Side
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.predictors import ImageFunction
@@ -62,8 +62,8 @@ class HeadSettings(LabelChoice, PooledSettings):
         iterations: most L-BFGS iterations.
     """
 
-    penalty: float = Field(default=5e-3, ge=0)
-    iterations: int = Field(default=60, ge=1)
+    penalty: float = Field(default=5e-3, ge=0, le=1e6)
+    iterations: int = Field(default=60, ge=1, le=10_000)
 
 
 class FineSettings(RecipeModel):
@@ -75,9 +75,9 @@ class FineSettings(RecipeModel):
         rounds: how often the maps are multiplied by the affinity.
     """
 
-    threshold: float = Field(default=0.2, lt=1)
-    power: float = Field(default=2.0, gt=0)
-    rounds: int = Field(default=2, ge=0)
+    threshold: float = Field(default=0.2, ge=-1, lt=1)
+    power: float = Field(default=2.0, gt=0, le=100)
+    rounds: int = Field(default=2, ge=0, le=100)
 
 
 class Recipe(LabelSettings):
@@ -92,7 +92,7 @@ class Recipe(LabelSettings):
 
     method: Literal["lite0"] = "lite0"
     head: HeadSettings = HeadSettings()
-    short_sides: Annotated[tuple[Side, ...], Field(min_length=1)] = (320, 480)
+    short_sides: Annotated[tuple[Side, ...], Field(min_length=1, max_length=20)] = (320, 480)
     fine: FineSettings = FineSettings()
     predicted_threshold: float = Field(default=0.3776, gt=0, lt=1)
 

@@ -54,7 +54,7 @@ class MCTformerMaps(VersionSettings, MapSettings):
 
     scales: Scales = (1.0,)
     attention_type: AttentionType = Field(default="fused", validate_default=True)
-    class_layers: int = Field(default=3, ge=1)
+    class_layers: int = Field(default=3, ge=1, le=100)
 
     @field_validator("version", "attention_type")
     @classmethod

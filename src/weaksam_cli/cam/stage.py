@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
 
 from weaksam_cli.artifacts.class_maps import cam_schema, cam_tables
 from weaksam_cli.artifacts.shards import Outcome
@@ -24,8 +23,6 @@ from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
 
 STAGE: Final = Stage("cam", 1, "cam", "{split}.h5", cam_schema())
-Side = Annotated[int, Field(ge=32)]
-"""A side of an image, pixels."""
 
 
 class LabelSettings(LabelChoice):

@@ -49,7 +49,7 @@ class WeakTrFitSettings(FitSettings):
     """
 
     fusion_variant: Literal["v1", "v3"] = "v3"
-    reduction: int = Field(default=8, ge=1)
+    reduction: int = Field(default=8, ge=1, le=10_000)
 
 
 class WeakTrTraining(FusionSettings, TrainingSettings):

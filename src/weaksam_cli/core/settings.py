@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from weaksam_cli.core.json_files import read_bytes, shown
 from weaksam_cli.core.names import is_text
@@ -17,6 +17,12 @@ _MAX_BYTES: Final = 200_000
 """Of a YAML file: a table of a thousand class names has 30 kB, and a megabyte is parsed for a minute."""
 
 P = TypeVar("P", bound="RecipeModel")
+Side = Annotated[int, Field(ge=32, le=2048)]
+"""Of an image as a network is shown it, pixels."""
+Iteration = Annotated[int, Field(ge=0, le=10**7)]
+"""Of a training, or a number of them: a million a day is fast, and published trainings have some 10,000 to 300,000."""
+Epoch = Annotated[int, Field(ge=0, le=10_000)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class RecipeModel(BaseModel):

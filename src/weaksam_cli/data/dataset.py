@@ -49,8 +49,8 @@ class ReadRecipe(RecipeModel):
         max_pixels: larger images are listed as failed; the limit travels with the labels to all later stages.
     """
 
-    splits: dict[str, Role] | None = None
-    classes: tuple[str, ...] | None = None
+    splits: dict[str, Role] | None = Field(None, max_length=1_000)
+    classes: tuple[str, ...] | None = Field(None, max_length=100_000)
     difficult: Difficult = "exclude"
     split_off: dict[str, Annotated[float, Field(gt=0, lt=1)]] | None = Field(None, min_length=1, max_length=1)
     max_pixels: int = Field(default=100_000_000, gt=0, le=PILLOW_MAX_PIXELS)

@@ -61,8 +61,8 @@ class CorlocSettings(RecipeModel):
         ring_factor: ring of the class-map contrast baseline, relative to the box, as of ContextLocNet's context region.
     """
 
-    corloc: tuple[CorlocName, ...] = ("mist", "weaksam", "detectron2")
-    ring_factor: float = Field(default=1.8, gt=1)
+    corloc: tuple[CorlocName, ...] = Field(default=("mist", "weaksam", "detectron2"), max_length=10)
+    ring_factor: float = Field(default=1.8, gt=1, le=100)
 
 
 def evaluate(case: Case, settings: CorlocSettings) -> list[Metric]:

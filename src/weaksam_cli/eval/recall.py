@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, read_proposals
 from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
@@ -51,8 +51,12 @@ class RecallSettings(RecipeModel):
             rules demand, and each CorLoc protocol has a rule of its own.
     """
 
-    recall_thresholds: tuple[float, ...] = Field(default=(0.5, 0.75, 0.9), min_length=1)
-    recall_budgets: tuple[PositiveInt, ...] = (10, 20, 50, 100, 200, 300, 500, 1000)
+    recall_thresholds: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.5, 0.75, 0.9), min_length=1, max_length=100
+    )
+    recall_budgets: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = Field(
+        default=(10, 20, 50, 100, 200, 300, 500, 1000), max_length=100
+    )
     strict_denominator: bool = True
     difficult: Literal["include", "exclude"] = "include"
 

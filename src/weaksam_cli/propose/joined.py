@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from weaksam_cli.artifacts.proposals import CLUE_SOURCES, SOURCES, Proposals, Source
 from weaksam_cli.core.boxes import iou, score_free_nms
@@ -24,7 +24,7 @@ from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.methods import load_method
 from weaksam_cli.engine.recipes import find_recipe
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.propose.stage import ClueSettings, ClueSource, Propose, proposal_steps
+from weaksam_cli.propose.stage import MOST_BOXES, ClueSettings, ClueSource, Propose, proposal_steps
 
 _CLUES = [SOURCES.index(source) for source in CLUE_SOURCES]
 
@@ -40,6 +40,7 @@ def _part(values: Any) -> Any:
     return method.Recipe.model_validate(values | {"method": values["method"].replace("-", "_")})
 
 
+Turn = Annotated[int, Field(ge=1, le=MOST_BOXES)]
 Part = Annotated[SerializeAsAny[RecipeModel], BeforeValidator(_part)]
 
 
@@ -60,19 +61,12 @@ class Recipe(RecipeModel):
     method: Literal["joined"] = "joined"
     first: Part
     second: Part
-    turns: tuple[int, int] = (1, 1)
-    snap: float | None = Field(default=None, ge=0)
+    turns: tuple[Turn, Turn] = (1, 1)
+    snap: float | None = Field(default=None, ge=0, le=1e6)
     clues: ClueSettings = ClueSettings()
-    max_boxes: int = Field(default=300, ge=1)
+    max_boxes: int = Field(default=300, ge=1, le=MOST_BOXES)
     nms: float = Field(default=0.85, gt=0, le=1)
     clue_nms: float = Field(default=0.9, gt=0, le=1)
-
-    @field_validator("turns")
-    @classmethod
-    def _progress(cls, turns: tuple[int, int]) -> tuple[int, int]:
-        if min(turns) < 1:
-            raise ValueError(f"expected two numbers of 1 or more, got {turns}")
-        return turns
 
     @property
     def parts(self) -> list[Any]:

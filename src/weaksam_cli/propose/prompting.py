@@ -102,15 +102,15 @@ class PromptingSettings(RecipeModel):
             are faster on a GPU and move some boxes; auto takes the fastest that the device has.
     """
 
-    points_per_side: int = Field(default=32, ge=0)
-    points_per_batch: int = Field(default=64, ge=1)
+    points_per_side: int = Field(default=32, ge=0, le=256)
+    points_per_batch: int = Field(default=64, ge=1, le=4096)
     predicted_iou: float = Field(default=0.3, ge=0, le=1)
     stability: float = Field(default=0.3, ge=0, le=1)
     nms: float = Field(default=0.3, ge=0, le=1)
     cross_nms: float = Field(default=0.9, ge=0, le=1)
     clues: ClueSettings = ClueSettings()
     deduplicate: bool = False
-    max_proposals: int | None = Field(default=None, ge=1)
+    max_proposals: int | None = Field(default=None, ge=1, le=1_000_000)
     masks: bool = False
     precision: Precision = "float32"
 

@@ -44,9 +44,9 @@ class Recipe(RecipeModel):
 
     method: Literal["selective_search"] = "selective_search"
     mode: Mode = "fast"
-    max_side: int | None = Field(default=1024, ge=1)
-    min_side: int = Field(default=0, ge=0)
-    max_boxes: int | None = Field(default=None, ge=1)
+    max_side: int | None = Field(default=1024, ge=16, le=8192)
+    min_side: int = Field(default=0, ge=0, le=100_000)
+    max_boxes: int | None = Field(default=None, ge=1, le=1_000_000)
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

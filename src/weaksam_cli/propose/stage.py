@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from weaksam_cli.artifacts import Artifact, open_artifact
 from weaksam_cli.artifacts.points import POINTS, read_points
@@ -31,12 +32,17 @@ from weaksam_cli.errors import ImageError, UserError
 STAGE = Stage("propose", 3, "proposals", "{split}.h5", PROPOSALS)
 
 ClueSource = Literal["coarse", "fine", "cross"]
+ClueSources = Annotated[tuple[ClueSource, ...], Field(max_length=3)]
 Propose = Callable[[NDArray[np.uint8], Mapping[Source, Points]], Proposals]
 """The proposals of one image, uint8 RGB (H, W, 3), from its points by source; a source without points may be missing."""
 Build = Callable[[Any, Any, str], Propose]
 """A function of a method's module: from its recipe, the file of its weights (or None) and a torch device to what computes an
 image. Worker processes import it, and call it once each, so it is where networks and heavy libraries are loaded."""
 
+MOST_BOXES: Final = 10_000
+"""That a recipe can ask for, of an image."""
+MOST_PIXELS: Final = 4_000_000
+"""Of an image as a method without a network looks at it."""
 _LEAST_SHARDS = 32
 """A small folder is cut finer than a dataset, so that many processes have something to do; a shard costs 60 ms of disk."""
 
@@ -50,9 +56,9 @@ class ClueSettings(RecipeModel):
         class_groups: kinds whose points of one class also make one prompt together.
     """
 
-    sources: tuple[ClueSource, ...] = ("coarse", "fine", "cross")
+    sources: ClueSources = ("coarse", "fine", "cross")
     first_mask: bool = False
-    class_groups: tuple[ClueSource, ...] = ("coarse", "fine")
+    class_groups: ClueSources = ("coarse", "fine")
 
 
 def proposal_steps(

@@ -6,20 +6,16 @@ import math
 from functools import cache, reduce
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping, stages_folder
+from weaksam_cli.core.settings import Iteration, RecipeModel, Side, Weight, read_yaml_mapping, stages_folder
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Sizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+Sides = Annotated[tuple[Side, ...], Field(min_length=1, max_length=50)]
+LongSide = Annotated[int, Field(ge=32, le=8192)]
+Ratio = Annotated[float, Field(ge=0.01, le=100)]
 _PIXELS: Final = {
     "imagenet_rgb": ("RGB", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
     "msra_bgr": ("BGR", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0]),
@@ -62,9 +58,9 @@ class RoiDrop(RecipeModel):
     enabled: bool = True
     semantics: Literal["intersection", "separate", "union_fg"] = "intersection"
     normalisation: Literal["over_R", "released_sum"] = "over_R"
-    tau_cls: NonNegativeFloat = 4.0
-    tau_reg: NonNegativeFloat = 1.0
-    start_iteration: NonNegativeInt = 2000
+    tau_cls: Weight = 4.0
+    tau_reg: Weight = 1.0
+    start_iteration: Iteration = 2000
     start_share: Fraction | None = None
 
     def active(self, iteration: int) -> bool:
@@ -84,7 +80,7 @@ class Backbone(RecipeModel):
     """
 
     weights: Annotated[str, "MODEL.BACKBONE.WEIGHTS"] = "imagenet"
-    freeze_at: Annotated[NonNegativeInt, Field(le=8), "MODEL.BACKBONE.FREEZE_AT"] = 4
+    freeze_at: Annotated[int, Field(ge=0, le=8), "MODEL.BACKBONE.FREEZE_AT"] = 4
     norm: Literal["frozen", "batch"] = "frozen"
     pixels: Annotated[Literal["imagenet_rgb", "msra_bgr"], "MODEL.BACKBONE.PIXELS"] = "imagenet_rgb"
 
@@ -110,19 +106,19 @@ class Detector(RecipeModel):
     """
 
     first_level: Literal[2, 3] = 3
-    channels: Annotated[PositiveInt, "MODEL.FPN.OUT_CHANNELS"] = 96
-    anchor_sizes: Sizes = (32, 64, 128, 256)
-    aspect_ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
-    rpn_batch: Annotated[PositiveInt, "MODEL.RPN.BATCH_SIZE_PER_IMAGE"] = 128
-    rpn_before_nms_train: Annotated[PositiveInt, "MODEL.RPN.PRE_NMS_TOPK_TRAIN"] = 500
-    rpn_before_nms_test: Annotated[PositiveInt, "MODEL.RPN.PRE_NMS_TOPK_TEST"] = 500
-    rpn_after_nms_train: Annotated[PositiveInt, "MODEL.RPN.POST_NMS_TOPK_TRAIN"] = 256
-    rpn_after_nms_test: Annotated[PositiveInt, "MODEL.RPN.POST_NMS_TOPK_TEST"] = 256
-    roi_batch: Annotated[PositiveInt, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"] = 64
+    channels: Annotated[int, Field(ge=1, le=1024), "MODEL.FPN.OUT_CHANNELS"] = 96
+    anchor_sizes: Annotated[tuple[Width, ...], Field(min_length=1, max_length=5)] = (32, 64, 128, 256)
+    aspect_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=20)] = (0.5, 1.0, 2.0)
+    rpn_batch: Annotated[Count, "MODEL.RPN.BATCH_SIZE_PER_IMAGE"] = 128
+    rpn_before_nms_train: Annotated[Count, "MODEL.RPN.PRE_NMS_TOPK_TRAIN"] = 500
+    rpn_before_nms_test: Annotated[Count, "MODEL.RPN.PRE_NMS_TOPK_TEST"] = 500
+    rpn_after_nms_train: Annotated[Count, "MODEL.RPN.POST_NMS_TOPK_TRAIN"] = 256
+    rpn_after_nms_test: Annotated[Count, "MODEL.RPN.POST_NMS_TOPK_TEST"] = 256
+    roi_batch: Annotated[Count, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"] = 64
     roi_foreground: Annotated[Fraction, "MODEL.ROI_HEADS.POSITIVE_FRACTION"] = 0.25
-    box_head_channels: Annotated[PositiveInt, "MODEL.ROI_BOX_HEAD.FC_DIM"] = 256
-    box_loss_weight: Annotated[PositiveFloat, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"] = 1.0
-    sampling_ratio: Annotated[NonNegativeInt, "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"] = 2
+    box_head_channels: Annotated[Width, "MODEL.ROI_BOX_HEAD.FC_DIM"] = 256
+    box_loss_weight: Annotated[Weight, Field(gt=0), "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"] = 1.0
+    sampling_ratio: Annotated[int, Field(ge=0, le=16), "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"] = 2
     context: bool = False
     matcher: Annotated[Literal["standard", "top3"], "MODEL.ROI_HEADS.MATCHER"] = "standard"
 
@@ -157,20 +153,20 @@ class Schedule(RecipeModel):
         mixed_precision: float16, on CUDA only; refused on a CPU.
     """
 
-    iterations: PositiveInt | None = None
-    epochs: PositiveFloat | None = None
-    batch_size: PositiveInt
+    iterations: Annotated[Iteration, Field(ge=1)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=256)]
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0, le=100)]
-    backbone_factor: NonNegativeFloat = 1.0
+    backbone_factor: Annotated[float, Field(ge=0, le=100)] = 1.0
     decay: Literal["steps", "cosine"] = "steps"
-    milestones: tuple[PositiveInt, ...] = ()
-    gamma: PositiveFloat = 0.1
-    warmup_iterations: NonNegativeInt = 0
+    milestones: tuple[Annotated[Iteration, Field(ge=1)], ...] = Field(default=(), max_length=100)
+    gamma: Annotated[float, Field(gt=0, le=100)] = 0.1
+    warmup_iterations: Iteration = 0
     warmup_factor: Fraction = 0.001
     momentum: Fraction = 0.9
-    weight_decay: NonNegativeFloat = 1e-4
-    gradient_clip: NonNegativeFloat = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=100)] = 1e-4
+    gradient_clip: Weight = 0.0
     mixed_precision: bool = False
 
     @property
@@ -203,8 +199,8 @@ class TrainImages(RecipeModel):
         keep_empty: train also on images without pseudo boxes, as background.
     """
 
-    short_sides: Annotated[Sizes, "INPUT.MIN_SIZE_TRAIN"]
-    max_size: Annotated[PositiveInt, "INPUT.MAX_SIZE_TRAIN"]
+    short_sides: Annotated[Sides, "INPUT.MIN_SIZE_TRAIN"]
+    max_size: Annotated[LongSide, "INPUT.MAX_SIZE_TRAIN"]
     flip: bool = True
     keep_empty: bool = False
 
@@ -221,14 +217,14 @@ class Inference(RecipeModel):
         augment_short_sides, augment_max_size, augment_flip: the test-time augmentation.
     """
 
-    short_side: PositiveInt
-    max_size: PositiveInt
+    short_side: Side
+    max_size: LongSide
     score_threshold: Annotated[Fraction, "MODEL.ROI_HEADS.SCORE_THRESH_TEST"] = 0.05
     nms: Annotated[Fraction, "MODEL.ROI_HEADS.NMS_THRESH_TEST"] = 0.5
-    detections: Annotated[PositiveInt, "TEST.DETECTIONS_PER_IMAGE"] = 100
+    detections: Annotated[Count, "TEST.DETECTIONS_PER_IMAGE"] = 100
     augment: Annotated[bool, "TEST.AUG.ENABLED"] = False
-    augment_short_sides: Annotated[Sizes, "TEST.AUG.MIN_SIZES"] = (480, 576, 688, 864, 1000, 1800)
-    augment_max_size: Annotated[PositiveInt, "TEST.AUG.MAX_SIZE"] = 2000
+    augment_short_sides: Annotated[Sides, "TEST.AUG.MIN_SIZES"] = (480, 576, 688, 864, 1000, 1800)
+    augment_max_size: Annotated[LongSide, "TEST.AUG.MAX_SIZE"] = 2000
     augment_flip: Annotated[bool, "TEST.AUG.FLIP"] = True
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, SerializeAsAny
@@ -20,7 +20,7 @@ from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.boxes import FloatArray
-from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.core.settings import Epoch, RecipeModel, Side
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.data.image_names import open_artifact_of
@@ -56,6 +56,7 @@ POOLED_CHANNELS = 2 * 1280
 FEATURE_MODEL = Schema("weaksam/feature-model", 1, ())
 MODEL = Schema("weaksam/region-detector", 2, ())
 _DETECTIONS_A_SHARD = 64
+Thresholds = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, max_length=20)]
 
 
 def regions_schema(feature_size: int, n_classes: int) -> Schema:
@@ -85,13 +86,13 @@ class DenseSettings(RecipeModel):
             from one that has not seen it.
     """
 
-    short_side: int = Field(default=480, ge=32)
-    cells: int = Field(default=120, ge=2)
+    short_side: Side = 480
+    cells: int = Field(default=120, ge=2, le=10_000)
     foreground: float = Field(default=0.5, gt=0, lt=1)
     background: float = Field(default=0.2, gt=0, lt=1)
-    hidden: int = Field(default=128, ge=1)
+    hidden: int = Field(default=128, ge=1, le=4096)
     dropout: float = Field(default=0.5, ge=0, lt=1)
-    epochs: int = Field(default=6, ge=1)
+    epochs: Annotated[Epoch, Field(ge=1)] = 6
     learning_rate: float = Field(default=2e-3, gt=0, le=100)
     folds: int = Field(default=3, ge=2, le=10)
 
@@ -107,11 +108,11 @@ class RoiSettings(RecipeModel):
         grid_scale: extent of that grid, relative to the RoI.
     """
 
-    samples: int = Field(default=32, ge=1)
-    components: int = Field(default=256, ge=1)
-    context_scale: float = Field(default=1.6, gt=1)
-    grid: int = Field(default=5, ge=1)
-    grid_scale: float = Field(default=5 / 3, ge=1)
+    samples: int = Field(default=32, ge=1, le=2_000)
+    components: int = Field(default=256, ge=1, le=POOLED_CHANNELS)
+    context_scale: float = Field(default=1.6, gt=1, le=100)
+    grid: int = Field(default=5, ge=1, le=14)
+    grid_scale: float = Field(default=5 / 3, ge=1, le=100)
 
 
 class PriorSettings(RecipeModel):
@@ -123,9 +124,9 @@ class PriorSettings(RecipeModel):
         weight: power of the prior in the score at test; 0 leaves it out.
     """
 
-    thresholds: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6)
+    thresholds: Thresholds = (0.2, 0.3, 0.4, 0.5, 0.6)
     floor: float = Field(default=0.02, gt=0, lt=1)
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, le=100)
 
 
 class Lite0(RecipeModel):
@@ -142,7 +143,7 @@ class Lite0(RecipeModel):
     dense: DenseSettings = DenseSettings()
     features: RoiSettings = RoiSettings()
     prior: PriorSettings = PriorSettings()
-    image_score_weight: float = Field(default=1.0, ge=0)
+    image_score_weight: float = Field(default=1.0, ge=0, le=100)
 
     def steps(
         self, settings: DetectorSettings, method: Method, context: Context, split: str
@@ -211,7 +212,7 @@ class SampleSettings(LabelChoice, FeatureSettings):
 class RegionSettings(FeatureSettings):
     """What decides features and prior of every proposal."""
 
-    prior_thresholds: tuple[float, ...]
+    prior_thresholds: Thresholds
 
 
 class TrainingSettings(LabelChoice):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.core.settings import Epoch, Iteration, RecipeModel, Weight
 from weaksam_cli.data.labels import LabelChoice
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from weaksam_cli.training.loop import Stateful, Step
     from weaksam_cli.wsod.detector import RegionDetector, RegionHeads
+
+BranchWeights = Annotated[tuple[Weight, ...], Field(min_length=1, max_length=8)]
 
 
 class ProposalSettings(RecipeModel):
@@ -34,10 +36,10 @@ class ProposalSettings(RecipeModel):
         most: at most so many of what is left: those of classification clues first, then by score; null takes all.
     """
 
-    min_side: float = Field(default=20, ge=0)
+    min_side: float = Field(default=20, ge=0, le=100_000)
     above: bool = False
-    cell: float = Field(default=1.0, gt=0)
-    most: int | None = Field(default=None, ge=1)
+    cell: float = Field(default=1.0, ge=0.001, le=100_000)
+    most: int | None = Field(default=None, ge=1, le=1_000_000)
 
 
 class HeadSettings(RecipeModel):
@@ -51,9 +53,9 @@ class HeadSettings(RecipeModel):
             multiple-instance learning, which goes for parts, does not shape what the branches see.
     """
 
-    hidden: int = Field(default=0, ge=0)
+    hidden: int = Field(default=0, ge=0, le=8192)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    initial_deviation: float = Field(default=0.01, gt=0)
+    initial_deviation: float = Field(default=0.01, gt=0, le=100)
     shared: bool = True
 
 
@@ -71,9 +73,9 @@ class OptimizerSettings(RecipeModel):
     learning_rate: float = Field(default=1e-5, gt=0, le=100)
     bias_factor: float | None = Field(default=None, gt=0, le=100)
     weight_decay: float = Field(default=5e-4, ge=0, le=100)
-    warmup_iterations: int = Field(default=200, ge=0)
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    decay: float = Field(default=0.1, gt=0)
+    warmup_iterations: Iteration = 200
+    milestones: tuple[Annotated[Iteration, Field(ge=1)], ...] = Field(default=(), max_length=100)
+    decay: float = Field(default=0.1, gt=0, le=100)
 
 
 class ScheduleSettings(OptimizerSettings):
@@ -90,11 +92,11 @@ class ScheduleSettings(OptimizerSettings):
         mixed_precision: float16, on CUDA only; refused on a CPU.
     """
 
-    iterations: int | None = Field(default=None, ge=1)
-    epochs: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    images_at_once: int = Field(default=0, ge=0)
-    refinement_factor: float | None = Field(default=None, gt=0)
+    iterations: Annotated[Iteration, Field(ge=1)] | None = None
+    epochs: Annotated[Epoch, Field(ge=1)] | None = None
+    batch_size: int = Field(default=8, ge=1, le=256)
+    images_at_once: int = Field(default=0, ge=0, le=256)
+    refinement_factor: float | None = Field(default=None, gt=0, le=100)
     warmup_factor: float = Field(default=0.001, ge=0, le=1)
     cosine: bool = False
     mixed_precision: bool = False
@@ -140,8 +142,8 @@ class InferenceSettings(RecipeModel):
 
     nms: float = Field(default=0.3, gt=0, le=1)
     inclusive: bool = False
-    detections: int = Field(default=100, ge=1)
-    score_threshold: float = Field(default=0.0, ge=0)
+    detections: int = Field(default=100, ge=1, le=10_000)
+    score_threshold: float = Field(default=0.0, ge=0, le=1e6)
 
 
 class DetectorSettings(LabelChoice):

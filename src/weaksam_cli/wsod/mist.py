@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.core.settings import Iteration, RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import HeadSettings, Method, OptimizerSettings, Outputs, Regions
+from weaksam_cli.wsod.method import BranchWeights, HeadSettings, Method, OptimizerSettings, Outputs, Regions
 from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class MiningSettings(RecipeModel):
     share: float = Field(default=0.15, gt=0, le=1)
     overlap: float = Field(default=0.2, gt=0, le=1)
     foreground_iou: float = Field(default=0.5, gt=0, lt=1)
-    branch_weights: Annotated[tuple[float, ...], Field(min_length=1, max_length=8)] = (3.0, 1.0, 1.0)
+    branch_weights: BranchWeights = (3.0, 1.0, 1.0)
 
 
 class DropBlockSettings(OptimizerSettings):
@@ -56,12 +56,12 @@ class DropBlockSettings(OptimizerSettings):
     """
 
     gamma: float = Field(default=0.3 / 9, gt=0, lt=1)
-    block: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 3
-    temperature: float = Field(default=0.01, gt=0)
-    loss_weight: float = Field(default=0.01, gt=0)
-    bias_factor: float | None = Field(default=2.0, gt=0)
-    decay: float = Field(default=3.0, gt=0)
-    warmup_iterations: int = Field(default=500, ge=0)
+    block: Annotated[int, Field(ge=1, le=7), AfterValidator(_odd)] = 3
+    temperature: float = Field(default=0.01, gt=0, le=100)
+    loss_weight: float = Field(default=0.01, gt=0, le=100)
+    bias_factor: float | None = Field(default=2.0, gt=0, le=100)
+    decay: float = Field(default=3.0, gt=0, le=100)
+    warmup_iterations: Iteration = 500
 
 
 class Mist(Method):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import Method, Outputs, Regions
+from weaksam_cli.wsod.method import BranchWeights, Method, Outputs, Regions
 from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class MiningSettings(RecipeModel):
     foreground_iou: float = Field(default=0.5, gt=0, lt=1)
     weights: Literal["score", "balanced"] = "score"
     foreground_share: float = Field(default=0.25, gt=0, lt=1)
-    branch_weights: Annotated[tuple[float, ...], Field(min_length=1, max_length=8)] = (1.0, 1.0, 1.0)
-    prior_weight: float = Field(default=0.0, ge=0)
+    branch_weights: BranchWeights = (1.0, 1.0, 1.0)
+    prior_weight: float = Field(default=0.0, ge=0, le=100)
     first: Literal["scores", "prior"] = "scores"
 
 

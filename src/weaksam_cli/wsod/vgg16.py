@@ -16,7 +16,7 @@ from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.boxes import FloatArray
-from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.core.settings import RecipeModel, Side
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.data.image_names import open_artifact_of
@@ -45,10 +45,10 @@ def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
-Side = Annotated[int, Field(ge=32)]
-Sides = Annotated[tuple[Side, ...], Field(min_length=1), AfterValidator(_each_once)]
-Width = Annotated[int, Field(ge=1)]
-Deviation = Annotated[float, Field(gt=0)]
+Sides = Annotated[tuple[Side, ...], Field(min_length=1, max_length=20), AfterValidator(_each_once)]
+Width = Annotated[int, Field(ge=1, le=1024)]
+Mean = Annotated[float, Field(ge=-1_000, le=1_000)]
+Deviation = Annotated[float, Field(ge=0.001, le=1_000)]
 
 
 class PixelSettings(RecipeModel):
@@ -61,7 +61,7 @@ class PixelSettings(RecipeModel):
     """
 
     order: Literal["BGR", "RGB"] = "BGR"
-    mean: tuple[float, float, float] = (102.9801, 115.9465, 122.7717)
+    mean: tuple[Mean, Mean, Mean] = (102.9801, 115.9465, 122.7717)
     deviation: tuple[Deviation, Deviation, Deviation] = (1.0, 1.0, 1.0)
 
 
@@ -76,7 +76,7 @@ class ViewSettings(RecipeModel):
             and bottom lie (scale - 1) pixels further in then.
     """
 
-    max_size: int = Field(default=2000, ge=32)
+    max_size: Side = 2000
     sizes: Literal["rounded", "truncated"] = "rounded"
     boxes: Literal["edges", "inclusive"] = "edges"
 
@@ -93,7 +93,7 @@ class TrainImageSettings(RecipeModel):
 
     short_sides: Sides = (480, 576, 688, 864, 1000, 1200)
     flip: float = Field(default=0.5, ge=0, le=1)
-    lighting: float = Field(default=0.1, ge=0)
+    lighting: float = Field(default=0.1, ge=0, le=100)
 
 
 class TestImageSettings(RecipeModel):
@@ -133,7 +133,7 @@ class Vgg16Training(RecipeModel):
     views: ViewSettings = ViewSettings()
     train_images: TrainImageSettings = TrainImageSettings()
     widths: tuple[Width, Width, Width, Width, Width] = (64, 128, 256, 512, 512)
-    hidden: int = Field(default=4096, ge=1)
+    hidden: int = Field(default=4096, ge=1, le=8192)
     ceil_mode: bool = False
     last_relu: bool = True
     frozen_blocks: int = Field(default=2, ge=0, le=5)

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field
 
 from weaksam_cli.artifacts.schema import ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
-from weaksam_cli.cam.stage import LabelSettings, Side, known_images, maps_step
-from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.cam.stage import LabelSettings, known_images, maps_step
+from weaksam_cli.core.settings import Epoch, RecipeModel, Side
 from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.predictors import Overlapped
@@ -33,9 +33,12 @@ def _without_repetition(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 Scales = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1), AfterValidator(_without_repetition)
+    tuple[Annotated[float, Field(gt=0, le=4)], ...],
+    Field(min_length=1, max_length=20),
+    AfterValidator(_without_repetition),
 ]
-Layers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_without_repetition)]
+Layer = Annotated[int, Field(ge=0, lt=100)]
+Layers = Annotated[tuple[Layer, ...], Field(max_length=100), AfterValidator(_without_repetition)]
 AttentionType = Literal["fused", "patchcam", "attention"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -47,7 +50,7 @@ class HeadsSettings(LabelChoice):
         heads: attention heads of a block; null for what the checkpoint tells, else heads of 64 channels, as in DeiT.
     """
 
-    heads: int | None = Field(default=None, ge=1)
+    heads: int | None = Field(default=None, ge=1, le=64)
 
 
 class MapSettings(LabelSettings, HeadsSettings):
@@ -69,7 +72,7 @@ class MapSettings(LabelSettings, HeadsSettings):
     max_side: Side = 1024
     attention_type: AttentionType = "fused"
     cross_layers: Layers = (8, 9)
-    logit_threshold: float = -0.5
+    logit_threshold: float = Field(default=-0.5, ge=-1e6, le=1e6)
     precision: Literal["float32", "auto"] = "float32"
 
     def load_network(self, checkpoint: VitCheckpoint) -> ClassTokenVit:
@@ -91,9 +94,9 @@ class NetworkSettings(RecipeModel):
         embedding: what makes tokens of patches: `linear` as in DeiT; `lite0`, frozen ImageNet features of 16 x 16 pixels.
     """
 
-    width: int = Field(default=384, ge=8)
-    depth: int = Field(default=12, ge=1)
-    patch: int = Field(default=16, ge=2)
+    width: int = Field(default=384, ge=8, le=1536)
+    depth: int = Field(default=12, ge=1, le=48)
+    patch: int = Field(default=16, ge=2, le=64)
     embedding: Literal["linear", "lite0"] = "linear"
 
 
@@ -110,7 +113,7 @@ class AugmentSettings(RecipeModel):
 
     smallest_area: float = Field(default=0.08, gt=0, le=1)
     flip: Fraction = 0.5
-    colour_jitter: float = Field(default=0.4, ge=0)
+    colour_jitter: float = Field(default=0.4, ge=0, le=1)
     rand_augment: Annotated[str, Field(pattern=r"^rand(-(m|n|w|p|mstd|mmax|inc|t)[0-9.]+)*$")] | None = (
         "rand-m9-mstd0.5-inc1"
     )
@@ -141,17 +144,17 @@ class FitSettings(RecipeModel):
 
     initial: str | None = "deit_small_patch16_224-cd65a155.pth"
     network: NetworkSettings = NetworkSettings()
-    crop: int = Field(default=224, ge=16)
-    epochs: int = Field(default=60, ge=1)
-    cooldown_epochs: int = Field(default=0, ge=0)
-    batch_size: int = Field(default=64, ge=1)
+    crop: int = Field(default=224, ge=16, le=512)
+    epochs: Annotated[Epoch, Field(ge=1)] = 60
+    cooldown_epochs: Epoch = 0
+    batch_size: int = Field(default=64, ge=1, le=1024)
     learning_rate: float = Field(default=4e-4, gt=0, le=100)
-    warmup_epochs: int = Field(default=5, ge=0)
+    warmup_epochs: Epoch = 5
     warmup_rate: float = Field(default=1e-6, ge=0, le=100)
     least_rate: float = Field(default=1e-5, ge=0, le=100)
     weight_decay: float = Field(default=0.05, ge=0, le=100)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
-    criterion_period: int = Field(default=1, ge=1)
+    criterion_period: Annotated[Epoch, Field(ge=1)] = 1
     mixed_precision: bool = True
     augment: AugmentSettings = AugmentSettings()
 

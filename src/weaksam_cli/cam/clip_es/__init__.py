@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.cam.stage import LabelSettings, Side, maps_step
-from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.cam.stage import LabelSettings, maps_step
+from weaksam_cli.core.settings import RecipeModel, Side
 from weaksam_cli.data.labels import Split
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.predictors import Overlapped
@@ -78,8 +78,8 @@ class AffinitySettings(RecipeModel):
         cover_border: let boxes reach the last column and row, which the published code never does.
     """
 
-    blocks: int = Field(default=8, ge=1)
-    rounds: int = Field(default=3, ge=1)
+    blocks: int = Field(default=8, ge=1, le=100)
+    rounds: int = Field(default=3, ge=1, le=100)
     box_threshold: float = Field(default=0.4, ge=0, lt=1)
     cover_border: bool = False
 
@@ -102,10 +102,12 @@ class Recipe(LabelSettings):
 
     method: Literal["clip_es"] = "clip_es"
     weights: str = "ViT-B-16.pt"
-    templates: Annotated[tuple[Template, ...], Field(min_length=1)] = ("a clean origami {}.",)
+    templates: Annotated[tuple[Template, ...], Field(min_length=1, max_length=100)] = ("a clean origami {}.",)
     synonyms: Synonyms = "voc"
-    class_prompts: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
-    background: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    class_prompts: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict, max_length=10_000
+    )
+    background: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)] | None = None
     max_side: Side = 1024
     half_positions: bool = True
     affinity: AffinitySettings = AffinitySettings()

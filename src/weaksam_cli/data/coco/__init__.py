@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from weaksam_cli.core.json_files import Items, parse_items, read_lists
 from weaksam_cli.core.names import first_few
@@ -36,7 +36,7 @@ class Recipe(ReadRecipe):
     """
 
     method: Literal["coco"] = "coco"
-    subset: tuple[str, ...] | None = None
+    subset: tuple[str, ...] | None = Field(None, max_length=1_000_000)
 
 
 class CocoImage(BaseModel):

@@ -36,8 +36,8 @@ class Recipe(RecipeModel):
     """
 
     method: Literal["demo"] = "demo"
-    trainval: int = Field(default=120, ge=1)
-    test: int = Field(default=60, ge=0)
+    trainval: int = Field(default=120, ge=1, le=10_000)
+    test: int = Field(default=60, ge=0, le=10_000)
     difficult: Difficult = "exclude"
 
 

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from weaksam_cli.artifacts.proposals import CLUE_SOURCES, Proposals, Source
-from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.core.settings import RecipeModel, Weight
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.propose.prompting import clue_proposals, without_repeats
-from weaksam_cli.propose.stage import ClueSettings, Propose, proposal_steps
+from weaksam_cli.propose.stage import MOST_BOXES, MOST_PIXELS, ClueSettings, Propose, proposal_steps
 
 ColourSpace = Literal["lab", "hsv", "rgb"]
-Weight = Annotated[float, Field(ge=0)]
 
 
 class Oversegmentation(RecipeModel):
@@ -35,8 +34,8 @@ class Oversegmentation(RecipeModel):
     """
 
     colour: ColourSpace
-    scale: float = Field(gt=0)
-    min_area: int = Field(ge=1)
+    scale: float = Field(gt=0, le=1e6)
+    min_area: int = Field(ge=1, le=MOST_PIXELS)
 
 
 class Criterion(RecipeModel):
@@ -105,11 +104,13 @@ class TreeSettings(RecipeModel):
         nesting_ratio: least ratio of area between part, object and whole, where the tree has such nodes.
     """
 
-    oversegmentations: tuple[Oversegmentation, ...] = Field(default=DEFAULT_OVERSEGMENTATIONS, min_length=1)
-    criteria: tuple[Criterion, ...] = Field(default=DEFAULT_CRITERIA, min_length=1)
-    max_pixels: int = Field(default=250_000, ge=1)
-    smoothing: float = Field(default=0.8, gt=0)
-    min_side: int = Field(default=8, ge=1)
+    oversegmentations: tuple[Oversegmentation, ...] = Field(
+        default=DEFAULT_OVERSEGMENTATIONS, min_length=1, max_length=20
+    )
+    criteria: tuple[Criterion, ...] = Field(default=DEFAULT_CRITERIA, min_length=1, max_length=20)
+    max_pixels: int = Field(default=250_000, ge=1_000, le=MOST_PIXELS)
+    smoothing: float = Field(default=0.8, gt=0, le=50)
+    min_side: int = Field(default=8, ge=1, le=2_000)
     consensus_iou: float = Field(default=0.75, gt=0, lt=1)
     consensus_weight: Weight = 0.5
     place_weight: Weight = 0.5
@@ -117,10 +118,10 @@ class TreeSettings(RecipeModel):
     shape_weight: Weight = 0.5
     peer_weight: float = Field(default=0.7, ge=0, le=1)
     diverse_iou: float = Field(default=0.75, ge=0, le=1)
-    diverse_boxes: int = Field(default=600, ge=1)
+    diverse_boxes: int = Field(default=600, ge=1, le=MOST_BOXES)
     precise_iou: float = Field(default=0.95, ge=0, le=1)
-    stability_offset: float = Field(default=0.02, ge=0)
-    nesting_ratio: float = Field(default=1.5, ge=1)
+    stability_offset: float = Field(default=0.02, ge=0, le=1)
+    nesting_ratio: float = Field(default=1.5, ge=1, le=1_000)
 
     @model_validator(mode="after")
     def _head_before_rest(self) -> Self:
@@ -143,7 +144,7 @@ class Recipe(RecipeModel):
     """
 
     method: Literal["region_tree"] = "region_tree"
-    grid_boxes: int = Field(default=300, ge=1)
+    grid_boxes: int = Field(default=300, ge=1, le=MOST_BOXES)
     clue_nms: float = Field(default=0.9, gt=0, le=1)
     clues: ClueSettings = ClueSettings()
     masks: bool = False
