@@ -30,6 +30,7 @@ from tests.fuzz.process import run_here
 from tests.tiny import FAST, write_voc
 from weaksam_cli.core.settings import read_yaml, read_yaml_mapping
 from weaksam_cli.engine import recipes
+from weaksam_cli.exchange.formats import readers, writers
 
 EMBEDDED = read_yaml_mapping(ROOT / "stages" / "profiles" / "embedded.yaml")["recipes"]
 ELSEWHERE = {"make", "cat", "pip", "git", "cd", "source", "python3", "kill"}
@@ -147,6 +148,14 @@ def test_the_tests_on_the_pages_pass(workplace: Path) -> None:
             exec((workplace / name).read_text(), names)
             for function in [item for key, item in names.items() if key.startswith("test_")]:
                 function()
+
+
+def test_every_format_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "other-tools.md").read_text()
+    formats = {*writers(), *readers()}
+    assert {name for name in formats if f"`{name}`" not in page} == {
+        "wetectron-coco"
+    }  # `wetectron-voc`, `-coco`
 
 
 def test_own_images_end_as_coco_files(workplace: Path) -> None:
