@@ -32,6 +32,7 @@ BAD = (
     "a.",
     "ü" * 51,
     "Source",
+    "pooled-train",
     "a.json.receipt",
 )
 

@@ -51,7 +51,7 @@ class CommonOptions:
     device: Annotated[str | None, Option("--device", help="auto, cpu, cuda or cuda:N.")] = None
     workers: Annotated[
         int | None,
-        Option("--workers", help="Processes; 0: one for each core. Results are the same.", min=0),
+        Option("--workers", help="Processes; 0: one for each core. Results are the same.", min=0, max=1024),
     ] = None
     shard: Annotated[
         str | None,

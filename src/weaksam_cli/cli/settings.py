@@ -22,7 +22,7 @@ class FileSettings(RecipeModel, strict=True):
     profile: str | None = None
     weights_dir: str | None = None
     device: str | None = None
-    workers: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 

@@ -14,6 +14,8 @@ _LONGEST: Final = 100
 """Bytes: a file's name has at most 255, and the program adds to it."""
 _RESERVED: Final = {"split": {"source"}}
 """Case of letters aside: `labels/source.json` is no split."""
+_TAKEN: Final = {"split": ("pooled-",)}
+"""Beginnings of names: `cam/pooled-train.h5` lies beside the maps of the splits."""
 
 
 def plain_word(text: str, what: str, *, where: str) -> str:
@@ -30,6 +32,7 @@ def plain_word(text: str, what: str, *, where: str) -> str:
         or text.startswith((".", "-"))
         or text.endswith((".", ".receipt", ".shards"))
         or text.casefold() in _RESERVED.get(what, ())
+        or text.casefold().startswith(_TAKEN.get(what, ()))
     ):
         raise UserError(
             f"{text[:120]!r} cannot be the name of a {what}",
