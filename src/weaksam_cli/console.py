@@ -122,21 +122,26 @@ class _LineProgress:
 
     def __init__(self, console: Console, title: str, total: int, unit: str, done: int) -> None:
         self._console, self._title, self._total, self._unit = console, title, total, unit
-        self._before = self._done = done
-        self._start = self._last = time.monotonic()
+        self._done = done
+        self._first: tuple[int, float] | None = None
+        """What was done after the first step, and when: its time is that of loading, too, and no measure of the rest."""
+        self._last = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self._done += steps
         now = time.monotonic()
+        if self._first is None:
+            self._first = self._done, now
         if now - self._last < self.interval:
             return
         self._last = now
-        left = (now - self._start) / max(self._done - self._before, 1) * (self._total - self._done)
+        text, (before, start) = f"  {self._title}: {self._done}/{self._total} {self._unit}", self._first
+        left = None
+        if self._done > before:
+            left = round((now - start) / (self._done - before) * (self._total - self._done))
+            text += f", about {duration(left)} left"
         self._console.info(
-            f"  {self._title}: {self._done}/{self._total} {self._unit}, about {duration(left)} left{note and ', ' + note}",
-            done=self._done,
-            total=self._total,
-            seconds_left=round(left),
+            f"{text}{note and ', ' + note}", done=self._done, total=self._total, seconds_left=left
         )
 
 

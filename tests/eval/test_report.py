@@ -26,11 +26,11 @@ def _item(
         ([_item("retrain", 0.5)], []),
         (
             [_item("wsod", 0.302), _item("retrain", 0.32)],
-            ["retrain: VOC AP50 (weaksam) 30.2 % -> 32.0 % (+1.8)"],
+            ["retrain: VOC AP50 30.2 % -> 32.0 % (+1.8)"],
         ),
         (
             [_item("wsod", 0.3), _item("retrain", 0.25, "no-drop"), _item("retrain", None)],
-            ["retrain@no-drop: VOC AP50 (weaksam) 30.0 % -> 25.0 % (-5.0)"],
+            ["retrain@no-drop: VOC AP50 30.0 % -> 25.0 % (-5.0)"],
         ),
         ([_item("wsod", 0.3), _item("retrain", 0.4, name="COCO AP")], []),
     ],

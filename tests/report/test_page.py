@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -12,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.artifacts.helpers import context
 from tests.report.browser import Browser, browser
 from tests.report.runs import CHINESE, CLASSES, QUOTE, SCRIPT, finished_run, typed
+from weaksam_cli.cli.summary import sum_up
+from weaksam_cli.console import Console, Mode
 from weaksam_cli.report.panels import photo_uri
 
 _ADDRESSES = ("src", "href", "xlink:href", "srcset", "action", "poster", "data")
@@ -168,6 +172,24 @@ def test_without_truth_and_without_images(run: Path, tmp_path: Path) -> None:
         "changed", ""
     )
     assert "Most confident" in found.text and "Top-1" in found.text
+
+
+def test_what_all_says_in_the_end(run: Path, page: Page) -> None:
+    out = io.StringIO()
+    sum_up(context(run, dataset="marks", console=Console(Mode.HUMAN, out, io.StringIO())))
+    lines = out.getvalue().splitlines()
+    assert lines[1].startswith("what was found (Retrained; the best 2 detections an image")
+    assert [line.split()[-4:] for line in lines[4:6]] == [["3", "6", "2", "0.85"], ["3", "6", "2", "0.37"]]
+    assert [line.partition(":")[0] for line in lines[-4:]] == ["time", "see it", "detections", "new images"]
+    assert (run / "report.html").read_text() == page.source
+
+
+def test_figures_of_each_class(run: Path) -> None:
+    text = typed("eval", "--dataset", "marks", "--run-dir", run, "--split", "test", "--per-class")
+    assert re.search(r"retrain +VOC AP50 +mist +\d", text)
+    header = next(line for line in text.splitlines() if line.startswith("class  "))
+    assert "wsod VOC AP50" in header and "retrain VOC AP50" in header
+    assert re.search(r"^猫 .* 100.0 %", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("most", "side"), [(60_000, 560), (3_000, 240), (10, 96)])

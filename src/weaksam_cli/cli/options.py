@@ -66,6 +66,7 @@ class CommonOptions:
         bool,
         Option("--fit", help="Train the network on the dataset in place of loading the recipe's weights."),
     ] = False
+    per_class: Annotated[bool, Option("--per-class", help="Print the figures of each class, too.")] = False
     checkpoint_every: Annotated[
         int | None, Option("--checkpoint-every", help="Iterations of a training between checkpoints.", min=1)
     ] = None

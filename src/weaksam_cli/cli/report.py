@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from weaksam_cli.artifacts.receipt import refuse_foreign
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, size
 from weaksam_cli.engine.context import Context
+from weaksam_cli.report.collect import Run, read_run
+from weaksam_cli.report.page import render
 
 PAGE = "report.html"
 IMAGES = 6
@@ -21,21 +24,17 @@ def report(options: CommonOptions, console: Console, output: Path | None, images
     """
     context = build_context(options, None, console)
     path = output or context.run.root / PAGE
-    written = write_page(context, path, images)
+    written = write_page(context, read_run(context), path, images)
     console.result(f"{path} ({size(written)}): open it in a browser", page=str(path), bytes=written)
 
 
-def write_page(context: Context, path: Path, images: int = IMAGES) -> int:
-    """Write the page; returns its number of bytes.
+def write_page(context: Context, run: Run, path: Path, images: int) -> int:
+    """Write the page of a run; returns its number of bytes.
 
     Raises:
         UserError: as `report`.
     """
-    from weaksam_cli.artifacts.receipt import refuse_foreign
-    from weaksam_cli.report.collect import read_run
-    from weaksam_cli.report.page import render
-
     refuse_foreign(path, overwrite=context.overwrite)
-    data = render(read_run(context), images)
+    data = render(run, images)
     context.ops.write_atomically(path, data)
     return len(data)

@@ -33,6 +33,11 @@ def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> 
     stage = load_stage(stage_name)
     splits = _splits(stage, options, context)
     _run(stage, recipe_name, options, _for_given_split(context, splits), splits)
+    if options.per_class and not options.dry_run:
+        from weaksam_cli.eval.report import show_classes
+
+        for split in splits:
+            show_classes(context.run.output(stage_name, split), console)
 
 
 def _without_weights(stage: str, options: CommonOptions, recipe_name: str) -> CommonOptions:
@@ -220,3 +225,7 @@ def run_pipeline(options: CommonOptions, console: Console, source: str | None, l
         console.info(f"{name} (recipe {profile.recipes[name]})", stage=name)
         stage = load_stage(name)
         _run(stage, profile.recipes[name], options, context, _splits(stage, options, context))
+    if not options.dry_run:
+        from weaksam_cli.cli.summary import sum_up
+
+        sum_up(context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT, _DOTS = 9.0, 3.9, 150
 """Inches, and dots an inch: letters stay legible when a page shows the image 900 pixels wide."""
 _STYLES = ("-", "--", "-.", ":")
+_PROTOCOL = re.compile(r"(.+?) \(([\w-]+)\)(.*)")
+_OF_CLASSES = ("classification", "precision", "recall", "CorLoc", "VOC AP50")
+"""How the names begin of metrics that are told of each class."""
 
 
 def show_results(path: Path, console: Console) -> None:
@@ -26,12 +30,12 @@ def show_results(path: Path, console: Console) -> None:
     content = json.loads(path.read_bytes())
     of_sources = [item for item in content["metrics"] if source_of(item)]
     rows = [
-        [label(item), item["name"], format_value(item)]
+        [label(item), *named(item["name"]), format_value(item)]
         for item in content["metrics"]
         if item not in of_sources
     ]
     title = f"{content['dataset']} {content['split']}: {content['images']} images ({path})"
-    console.table(title, ["artifact", "metric", "value"], rows)
+    console.table(title, ["artifact", "metric", "protocol", "value"], rows)
     if left_out := content["ground_truth"]["objects_left_out"]:
         images = len({item["image"] for item in left_out})
         console.warn(
@@ -43,6 +47,28 @@ def show_results(path: Path, console: Console) -> None:
         console.result(line, gain=line)
 
 
+def show_classes(path: Path, console: Console) -> None:
+    """Print what a results file has of each class: a column an artifact, by the headline of its metrics."""
+    content = json.loads(path.read_bytes())
+    columns: dict[str, dict[str, float]] = {}
+    for item in content["metrics"]:
+        metric, _ = named(item["name"])
+        if item["classes"] and metric.startswith(_OF_CLASSES):
+            columns.setdefault(f"{label(item)} {metric}", item["classes"])
+    rows = [
+        [name, *(f"{100 * values[name]:.1f} %" if name in values else "-" for values in columns.values())]
+        for name in dict.fromkeys(name for values in columns.values() for name in values)
+    ]
+    title = f"{content['dataset']} {content['split']}: classes"
+    console.table(title, ["class", *columns], rows)
+
+
+def named(metric: str) -> tuple[str, str]:
+    """The name of a metric in plain words, and its protocol: `VOC AP50 (mist)` is VOC AP50 by MIST's."""
+    found = _PROTOCOL.fullmatch(metric)
+    return (f"{found[1]}{found[3]}", found[2]) if found else (metric, "")
+
+
 def gains(metrics: list[dict[str, Any]]) -> list[str]:
     """What retraining changed: the headline AP50 of every retrained detector beside the weakly supervised one's."""
     headline = next((item["name"] for item in metrics if item["name"].startswith("VOC AP50")), None)
@@ -51,7 +77,7 @@ def gains(metrics: list[dict[str, Any]]) -> list[str]:
     if before is None:
         return []
     return [
-        f"{label(item)}: {headline} {format_value(before)} -> {format_value(item)} "
+        f"{label(item)}: {named(str(headline))[0]} {format_value(before)} -> {format_value(item)} "
         f"({100 * (item['value'] - before['value']):+.1f})"
         for item in found
         if item["stage"] == "retrain"

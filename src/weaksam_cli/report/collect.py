@@ -128,6 +128,12 @@ class Run:
         """The first split of a role."""
         return next((item for item in self.splits if item.labels.file.info.role == role), None)
 
+    @property
+    def last(self) -> SplitRun | None:
+        """The test split where it has detections, else the training split."""
+        test = self.split_of_role("test")
+        return test if test is not None and test.final else self.split_of_role("train")
+
 
 def read_run(context: Context) -> Run:
     """Read all of a run but the images.

@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Final
 
-import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from weaksam_cli import __version__
 from weaksam_cli.console import duration
-from weaksam_cli.core.types import Detections
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.eval.pseudo_boxes import precision_and_recall
+from weaksam_cli.eval.report import named
 from weaksam_cli.pgt import top1
 from weaksam_cli.report import charts, choose
 from weaksam_cli.report.cards import Card, SplitCards, compared, title_of
+from weaksam_cli.report.classes import boxes_an_image, class_rows, detectors
 from weaksam_cli.report.collect import ArtifactLine, MetricRow, Run, SplitRun, recipe_text
 
 _PHOTO_BYTES: Final = 2_300_000
@@ -61,19 +61,6 @@ class StageView:
         return duration(self.seconds) if self.seconds else ""
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """A class in numbers; `ap` has an entry a detector."""
-
-    name: str
-    index: int
-    images: int
-    pseudo: int
-    detections: int
-    best: float | None
-    ap: list[float | None]
-
-
 def render(run: Run, images: int) -> bytes:
     """The page; equal runs give equal bytes.
 
@@ -81,12 +68,9 @@ def render(run: Run, images: int) -> bytes:
         run: as read.
         images: of each section and split.
     """
-    train, test = run.split_of_role("train"), run.split_of_role("test")
-    pseudo = train.boxes.get("pgt") if train else None
-    most = choose.boxes_an_image(pseudo, train.labels) if train else 2.0
+    train, last, most = run.split_of_role("train"), run.last, boxes_an_image(run)
     sections, problems = _image_sections(run, images, most)
     stages = [_stage(name, run) for name in STAGE_NAMES]
-    last = test if test and test.final else train
     photos = {card.photo.name: card.photo for _, cards in sections for card in cards if card.photo.uri}
     content = {
         "run": run,
@@ -98,8 +82,8 @@ def render(run: Run, images: int) -> bytes:
         "longest": max([stage.seconds for stage in stages] + [1e-9]),
         "missing": [line.name for line in run.artifacts if line.state in ("missing", "partial")],
         "tiles": _tiles(run, train, last),
-        "detectors": [title_of(name) for name in _detectors(last)],
-        "classes": _classes(train, last, most),
+        "detectors": [title_of(name) for name in detectors(last)],
+        "classes": class_rows(train, last, most)[:_MOST_CLASSES],
         "class_names": run.splits[0].labels.class_names if run.splits else [],
         "most": most,
         "photos": list(photos.values()),
@@ -113,6 +97,7 @@ def render(run: Run, images: int) -> bytes:
         "problems": list(dict.fromkeys([*run.problems, *problems])),
         "recipe_text": recipe_text,
         "duration": duration,
+        "named": named,
     }
     return _html(content)
 
@@ -193,21 +178,21 @@ def _figures(stage: str, run: Run) -> list[tuple[str, str]]:
         rows = [row for row in rows if row.value is not None and ": " not in row.name]
         rows.sort(key=lambda row: not row.name.startswith("VOC AP50"))
         if split and rows:
-            return [(f"{row.name} ({split.name})", row.text) for row in _distinct(rows)[:2]]
+            return [(f"{named(row.name)[0]} ({split.name})", row.text) for row in _distinct(rows)[:2]]
     boxes = [(split.name, split.boxes[stage]) for split in run.splits if stage in split.boxes]
     return [(f"boxes ({name})", f"{sum(map(len, every.values())):,}") for name, every in boxes]
 
 
 def _distinct(rows: Sequence[MetricRow]) -> list[MetricRow]:
     """Without further protocols of the same metric."""
-    return list({row.name.partition(" (")[0]: row for row in reversed(rows)}.values())[::-1]
+    return list({named(row.name)[0]: row for row in reversed(rows)}.values())[::-1]
 
 
 def _tiles(run: Run, train: SplitRun | None, last: SplitRun | None) -> list[tuple[str, str, str]]:
     """(value, what it is, more of it) of what a person wants to know first."""
     tiles = []
     if last is not None:
-        rows = [last.results.of(name, "VOC AP50") for name in _detectors(last)]
+        rows = [last.results.of(name, "VOC AP50") for name in detectors(last)]
         known = [row for row in rows if row is not None and row.value is not None]
         if known:
             more = " → ".join(f"{title_of(row.source)} {row.text}" for row in known)
@@ -234,48 +219,7 @@ def _failures(run: Run) -> list[tuple[ArtifactLine, list[tuple[str, str]], int]]
     return found
 
 
-# ---------------------------------------------------------------- classes and boxes
-def _detectors(split: SplitRun | None) -> list[str]:
-    return [name for name in split.boxes if not name.startswith("pgt")] if split else []
-
-
-def _classes(train: SplitRun | None, last: SplitRun | None, most: float) -> list[ClassRow]:
-    if train is None or last is None:
-        return []
-    names = train.labels.class_names
-    images = np.zeros(len(names), int)
-    for image in train.labels.file.images:
-        images[train.labels.class_indexes(image)] += 1
-    pseudo = _counts(train.boxes.get("pgt"), len(names))
-    final = last.boxes.get(last.final)
-    detections = _counts(choose.shown(final, most) if final else None, len(names))
-    rows = [last.results.of(name, "VOC AP50") for name in _detectors(last)]
-    best = [_best_score(final, index) for index in range(len(names))]
-    return [
-        ClassRow(
-            name, index, int(images[index]), int(pseudo[index]), int(detections[index]), best[index],
-            [row.classes.get(name) if row else None for row in rows],
-        )
-        for index, name in enumerate(names)
-        if images[index] or detections[index] or pseudo[index]
-    ][:_MOST_CLASSES]  # fmt: skip
-
-
-def _counts(every: Mapping[str, Detections] | None, n_classes: int) -> np.ndarray:
-    parts = [np.zeros(0, np.int32), *(item.class_index for item in (every or {}).values())]
-    return np.bincount(np.concatenate(parts), minlength=n_classes)
-
-
-def _best_score(every: Mapping[str, Detections] | None, index: int) -> float | None:
-    """Mean over images of the best score of a class, of the images where there is one of it."""
-    best = [
-        item.scores[item.class_index == index].max()
-        for item in (every or {}).values()
-        if (item.class_index == index).any()
-    ]
-    return float(np.mean(best)) if best else None
-
-
+# ---------------------------------------------------------------- pseudo boxes
 def _figure4(
     train: SplitRun | None, images: int, sections: list[tuple[str, list[Card]]]
 ) -> dict[str, Any] | None:
