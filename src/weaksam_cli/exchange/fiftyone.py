@@ -34,11 +34,14 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
         "labels": {name: _detections(image) for name, image in pairs},
     }
     files["labels.json"] = _json(content)
-    if len(paths) < len(pairs):
-        remarks.append(
-            f"{len(pairs) - len(paths)} images are not known, and FiftyOne shows no labels without them"
-        )
-    return Written(files, annotated.boxes, remarks, {f"data/{name}": path for name, path in paths.items()})
+    if unknown := len(pairs) - len(paths):
+        told = f"the files of {unknown} images are not known, and FiftyOne shows nothing without them"
+        remarks.append(f"{told}: write data.json yourself, name in labels.json -> path")
+    manifest = ', data_path="data.json"' if options.images == "none" else ""
+    kind = "fiftyone.types.FiftyOneImageDetectionDataset"
+    hints = [f"open it with fiftyone.Dataset.from_dir({str(out)!r}, {kind}{manifest})"]
+    images = {f"data/{name}": path for name, path in paths.items()}
+    return Written(files, annotated.boxes, remarks, images, hints)
 
 
 def _detections(image: AnnotatedImage) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ def _formats() -> dict[str, ModuleType]:
 
 def writers() -> dict[str, ModuleType]:
     """Name for `export --format` -> module."""
-    return {name: module for module in _formats().values() for name in getattr(module, "WRITES", ())}
+    return dict(sorted((name, module) for module in _formats().values() for name in module.WRITES))
 
 
 def readers() -> dict[str, ModuleType]:

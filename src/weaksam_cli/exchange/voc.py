@@ -10,6 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from xml.etree.ElementTree import Element
 
+import numpy as np
+from numpy.typing import NDArray
+
+from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.errors import UserError
 from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, not_held, stems
 from weaksam_cli.exchange.formats import Written
@@ -29,8 +33,9 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
         UserError: a name that a list with a name a line, or XML, cannot hold.
     """
     names, remarks = stems(annotated.images)
+    whole = [image.take(_has_pixels(image.boxes)) for image in annotated.images]
     files, images = {}, {}
-    for name, image in zip(names, annotated.images, strict=True):
+    for name, image in zip(names, whole, strict=True):
         if name != " ".join(name.splitlines()).strip():
             what = f"the image {image.key[:200]!r} cannot stand in a list with a name a line"
             raise UserError(what, remedy="Export to coco, or rename it")
@@ -39,11 +44,20 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
         if image.path:
             images[f"{_IMAGES}/{file}"] = image.path
     files[f"ImageSets/Main/{annotated.split}.txt"] = "".join(f"{name}\n" for name in names).encode()
+    boxes = sum(map(len, whole))
     remarks += not_held(annotated, "VOC has no place for them")
+    if boxes < annotated.boxes:
+        remarks.append(
+            f"{annotated.boxes - boxes} boxes are narrower than a pixel, which VOC has no numbers for: left out"
+        )
     if inner := sum("/" in name for name in names):
         remarks.append(f"{inner} images lie in folders of their own, which many readers of VOC do not search")
     hints = [] if options.images != "none" else [f"its images belong into {_IMAGES}: --images link, or copy"]
-    return Written(files, annotated.boxes, remarks, images, hints)
+    return Written(files, boxes, remarks, images, hints)
+
+
+def _has_pixels(boxes: FloatArray) -> NDArray[np.bool_]:
+    return np.asarray((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1))
 
 
 def _annotation(image: AnnotatedImage, file: str, classes: tuple[str, ...]) -> Element:

@@ -72,6 +72,13 @@ def write(
         refuse_unused(module, name, layout, given=getattr(options, name) != getattr(_DEFAULTS, name))
     check_names(annotated)
     _check_out(out, module.SUFFIX)
+    if options.images != "none" and (
+        unknown := [image.key for image in annotated.images if image.path is None]
+    ):
+        what = f"the files of {len(unknown)} images are not known: {first_few(map(repr, unknown), 3)}"
+        raise UserError(
+            what, where="--images", remedy="Give --labels of a run directory, or leave --images away"
+        )
     kept, remarks = within(annotated, min_score)
     written: formats.Written = module.write(kept, out, options)
     images = written.images if options.images != "none" else {}
@@ -79,7 +86,7 @@ def write(
     is_fresh = place(out, written.files, images, options.images, overwrite=overwrite, ops=files)
     told = (*remarks, *written.remarks, *_beside(out, written.files))
     size = sum(map(len, written.files.values()))
-    return Export(len(kept.images), kept.boxes, size, is_fresh, told, tuple(written.hints))
+    return Export(len(kept.images), written.rows, size, is_fresh, told, tuple(written.hints))
 
 
 def box_format(layout: str) -> ModuleType:

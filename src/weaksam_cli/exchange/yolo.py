@@ -31,9 +31,11 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     }
     if not options.scores:
         remarks += not_held(annotated, "a line for training has none (--scores writes lines of predictions)")
-    hints = (
-        [] if options.images != "none" else ["to train on it, put the images into it: --images link, or copy"]
-    )
+    hints = [
+        "data.yaml names the images as train and as val, which trainers ask for: name images of your own as val"
+    ]
+    if options.images == "none":
+        hints.insert(0, "to train on it, put the images into it: --images link, or copy")
     content = {"train": "images", "val": "images", "names": dict(enumerate(annotated.classes))}
     files["data.yaml"] = yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode()
     return Written(files, annotated.boxes, remarks, images, hints)

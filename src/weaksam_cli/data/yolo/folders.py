@@ -86,10 +86,23 @@ def _of_yaml(path: Path) -> YoloFolder | None:
             remedy="Put the images where the file says, or correct it",
         )
     warnings = [f"{path.name} names what is not there, {item}" for item in lost]
+    for key, first in _repeated(splits).items():
+        warnings.append(
+            f"{path.name} names the same images as {first} and as {key}, which is no split of its own"
+        )
+        del splits[key]
     count = values.get("nc")
     if isinstance(count, int) and count != len(names):
         warnings.append(f"{path.name} says nc: {count} and names {len(names)} classes")
     return YoloFolder(path, Names(path, names, "kpt_shape" in values), splits, tuple(warnings))
+
+
+def _repeated(splits: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:
+    """Splits that name the same places as an earlier one -> that one: trainers ask for a `val`, be there one or not."""
+    firsts: dict[tuple[Path, ...], str] = {}
+    for key, places in splits.items():
+        firsts.setdefault(places, key)
+    return {key: firsts[places] for key, places in splits.items() if firsts[places] != key}
 
 
 def _of_darknet(path: Path) -> YoloFolder | None:
