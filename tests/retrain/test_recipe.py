@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
+from weaksam_cli.retrain.schedule import Schedule
 from weaksam_cli.retrain.settings import InferenceSettings, RoiDrop
 
 
@@ -63,12 +67,94 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
         ({"decay": "cosine", "milestones": [6]}, "belong to decay: steps"),
         ({"iterations": 0}, "greater than or equal to 1"),
         ({"epochs": 1}, "iterations or epochs, and not both"),
+        ({"min_iterations": 5}, "belongs to epochs"),
+        ({"iterations": None, "epochs": 1, "milestones": [6]}, "take milestone_shares"),
+        ({"milestones": [6], "milestone_shares": [0.6]}, "milestones or milestone_shares, and not both"),
+        ({"milestone_shares": [0.8, 0.6]}, "milestone_shares: expected increasing"),
+        ({"milestone_shares": [1.5]}, "less than or equal to 1"),
+        ({"decay": "cosine", "milestone_shares": [0.6]}, "belong to decay: steps"),
+        ({"warmup_iterations": 5, "warmup_share": 0.1}, "warmup_iterations or warmup_share, and not both"),
+        ({"warmup_share": 1.1}, "less than or equal to 1"),
     ],
 )
 def test_schedules(schedule: dict[str, Any], message: str) -> None:
     base = {"iterations": 10, "batch_size": 2, "learning_rate": 0.01}
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(values(schedule=base | schedule))
+
+
+@pytest.mark.parametrize(
+    ("images", "iterations", "warmup", "milestones", "epochs"),
+    [
+        (1, 1000, 50, (600, 800), "4000.0 epochs of 1)"),
+        (20, 1000, 50, (600, 800), "200.0 epochs of 20)"),
+        (597, 1000, 50, (600, 800), "6.7 epochs of 597)"),
+        (5011, 8394, 420, (5036, 6715), "6.7 epochs of 5011)"),
+    ],
+)
+def test_a_schedule_fits_the_data(
+    images: int, iterations: int, warmup: int, milestones: tuple[int, int], epochs: str
+) -> None:
+    shares = {"epochs": 6.7, "min_iterations": 1000, "warmup_share": 0.05, "milestone_shares": (0.6, 0.8)}
+    schedule = Schedule(**shares, batch_size=4, learning_rate=0.01).resolved(images)
+    assert (schedule.steps, schedule.warmup_iterations, schedule.milestones) == (
+        iterations,
+        warmup,
+        milestones,
+    )
+    assert schedule == schedule.resolved(7)
+    words = f"{iterations} iterations of 4 images ({epochs}, warm-up of {warmup}, then"
+    assert schedule.in_words(images).startswith(words)
+
+
+@given(
+    st.integers(1, 10**6),
+    st.floats(1e-3, 100),
+    st.none() | st.integers(1, 5000),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_no_schedule_warms_up_for_longer_than_it_lasts(
+    images: int, epochs: float, least: int | None, warmup: float, step: float
+) -> None:
+    schedule = Schedule(
+        epochs=epochs, min_iterations=least, batch_size=3, learning_rate=1,
+        warmup_share=warmup, milestone_shares=(step,),
+    ).resolved(images)  # fmt: skip
+    assert 0 <= schedule.warmup_iterations <= schedule.steps >= (least or 1)
+    assert 0 <= schedule.milestones[0] <= schedule.steps
+    assert schedule.steps == max(least or 1, math.ceil(epochs * images / 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "iterations", "warmup", "milestones", "drop"),
+    [
+        ("faster-rcnn-r50-fpn", 9000, 30, (6000, 8000), 2000),
+        ("faster-rcnn-r50-fpn-voc12", 16000, 60, (10000, 14000), 4000),
+        ("faster-rcnn-r50-fpn-coco14", 85000, 1000, (55000, 75000), 10000),
+    ],
+)
+@pytest.mark.parametrize("images", [5, 5011, 100_000])
+def test_published_schedules_are_the_published_ones_for_any_number_of_images(
+    name: str, iterations: int, warmup: int, milestones: tuple[int, int], drop: int, images: int
+) -> None:
+    settings = load_recipe("retrain", name).recipe.part(ModelSettings)
+    assert settings.resolved(images) == settings
+    schedule = settings.schedule
+    assert (schedule.steps, schedule.warmup_iterations, schedule.milestones) == (
+        iterations,
+        warmup,
+        milestones,
+    )
+    assert (schedule.batch_size, settings.roi_drop.start_iteration) == (16, drop)
+
+
+def test_the_embedded_recipe_learns_for_a_thousand_iterations_from_a_handful_of_images() -> None:
+    settings = load_recipe("retrain", "faster-rcnn-lite0-fpn").recipe.part(ModelSettings).resolved(20)
+    assert (settings.schedule.steps, settings.schedule.warmup_iterations) == (1000, 50)
+    assert settings.in_words(20).endswith(
+        "the learning rate falls along a cosine; RoI drop from iteration 220"
+    )
 
 
 def test_networks_have_the_names_that_they_had() -> None:

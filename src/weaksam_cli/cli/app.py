@@ -113,6 +113,14 @@ _add_stages("wsod", "pgt", "retrain", "eval")
 def _all(
     source: Annotated[str | None, typer.Argument(help="The dataset, as for `weaksam data`.")] = None,
     layout: Annotated[str | None, typer.Option("--layout", help="As for `weaksam data`.")] = None,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option("--recipe", metavar="STAGE=NAME", help="Another recipe of a stage (repeatable)."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a stage's recipe (repeatable)."),
+    ] = None,
 ) -> None:
     """Every stage, from labels to the table of results."""
 

@@ -17,7 +17,7 @@ from typer import Option
 from weaksam_cli.cli.guard import guarded
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.core.names import plain_word
-from weaksam_cli.errors import UserError
+from weaksam_cli.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     from weaksam_cli.engine.context import Context
@@ -182,17 +182,35 @@ def chosen_profile(options: CommonOptions) -> str:
     return options.profile or os.environ.get("WEAKSAM_PROFILE") or read_settings().profile or "auto"
 
 
+def for_stages(texts: Sequence[str], form: str, option: str, *stages: str) -> list[tuple[str, str]]:
+    """What was typed about single stages, as (stage, what follows).
+
+    Args:
+        texts: the values of the option.
+        form: what is expected of them, such as `stage=FILE` or `stage.key=value`.
+        option: its name, for the message.
+        stages: those that it may be about.
+
+    Raises:
+        UserError: a value of another form, or about no such stage.
+    """
+    found = []
+    for text in texts:
+        stage, separator, rest = text.partition(form[len("stage")])
+        if not separator or stage not in stages:
+            what = f"expected {form}, got {text[:200]!r}{suggestion(stage[:80], stages)}"
+            raise UserError(what, where=option, remedy=f"Stages: {', '.join(stages)}")
+        found.append((stage, rest))
+    return found
+
+
 def _given_inputs(texts: Sequence[str]) -> dict[str, Path]:
     from weaksam_cli.engine.stages import STAGE_NAMES
 
-    given, stages = {}, STAGE_NAMES[:-1]
-    for text in texts:
-        stage, equals, path = text.partition("=")
-        if not equals or stage not in stages:
-            remedy = f"Stages: {', '.join(stages)}"
-            raise UserError(f"expected stage=FILE, got {text!r}", where="--input", remedy=remedy)
+    given = {}
+    for stage, path in for_stages(texts, "stage=FILE", "--input", *STAGE_NAMES[:-1]):
         if not Path(path).is_file():
-            raise UserError("there is no such file", where=f"--input {text}")
+            raise UserError("there is no such file", where=f"--input {stage}={path}")
         given[stage] = Path(path)
     return given
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
+from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages
 from weaksam_cli.console import Console, size
 from weaksam_cli.core.settings import read_yaml_mapping
 from weaksam_cli.data.source import SOURCE_FILE
@@ -32,7 +32,8 @@ def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> 
         options = _without_weights(stage_name, options, recipe_name)
     stage = load_stage(stage_name)
     splits = _splits(stage, options, context)
-    _run(stage, recipe_name, options, _for_given_split(context, splits), splits)
+    loaded = load_recipe(stage_name, recipe_name, options.overrides)
+    _run(stage, loaded, options, _for_given_split(context, splits), splits)
     if options.per_class and not options.dry_run:
         from weaksam_cli.eval.report import show_classes
 
@@ -82,9 +83,8 @@ def _splits(stage: Stage, options: CommonOptions, context: Context) -> list[str]
 
 
 def _run(
-    stage: Stage, recipe_name: str, options: CommonOptions, context: Context, splits: Sequence[str]
+    stage: Stage, loaded: LoadedRecipe, options: CommonOptions, context: Context, splits: Sequence[str]
 ) -> None:
-    loaded = load_recipe(stage.name, recipe_name, options.overrides)
     context = dataclasses.replace(context, recipe_name=loaded.name)
     if options.dry_run:
         describe(stage, loaded, partial(loaded.steps, context), context, splits)
@@ -208,23 +208,42 @@ def _usual_splits(name: str | None) -> list[str]:
     return [f"splits={{{', '.join(f'{split}: {role}' for split, role in splits.items())}}}"] if splits else []
 
 
-def run_pipeline(options: CommonOptions, console: Console, source: str | None, layout: str | None) -> None:
-    """`weaksam all`: check what is needed, then every stage."""
+def run_pipeline(
+    options: CommonOptions,
+    console: Console,
+    source: str | None,
+    layout: str | None,
+    recipes: Sequence[str] | None,
+    overrides: Sequence[str] | None,
+) -> None:
+    """`weaksam all`: check what is needed, every recipe among it, then every stage."""
     from weaksam_cli.cli.doctor import preflight
 
     options = _named_by(source, options)
     context = build_context(options, None, console)
     profile, why = choose_profile(chosen_profile(options), context.weights)
     console.info(f"weaksam: dataset {context.dataset}, {why}, seed {context.seed}", profile=profile.name)
+    told = dict(for_stages(recipes or (), "stage=NAME", "--recipe", *STAGE_NAMES))
+    changes: dict[str, list[str]] = {name: [] for name in STAGE_NAMES}
+    for name, text in for_stages(overrides or (), "stage.key=value", "--set", *STAGE_NAMES):
+        changes[name].append(text)
+    names = profile.recipes | told
+    loaded = {name: load_recipe(name, names[name], changes[name]) for name in STAGE_NAMES[1:]}
     preflight(context)
-    if source is not None or not (context.run.root / SOURCE_FILE).is_file():
-        run_data(options, console, source, layout)
+    of_data = dataclasses.replace(options, recipe=told.get("data"), overrides=changes["data"])
+    if (
+        source is not None
+        or "data" in told
+        or changes["data"]
+        or not (context.run.root / SOURCE_FILE).is_file()
+    ):
+        run_data(of_data, console, source, layout)
         if options.dry_run:
             return
-    for name in STAGE_NAMES[1:]:
-        console.info(f"{name} (recipe {profile.recipes[name]})", stage=name)
+    for name, recipe in loaded.items():
+        console.info(f"{name} (recipe {recipe.name})", stage=name)
         stage = load_stage(name)
-        _run(stage, profile.recipes[name], options, context, _splits(stage, options, context))
+        _run(stage, recipe, options, context, _splits(stage, options, context))
     if not options.dry_run:
         from weaksam_cli.cli.summary import sum_up
 

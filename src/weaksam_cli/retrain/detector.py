@@ -27,7 +27,8 @@ from weaksam_cli.detectron.training import ImageReader, SeededMapper, image_tens
 from weaksam_cli.engine.context import Job
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.heads import add_roi_heads_config
-from weaksam_cli.retrain.settings import DetectorSettings, Inference, Schedule, keys_of, read_network
+from weaksam_cli.retrain.schedule import Schedule
+from weaksam_cli.retrain.settings import DetectorSettings, Inference, keys_of, read_network
 from weaksam_cli.training.batches import EpochSampler, sampled
 from weaksam_cli.training.checkpoint import expect_classes, load_model, model_bytes, read_metadata
 from weaksam_cli.training.loop import LearningRateSchedule, Training, TrainingRun, train, training_run
@@ -127,10 +128,16 @@ def fit_detector(
     found = read_detections(pgt, labels)
     entries = training_entries(labels, found, keep_empty=settings.train_images.keep_empty)
     settings = settings.resolved(len(entries))
+    words = settings.in_words(len(entries))
+    job.context.console.info(f"training: {words}", schedule=settings.schedule.model_dump())
     with training_run(job, settings.schedule.steps) as run:
         cfg = detectron_config(settings, len(labels.class_names), run.device, weights)
         model = fit(settings, cfg, entries, lambda key: labels.read_image(images[key]), run)
-    metadata = {"class_names": labels.class_names, "detectron2": stored_config(cfg)}
+    metadata = {
+        "class_names": labels.class_names,
+        "detectron2": stored_config(cfg),
+        "schedule": settings.schedule.model_dump(mode="json"),
+    }
     job.context.ops.write_atomically(job.path, model_bytes(model, metadata))
     return Outcome(len(entries), ())
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache, reduce
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from weaksam_cli.core.settings import Iteration, RecipeModel, Side, Weight, read_yaml_mapping, stages_folder
+from weaksam_cli.retrain.schedule import Fraction, Schedule
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Sides = Annotated[tuple[Side, ...], Field(min_length=1, max_length=50)]
@@ -133,62 +132,6 @@ class Detector(RecipeModel):
         return self
 
 
-class Schedule(RecipeModel):
-    """How long and how fast the detector learns.
-
-    Attributes:
-        iterations: optimiser steps; null when `epochs` is given.
-        epochs: passes over the images with pseudo boxes, as an alternative to `iterations`.
-        batch_size: images of a step.
-        optimizer: `sgd` with momentum (published), or `adamw`, which learns faster in a short training.
-        learning_rate: after the warm-up.
-        backbone_factor: factor on the learning rate of the backbone's own layers (not of the pyramid).
-        decay: `steps` multiplies by `gamma` at each milestone; `cosine` falls to zero at the end.
-        milestones: iterations of the steps.
-        gamma: factor of a step.
-        warmup_iterations: linear rise from `warmup_factor` of the learning rate.
-        warmup_factor: where the rise begins.
-        momentum, weight_decay: of the optimiser; adamw has its usual moments (0.9, 0.999) instead of the momentum.
-        gradient_clip: largest norm of the gradient; 0 does not clip.
-        mixed_precision: float16, on CUDA only; refused on a CPU.
-    """
-
-    iterations: Annotated[Iteration, Field(ge=1)] | None = None
-    epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
-    batch_size: Annotated[int, Field(ge=1, le=256)]
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0, le=100)]
-    backbone_factor: Annotated[float, Field(ge=0, le=100)] = 1.0
-    decay: Literal["steps", "cosine"] = "steps"
-    milestones: tuple[Annotated[Iteration, Field(ge=1)], ...] = Field(default=(), max_length=100)
-    gamma: Annotated[float, Field(gt=0, le=100)] = 0.1
-    warmup_iterations: Iteration = 0
-    warmup_factor: Fraction = 0.001
-    momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Field(ge=0, le=100)] = 1e-4
-    gradient_clip: Weight = 0.0
-    mixed_precision: bool = False
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of a resolved schedule."""
-        if self.iterations is None:
-            raise ValueError("the schedule is given in epochs: resolve the recipe first")
-        return self.iterations
-
-    @model_validator(mode="after")
-    def _one_length_and_its_milestones(self) -> Self:
-        if (self.iterations is None) == (self.epochs is None):
-            raise ValueError("expected iterations or epochs, and not both")
-        if self.epochs is not None and self.milestones:
-            raise ValueError("milestones: they are iterations and need iterations, got epochs")
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones: expected increasing iterations, got {list(self.milestones)}")
-        if self.decay == "cosine" and self.milestones:
-            raise ValueError("milestones: they belong to decay: steps, got decay: cosine")
-        return self
-
-
 class TrainImages(RecipeModel):
     """Augmentation of the training images.
 
@@ -250,14 +193,17 @@ class DetectorSettings(RecipeModel):
 
     def resolved(self, images: int) -> Self:
         """The settings for so many training images: epochs and shares as iterations."""
-        schedule, drop = self.schedule, self.roi_drop
-        if schedule.epochs is not None:
-            steps = max(1, math.ceil(schedule.epochs * images / schedule.batch_size))
-            schedule = schedule.model_copy(update={"iterations": steps, "epochs": None})
+        schedule, drop = self.schedule.resolved(images), self.roi_drop
         if drop.start_share is not None:
             start = round(drop.start_share * schedule.steps)
             drop = drop.model_copy(update={"start_iteration": start, "start_share": None})
         return self.model_copy(update={"schedule": schedule, "roi_drop": drop})
+
+    def in_words(self, images: int) -> str:
+        """A line about how the resolved settings train on so many images."""
+        drop = self.roi_drop
+        start = f"; RoI drop from iteration {drop.start_iteration}" if drop.enabled else ""
+        return self.schedule.in_words(images) + start
 
     def detectron_keys(self) -> dict[str, Any]:
         """All of this in detectron2's configuration, the schedule apart: key -> value."""
