@@ -98,6 +98,22 @@ MISTAKES = {
     "bad dataset name": (("cam", "--dataset", "a/b"), "cannot be the name of a dataset"),
     "bad variant": (("cam", "--variant", "a/b"), "cannot be the name of a variant"),
     "no such run": (("cam", "--dataset", "other"), "this run has no dataset yet. Run `weaksam data SOURCE`"),
+    "all: no stage": (
+        ("all", "--recipe", "wsd=x"),
+        "expected stage=NAME, got 'wsd=x', did you mean 'wsod'? Stages:",
+    ),
+    "all: a key without its stage": (
+        ("all", "--set", "seed=1"),
+        "--set: expected stage.key=value, got 'seed=1'",
+    ),
+    "all: unknown recipe": (
+        ("all", "--recipe", "pgt=top2"),
+        "pgt has no recipe 'top2', did you mean 'top1'?",
+    ),
+    "all: an unknown key of a late stage": (
+        ("all", "--set", "pgt.score_treshold=3"),
+        "did you mean 'score_threshold'?",
+    ),
     "pgt on a test split": (("pgt", "--split", "test"), "works on training splits"),
     "missing weights": (("propose", "--recipe", "sam-vit-b"), "sam_vit_b_01ec64.pth"),
     "data without a source": (("data", "--dataset", "new"), "which dataset? Give its folder"),
