@@ -14,7 +14,7 @@ from weaksam_cli.report.collect import Run, SplitRun
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class in numbers; `ap` has an entry a detector."""
+    """A class in numbers; `ap` has an entry for each of `evaluated`."""
 
     name: str
     index: int
@@ -36,6 +36,11 @@ def detectors(split: SplitRun | None) -> list[str]:
     return [name for name in split.boxes if not name.startswith("pgt")] if split else []
 
 
+def evaluated(split: SplitRun | None) -> list[str]:
+    """Those of `detectors` whose average precision is known."""
+    return [name for name in detectors(split) if split is not None and split.results.of(name, "VOC AP50")]
+
+
 def class_rows(train: SplitRun | None, last: SplitRun | None, most: float) -> list[ClassRow]:
     """The classes that anything is known of.
 
@@ -52,7 +57,7 @@ def class_rows(train: SplitRun | None, last: SplitRun | None, most: float) -> li
     pseudo = _counts(train.boxes.get("pgt"), len(names))
     final = last.boxes.get(last.final)
     detections = _counts(choose.shown(final, most) if final else None, len(names))
-    rows = [last.results.of(name, "VOC AP50") for name in detectors(last)]
+    rows = [last.results.of(name, "VOC AP50") for name in evaluated(last)]
     best = [_best_score(final, index) for index in range(len(names))]
     return [
         ClassRow(

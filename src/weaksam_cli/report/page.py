@@ -8,20 +8,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from weaksam_cli import __version__
+from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.console import duration
+from weaksam_cli.data.dataset import Difficult
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.eval.pseudo_boxes import precision_and_recall
 from weaksam_cli.eval.report import named
 from weaksam_cli.pgt import top1
 from weaksam_cli.report import charts, choose
 from weaksam_cli.report.cards import Card, SplitCards, compared, title_of
-from weaksam_cli.report.classes import boxes_an_image, class_rows, detectors
+from weaksam_cli.report.classes import boxes_an_image, class_rows, detectors, evaluated
 from weaksam_cli.report.collect import ArtifactLine, MetricRow, Run, SplitRun, recipe_text
 
 _PHOTO_BYTES: Final = 2_300_000
@@ -82,13 +85,13 @@ def render(run: Run, images: int) -> bytes:
         "longest": max([stage.seconds for stage in stages] + [1e-9]),
         "missing": [line.name for line in run.artifacts if line.state in ("missing", "partial")],
         "tiles": _tiles(run, train, last),
-        "detectors": [title_of(name) for name in detectors(last)],
+        "detectors": [title_of(name) for name in evaluated(last)],
         "classes": class_rows(train, last, most)[:_MOST_CLASSES],
         "class_names": run.splits[0].labels.class_names if run.splits else [],
         "most": most,
         "photos": list(photos.values()),
         "sections": [(name, cards) for name, cards in sections if cards],
-        "figure4": _figure4(train, images, sections),
+        "figure4": _figure4(run, images, sections),
         "recall": charts.recall(run),
         "sizes": charts.sizes(run),
         "training": [charts.training(name, rows) for name, rows in run.trainings.items() if rows],
@@ -220,13 +223,19 @@ def _failures(run: Run) -> list[tuple[ArtifactLine, list[tuple[str, str]], int]]
 
 
 # ---------------------------------------------------------------- pseudo boxes
-def _figure4(
-    train: SplitRun | None, images: int, sections: list[tuple[str, list[Card]]]
-) -> dict[str, Any] | None:
+def _difficult(pgt: Path) -> Difficult | None:
+    """Which labels counted when pseudo boxes were chosen."""
+    receipt = read_receipt(pgt)
+    value = receipt.identity.recipe.get("difficult") if receipt else None
+    return value if value in ("include", "exclude") else None
+
+
+def _figure4(run: Run, images: int, sections: list[tuple[str, list[Card]]]) -> dict[str, Any] | None:
     """The best box of each label beside what the run was trained on, where both are known (the paper's Figure 4)."""
+    train = run.split_of_role("train")
     if train is None or not {"wsod", "pgt"} <= set(train.boxes):
         return None
-    labels, recipe = train.labels, top1.Recipe()
+    labels, recipe = train.labels.counting(_difficult(train.paths["pgt"])), top1.Recipe()
     found, kept = train.boxes["wsod"], train.boxes["pgt"]
     best = {
         image.key: top1.select(found[image.key], labels.class_indexes(image), recipe)

@@ -153,8 +153,9 @@ def proposals_layer(
 
 
 def truth_layer(photo: Photo, truth: GroundTruth) -> Markup:
-    """Annotated objects, dashed."""
-    return Markup("").join(_outline(_place(photo, box), "truth", "") for box in truth.boxes)
+    """Annotated objects, dashed in white and black, which shows on any ground."""
+    places = [_place(photo, box) for box in truth.boxes]
+    return Markup("").join(_outline(place, kind, "") for place in places for kind in ("under", "truth"))
 
 
 def map_layer(photo: Photo, heat: NDArray[np.float32]) -> Markup:
