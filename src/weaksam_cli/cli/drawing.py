@@ -223,9 +223,13 @@ def _draw_points(
 ) -> NDArray[np.uint8]:
     canvas = Canvas(pixels, what.longest)
     canvas.title(what.title(key))
+    tagged: set[tuple[str, int]] = set()
     for kind in (kind for kind in points if kind in what.kinds):
         for (x, y), index in zip(points[kind].xy.tolist(), points[kind].class_index.tolist(), strict=True):
-            canvas.dot(x, y, colour(index), f"{names[index] if index >= 0 else '-'} ({kind})")
+            # A tag for each would hide the image.
+            text = "" if (kind, index) in tagged else f"{names[index] if index >= 0 else '-'} ({kind})"
+            tagged.add((kind, index))
+            canvas.dot(x, y, colour(index), text)
     return canvas.pixels()
 
 

@@ -130,10 +130,10 @@ class Canvas:
         self._pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=self._line + 2)
         self._pen.rectangle((left, top, right, bottom), outline=paint, width=self._line)
 
-    def label(self, box: NDArray[np.float32], text: str, paint: str) -> None:
-        """A tag at a box, see `free_place`."""
+    def label(self, box: NDArray[np.float32], text: str, paint: str, widest: float = _WIDEST_LABEL) -> None:
+        """A tag at a box, see `free_place`; a text that is wider than a share of the image is cut in its middle."""
         font = _font(text, self._letters)
-        shown = self._cut(printable(text), font)
+        shown = self._cut(printable(text), font, widest * self._drawn.width)
         left, top, right, bottom = self._pen.textbbox((0, 0), shown, font=font, anchor="lt")
         pad = max(2, self._letters // 6)
         width, height = right - left + 2 * pad, bottom - top + 2 * pad
@@ -143,17 +143,18 @@ class Canvas:
         self.tags.append(Tag(place, shown, at, font, paint))
 
     def dot(self, x: int, y: int, paint: str, text: str) -> None:
-        """A disc on a pixel with a tag beside it."""
+        """A disc on a pixel with a tag beside it; none for no text."""
         across, down = (x + 0.5) * self._factor, (y + 0.5) * self._factor
         radius = 2 * self._line
         self._pen.circle((across, down), radius, outline="black", fill=paint, width=1)
         around = np.asarray((across - radius, down - radius, across + radius, down + radius), np.float32)
-        self.label(around / np.float32(self._factor), text, paint)
+        if text:
+            self.label(around / np.float32(self._factor), text, paint)
 
     def title(self, text: str) -> None:
         """A tag in the upper left corner; none for no text."""
         if text:
-            self.label(np.zeros(4, np.float32), text, "#222222")
+            self.label(np.zeros(4, np.float32), text, "#222222", 0.95)
 
     def _inside(self, box: NDArray[np.float32]) -> Box:
         """A box in the coordinates of what is drawn, where its outline is seen at the borders, too."""
@@ -163,9 +164,8 @@ class Canvas:
         )
         return left, top, max(left, right), max(top, bottom)
 
-    def _cut(self, text: str, font: ImageFont.FreeTypeFont) -> str:
+    def _cut(self, text: str, font: ImageFont.FreeTypeFont, most: float) -> str:
         """`text` shortened in its middle: classes that differ at their ends, and the score, can be told apart."""
-        most = _WIDEST_LABEL * self._drawn.width
         shown, length = text, len(text)
         while length > 3 and font.getlength(shown) > most:
             length -= 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 _WIDTH, _HEIGHT = 460, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 42
 _SERIES = 8
 """Colours in the style sheet."""
 Place = Callable[[float], float]
@@ -119,11 +119,11 @@ def _colour(item: Series, number: int) -> int:
 
 
 def nice(value: float) -> float:
-    """The least of 1, 2, 2.5, 5 times a power of ten that is not below a value; 1 for none."""
+    """The least of 1, 2, 4, 6, 8 times a power of ten that is not below a value; 1 for none."""
     if value <= 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= value * 0.999)
+    return next(factor * power for factor in (1, 2, 4, 6, 8, 10) if factor * power >= value * 0.999)
 
 
 def short(value: float) -> str:
