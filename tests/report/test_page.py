@@ -133,10 +133,16 @@ def test_a_run_that_is_not_finished(run: Path, tmp_path: Path) -> None:
         shutil.rmtree(begun / name)
     (begun / "proposals" / "test.h5").write_bytes(b"cut")
     (begun / "cam" / "test.h5.receipt.json").write_text("{")
+    (begun / "retrain").mkdir()
+    (begun / "retrain" / "metrics.json").write_text('{"iteration": "<b>"}\n[]')
+    (begun / "eval").mkdir()
+    (begun / "eval" / "train.json").write_text('{"metrics": [{"stage": 1}]}')
     found = written(begun, tmp_path)
     assert "This run is not finished. Still to be made: pgt/train.json, retrain/detections/" in found.text
     assert "WSOD" in found.text and "figure4" not in found.ids and "recall" not in found.ids
     assert "damaged" in found.text
+    assert "metrics.json: is no metrics.json of a training" in found.text
+    assert "metrics[0].stage" in found.text
 
 
 def test_labels_alone(run: Path, tmp_path: Path) -> None:
