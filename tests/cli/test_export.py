@@ -237,6 +237,42 @@ def test_data_reads_what_was_exported(place: Path, layout: str, detections: dict
     assert ("names the same images as train and as val" in text) == (layout == "yolo")
 
 
+def test_a_table_with_formulas_comes_back(place: Path) -> None:
+    content = json.loads(Path(PGT).read_bytes())
+    content["categories"][0]["name"] = "=1+1"
+    Path("own.json").write_text(json.dumps(content))
+    assert "a spreadsheet would run 1 class names" in done(
+        "export", "own.json", "--format", "csv", "-o", "own.csv"
+    )
+    assert ",'=1+1," in Path("own.csv").read_text()
+    done("data", "own.csv", "--dataset", "back", "--images", "voc/JPEGImages")
+    labels = json.loads(Path("runs/back/labels/trainval.json").read_bytes())
+    assert {item["name"] for item in labels["categories"]} == {"=1+1", *CLASSES[1:]}
+
+
+OWN_DOCUMENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "a key upwards": ({"key": "../x.jpg"}, "the image '../x.jpg' is not named by a path below a folder"),
+    "a zero byte": ({"key": "a\x00.jpg"}, "own.json: key: String should match"),
+    "no size": ({"height": 0}, "the size of image 'a.jpg' is not known"),
+    "a key twice": ({"id": 2}, "the image 'a.jpg' stands twice"),
+    "a long key": ({"key": f"{'a' * 300}.jpg"}, "File name too long"),
+}
+
+
+@pytest.mark.parametrize("name", list(OWN_DOCUMENTS))
+def test_documents_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A document of any place names its images itself."""
+    monkeypatch.chdir(tmp_path)
+    changes, message = OWN_DOCUMENTS[name]
+    image = {"id": 1, "key": "a.jpg", "file_name": "a.jpg", "height": 48, "width": 64}
+    images = [image, {**image, **changes}] if "id" in changes else [{**image, **changes}]
+    content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": []}
+    Path("own.json").write_text(json.dumps(content))
+    result = run("export", "own.json", "--format", "yolo", "-o", "x")
+    assert result.exit_code == 2 and message in result.output
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "own.json"]
+
+
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "an unknown format": ((DETECTIONS, "--format", "vok", "-o", "x"), "did you mean 'voc'?"),
     "all formats": ((DETECTIONS, "--format", "?", "-o", "x"), "Allowed: coco, csv, cvat, detectron2, fiftyone"),

@@ -138,6 +138,19 @@ def test_labelme_beside_its_images_and_in_split_folders(root: Path) -> None:
     ]  # fmt: skip
 
 
+def test_labelme_in_folders_that_are_no_splits(root: Path) -> None:
+    """LabelMe opens a folder with all below it; images of one name in two of them are two images."""
+    for folder, name in (("cats", "cat"), ("dogs/old", "dog")):
+        sample(root / "s" / folder / "a.png")
+        write(
+            root / "s" / folder / "a.json",
+            labelme_file("a.png", shape(name, [1, 1], [9, 9], kind="rectangle")),
+        )
+    assert choose_layout(str(root / "s"), None) == "labelme"
+    assert labels(labelme, root / "s") == {"cats/a.png": ("cat",), "dogs/old/a.png": ("dog",)}
+    assert len(read_truth(labelme, root / "s", "trainval").images) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

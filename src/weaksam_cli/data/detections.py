@@ -15,13 +15,13 @@ from typing import Annotated, Any, Final, NotRequired, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, with_config
+from pydantic import Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.core.boxes import FloatArray, xywh_to_xyxy, xyxy_to_xywh
-from weaksam_cli.core.json_files import Items, holds_list, parse_items, read_list, read_lists
+from weaksam_cli.core.json_files import Items, holds_list, parse_items, read_list, read_lists, refusal
 from weaksam_cli.core.names import first_twice
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.box_forms import FORMS, box_form
@@ -164,22 +164,30 @@ def own_labels(path: Path) -> Labels | None:
     if not document.images or not all("key" in image for image in document.images):
         return None
     info = LabelsInfo(format="", format_version=0, dataset="", split=path.stem, role="test")
-    entries = [
-        LabelledImage(
-            id=image["id"],
-            key=image["key"],
-            file_name=image.get("file_name", image["key"]),
-            height=image.get("height", 0),
-            width=image.get("width", 0),
-            sha256="",
-            labels=None,
-        )
-        for image in document.images
-    ]
-    categories = [Category(**item) for item in document.categories or ()]
-    return Labels(
-        path, LabelsFile(info=info, categories=categories, images=entries, annotations=[], failed=[]), Path()
-    )
+    try:
+        entries = [
+            LabelledImage(
+                id=image["id"],
+                key=image["key"],
+                file_name=image.get("file_name", image["key"]),
+                height=image.get("height", 0),
+                width=image.get("width", 0),
+                sha256="",
+                labels=None,
+            )
+            for image in document.images
+        ]
+        categories = [Category(**item) for item in document.categories or ()]
+    except ValidationError as error:
+        raise refusal(error, path, _TABLES_REMEDY) from None
+    for what, names in (
+        ("image", [image.key for image in entries]),
+        ("class", [item.name for item in categories]),
+    ):
+        if (twice := first_twice(names)) is not None:
+            raise UserError(f"the {what} {twice!r} stands twice", where=str(path))
+    file = LabelsFile(info=info, categories=categories, images=entries, annotations=[], failed=[])
+    return Labels(path, file, Path())
 
 
 def _by_image(document: Document, labels: Labels) -> dict[str, Detections]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
 
 from weaksam_cli.core.json_files import read_json
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
-from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, likely_folders, role_of
+from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, likely_folders, role_of, subfolders
 from weaksam_cli.data.outlines import box_of_points, polygon_mask
 from weaksam_cli.errors import UserError
 
@@ -50,7 +50,7 @@ _FILE: Final = TypeAdapter(File)
 
 def likeness(source: Path) -> int:
     """3 where json files have shapes and an imagePath."""
-    files = [path for paths in _files(source).values() for path in paths[:_PROBES]]
+    files = [path for _, paths in _files(source).values() for path in paths[:_PROBES]]
     return 3 * any(_is_labelme(path) for path in files)
 
 
@@ -65,26 +65,28 @@ def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> 
         raise UserError("no json file here", where=str(source), remedy="Give the folder of LabelMe's files")
 
     def split(name: str) -> RawSplit:
-        found = [_image(path, boxes) for path in files[name]]
-        folder = files[name][0].parent
+        folder, paths = files[name]
+        found = [_image(path, folder, boxes) for path in paths]
         return RawSplit(name, folder, found, likely_folders(folder, images))
 
     return RawDataset(source, tuple(files), {name: role_of(name) for name in files}, split)
 
 
-def _files(source: Path) -> dict[str, list[Path]]:
-    """Split -> its files: those of the folder itself, else of the folders in it that are named as splits."""
+def _files(source: Path) -> dict[str, tuple[Path, list[Path]]]:
+    """Split -> folder and files: of the folder itself, else of folders in it that are named as splits, else all below it."""
     if not source.is_dir():
         return {}
     for folder in (source, *(source / name for name in ("labels", "annotations", "json", "labels_json"))):
         if folder.is_dir() and (own := sorted(folder.glob("*.json"))):
-            return {_WHOLE: own}
+            return {_WHOLE: (folder, own)}
+    inner = {child: sorted(child.rglob("*.json")) for child in subfolders(source)}
     parts = {
-        child.name: sorted(child.rglob("*.json"))
-        for child in sorted(source.iterdir())
-        if child.is_dir() and child.name.casefold() in SPLIT_NAMES
+        child.name: (child, files)
+        for child, files in inner.items()
+        if files and child.name.casefold() in SPLIT_NAMES
     }
-    return {name: files for name, files in parts.items() if files}
+    below = [path for files in inner.values() for path in files]
+    return parts or ({_WHOLE: (source, below)} if below else {})
 
 
 def _is_labelme(path: Path) -> bool:
@@ -96,7 +98,7 @@ def _is_labelme(path: Path) -> bool:
     return b'"shapes"' in start and (b'"imagePath"' in start or b'"imageData"' in start)
 
 
-def _image(path: Path, boxes: bool) -> RawImage:
+def _image(path: Path, folder: Path, boxes: bool) -> RawImage:
     file = read_json(path, _FILE, remedy="Give files as LabelMe saves them, or move this one away")
     objects = [_object(shape, number, boxes) for number, shape in enumerate(file.shapes, start=1)]
     shown = {item.name for item in objects}
@@ -109,7 +111,7 @@ def _image(path: Path, boxes: bool) -> RawImage:
     # The path is that of the machine where it was drawn; the file has the name of its image.
     suffix = PurePosixPath(file.image_path.replace("\\", "/")).suffix or ".jpg"
     return RawImage(
-        path.stem + suffix,
+        path.relative_to(folder).with_name(path.stem + suffix).as_posix(),
         (*objects, *(flag for flag in flags if flag.name not in shown)),
         declared=declared,
     )

@@ -20,7 +20,7 @@ _DECIMALS: Final = 4
 def write(annotated: Annotated, out: Path, options: Options) -> Written:
     """A json of everything."""
     return Written(
-        {"": json.dumps(contents(annotated), ensure_ascii=False, indent=1).encode() + b"\n"}, annotated.boxes
+        {"": json.dumps(contents(annotated), ensure_ascii=False).encode() + b"\n"}, annotated.boxes
     )
 
 

@@ -38,7 +38,7 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     config = f"{out.stem}.label_config.xml"
     files = {
         config: labelling_config(annotated.classes),
-        "": json.dumps(tasks, ensure_ascii=False, indent=1).encode() + b"\n",
+        "": json.dumps(tasks, ensure_ascii=False).encode() + b"\n",
     }
     hints = [
         "start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "

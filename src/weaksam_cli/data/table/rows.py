@@ -35,6 +35,8 @@ _BOX: Final = (
     ("roix1", "roiy1", "roix2", "roiy2"),
 )
 _NO_CLASS: Final = ("", "unnamed0", "width", "height", "confidence", *_NUMBERED)
+_FORMULA_AS_TEXT: Final = re.compile("^'(?=[-=+@])")
+"""What keeps a spreadsheet from running a label; `weaksam export` writes it so."""
 _RETINANET: Final = ["path", "x1", "y1", "x2", "y2", "class"]
 _YES: Final = ("1", "1.0", "true", "yes", "x")
 _NO: Final = ("", "0", "0.0", "false", "no", "-1", "-1.0")
@@ -194,7 +196,7 @@ class Table:
         image = PurePosixPath(cells[columns.image]).as_posix()
         if columns.label is None:
             return Row(line, image, None, tuple(self._ticked(line, cells)), split, box)
-        cell = cells[columns.label]
+        cell = _FORMULA_AS_TEXT.sub("", cells[columns.label])
         is_absent = columns.confidence is not None and cells[columns.confidence] in _NO[1:]
         if is_absent or (not cell and columns.corners is not None):  # a row an object, and here is none
             return Row(line, image, None, (), split, None)
