@@ -244,6 +244,7 @@ CASES: list[tuple[str, Change, str]] = [
     ("cam", put("values_offsets", -1, 10**12), "column values: expected shape"),
     ("cam", put("values_offsets", 1, -4), "values_offsets does not fit"),
     ("cam", drop("class_names"), "the table class_names is missing"),
+    ("points", put("kind_names", 1, "sha256"), "kind_names is expected to be coarse, fine, cross, got coarse, sha256"),
     ("cam", drop("image_size"), "column image_size is missing"),
     ("cam", replace("class_names", np.zeros(3)), "string datatype"),
     ("cam", replace("class_scores", np.zeros((3, 0))), "column class_scores: expected shape"),

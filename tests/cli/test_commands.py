@@ -173,6 +173,10 @@ def test_settings_file_and_environment(labelled: Path) -> None:
             "weaksam.toml: seed: Input should be a valid integer, got 'x'"
             in weaksam("status", folder=labelled).stderr
         )
+        with settings.open("wb") as handle:
+            handle.truncate(3 << 30)
+        found = weaksam("status", folder=labelled)
+        assert "weaksam.toml: has 3,221,225,472 bytes, and at most 100,000 are read" in found.stderr
     finally:
         settings.unlink()
 

@@ -475,5 +475,5 @@ def test_a_file_beyond_all_bounds_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "instances_train.json"
     path.write_text("{")
     os.truncate(path, 3 * 10**9)
-    with pytest.raises(UserError, match="has 3,000 MB, and at most 2,000 MB are read"):
+    with pytest.raises(UserError, match="has 3,000,000,000 bytes, and at most 2,000,000,000 are read"):
         labels(path)

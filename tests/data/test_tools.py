@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_cvat_that_cannot_be_read(root: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         labels(cvat, write(root / "annotations.xml", text))
     assert "annotations.xml" in caught.value.one_line()
+
+
+def test_sides_that_cannot_be_are_not_believed(root: Path) -> None:
+    text = (
+        "<annotations><image name='a.jpg' width='1e999' height='9'><box label='cat'/></image></annotations>"
+    )
+    raw = cvat.read(write(root / "annotations.xml", text), cvat.Recipe(), None, boxes=True)
+    assert [image.declared for image in raw.read("default").images] == [None]
+
+
+def test_a_pipe_is_no_file_of_any_tool(root: Path) -> None:
+    os.mkfifo(root / "labels.json")
+    with pytest.raises(UserError, match=r"labels\.json"):
+        choose_layout(str(root), None)
 
 
 # ---------------------------------------------------------------- LabelMe

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.artifacts.schema import ANY, Array, Column, Schema
+from weaksam_cli.core.names import first_few
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -183,6 +184,11 @@ def check_layout(handle: h5py.File, schema: Schema | None, version: int) -> None
         if len(names) > _MAX_NAMES or len(set(names)) != len(names):
             raise ValueError(
                 f"the table {table} has {len(names):,} names, {len(set(names)):,} of them different"
+            )
+        known = schema.known.get(table)
+        if known is not None and list(names) != [*known][: len(names)]:
+            raise ValueError(
+                f"the table {table} is expected to be {', '.join(known)}, got {first_few(names, 3)}"
             )
 
 

@@ -59,6 +59,7 @@ def cam_schema(n_classes: int = ANY) -> Schema:
         ),
         blobs=(Column("values", "float16"),),
         tables=("class_names", "kind_names"),
+        known={"kind_names": KINDS},
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.core.types import Points
@@ -22,6 +23,7 @@ POINTS = Schema(
     ),
     image_columns=(Column("image_size", "int32", (2,), low=1),),
     tables=("class_names", "kind_names"),
+    known={"kind_names": KINDS},
 )
 """Peak points: column and row in pixels of the image; `class_index` -1 where clustering lost the class."""
 

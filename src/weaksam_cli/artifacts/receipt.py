@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.fsops import FileOps
-from weaksam_cli.core.json_files import read_bytes, refusal
+from weaksam_cli.core.files import read_bytes
+from weaksam_cli.core.json_files import refusal
 from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
 

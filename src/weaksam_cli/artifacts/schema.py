@@ -53,6 +53,7 @@ class Schema:
         image_columns: one entry per image.
         blobs: flat one-dimensional values of varying length per row; `<name>_offsets` (n_rows + 1) delimits them.
         tables: tables of names that must be there.
+        known: table -> all names that it may have, in their order; a file may end before the last ones.
         json: the artifact is no HDF5 but a JSON list, to which each image contributes entries.
     """
 
@@ -62,6 +63,7 @@ class Schema:
     image_columns: tuple[Column, ...] = ()
     blobs: tuple[Column, ...] = ()
     tables: tuple[str, ...] = ()
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
     json: bool = False
 
     def column(self, name: str) -> Column | None:

@@ -8,10 +8,12 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from weaksam_cli.core.files import read_bytes
 from weaksam_cli.core.settings import RecipeModel, refusal
 from weaksam_cli.errors import UserError
 
 SETTINGS_FILE = Path("weaksam.toml")
+_MAX_BYTES = 100_000
 
 
 class FileSettings(RecipeModel, strict=True):
@@ -35,7 +37,7 @@ def read_settings() -> FileSettings:
     if not SETTINGS_FILE.is_file():
         return FileSettings()
     try:
-        return FileSettings.model_validate(tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8")))
+        return FileSettings.model_validate(tomllib.loads(read_bytes(SETTINGS_FILE, _MAX_BYTES).decode()))
     except ValidationError as error:
         raise refusal(SETTINGS_FILE, {}, FileSettings, error) from error
     except (

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from weaksam_cli.core.files import beginning, read_bytes
 from weaksam_cli.errors import UserError
 
 MAX_BYTES: Final = 256 * 1000**2
@@ -44,29 +45,6 @@ def read_json(path: Path, model: TypeAdapter[T], *, remedy: str, max_bytes: int 
         raise refusal(error, path, remedy) from None
 
 
-def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a text file of bounded size, without byte order mark.
-
-    Raises:
-        UserError: a missing, too large or unreadable file, or one in UTF-16.
-    """
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise UserError("is no file", where=str(path))
-        if size > max_bytes:
-            what = f"has {size / 1e6:,.0f} MB, and at most {max_bytes / 1e6:,.0f} MB are read"
-            raise UserError(what, where=str(path), remedy="Divide it into several files")
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError("there is no such file", where=str(path)) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"the file cannot be read ({error})", where=str(path)) from error
-    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        raise UserError("the file is UTF-16", where=str(path), remedy="Save it as UTF-8")
-    return data.removeprefix(codecs.BOM_UTF8)
-
-
 def read_lists(path: Path, *names: str, remedy: str) -> dict[str, Items | None]:
     """The entries of long lists of a JSON object, each as JSON text; None for a list that is not there or null.
 
@@ -89,11 +67,7 @@ def read_lists(path: Path, *names: str, remedy: str) -> dict[str, Items | None]:
 
 def holds_list(path: Path) -> bool:
     """Does a JSON file begin as a list, and not as an object? False for what cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(1000).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
-    except (OSError, ValueError):
-        return False
+    return beginning(path).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
 def read_list(path: Path, *, remedy: str) -> Items:

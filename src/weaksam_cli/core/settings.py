@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from weaksam_cli.core.json_files import read_bytes, shown
+from weaksam_cli.core.files import read_bytes
+from weaksam_cli.core.json_files import shown
 from weaksam_cli.core.names import is_text
 from weaksam_cli.errors import UserError, suggestion
 

@@ -7,10 +7,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, Field, StringConstraints, TypeAdapter
 
+from weaksam_cli.core.files import beginning
 from weaksam_cli.core.json_files import read_json
 from weaksam_cli.data.annotations import RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, likely_folders, role_of
-from weaksam_cli.data.xml_files import beginning
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "a json list with coordinates (CreateML)"

@@ -15,6 +15,8 @@ from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "annotations.xml of CVAT for images"
 _WHOLE: Final = "default"
+_LONGEST_SIDE: Final = 1e6
+"""Pixels; a larger side is none."""
 _SIDES: Final = {
     "box": ("xtl", "ytl", "xbr", "ybr"),
     "mask": ("left", "top", "width", "height"),
@@ -78,7 +80,9 @@ def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> 
 
 def _image(element: Element, path: Path, boxes: bool) -> RawImage:
     sides = numbers([element.get("height"), element.get("width")])
-    declared = (int(sides[0]), int(sides[1])) if sides and min(sides) >= 1 else None
+    declared = (
+        (int(sides[0]), int(sides[1])) if sides and min(sides) >= 1 and max(sides) < _LONGEST_SIDE else None
+    )
     objects = tuple(_objects(element, path, boxes))
     return RawImage(element.get("name") or "", objects, declared=declared)
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from weaksam_cli.core.files import beginning
 from weaksam_cli.errors import ImageError, UserError
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
@@ -138,7 +139,7 @@ def looks_like_image(path: Path) -> bool:
     """Whether a file is called like an image, of whatever format, or begins like one."""
     if is_image_name(path.name):
         return True
-    return not path.name.lower().endswith(_COMPANIONS) and _BEGINNINGS.match(_first_bytes(path)) is not None
+    return not path.name.lower().endswith(_COMPANIONS) and _BEGINNINGS.match(beginning(path, 16)) is not None
 
 
 def is_image_name(name: str) -> bool:
@@ -155,17 +156,6 @@ def _walk(root: Path) -> Iterator[str]:
         for path in (*links, *filter(looks_like_image, shown)):
             yield as_key(path.relative_to(root))
     yield from (as_key(Path(path).relative_to(root)) for path in closed)
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        # A named pipe would block for ever.
-        if path.is_file():
-            with path.open("rb") as handle:
-                return handle.read(16)
-    except OSError:
-        pass
-    return b""
 
 
 def _foreign_kind(name: str) -> str | None:
@@ -223,7 +213,7 @@ def _refusal(path: Path, what: str, remedy: str) -> ImageError:
 
 
 def _unknown_kind(path: Path) -> str:
-    begins = _BEGINNINGS.match(_first_bytes(path))
+    begins = _BEGINNINGS.match(beginning(path, 16))
     kind = (
         "HEIC"
         if begins and begins["heic"]

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from weaksam_cli.core.files import beginning
 from weaksam_cli.core.json_files import read_json
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import ReadRecipe, likely_folders, role_of
 from weaksam_cli.data.image_files import address_path
 from weaksam_cli.data.outlines import box_of_points, numbers
-from weaksam_cli.data.xml_files import beginning
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "a json list of tasks (Label Studio)"

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
 
+from weaksam_cli.core.files import beginning
 from weaksam_cli.core.json_files import read_json
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, likely_folders, role_of, subfolders
@@ -90,11 +91,7 @@ def _files(source: Path) -> dict[str, tuple[Path, list[Path]]]:
 
 
 def _is_labelme(path: Path) -> bool:
-    try:
-        with path.open("rb") as handle:
-            start = handle.read(1 << 16)
-    except OSError:
-        return False
+    start = beginning(path, 1 << 16)
     return b'"shapes"' in start and (b'"imagePath"' in start or b'"imageData"' in start)
 
 

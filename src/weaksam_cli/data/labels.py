@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
-from weaksam_cli.core.json_files import MAX_BYTES, read_bytes, refusal
+from weaksam_cli.core.files import read_bytes
+from weaksam_cli.core.json_files import MAX_BYTES, refusal
 from weaksam_cli.core.names import first_few, first_twice, leaves_folder, plain_word
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.dataset import DatasetSplit, Difficult, ImageRecord, in_class_order

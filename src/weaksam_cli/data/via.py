@@ -12,12 +12,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from weaksam_cli.core.files import beginning
 from weaksam_cli.core.json_files import read_json, refusal
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, likely_folders, role_of
 from weaksam_cli.data.outlines import box_of_points, numbers, polygon_mask
-from weaksam_cli.data.xml_files import beginning
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "a json or csv with region_attributes (VIA)"

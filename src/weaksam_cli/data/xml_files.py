@@ -11,9 +11,10 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeTree
 
+from weaksam_cli.core.files import beginning
+
 MAX_BYTES: Final = 96 * 1024 * 1024
 """A tree of elements takes up to twenty times the size of its file."""
-_BEGINNING: Final = 4096
 _ENCODING: Final = re.compile(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)")
 _EAST_ASIAN: Final = frozenset(
     {"gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949"}
@@ -25,17 +26,6 @@ _NO_ELEMENT: Final = re.compile(r"<\?.*?\?>|<!--.*?-->|<![^>]*>", re.DOTALL)
 
 class XmlError(ValueError):
     """A file that cannot be used; the message says why."""
-
-
-def beginning(path: Path) -> bytes:
-    """The first bytes of a file, which tell what it is; none of what cannot be read."""
-    try:
-        if path.is_file():  # a pipe might never end
-            with path.open("rb") as handle:
-                return handle.read(_BEGINNING)
-    except OSError:
-        pass
-    return b""
 
 
 def root_tag(path: Path) -> str:

@@ -11,7 +11,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from weaksam_cli.artifacts.receipt import Receipt, read_receipt, verify
-from weaksam_cli.core.json_files import read_bytes, read_json
+from weaksam_cli.core.files import read_bytes
+from weaksam_cli.core.json_files import read_json
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.ground_truth import read_ground_truth

@@ -14,10 +14,11 @@ from tests.models.vit.helpers import (
     random_weaktr,
     state_shapes,
 )
+from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit import attention
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
-from weaksam_cli.models.vit.network import Encoded, VitShape, choose_map, spread
-from weaksam_cli.models.vit.weaktr import FusionShape, FusionV1, WeakTr
+from weaksam_cli.models.vit.network import Encoded, VitCheckpoint, VitShape, choose_map, spread
+from weaksam_cli.models.vit.weaktr import FusionShape, FusionV1, WeakTr, load_weaktr
 
 ORACLES = [("weaktr", "tiny_weaktr", index) for index in range(3)] + [
     ("weaktr_upstream_v3", "tiny_weaktr_v3", index) for index in range(2)
@@ -264,3 +265,14 @@ def test_a_network_tells_its_shape() -> None:
     assert FusionShape.of_state(network.state_dict()) == FusionShape.published("v3", TINY, 2)
     assert FusionShape.of_state(random_weaktr("v1").state_dict()) == FusionShape.published("v1", TINY, 2)
     assert FusionShape.of_state(random_weaktr(None).state_dict()) is None
+
+
+@pytest.mark.parametrize("change", ["drop", "flatten", "extend"])
+def test_a_damaged_fusion_is_refused(change: str) -> None:
+    state = random_weaktr().state_dict()
+    key = next(name for name in state if name.endswith("attn_feat_ffn.0.weight"))
+    state[key] = state[key].flatten() if change == "flatten" else state[key][None]
+    if change == "drop":
+        del state[key]
+    with pytest.raises(UserError, match=r"w\.pth: the attention fusion cannot be read"):
+        load_weaktr(VitCheckpoint("w.pth", state))

@@ -230,6 +230,9 @@ def class_slots(
         UserError: the classes cannot be found; names both numbers.
     """
     given = [category.name for category in categories]
+    if names is not None and len(names) != n_slots:
+        what = f"the checkpoint names {len(names)} classes and has {n_slots} class tokens"
+        raise UserError(what, where=where, remedy="Fetch or train it again")
     table = _slots_by_name(n_slots, names)
     if table is not None and set(given) <= set(table):
         return [table[name] for name in given]

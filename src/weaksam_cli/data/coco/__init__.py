@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from weaksam_cli.core.files import beginning
 from weaksam_cli.core.json_files import Items, parse_items, read_lists
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawDataset, RawImage, RawObject, RawSplit
@@ -21,7 +22,6 @@ from weaksam_cli.data.coco.files import coco_files
 from weaksam_cli.data.coco.shapes import box_of, segmentation_mask
 from weaksam_cli.data.dataset import ReadRecipe, Remarks, likely_folders, role_of
 from weaksam_cli.data.outlines import numbers
-from weaksam_cli.data.xml_files import beginning
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "annotations/instances_*.json or a json file (COCO)"

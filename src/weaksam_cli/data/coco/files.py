@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from weaksam_cli.core.files import beginning
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.dataset import ANNOTATION_FOLDERS, SPLIT_NAMES, split_word, subfolders
-from weaksam_cli.data.xml_files import beginning
 
 _OTHER_KINDS: Final = ("person_keypoints", "captions", "stuff", "panoptic", "image_info")
 _MARKS: Final = (b'"images"', b'"annotations"', b'"categories"')

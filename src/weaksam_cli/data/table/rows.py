@@ -97,7 +97,7 @@ class Table:
         self.path, self._split, self._line = path, split, 1
         try:
             if (size := path.stat().st_size) > _MAX_BYTES:
-                what = f"has {size / 1e6:,.0f} MB, and at most {_MAX_BYTES / 1e6:,.0f} MB are read"
+                what = f"has {size:,} bytes, and at most {_MAX_BYTES:,} are read"
                 raise UserError(what, where=str(path), remedy="Divide it into several tables")
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 records = self._records(stream)

@@ -159,7 +159,7 @@ def _split_of(path: Path) -> str:
 def _lines(path: Path) -> list[str]:
     """The lines that are not blank; none of a file that is no text of reasonable size."""
     try:
-        if path.suffix.casefold() not in _SUFFIXES or path.stat().st_size > _MAX_BYTES:
+        if path.suffix.casefold() not in _SUFFIXES or not path.is_file() or path.stat().st_size > _MAX_BYTES:
             return []
         data = path.read_bytes()
     except OSError:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from weaksam_cli.core.files import beginning
 from weaksam_cli.core.settings import read_yaml_mapping
 from weaksam_cli.data.dataset import SPLIT_NAMES, split_word, subfolders
 from weaksam_cli.data.images import SUFFIXES
-from weaksam_cli.data.xml_files import beginning
 from weaksam_cli.data.yolo.labels import MOST_BYTES, Names, first_line, label_values, labels_of, text_of
 from weaksam_cli.errors import UserError
 

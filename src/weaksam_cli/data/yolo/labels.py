@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from weaksam_cli.core.files import beginning, read_bytes
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawBox, RawObject
 from weaksam_cli.data.outlines import box_of_points, numbers, polygon_mask
-from weaksam_cli.data.xml_files import beginning
 from weaksam_cli.errors import UserError
 
 MOST_BYTES: Final = 4 * 1000**2
@@ -115,11 +115,7 @@ def text_of(path: Path, limit: int) -> str:
         UserError: it is larger, cannot be read, or is no text.
     """
     try:
-        size = path.stat().st_size
-        if size > limit:
-            what = f"has {size:,} bytes, and at most {limit:,} are read"
-            raise UserError(what, where=str(path), remedy="Is this a text file of YOLO?")
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path, limit).decode()
+    except UnicodeDecodeError as error:
         what = f"cannot be read ({error})"
         raise UserError(what, where=str(path), remedy="Save it as UTF-8 text") from None

@@ -122,7 +122,7 @@ class VitCheckpoint:
             )
         try:
             return VitShape.of_state(self.tensors, heads)
-        except (KeyError, ValueError) as error:
+        except (KeyError, IndexError, ValueError) as error:
             reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             raise UserError(
                 f"not a transformer with class tokens: {reason}", where=self.where, remedy=_REMEDY

@@ -57,12 +57,18 @@ class FusionShape:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor]) -> FusionShape | None:
-        """The variant and the numbers that a state dict tells; None when it holds no fusion."""
+        """The variant and the numbers that a state dict tells; None when it holds no fusion.
+
+        Raises:
+            KeyError: a tensor that tells a number is missing.
+            ValueError: one has another number of dimensions.
+        """
         for variant, key in _FIRST_LAYER.items():
             if key in state:
                 hidden, channels = state[key].shape
                 features = state[f"{PREFIX}attn_feat_ffn.0.weight"].shape if variant == "v3" else (0, 0)
-                return cls(variant, channels, hidden, features[1], features[0])
+                feature_hidden, head_width = features
+                return cls(variant, channels, hidden, head_width, feature_hidden)
         return None
 
     @classmethod
@@ -257,7 +263,11 @@ def load_weaktr(
     Raises:
         UserError: when the tensors do not fit: how many, and the first few.
     """
-    found = FusionShape.of_state(checkpoint.tensors)
+    try:
+        found = FusionShape.of_state(checkpoint.tensors)
+    except (KeyError, ValueError) as error:
+        what = f"the attention fusion cannot be read ({error})"
+        raise UserError(what, where=checkpoint.where, remedy="Fetch the checkpoint again") from error
     if found is not None and heads is None:
         heads = found.channels // checkpoint.shape().depth
     shape = checkpoint.shape(heads)
