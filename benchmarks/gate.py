@@ -10,12 +10,14 @@ runs go on where they were stopped; `--until pgt` makes the first stages only. A
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import resource
 import subprocess
 import sys
 import xml.etree.ElementTree as ET  # of files that come with the benchmark
 from pathlib import Path
+from typing import Any
 
 STAGES = ("cam", "prompt", "propose", "wsod", "pgt", "retrain", "eval")
 FEW, CLASSES = 40, 4
