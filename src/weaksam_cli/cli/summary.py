@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from weaksam_cli.cli.report import IMAGES, PAGE, write_page
 from weaksam_cli.console import duration
 from weaksam_cli.engine.context import Context
@@ -30,7 +32,7 @@ def sum_up(context: Context) -> None:
         return
     path = last.paths[last.final]
     console.result(f"detections:  {path}", detections=str(path))
-    again = f"weaksam predict IMAGES --run-dir {context.run.root} -o found.json"
+    again = f"weaksam predict IMAGES --run-dir {shlex.quote(str(context.run.root))} -o found.json"
     console.result(f"new images:  {again}", command=again)
 
 
