@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.tiny import run_all, run_stage, write_voc
+
 # As workers and trainings run. On a busy machine several threads wait for each other: SAM's tests took five times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -33,6 +35,16 @@ def voc07_mini() -> Path:
     folder = root / "voc07-mini"
     if not folder.is_dir():
         pytest.skip("real photographs are not at hand: set WEAKSAM_TEST_DATA to a folder with voc07-mini")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a finished run over a tiny VOC dataset; it is looked at, and never changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_voc(folder / "voc", trainval=9, test=3)
+    run_all(folder, folder / "voc")
+    run_stage(folder, "eval")
     return folder
 
 

@@ -86,6 +86,23 @@ def weaksam(
     )
 
 
+def run_stage(folder: Path, stage: str, *more: str) -> str:
+    sets = [item for setting in FAST[stage] for item in ("--set", setting)]
+    result = weaksam(
+        stage, "--dataset", "tiny", "--profile", "embedded", "--workers", "1", *sets, *more, folder=folder
+    )
+    assert result.returncode == 0, f"{stage}: {result.stderr}"
+    return result.stdout + result.stderr
+
+
+def run_all(folder: Path, source: Path) -> None:
+    result = weaksam("data", source, "--dataset", "tiny", folder=folder)
+    assert result.returncode == 0, result.stderr
+    for stage in FAST:
+        if stage != "eval":
+            run_stage(folder, stage)
+
+
 @dataclass(frozen=True)
 class SyntheticMaps:
     """A bump a class, at two scales, for any image."""

@@ -10,24 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import FAST, weaksam, write_voc
-
-
-def run_stage(folder: Path, stage: str, *more: str) -> str:
-    sets = [item for setting in FAST[stage] for item in ("--set", setting)]
-    result = weaksam(
-        stage, "--dataset", "tiny", "--profile", "embedded", "--workers", "1", *sets, *more, folder=folder
-    )
-    assert result.returncode == 0, f"{stage}: {result.stderr}"
-    return result.stdout + result.stderr
-
-
-def run_all(folder: Path, source: Path) -> None:
-    result = weaksam("data", source, "--dataset", "tiny", folder=folder)
-    assert result.returncode == 0, result.stderr
-    for stage in FAST:
-        if stage != "eval":
-            run_stage(folder, stage)
+from tests.tiny import FAST, run_all, run_stage, weaksam
 
 
 def digests(run: Path) -> dict[str, str]:
@@ -37,16 +20,6 @@ def digests(run: Path) -> dict[str, str]:
         for path in sorted(run.rglob("*"))
         if path.is_file() and not path.name.endswith(".receipt.json") and path.name != "source.json"
     }
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with a finished run over a tiny VOC dataset."""
-    folder = tmp_path_factory.mktemp("finished")
-    write_voc(folder / "voc", trainval=9, test=3)
-    run_all(folder, folder / "voc")
-    run_stage(folder, "eval")
-    return folder
 
 
 def test_every_artifact_is_fresh(finished: Path) -> None:

@@ -23,7 +23,7 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
 from weaksam_cli.cli.app import app
-from weaksam_cli.cli.propose_folder import _place_of
+from weaksam_cli.cli.propose_folder import place_of
 from weaksam_cli.engine.steps import make
 
 KEYS = ("a b.jpg", "new\nline.jpg", "same.jpg", "same.png", "tief/schöne Grüße/写真.png")
@@ -392,4 +392,4 @@ def test_parts_of_a_dataset_are_partial_until_they_are_all_there(tmp_path: Path)
     ],
 )
 def test_places_are_relative_where_they_can_be(path: str, folder: str, place: str) -> None:
-    assert _place_of(Path(path), Path(folder)) == place
+    assert place_of(Path(path), Path(folder)) == place

@@ -154,6 +154,9 @@ class Places:
     def split(self, name: str) -> Split:
         return Split(Path("data", name), Path("images"))
 
+    def rows(self, stage: str, split: str) -> Path:
+        return Path(stage, split)
+
 
 def identities(method: Any, recipe: Any) -> dict[str, str]:
     """The name of each artifact of the test split, with the settings that decide it."""

@@ -65,6 +65,12 @@ class Artifact:
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from weaksam_cli.artifacts.notebook import artifact_html
+
+        return artifact_html(self)
+
     def close(self) -> None:
         """Close the file."""
         self._handle.close()
@@ -225,11 +231,13 @@ class Artifact:
         return [(name, tuple(item.shape), str(item.dtype)) for name, item in sorted(self._handle.items())]
 
 
-def open_artifact(path: Path | str, schema: Schema | None = None, *, verify: bool = True) -> Artifact:
+def open_artifact(
+    path: Path | str | Artifact, schema: Schema | None = None, *, verify: bool = True
+) -> Artifact:
     """Open the HDF5 artifact at `path`.
 
     Args:
-        path: the `.h5` file.
+        path: the `.h5` file; an open artifact stays as it is.
         schema: what is expected; None accepts every artifact of this program.
         verify: compare the file with the SHA-256 in its receipt first.
 
@@ -238,6 +246,8 @@ def open_artifact(path: Path | str, schema: Schema | None = None, *, verify: boo
     """
     import h5py
 
+    if isinstance(path, Artifact):
+        return path
     path = Path(path)
     if not path.is_file():
         raise UserError("there is no such file", where=str(path))

@@ -91,7 +91,12 @@ class Failure(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What stands in `<artifact>.receipt.json`; `left_out` are annotated objects that cannot be ground truth."""
+    """What stands in `<artifact>.receipt.json`.
+
+    Attributes:
+        recipe: the whole recipe of the stage, of which the identity has what decides this artifact.
+        left_out: annotated objects that cannot be ground truth.
+    """
 
     model_config = _Model
     receipt_version: int
@@ -100,6 +105,7 @@ class Receipt(BaseModel):
     size: _Count
     key: str
     identity: Identity
+    recipe: dict[str, Any] = {}
     program_version: str
     images: _Count
     failed: list[Failure]

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weaksam_cli.artifacts.class_maps import cam_schema, cam_tables
-from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.console import Console
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.labels import LabelChoice, LabelledImage, Labels, Split
-from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.predictors import Predictor
-from weaksam_cli.engine.sharded import PerImage
+from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
@@ -115,13 +114,13 @@ def maps_step(
         on_gpu: whether the method uses a GPU.
     """
 
-    def run(job: Job) -> Outcome:
+    def work(context: Context) -> PerImage:
         images = context.split(split)
         labels = images.read()
         device = context.torch_device() if on_gpu else "cpu"
         stored = cam_tables(labels.class_names) | dict(tables(labels.class_names))
         schema, computes = cam_schema(len(labels.class_names)), predictor(images, device)
-        return PerImage(schema, labels.keys, computes, "maps", stored, device=device)(job)
+        return PerImage(schema, labels.keys, computes, "maps", stored, device=device)
 
     path, read = context.run.output("cam", split), {"data": context.run.input("data", split), **inputs}
-    return Step(path, STAGE.schema, split, settings, read, run, "class activation maps")
+    return Step(path, STAGE.schema, split, settings, read, ImageByImage(work), "class activation maps")

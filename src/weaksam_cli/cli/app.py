@@ -125,6 +125,40 @@ def _all(
     """Every stage, from labels to the table of results."""
 
 
+@declare(
+    app.command("predict"),
+    *_WHICH, "device", "workers", "shard", "weights_dir", "overwrite", "allow_stale", "strict", *_SPEAK,
+    work="predict:predict_images",
+)  # fmt: skip
+def _predict(
+    images: Annotated[
+        list[Path], typer.Argument(help="Folders of images, images, or text files with a path a line.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="What to write: images with their boxes.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="A model.safetensors of retrain or wsod; default: the run's."),
+    ] = None,
+    use: Annotated[
+        str | None,
+        typer.Option("--use", help="Which detector of the run: wsod or retrain; default: the better one."),
+    ] = None,
+    layout: Annotated[
+        str, typer.Option("--format", help="coco, yolo, label-studio, ... (`?` lists all).")
+    ] = "coco",
+    min_score: Annotated[
+        float | None,
+        typer.Option("--min-score", help="Leave out boxes below; default: chosen for the detector.", min=0),
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", metavar="FOLDER", help="Write pictures with the boxes there.")
+    ] = None,
+) -> None:
+    """Find objects in new images with a trained detector of a run (writes images with boxes, and pictures)."""
+
+
 @declare(app.command("report"), *_WHICH, "overwrite", *_SPEAK, work="report:report")
 def _report(
     output: Annotated[

@@ -103,12 +103,17 @@ def draw_artifact(
     what = What(kinds, least_score, _LONGEST_TILE if several else None, several)
     with _opened(path, labels, what) as (draw, names):
         tiles = [draw(key, _pixels(path, key, labels, images)) for key in keys]
-    canvas = Image.fromarray(sheet(tiles, math.ceil(math.sqrt(len(tiles)))))
+    data = png_bytes(sheet(tiles, math.ceil(math.sqrt(len(tiles)))))
+    FileOps().write_atomically(output, data)
+    return [name for name in names if letters_are_missing(name)]
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG that bears our mark (see `refuse_foreign`) of pixels, uint8 RGB (h, w, 3)."""
     mark, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
     mark.add_text("Software", OUR_NAME)
-    canvas.save(buffer, "png", pnginfo=mark)
-    FileOps().write_atomically(output, buffer.getvalue())
-    return [name for name in names if letters_are_missing(name)]
+    Image.fromarray(pixels).save(buffer, "png", pnginfo=mark)
+    return buffer.getvalue()
 
 
 def labels_of(path: Path) -> Labels | None:

@@ -27,11 +27,14 @@ from weaksam_cli.errors import UserError
 _BEST_FIRST = ("sam-vit-h", "sam-vit-l", "sam-vit-b")
 _WITHOUT_WEIGHTS = "region-tree"
 _FOR_DATASETS = ("dataset", "split", "run-dir", "variant")
-_IMAGES_INPUT = "images"
+IMAGES_INPUT = "images"
 
 
-def propose(options: CommonOptions, console: Console, images: list[Path] | None, output: Path | None) -> None:
+def propose(options: CommonOptions, console: Console, images: list[Path] | None, output: Path | None) -> Path:
     """The stage as others run; with IMAGES, list them, choose a recipe, and make the proposals that are not fresh.
+
+    Returns:
+        The file of IMAGES, or the folder of the run.
 
     Raises:
         UserError: options that do not go together, no image, a target that holds something else.
@@ -39,7 +42,7 @@ def propose(options: CommonOptions, console: Console, images: list[Path] | None,
     """
     if not images and output is None:
         run_one_stage(options, console, "propose")
-        return
+        return build_context(options, None, console).run.root
     if not images:
         remedy = (
             "Give them: weaksam propose IMAGES -o FILE.h5; a dataset's proposals lie in its run directory"
@@ -51,24 +54,21 @@ def propose(options: CommonOptions, console: Console, images: list[Path] | None,
     target = _target(output, listing)
     context = _context(options, target, console)
     loaded = _recipe(options, context)
-    if listing.duplicates:
-        again = first_few(dict.fromkeys(listing.duplicates))
-        what = f"{len(listing.duplicates)} paths name an image once more and are passed over: {again}"
-        console.warn(what, duplicates=len(listing.duplicates))
+    warn_of_duplicates(listing, console)
     with console.progress("reading the files", len(listing.keys)) as progress:
         split = look_at(listing, progress.advance)
     count, name = len(listing.keys), loaded.name
     text = f"{count} images ({size(split.sizes)}), recipe {name}"
     console.info(text, images=count, bytes=split.sizes, recipe=name)
-    place = _place_of(listing.root, target.parent)
-    given = {_IMAGES_INPUT: InputDigest(path=place, sha256=split.sha256(), file=False)}
-    _check_target(target, given[_IMAGES_INPUT], context)
+    place = place_of(listing.root, target.parent)
+    given = {IMAGES_INPUT: InputDigest(path=place, sha256=split.sha256(), file=False)}
+    refuse_other_images(target, given[IMAGES_INPUT], "proposals", context)
     points = context.run.given.get("prompt")
     if "cam" in context.run.given:
         points = _points_of_maps(context.run.given["cam"], options.dry_run, target, context)
     run = RunDirectory(target.parent, {}, {"prompt": points} if points else {}, SPLIT)
     if points is not None and points.is_file():
-        place = _place_of(points, target.parent)
+        place = place_of(points, target.parent)
         given["prompt"] = InputDigest(path=place, sha256=digest.of_file(points), file=False)
     context = replace(context, run=run, recipe_name=loaded.name, unlabelled=split)
     step = next(loaded.steps(context, SPLIT))
@@ -77,16 +77,25 @@ def propose(options: CommonOptions, console: Console, images: list[Path] | None,
     steps_of, stage = (lambda _: iter([step])), load_stage("propose")
     if options.dry_run:
         describe(stage, loaded, steps_of, context, [SPLIT])
-        return
+        return target
     for record in run_steps(steps_of, stage, context, [SPLIT]):
-        _renew_place(record, step, context)
+        renew_place(record, step, context)
+    return target
 
 
-def _renew_place(record: Receipt, step: Step, context: Context) -> None:
+def warn_of_duplicates(listing: Listing, console: Console) -> None:
+    """Say which images were named more than once."""
+    if listing.duplicates:
+        again = first_few(dict.fromkeys(listing.duplicates))
+        what = f"{len(listing.duplicates)} paths name an image once more and are passed over: {again}"
+        console.warn(what, duplicates=len(listing.duplicates))
+
+
+def renew_place(record: Receipt, step: Step, context: Context) -> None:
     """The images of a fresh artifact were moved: note where they lie now, for `inspect --draw`."""
-    noted, now = record.identity.inputs[_IMAGES_INPUT], step.given[_IMAGES_INPUT]
+    noted, now = record.identity.inputs[IMAGES_INPUT], step.given[IMAGES_INPUT]
     if noted.path != now.path:
-        inputs = {**record.identity.inputs, _IMAGES_INPUT: now}
+        inputs = {**record.identity.inputs, IMAGES_INPUT: now}
         identity = record.identity.model_copy(update={"inputs": inputs})
         write_receipt(context.ops, step.path, record.model_copy(update={"identity": identity}))
 
@@ -157,17 +166,23 @@ def _best_recipe(context: Context) -> tuple[str, str]:
     return _WITHOUT_WEIGHTS, f", which needs no weights (found none of {', '.join(absent)})"
 
 
-def _check_target(target: Path, images: InputDigest, context: Context) -> None:
+def refuse_other_images(target: Path, images: InputDigest, what: str, context: Context) -> None:
     """A file that this program did not make, or made of other images, is replaced only when the user says so.
+
+    Args:
+        target: the file.
+        images: where they lie, and their digest.
+        what: the file holds of them.
+        context: whether it is to be replaced.
 
     Raises:
         UserError: such a file is in the way.
     """
     refuse_foreign(target, overwrite=context.overwrite)
     record = None if context.overwrite else read_receipt(target)
-    made_of = record.identity.inputs.get(_IMAGES_INPUT) if record else None
+    made_of = record.identity.inputs.get(IMAGES_INPUT) if record else None
     if made_of is not None and made_of.path != images.path and made_of.sha256 != images.sha256:
-        what = f"holds the proposals of other images, those of {made_of.path!r}"
+        what = f"holds the {what} of other images, those of {made_of.path!r}"
         remedy = "Give another name with -o, or --overwrite to replace it"
         raise UserError(what, where=str(target), remedy=remedy)
 
@@ -207,7 +222,7 @@ def _summary(target: Path) -> Summary:
     return summary
 
 
-def _place_of(path: Path, folder: Path) -> str:
+def place_of(path: Path, folder: Path) -> str:
     """Where `path` lies: relative to `folder` where it is inside, else absolute; bytes that are not Unicode become `?`."""
     absolute, base = Path(os.path.abspath(path)), Path(os.path.abspath(folder))  # noqa: PTH100 - links are kept
     text = absolute.relative_to(base) if absolute.is_relative_to(base) else absolute

@@ -21,8 +21,12 @@ from weaksam_cli.engine.steps import Step, preview, run_steps
 from weaksam_cli.errors import UserError, unknown
 
 
-def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> None:
-    """`weaksam STAGE`: choose the recipe, then make what is not fresh."""
+def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> dict[str, Path]:
+    """`weaksam STAGE`: choose the recipe, then make what is not fresh.
+
+    Returns:
+        Split -> artifact.
+    """
     context, recipe_name = build_context(options, stage_name, console), options.recipe
     if recipe_name is None:
         profile, _ = choose_profile(chosen_profile(options), context.weights)
@@ -39,6 +43,7 @@ def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> 
 
         for split in splits:
             show_classes(context.run.output(stage_name, split), console)
+    return {split: context.run.output(stage_name, split) for split in splits}
 
 
 def _without_weights(stage: str, options: CommonOptions, recipe_name: str) -> CommonOptions:

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from weaksam_cli.artifacts.computed import Rows
 from weaksam_cli.artifacts.reader import Artifact, open_artifact
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.core.names import first_few
@@ -129,7 +130,7 @@ class ImageNames:
         )
 
 
-def open_artifact_of(labels: Labels, path: Path, schema: Schema, *, verify: bool = True) -> Artifact:
+def open_artifact_of(labels: Labels, path: Rows, schema: Schema, *, verify: bool = True) -> Artifact:
     """Open an artifact of the images of `labels`, under whose keys its images are then known.
 
     One of another dataset, or of images without one, calls them otherwise: they are matched as `resolve` does, and those
@@ -140,6 +141,8 @@ def open_artifact_of(labels: Labels, path: Path, schema: Schema, *, verify: bool
             dataset, or of other sizes; or names that may mean several.
     """
     artifact, where = open_artifact(path, schema, verify=verify), str(path)
+    if not isinstance(path, Path):
+        return artifact
     own, known = [*artifact.image_ids, *artifact.failed], set(labels.keys)
     strangers = [key for key in own if key not in known]
     sizes = dict(zip(artifact.image_ids, artifact.column("image_size").tolist(), strict=True))

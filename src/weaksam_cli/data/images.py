@@ -92,14 +92,31 @@ def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[n
     with _opened(path, max_pixels) as image:
         orientation = _orientation(image)
         _check_cost(image, path)
-        image.load()
-        width, height = image.size
-        found = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
-        stored, step = _as_stored(found, orientation), max(1, _STRIP_PIXELS // width)
-        for top in range(0, height, step):
-            bottom = min(top + step, height)
-            stored[top:bottom] = _to_rgb(image.crop((0, top, width, bottom)), path)
-        return found
+        return _upright(image, orientation, path)
+
+
+def image_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """An image of Pillow as `read_image` gives it: uint8 RGB (height, width, 3), upright, alpha over white.
+
+    Raises:
+        ImageError: grey values of an unknown scale, or pixels that cannot be decoded.
+    """
+    place = Path(getattr(image, "filename", "") or "image")
+    try:
+        return _upright(image, _orientation(image), place)
+    except OSError as error:
+        raise ImageError(f"cannot be decoded ({error})", where=str(place)) from error
+
+
+def _upright(image: Image.Image, orientation: int, path: Path) -> NDArray[np.uint8]:
+    image.load()
+    width, height = image.size
+    found = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
+    stored, step = _as_stored(found, orientation), max(1, _STRIP_PIXELS // max(width, 1))
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        stored[top:bottom] = _to_rgb(image.crop((0, top, width, bottom)), path)
+    return found
 
 
 def image_size(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:

@@ -164,7 +164,7 @@ class Labels:
             ImageError: when the file is gone, damaged, or not the file that the `data` stage saw.
         """
         since, remedy = "`weaksam data` saw it", "Run `weaksam data` again"
-        if not self.file.categories:
+        if self.path == self.image_root:  # images of no dataset
             since, remedy = "this command began", "Run the same command again"
         path = self.image_root / image.file_name
         try:

@@ -20,7 +20,7 @@ from weaksam_cli.data.images import (
     image_size,
     looks_like_image,
 )
-from weaksam_cli.data.labels import LabelledImage, Labels, LabelsFile, LabelsInfo, Split
+from weaksam_cli.data.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo, Split
 from weaksam_cli.data.text_lines import text_lines
 from weaksam_cli.errors import ImageError, UserError
 
@@ -118,10 +118,12 @@ class UnlabelledSplit(Split):
         file: what a labels artifact would hold. A file that cannot be read has no digest, and one that is no image no size:
             each is a failure of its own image, later.
         sizes: bytes of all files.
+        name: of the split.
     """
 
     file: LabelsFile
-    sizes: int
+    sizes: int = 0
+    name: str = SPLIT
 
     def read(self, difficult: Difficult | None = None) -> Labels:
         """As if it had been read."""
@@ -135,8 +137,20 @@ class UnlabelledSplit(Split):
         return value.hexdigest()
 
 
-def look_at(listing: Listing, on_files: Callable[[int], None]) -> UnlabelledSplit:
-    """The split of a listing as its files are now; `on_files` is called with a number of files, now and then."""
+def look_at(
+    listing: Listing,
+    on_files: Callable[[int], None],
+    categories: Sequence[Category] = (),
+    name: str = SPLIT,
+) -> UnlabelledSplit:
+    """The split of a listing as its files are now.
+
+    Args:
+        listing: the images.
+        on_files: called with a number of files that were looked at, now and then.
+        categories: the classes that are looked for in the images.
+        name: of the split.
+    """
 
     def chunk(start: int) -> list[tuple[LabelledImage, int]]:
         keys = listing.keys[start : start + _CHUNK]
@@ -153,8 +167,8 @@ def look_at(listing: Listing, on_files: Callable[[int], None]) -> UnlabelledSpli
         pool.shutdown(cancel_futures=True)
     info = LabelsInfo(dataset=DATASET, split=SPLIT, role="test", max_pixels=DEFAULT_MAX_PIXELS)
     images = [image for image, _ in seen]
-    file = LabelsFile(info=info, categories=[], images=images)
-    return UnlabelledSplit(listing.root, listing.root, file, sum(size for _, size in seen))
+    file = LabelsFile(info=info, categories=list(categories), images=images)
+    return UnlabelledSplit(listing.root, listing.root, file, sum(size for _, size in seen), name)
 
 
 def _look_at_file(root: Path, index: int, key: str) -> tuple[LabelledImage, int]:

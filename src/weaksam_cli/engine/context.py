@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from weaksam_cli import __version__
 from weaksam_cli.artifacts import digest
+from weaksam_cli.artifacts.computed import ComputedArtifact, Rows
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import Identity
 from weaksam_cli.artifacts.shards import shards_root
 from weaksam_cli.console import Console
 from weaksam_cli.data.labels import Split
 from weaksam_cli.data.source import Source, image_root, read_source
+from weaksam_cli.data.unlabelled import UnlabelledSplit
 from weaksam_cli.engine.queue import Part
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
@@ -39,7 +42,8 @@ class Context:
         strict: images that failed are fatal.
         allow_stale: read artifacts that are stale themselves.
         part: the part of the shards that this command makes; None for all.
-        unlabelled: the images of a command that is about no dataset; they are its only split.
+        unlabelled: the images of a command that is about no dataset, or that a trained detector is to look at.
+        computed: stage -> what computes its rows of those images, in place of a file.
     """
 
     dataset: str
@@ -56,7 +60,8 @@ class Context:
     strict: bool = False
     allow_stale: bool = False
     part: Part | None = None
-    unlabelled: Split | None = None
+    unlabelled: UnlabelledSplit | None = None
+    computed: Mapping[str, ComputedArtifact] = field(default_factory=dict)
 
     def source(self) -> Source:
         """Where the dataset's images and annotations lie, as `weaksam data` noted it."""
@@ -68,10 +73,17 @@ class Context:
         Raises:
             UserError: that folder is gone.
         """
-        if self.unlabelled is not None:
+        if self.unlabelled is not None and name == self.unlabelled.name:
             return self.unlabelled
-        source = self.source().splits[name]
-        return Split(self.run.input("data", name), image_root(self.run.root, source))
+        source, labels = self.source().splits[name], self.run.input("data", name)
+        if self.unlabelled is not None:  # whoever looks at other images does not need those of the training
+            return Split(labels, self.run.root / source.image_root)
+        return Split(labels, image_root(self.run.root, source))
+
+    def rows(self, stage: str, split: str) -> Rows:
+        """What a predictor reads of an earlier stage: its artifact of a split, or what computes it."""
+        is_computed = self.unlabelled is not None and split == self.unlabelled.name and stage in self.computed
+        return self.computed[stage] if is_computed else self.run.input(stage, split)
 
     def train_split(self) -> str:
         """The split that is learnt from.

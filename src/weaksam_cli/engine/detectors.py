@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS, result_texts
-from weaksam_cli.data.labels import Labels, Split
+from weaksam_cli.data.labels import Split
 from weaksam_cli.engine.predictors import ImageFunction, Overlapped
 from weaksam_cli.engine.sharded import SHARD_IMAGES, PerImage
 
@@ -41,7 +41,7 @@ class ResultsPredictor:
 
 
 def per_image_detections(
-    labels: Labels,
+    split: Split,
     image_ids: Sequence[str],
     detector: Detector,
     *,
@@ -51,10 +51,10 @@ def per_image_detections(
     """What makes the results file of a split.
 
     Args:
-        labels: of the split.
+        split: of the images.
         image_ids: images that are looked at, in order.
         detector: from an image to its detections.
         device, shard_images: see `PerImage`.
     """
-    predictor = ResultsPredictor(detector, Split(labels.path, labels.image_root))
+    predictor = ResultsPredictor(detector, split)
     return PerImage(RESULTS, image_ids, predictor, "detecting", shard_images=shard_images, device=device)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 
+from weaksam_cli.artifacts.receipt import Receipt
 from weaksam_cli.core.settings import (
     MAX_DEPTH,
     UNREADABLE,
@@ -52,8 +53,9 @@ class LoadedRecipe:
 
     def steps(self, context: Context, split: str) -> Iterator[Step]:
         """The steps of the method for a split; each is made before the next is asked for."""
-        found: Iterator[Step] = self.method.steps(self.recipe, context, split)
-        return found
+        whole = self.resolved()
+        for step in self.method.steps(self.recipe, context, split):
+            yield replace(step, recipe=whole)
 
 
 def recipe_names(stage: str) -> list[str]:
@@ -109,6 +111,25 @@ def load_recipe(stage: str, name: str, overrides: Sequence[str] = ()) -> LoadedR
         recipe.model_dump(), lines, path
     )  # YAML reads 1e38 as a text, which becomes a number in its field
     return LoadedRecipe(path.stem, path, method, recipe)
+
+
+def recorded_recipe(receipt: Receipt) -> LoadedRecipe:
+    """The recipe that an artifact was made with, for making the like of other images.
+
+    Raises:
+        UserError: this program has no such method, or the method other settings.
+    """
+    identity = receipt.identity
+    values = dict(receipt.recipe)
+    if not values:  # of a version that did not note it: the recipe as it stands here
+        values = load_recipe(identity.stage, identity.recipe_name).resolved()
+    where = f"{receipt.artifact}: its recipe"
+    method = load_method(identity.stage, str(values.get("method")), where=where)
+    try:
+        recipe = method.Recipe.model_validate(values)
+    except ValidationError as error:
+        raise refusal(Path(receipt.artifact), {}, method.Recipe, error) from error
+    return LoadedRecipe(identity.recipe_name, Path(receipt.artifact), method, recipe)
 
 
 def _override(values: dict[str, Any], lines: Lines, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from weaksam_cli.artifacts import receipt as receipts
@@ -84,3 +84,18 @@ class PerImage:
             return None
         failed = tuple((item.image, item.reason) for item in receipt.failed)
         return Outcome(receipt.images, failed)
+
+
+@dataclass(frozen=True)
+class ImageByImage:
+    """What `Step.run` is for a step whose images are independent of each other.
+
+    Attributes:
+        work: how it is done, from what the command was told.
+    """
+
+    work: Callable[[Context], PerImage]
+
+    def __call__(self, job: Job) -> Outcome:
+        """See `PerImage`."""
+        return self.work(job.context)(job)

@@ -12,6 +12,7 @@ from typing import Any
 from weaksam_cli import __version__
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts import receipt as receipts
+from weaksam_cli.artifacts.computed import ComputedArtifact, Rows
 from weaksam_cli.artifacts.reader import open_artifact
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome, check_place, remove_shards
@@ -22,6 +23,7 @@ from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Freshness, Standing, State, file_digest
 from weaksam_cli.engine.publishing import Publisher
 from weaksam_cli.engine.queue import UnfinishedError
+from weaksam_cli.engine.sharded import ImageByImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.errors import IncompleteError, UserError
 
@@ -45,6 +47,7 @@ class Step:
         title: a few words for the person who waits.
         given: name -> digest of inputs that are no files of ours (a dataset that was read).
         summary: the line that says what was made, with fields for JSON readers; None for the usual one.
+        recipe: the whole recipe that the settings are a part of; empty where there is none.
     """
 
     path: Path
@@ -56,6 +59,21 @@ class Step:
     title: str
     given: Mapping[str, receipts.InputDigest] = field(default_factory=dict)
     summary: Summary | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def rows_of(step: Step, context: Context) -> Rows:
+    """What a later step of the same stage reads of this one: its artifact, or what computes the rows of new images."""
+    if context.unlabelled is None or step.split != context.unlabelled.name:
+        return step.path
+    return computed(step, context)
+
+
+def computed(step: Step, context: Context) -> ComputedArtifact:
+    """What computes the rows of a step that works image by image, in place of its artifact."""
+    assert isinstance(step.run, ImageByImage)
+    work = step.run.work(context)
+    return ComputedArtifact(step.path, work.schema, work.image_ids, work.tables, work.predictor.open)
 
 
 def identify(step: Step, stage: Stage, context: Context) -> receipts.Identity:
@@ -64,7 +82,7 @@ def identify(step: Step, stage: Stage, context: Context) -> receipts.Identity:
     Raises:
         UserError: an input is missing, incomplete, or belongs to another dataset.
     """
-    recorded = _recorded_inputs(step.path)
+    recorded = recorded_inputs(step.path)
     return receipts.Identity(
         stage=stage.name,
         stage_version=stage.version,
@@ -85,7 +103,7 @@ def identify(step: Step, stage: Stage, context: Context) -> receipts.Identity:
     )
 
 
-def _recorded_inputs(path: Path) -> Mapping[str, receipts.InputDigest]:
+def recorded_inputs(path: Path) -> Mapping[str, receipts.InputDigest]:
     """What an artifact was made from when it was made; nothing where that cannot be read."""
     try:
         receipt = receipts.read_receipt(path)
@@ -229,6 +247,7 @@ def _finish(
         size=step.path.stat().st_size,
         key=identity.key(),
         identity=identity,
+        recipe=dict(step.recipe),
         program_version=__version__,
         images=outcome.images,
         failed=[receipts.Failure(image=image, reason=reason) for image, reason in outcome.failed],

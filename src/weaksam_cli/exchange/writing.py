@@ -71,7 +71,7 @@ def write(
     for name in ("scores", "images"):
         refuse_unused(module, name, layout, given=getattr(options, name) != getattr(_DEFAULTS, name))
     check_names(annotated)
-    _check_out(out, module.SUFFIX)
+    check_out(out, module.SUFFIX)
     if options.images != "none" and (
         unknown := [image.key for image in annotated.images if image.path is None]
     ):
@@ -122,7 +122,12 @@ def images_wish(text: str) -> ImagesWish:
     raise unknown(f"there is no {text!r}", text, ["none", "copy", "link"], where="--images")
 
 
-def _check_out(out: Path, suffix: str) -> None:
+def check_out(out: Path, suffix: str) -> None:
+    """Refuse a name that is none of a format's file, or (no suffix) a file in the place of its folder.
+
+    Raises:
+        UserError: it is so.
+    """
     if suffix and out.suffix.lower() != suffix:
         raise UserError(f"the format is a {suffix} file", where=f"-o {out}", remedy=f"Give -o NAME{suffix}")
     if not suffix and os.path.lexists(out) and not out.is_dir():

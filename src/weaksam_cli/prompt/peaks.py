@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,15 +17,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.computed import Rows
 from weaksam_cli.artifacts.points import POINTS, points_to_rows
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.boxes import IntArray
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
-from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.predictors import ImageFunction
-from weaksam_cli.engine.sharded import PerImage
+from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.prompt.stage import open_cam
 
@@ -85,22 +84,22 @@ class Recipe(RecipeModel):
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     """One artifact a split."""
-    cam = context.run.input("cam", split)
 
-    def run(job: Job) -> Outcome:
+    def work(context: Context) -> PerImage:
+        cam = context.rows("cam", split)
         with open_cam(cam) as artifact:
             ids = artifact.image_ids
             tables = {"class_names": artifact.table("class_names"), "kind_names": list(KINDS)}
         predictor = PeaksPredictor(cam, recipe, context.seed)
-        return PerImage(POINTS, ids, predictor, "points", tables, shard_images=16)(job)
+        return PerImage(POINTS, ids, predictor, "points", tables, shard_images=16)
 
     yield Step(
         path=context.run.output("prompt", split),
         schema=POINTS,
         split=split,
         settings=recipe,
-        inputs={"cam": cam},
-        run=run,
+        inputs={"cam": context.run.input("cam", split)},
+        run=ImageByImage(work),
         title="peak points",
     )
 
@@ -109,7 +108,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
 class PeaksPredictor:
     """Points of one image from its maps."""
 
-    cam: Path
+    cam: Rows
     recipe: Recipe
     seed: int
 

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from weaksam_cli.artifacts import Artifact, open_artifact
+from weaksam_cli.artifacts.computed import Rows
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, Source, proposals_to_rows
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.console import Console
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Points
 from weaksam_cli.data.image_names import stem
 from weaksam_cli.data.labels import Split
-from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.predictors import Overlapped
-from weaksam_cli.engine.sharded import SHARD_IMAGES, PerImage
+from weaksam_cli.engine.sharded import SHARD_IMAGES, ImageByImage, PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import ImageError, UserError
@@ -88,8 +88,9 @@ def proposal_steps(
     if weights:
         inputs["weights"] = weights
 
-    def run(job: Job) -> Outcome:
-        images, prompts = context.split(split), inputs.get("prompt")
+    def work(context: Context) -> PerImage:
+        images = context.split(split)
+        prompts = context.rows("prompt", split) if prompted_by else None
         keys = images.read().keys
         ids = match_prompts(prompts, keys, context.console) if prompts else {}
         device = context.torch_device() if uses_torch else "cpu"
@@ -98,11 +99,10 @@ def proposal_steps(
         )
         part = SHARD_IMAGES if context.unlabelled is None else max(len(keys) // _LEAST_SHARDS, 1)
         part, tables = min(part, SHARD_IMAGES), {"source_names": SOURCES}
-        return PerImage(PROPOSALS, keys, predictor, "proposals", tables, shard_images=part, device=device)(
-            job
-        )
+        return PerImage(PROPOSALS, keys, predictor, "proposals", tables, shard_images=part, device=device)
 
-    yield Step(context.run.output("propose", split), PROPOSALS, split, recipe, inputs, run, "proposals")
+    path, run = context.run.output("propose", split), ImageByImage(work)
+    yield Step(path, PROPOSALS, split, recipe, inputs, run, "proposals")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class ProposalPredictor:
     """
 
     images: Split
-    prompts: Path | None
+    prompts: Rows | None
     ids: Mapping[str, str]
     sources: tuple[ClueSource, ...]
     build: Build
@@ -156,7 +156,7 @@ class ProposalPredictor:
         return {source: found[source] for source in self.sources if source in found}
 
 
-def match_prompts(path: Path, keys: Sequence[str], console: Console) -> dict[str, str]:
+def match_prompts(path: Rows, keys: Sequence[str], console: Console) -> dict[str, str]:
     """Key of an image -> its id in the points of `path`; says so where some images have none, or other names.
 
     Raises:

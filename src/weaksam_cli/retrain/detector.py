@@ -245,22 +245,57 @@ class DetectImages:
         return lambda key: detect(labels.read_image(images[key]))
 
 
+def trained_inference(path: Path) -> Inference:
+    """How images are looked at where nothing but the model's file says it: at the largest size of its training.
+
+    Raises:
+        UserError: the file is missing, damaged, or no detector of `weaksam retrain`.
+    """
+    images = _trained_config(path, None).INPUT
+    return Inference(short_side=max(images.MIN_SIZE_TRAIN), max_size=images.MAX_SIZE_TRAIN)
+
+
+def _trained_config(path: Path, class_names: Sequence[str] | None) -> Any:
+    """The configuration that a model file carries; `class_names` are expected of it, None for any.
+
+    Raises:
+        UserError: the file is missing, damaged, no detector of `weaksam retrain`, or for other classes.
+    """
+    from detectron2.config import CfgNode
+
+    metadata, cfg = read_metadata(path), _empty_config()
+    names, remedy = metadata.get("class_names"), "Train it again"
+    if not isinstance(metadata.get("detectron2"), dict) or not isinstance(names, list):
+        raise UserError("is no detector of `weaksam retrain`", where=str(path), remedy=remedy)
+    if class_names is not None:
+        expect_classes(names, class_names, path)
+    try:
+        cfg.merge_from_other_cfg(CfgNode(metadata["detectron2"]))
+    except Exception as error:  # detectron2 raises all kinds for keys and values that it does not know
+        what = (
+            f"its configuration is none of this version of detectron2 ({' '.join(str(error).split())[:200]})"
+        )
+        raise UserError(what, where=str(path), remedy=remedy) from error
+    if len(names) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        what = f"it names {len(names)} classes and has {cfg.MODEL.ROI_HEADS.NUM_CLASSES}"
+        raise UserError(what, where=str(path), remedy=remedy)
+    cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.WEIGHTS = (
+        "",
+        "random",
+    )  # whatever the file says, it is the only one read
+    return cfg
+
+
 def load_detector(path: Path, inference: Inference, class_names: Sequence[str], device: str) -> Detector:
     """A trained detector; with `inference.augment` it unites the detections of all sizes and flips, class by class.
 
     Raises:
         UserError: the file is missing, damaged, or of a model for other classes.
     """
-    from detectron2.config import CfgNode
     from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
     from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 
-    metadata = read_metadata(path)
-    if "detectron2" not in metadata:
-        raise UserError("is no detector of `weaksam retrain`", where=str(path), remedy="Train it again")
-    expect_classes(metadata["class_names"], class_names, path)
-    cfg = _empty_config()
-    cfg.merge_from_other_cfg(CfgNode(metadata["detectron2"]))
+    cfg = _trained_config(path, class_names)
     _merge(cfg, keys_of(inference) | {"MODEL.DEVICE": device})
     model: nn.Module = build_model(cfg)
     load_model(model, path)

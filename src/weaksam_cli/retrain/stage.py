@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from weaksam_cli.artifacts.digest import of_json
@@ -12,6 +13,7 @@ from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detectors import per_image_detections
+from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings, read_network
@@ -42,25 +44,30 @@ def train_then_detect(
 
         return fit_detector(settings, inputs["pgt"], context.split(train), weights, job)
 
-    def detect(job: Job) -> Outcome:
-        from weaksam_cli.retrain.detector import DetectImages
-
-        device, place = context.torch_device(), context.split(split)
-        labels = place.read()
-        detector = DetectImages(model, inference.inference, place, device)
-        return per_image_detections(labels, labels.keys, detector, device=device)(job)
-
     network = InputDigest(
         path=f"networks/{settings.network}.yaml", sha256=of_json(read_network(settings.network)), file=False
     )
     given = {"network": network}
     yield Step(model, MODEL, train, settings, inputs, fit, "the retrained detector", given)
-    yield Step(
-        path=run.output("retrain", split),
+    yield detection_step(inference, model, context, split)
+
+
+def detection_step(inference: InferenceSettings, model: Path, context: Context, split: str) -> Step:
+    """Detections of a split by a trained detector, whatever its method: its file tells its network."""
+
+    def work(context: Context) -> PerImage:
+        from weaksam_cli.retrain.detector import DetectImages
+
+        device, images = context.torch_device(), context.split(split)
+        detector = DetectImages(model, inference.inference, images, device)
+        return per_image_detections(images, images.read().keys, detector, device=device)
+
+    return Step(
+        path=context.run.output("retrain", split),
         schema=STAGE.schema,
         split=split,
         settings=inference,
-        inputs={"retrain-model": model, "data": run.input("data", split)},
-        run=detect,
+        inputs={"retrain-model": model, "data": context.run.input("data", split)},
+        run=ImageByImage(work),
         title="detections of the retrained detector",
     )

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, SerializeAsAny
 
 from weaksam_cli.artifacts import open_artifact
+from weaksam_cli.artifacts.computed import Rows
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
@@ -28,8 +29,8 @@ from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detectors import per_image_detections
 from weaksam_cli.engine.predictors import ImageFunction, one_thread
-from weaksam_cli.engine.sharded import PerImage
-from weaksam_cli.engine.steps import Step
+from weaksam_cli.engine.sharded import SHARD_IMAGES, ImageByImage, PerImage
+from weaksam_cli.engine.steps import Step, rows_of
 from weaksam_cli.training.batches import generator_of
 from weaksam_cli.wsod.method import (
     DetectorSettings,
@@ -187,10 +188,14 @@ class Lite0(RecipeModel):
             image_score_weight=self.image_score_weight,
             inference=settings.inference,
         )
-        predictor = DetectionPredictor(detection, tested.path, model, context.split(split))
-        inputs = {"wsod-model": model, "wsod-regions": tested.path, "data": predictor.split.labels}
-        path, run = context.run.output("wsod", split), partial(_detect, predictor)
-        yield Step(path, RESULTS, split, detection, inputs, run, "detections")
+        images = context.split(split)
+        inputs = {"wsod-model": model, "wsod-regions": tested.path, "data": images.labels}
+
+        def work(context: Context) -> PerImage:
+            return _detections(DetectionPredictor(detection, rows_of(tested, context), model, images))
+
+        path, detect = context.run.output("wsod", split), ImageByImage(work)
+        yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
 
 
 class FeatureSettings(RecipeModel):
@@ -236,7 +241,8 @@ class DetectionSettings(RecipeModel):
 def _region_step(settings: RegionSettings, context: Context, split: str, feature_model: Path) -> Step:
     path = context.run.folder("wsod") / f"regions-{split}.h5"
     sources, is_training = Sources.of(context, split), split == context.train_split()
-    run = partial(_make_regions, RegionPredictor(settings, sources, feature_model, is_training))
+    predictor = RegionPredictor(settings, sources, feature_model, is_training)
+    run = ImageByImage(lambda _: _regions(predictor))
     inputs, title = sources.inputs() | {"wsod-features": feature_model}, "RoI features and priors"
     return Step(path, regions_schema(1, 1), split, settings, inputs, run, title)
 
@@ -247,22 +253,22 @@ class Sources:
 
     Attributes:
         split: labels and images.
-        cam, proposals: artifacts of the split.
+        cam, proposals: of the split.
     """
 
     split: Split
-    cam: Path
-    proposals: Path
+    cam: Rows
+    proposals: Rows
 
     @classmethod
     def of(cls, context: Context, split: str) -> Sources:
         """Those of a run."""
-        run = context.run
-        return cls(context.split(split), run.input("cam", split), run.input("propose", split))
+        return cls(context.split(split), context.rows("cam", split), context.rows("propose", split))
 
     def inputs(self) -> dict[str, Path]:
-        """As a step names them."""
-        return {"data": self.split.labels, "cam": self.cam, "propose": self.proposals}
+        """As a step names them: the files."""
+        named = {"data": self.split.labels, "cam": self.cam, "propose": self.proposals}
+        return {name: item for name, item in named.items() if isinstance(item, Path)}
 
     def open(self, settings: FeatureSettings) -> Callable[[str], tuple[ImageMaps, ClassMaps, FloatArray]]:
         """Load the backbone; what is returned gives maps, class maps and usable proposals of an image."""
@@ -352,7 +358,7 @@ class DetectionPredictor:
     """Detections of one image from its RoI features."""
 
     settings: DetectionSettings
-    regions: Path
+    regions: Rows
     model: Path
     split: Split
 
@@ -399,14 +405,14 @@ def _fit_features(settings: FeatureSettings, samples: Path, split: Split, job: J
     return Outcome(images)
 
 
-def _make_regions(predictor: RegionPredictor, job: Job) -> Outcome:
+def _regions(predictor: RegionPredictor) -> PerImage:
     sources = predictor.sources
     labels = sources.split.read()
     names, size = labels.class_names, predictor.settings.feature_size(len(labels.class_names))
     with open_artifact_of(labels, sources.proposals, PROPOSALS) as proposals:
         ids = proposals.image_ids
     schema = regions_schema(size, len(names))
-    return PerImage(schema, ids, predictor, "regions", tables={"class_names": names})(job)
+    return PerImage(schema, ids, predictor, "regions", tables={"class_names": names})
 
 
 def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job) -> Outcome:
@@ -439,8 +445,8 @@ def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job)
     return Outcome(len(image_ids))
 
 
-def _detect(predictor: DetectionPredictor, job: Job) -> Outcome:
+def _detections(predictor: DetectionPredictor) -> PerImage:
     with open_artifact(predictor.regions) as artifact:
         ids = artifact.image_ids
-    labels = predictor.split.read()
-    return per_image_detections(labels, ids, predictor, shard_images=_DETECTIONS_A_SHARD)(job)
+    shard_images = _DETECTIONS_A_SHARD if isinstance(predictor.regions, Path) else SHARD_IMAGES
+    return per_image_detections(predictor.split, ids, predictor, shard_images=shard_images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, SerializeAsAny
 
+from weaksam_cli.artifacts.computed import Rows
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
@@ -24,6 +25,7 @@ from weaksam_cli.data.labels import LabelChoice, Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detectors import per_image_detections
 from weaksam_cli.engine.predictors import Overlapped
+from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.method import (
     DetectorSettings,
@@ -169,13 +171,18 @@ class Vgg16(Vgg16Training):
         fit, title = partial(_fit, training, images, proposals, weights), "the weakly supervised detector"
         yield Step(model, MODEL, train, training, inputs, fit, title)
 
-        images, proposals = context.split(split), run.input("propose", split)
+        images = context.split(split)
         detection = DetectionSettings(
             method=method, network=self, proposals=settings.proposals, inference=settings.inference
         )
-        inputs = {"data": images.labels, "propose": proposals, "wsod-model": model}
-        detect = partial(_detect, DetectionPredictor(detection, images, proposals, model))
-        yield Step(run.output("wsod", split), RESULTS, split, detection, inputs, detect, "detections")
+        inputs = {"data": images.labels, "propose": run.input("propose", split), "wsod-model": model}
+
+        def work(context: Context) -> PerImage:
+            proposals, device = context.rows("propose", split), context.torch_device()
+            return _detections(DetectionPredictor(detection, images, proposals, model, device))
+
+        path, detect = run.output("wsod", split), ImageByImage(work)
+        yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
 
 
 class TrainingSettings(LabelChoice):
@@ -231,11 +238,10 @@ def _fit(
     return Outcome(len(vectors))
 
 
-def _detect(predictor: DetectionPredictor, job: Job) -> Outcome:
-    labels, device = predictor.split.read(), job.context.torch_device()
-    with open_artifact_of(labels, predictor.proposals, PROPOSALS) as artifact:
+def _detections(predictor: DetectionPredictor) -> PerImage:
+    with open_artifact_of(predictor.split.read(), predictor.proposals, PROPOSALS) as artifact:
         ids = artifact.image_ids
-    return per_image_detections(labels, ids, replace(predictor, device=device), device=device)(job)
+    return per_image_detections(predictor.split, ids, predictor, device=predictor.device)
 
 
 @dataclass(frozen=True)
@@ -251,7 +257,7 @@ class DetectionPredictor:
 
     settings: DetectionSettings
     split: Split
-    proposals: Path
+    proposals: Rows
     model: Path
     device: str = "cpu"
 

@@ -1,0 +1,246 @@
+"""`weaksam predict IMAGES -o FILE`: a trained detector on images that belong to no dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import numpy as np
+
+from weaksam_cli.artifacts import digest
+from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, refuse_foreign
+from weaksam_cli.artifacts.schema import Schema
+from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.cli.drawing import png_bytes
+from weaksam_cli.cli.options import CommonOptions, build_context
+from weaksam_cli.cli.propose_folder import (
+    IMAGES_INPUT,
+    place_of,
+    refuse_other_images,
+    renew_place,
+    warn_of_duplicates,
+)
+from weaksam_cli.console import Console, size
+from weaksam_cli.core.drawing import draw_detections
+from weaksam_cli.core.names import first_few, leaves_folder
+from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.core.types import Detections
+from weaksam_cli.data.detections import RESULTS
+from weaksam_cli.data.labels import Labels
+from weaksam_cli.data.unlabelled import SPLIT, UnlabelledSplit, list_images, look_at
+from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.freshness import file_digest
+from weaksam_cli.engine.runs import RunDirectory
+from weaksam_cli.engine.sharded import SHARD_IMAGES, ImageByImage, PerImage
+from weaksam_cli.engine.steps import Step, make, recorded_inputs, run_steps
+from weaksam_cli.errors import IncompleteError, unknown
+from weaksam_cli.exchange.annotated import Annotated, annotated_detections, within
+from weaksam_cli.exchange.writing import Export, box_format, check_out, write
+from weaksam_cli.predict.chain import NEW_IMAGES, Prediction, predict
+from weaksam_cli.predict.threshold import STAGE, Threshold, threshold_of
+from weaksam_cli.predict.trained import USES, Trained, Use, find_detector
+
+_LEAST_SHARDS: Final = 32
+_LONGEST: Final = 1600
+"""Pixels of the longer side of a picture, at most."""
+
+
+def predict_images(
+    options: CommonOptions,
+    console: Console,
+    *,
+    images: list[Path],
+    output: Path | None,
+    model: Path | None,
+    use: str | None,
+    layout: str,
+    min_score: float | None,
+    draw: Path | None,
+) -> Path:
+    """Detect in images with a detector of a run, then write what is at least as sure as its threshold.
+
+    Returns:
+        The file or folder that was written.
+
+    Raises:
+        UserError: no detector, no image, a target that holds something else.
+        IncompleteError: images failed and `--strict` was given; the files are written all the same.
+    """
+    listing, context = list_images(*images), build_context(options, None, console)
+    suffix = box_format(layout).SUFFIX
+    target = Path(f"{listing.name}-detections{suffix}") if output is None else output
+    check_out(target, suffix)
+    trained = find_detector(model or context.run.root, _use(use))
+    _say_which(trained, console)
+    threshold = threshold_of(trained, context) if min_score is None else Threshold(score=min_score)
+    warn_of_duplicates(listing, console)
+    with console.progress("reading the files", len(listing.keys)) as progress:
+        split = look_at(listing, progress.advance, trained.categories, NEW_IMAGES)
+    text = f"{len(listing.keys)} images ({size(split.sizes)})"
+    console.info(text, images=len(listing.keys), bytes=split.sizes)
+    results = target.with_name(f"{target.stem}.results.json")
+    given = InputDigest(path=place_of(listing.root, target.parent), sha256=split.sha256(), file=False)
+    refuse_other_images(results, given, "detections", context)
+    if suffix:
+        refuse_foreign(target, overwrite=context.overwrite)
+    detecting = _detecting(results, predict(trained, split, context), given)
+    context = replace(
+        context,
+        dataset=trained.dataset,
+        run=RunDirectory(target.parent, {}, {}, SPLIT),
+        recipe_name=trained.use,
+    )
+    patient = replace(context, strict=False)
+    for record in run_steps(lambda _: iter([detecting]), STAGE, patient, [SPLIT]):
+        renew_place(record, detecting, context)
+        labels = _without(split, record)
+        whole = annotated_detections(results, labels)
+        if suffix:
+            writing = _writing(target, layout, results, threshold, whole)
+            make(writing, STAGE, replace(patient, part=None))
+        else:
+            _tell_remarks(
+                write(whole, layout, target, min_score=threshold.score, overwrite=context.overwrite), console
+            )
+        sure, _ = within(whole, threshold.score)
+        _tell(sure, threshold, target, console)
+        if draw is not None:
+            _draw(draw, sure, labels, context)
+        if record.failed and context.strict:
+            what = f"{len(record.failed)} of {record.images + len(record.failed)} images failed"
+            raise IncompleteError(what, where=str(target))
+    return target
+
+
+def _use(name: str | None) -> Use | None:
+    for use in USES:
+        if name == use:
+            return use
+    if name is not None:
+        raise unknown(f"there is no detector {name!r}", name, list(USES), where="--use")
+    return None
+
+
+def _say_which(trained: Trained, console: Console) -> None:
+    how = "" if trained.use == "retrain" else ", which makes class maps and proposals of the images first"
+    names = first_few(trained.class_names)
+    text = f"predict: the detector of {trained.use}{how}: {trained.model} ({len(trained.categories)} classes: {names})"
+    console.info(text, use=trained.use, model=str(trained.model), classes=trained.class_names)
+
+
+def _detecting(results: Path, prediction: Prediction, images: InputDigest) -> Step:
+    """What makes the results file: all detections, as the stages write them."""
+
+    def work(_: Context) -> PerImage:
+        whole = prediction.work()
+        part = max(len(whole.image_ids) // _LEAST_SHARDS, 1)
+        return replace(whole, shard_images=min(part, whole.shard_images, SHARD_IMAGES))
+
+    return Step(
+        path=results,
+        schema=RESULTS,
+        split=SPLIT,
+        settings=prediction.settings,
+        inputs={},
+        run=ImageByImage(work),
+        title="detections",
+        given={IMAGES_INPUT: images, **_digests(prediction, recorded_inputs(results))},
+    )
+
+
+def _digests(prediction: Prediction, recorded: Mapping[str, InputDigest]) -> dict[str, InputDigest]:
+    """Those of models and weights, which belong to another run: it alone can judge how they stand to each other."""
+    found = {}
+    for name, path in prediction.inputs.items():
+        place, receipt = str(path.absolute()), read_receipt(path)
+        if receipt is None:
+            item = file_digest(path, place, recorded.get(name)).model_copy(update={"file": False})
+        else:
+            item = InputDigest(path=place, sha256=receipt.sha256, file=False)
+        found[name] = item
+    return found
+
+
+def _without(split: UnlabelledSplit, record: Receipt) -> Labels:
+    """The images that did not fail."""
+    labels, failed = split.read(), {item.image for item in record.failed}
+    images = [image for image in labels.file.images if image.key not in failed]
+    return replace(labels, file=labels.file.model_copy(update={"images": images}))
+
+
+def _writing(target: Path, layout: str, results: Path, threshold: Threshold, whole: Annotated) -> Step:
+    """What makes the one file of a format; another threshold makes it anew."""
+
+    def run(job: Job) -> Outcome:
+        context, least = job.context, threshold.score
+        written = write(whole, layout, job.path, min_score=least, overwrite=True, ops=context.ops)
+        _tell_remarks(written, context.console)
+        return Outcome(written.images)
+
+    least = InputDigest(
+        path=f"--min-score {threshold.score:g}", sha256=digest.of_json(threshold.score), file=False
+    )
+    return Step(
+        path=target,
+        schema=Schema(f"{layout}/detections", 1, ()),
+        split=SPLIT,
+        settings=RecipeModel(),
+        inputs={"results": results},
+        run=run,
+        title="images with boxes",
+        given={"threshold": least},
+    )
+
+
+def _tell_remarks(export: Export, console: Console) -> None:
+    for remark in export.remarks:
+        console.warn(remark)
+    for hint in export.hints:
+        console.info(hint)
+
+
+def _tell(sure: Annotated, threshold: Threshold, target: Path, console: Console) -> None:
+    """What a person wants to know in the end."""
+    rows = []
+    for index, name in enumerate(sure.classes):
+        own = [image.scores[image.classes == index] for image in sure.images if image.scores is not None]
+        scores = np.concatenate([np.zeros(0, np.float32), *own])
+        if len(scores):
+            images = sum(len(item) > 0 for item in own)
+            rows.append((name, f"{len(scores):,}", f"{images:,}", f"{scores.max():.2f}"))
+    if rows:
+        console.table("", ("class", "boxes", "images", "best score"), rows)
+    empty = sum(not len(image) for image in sure.images)
+    text = (
+        f"{target}: {sure.boxes:,} boxes in {len(sure.images)} images, {empty} of them without any; scores from "
+        f"{threshold.score:.3g} on: {threshold.reason()}"
+    )
+    fields = {"boxes": sure.boxes, "images": len(sure.images), "empty": empty, "min_score": threshold.score}
+    console.result(text, output=str(target), **fields)
+
+
+def _draw(folder: Path, sure: Annotated, labels: Labels, context: Context) -> None:
+    """A picture of each image, `folder/KEY.png`."""
+    images = labels.by_key()
+    with context.console.progress("pictures", len(sure.images)) as progress:
+        for image in sure.images:
+            path = folder / f"{_below(image.key)}.png"
+            refuse_foreign(path, overwrite=context.overwrite)
+            scores = np.zeros(0, np.float32) if image.scores is None else image.scores
+            found, pixels = (
+                Detections(image.boxes, image.classes, scores),
+                labels.read_image(images[image.key]),
+            )
+            drawn = draw_detections(pixels, found, sure.classes, longest=_LONGEST)
+            context.ops.write_atomically(path, png_bytes(drawn))
+            progress.advance()
+    context.console.info(f"{folder}: {len(images)} pictures", pictures=len(images), folder=str(folder))
+
+
+def _below(key: str) -> str:
+    """A path below a folder: that of an image that lies elsewhere is its name, with a digest of the whole."""
+    if not leaves_folder(key):
+        return key
+    return f"{PurePosixPath(key).name}-{digest.of_bytes(key.encode())[:8]}"

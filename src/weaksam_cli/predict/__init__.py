@@ -1,0 +1,1 @@
+"""Trained detectors of a run on new images."""
