@@ -28,6 +28,25 @@ class Swallows:
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("3 GB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_is_not_there_is_no_bug(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, guarded(Console(Mode.HUMAN)):
+        raise error
+    assert ended.value.code == 2
+    assert "the memory of this machine does not suffice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("data", ""), ("cam", "--run-dir", ""), ("status", "--dataset", "")])
+def test_an_empty_argument_is_no_folder(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "weaksam_cli", *arguments]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert f"the argument after {arguments[-2]!r} is empty" in found.stderr
+    assert not [*tmp_path.iterdir()]
+
+
 def wait() -> None:
     end = time.monotonic() + 5
     while time.monotonic() < end:

@@ -421,7 +421,8 @@ def test_finding_the_folder(small: Path, tmp_path: Path) -> None:
     assert root(tmp_path) == devkit / "VOC2007"
     shutil.copytree(devkit / "VOC2007", devkit / "VOC2012")
     with pytest.raises(
-        UserError, match=r"several VOC datasets here: VOC2007, VOC2012\. Choose one with --set year=2007"
+        UserError,
+        match=r"several VOC datasets here: .*Choose one: weaksam data \S+VOC2007 or weaksam data \S+VOC2012",
     ):
         root(devkit)
     assert root(devkit, year="2012") == devkit / "VOC2012"

@@ -220,3 +220,8 @@ def test_labels_are_read_without_a_look_at_boxes(tmp_path: Path) -> None:
     make(tmp_path, {"a.jpg": "", "a.txt": CAT})
     (image,) = yolo.read(tmp_path, yolo.Recipe(), boxes=False).read("trainval").images
     assert [(item.box, item.mask) for item in image.objects or ()] == [(None, None)]
+
+
+def test_images_are_where_the_dataset_says(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--images: a YOLO dataset says itself where its images are"):
+        yolo.read(tmp_path, yolo.Recipe(), tmp_path, boxes=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from weaksam_cli import __version__
 from weaksam_cli.cli.options import declare
@@ -17,7 +18,22 @@ _PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
-app = typer.Typer(name="weaksam", no_args_is_help=True, pretty_exceptions_enable=False, **_PLAIN)
+
+
+class _Commands(TyperGroup):
+    """Refuses an empty argument, for every command: a path that is empty would be the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As the base class does."""
+        if "" in args:
+            after = f" after {args[args.index('') - 1]!r}" if args[0] else ""
+            ctx.fail(f"the argument{after} is empty. Is a variable of the shell not set?")
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Commands, name="weaksam", no_args_is_help=True, pretty_exceptions_enable=False, **_PLAIN
+)
 
 _STAGE_HELP = {
     "cam": "Class activation maps from image-level labels (reads labels, writes cam/*.h5).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import threading
@@ -14,6 +15,8 @@ from weaksam_cli.console import Console, mute
 from weaksam_cli.errors import ExitCode, UserError
 
 _AGAIN_SECONDS = 0.2
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SMALLER = "Give fewer --workers, a smaller batch or smaller images"
 
 
 class _TerminatedError(BaseException):
@@ -76,6 +79,12 @@ def guarded(console: Console) -> Iterator[None]:
         sys.exit(ExitCode.BROKEN_PIPE)
 
 
+def _is_memory(error: BaseException) -> bool:
+    """numpy has an exception of its own for it; torch says it in words, on a CPU and on CUDA."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(item in str(error) for item in words)
+
+
 def _explain(error: BaseException, console: Console) -> ExitCode:
     kept = "finished shards are kept, the same command goes on from there"
     match error:
@@ -92,7 +101,10 @@ def _explain(error: BaseException, console: Console) -> ExitCode:
             return ExitCode.TERMINATED
         case OSError():
             why = f"{error.filename or 'file system'}: {error.strerror or error}"
-            console.error(f"{why}. Finished shards are kept")
+            console.error(f"{why}. Finished shards are kept" if error.errno in _FULL else why)
+            return ExitCode.USER
+        case MemoryError() | RuntimeError() if _is_memory(error):
+            console.error(f"the memory of this machine does not suffice ({error}). {_SMALLER}")
             return ExitCode.USER
     traceback.print_exception(error)
     console.error("this is a bug in weaksam; please report it with the lines above")

@@ -41,7 +41,7 @@ def likeness(source: Path) -> int:
     return int(len(classes) > 1 or not tables_near(source))
 
 
-def read(source: Path, _recipe: Recipe, _images: Path | None = None, *, boxes: bool) -> RawDataset:
+def read(source: Path, _recipe: Recipe, images: Path | None = None, *, boxes: bool) -> RawDataset:
     """What `source/class/...` or `source/split/class/...` says.
 
     The first folder is the class, however deep the image lies; folders around all classes (`data`, `images`) are passed
@@ -50,9 +50,12 @@ def read(source: Path, _recipe: Recipe, _images: Path | None = None, *, boxes: b
     class. An image outside of every class folder is listed as failed.
 
     Raises:
-        UserError: there is no class folder.
+        UserError: there is no class folder, or `images` are given.
     """
     del boxes  # there are none
+    if images is not None:
+        what = "class folders hold their images themselves"
+        raise UserError(what, where="--images", remedy="Leave it out, or choose another --layout")
     if not source.is_dir():
         raise UserError("no such folder", where=str(source), remedy="Give a folder of class folders")
     tops, left_out = _tops(source)

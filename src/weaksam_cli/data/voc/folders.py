@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,7 @@ def _release(roots: Sequence[Path], source: Path, year: str | None) -> Path:
         raise UserError(
             f"several VOC datasets here: {first_few(root.relative_to(source).as_posix() for root in wanted)}",
             where=str(source),
-            remedy="Choose one with --set year=2007 or so, or give its folder",
+            remedy=f"Choose one: {' or '.join(f'weaksam data {shlex.quote(str(root))}' for root in wanted[:3])}",
         )
     return wanted[0]
 

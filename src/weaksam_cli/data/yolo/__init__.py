@@ -32,14 +32,19 @@ def likeness(source: Path) -> int:
         return 3  # it is one, and `read` says what is wrong with it
 
 
-def read(source: Path, _recipe: Recipe, _images: Path | None = None, *, boxes: bool) -> RawDataset:
+def read(source: Path, _recipe: Recipe, images: Path | None = None, *, boxes: bool) -> RawDataset:
     """What a YOLO dataset says; an image without a text file shows nothing, as ultralytics has it.
 
     A split in which no image has a text file is one that nobody annotated.
 
     Raises:
-        UserError: there is none, its images are not found, or a class has no name.
+        UserError: there is none, its images are not found, a class has no name, or `images` are given.
     """
+    if images is not None:
+        what = "a YOLO dataset says itself where its images are"
+        raise UserError(
+            what, where="--images", remedy="Leave it out, and correct data.yaml where it is wrong"
+        )
     found = find_yolo(source)
     if found is None:
         raise UserError(
