@@ -71,8 +71,8 @@ def test_new_images_get_what_the_stage_itself_finds_in_them(place: Path, use: st
     assert f"predict: the detector of {use}" in result.stderr
     assert "warning: broken.jpg: not an image of a known kind" in result.stderr
     assert re.search(
-        rf"out/{use}\.json: \d+ boxes in 3 images, \d of them without any; scores from [\d.]+ on: the best agreement "
-        r"with the image-level labels of split test, F1 [\d.]+",
+        rf"out/{use}\.json: \d+ boxes in 3 images, \d of them without any; scores from [\d.]+ on and 50% of the best of the "
+        r"class in the image: the best agreement with the image-level labels of split test, F1 [\d.]+",
         result.stdout,
     )
     run = place / "runs" / "tiny"
@@ -149,7 +149,7 @@ def test_a_model_by_itself(place: Path) -> None:
     """Without its run nothing says the ids of the classes, the size of the images or a threshold."""
     shutil.copy(place / "runs" / "tiny" / "retrain" / "model.safetensors", place / "mine.safetensors")
     result = predict("new/000010.jpg", "-o", "alone.json", "--model", "mine.safetensors")
-    assert "scores from 0.5 on: a usual one" in result.stdout
+    assert "scores from 0.5 on and 50% of the best of the class in the image: a usual one" in result.stdout
     document = json.loads((place / "alone.json").read_text())
     assert [item["name"] for item in document["categories"]] == ["blue one", "green one", "red one"]
     in_run = predict("new", "-o", "out/retrain.json", "--model", "runs/tiny/retrain/model.safetensors")
@@ -254,8 +254,9 @@ def test_as_a_library(place: Path, use: Any) -> None:
         assert (np.diff(found.scores) <= 0).all()
         for same in (str(path), Image.open(path), np.asarray(Image.open(path))):
             sure = detector(same)
-            assert np.array_equal(sure.boxes, found.boxes[: len(sure)])
-            assert len(sure) == (found.scores >= np.float32(detector.threshold.score)).sum()
+            classes = np.asarray([detector.classes.index(name) for name in found.classes], np.int32)
+            believed = detector.threshold.believes(found.scores, classes)
+            assert np.array_equal(sure.boxes, found.boxes[believed])
     with pytest.raises(ValueError, match=r"expected uint8 \(height, width, 3\), got float64"):
         detector(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="not an image"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weaksam_cli.predict.threshold import WITHOUT_LABELS, best_f1
+from weaksam_cli.predict.threshold import WITHOUT_LABELS, Threshold, best_f1
 
 CASES = {
     "apart": ([0.9, 0.8, 0.3, 0.1], [1, 1, 0, 0], 0.55, 1.0),
@@ -38,3 +38,13 @@ def test_no_threshold_is_better(pairs: list[tuple[float, bool]]) -> None:
 
     assert f1(threshold) == pytest.approx(best)
     assert best >= max(f1(score) for score in scores.tolist()) - 1e-9
+
+
+def test_what_is_believed() -> None:
+    scores, classes = (
+        np.asarray([0.9, 0.5, 0.4, 0.2, 0.05], np.float32),
+        np.asarray([0, 0, 0, 1, 2], np.int32),
+    )
+    assert Threshold(score=0.1).believes(scores, classes).tolist() == [True, True, False, True, False]
+    assert Threshold(score=0.1, share=0).believes(scores, classes).tolist() == [True, True, True, True, False]
+    assert len(Threshold(score=0.1).believes(scores[:0], classes[:0])) == 0

@@ -74,7 +74,7 @@ def predict_images(
     check_out(target, suffix)
     trained = find_detector(model or context.run.root, _use(use))
     _say_which(trained, console)
-    threshold = threshold_of(trained, context) if min_score is None else Threshold(score=min_score)
+    threshold = threshold_of(trained, context) if min_score is None else Threshold(score=min_score, share=0)
     warn_of_duplicates(listing, console)
     with console.progress("reading the files", len(listing.keys)) as progress:
         split = look_at(listing, progress.advance, trained.categories, NEW_IMAGES)
@@ -96,15 +96,13 @@ def predict_images(
     for record in run_steps(lambda _: iter([detecting]), STAGE, patient, [SPLIT]):
         renew_place(record, detecting, context)
         labels = _without(split, record)
-        whole = annotated_detections(results, labels)
+        whole = _believed(annotated_detections(results, labels), threshold)
         if suffix:
             writing = _writing(target, layout, results, threshold, whole)
             make(writing, STAGE, replace(patient, part=None))
         else:
-            _tell_remarks(
-                write(whole, layout, target, min_score=threshold.score, overwrite=context.overwrite), console
-            )
-        sure, _ = within(whole, threshold.score)
+            _tell_remarks(write(whole, layout, target, overwrite=context.overwrite), console)
+        sure, _ = within(whole)
         _tell(sure, threshold, target, console)
         if draw is not None:
             _draw(draw, sure, labels, context)
@@ -170,17 +168,26 @@ def _without(split: UnlabelledSplit, record: Receipt) -> Labels:
     return replace(labels, file=labels.file.model_copy(update={"images": images}))
 
 
+def _believed(whole: Annotated, threshold: Threshold) -> Annotated:
+    images = [
+        image if image.scores is None else image.take(threshold.believes(image.scores, image.classes))
+        for image in whole.images
+    ]
+    return replace(whole, images=tuple(images))
+
+
 def _writing(target: Path, layout: str, results: Path, threshold: Threshold, whole: Annotated) -> Step:
     """What makes the one file of a format; another threshold makes it anew."""
 
     def run(job: Job) -> Outcome:
-        context, least = job.context, threshold.score
-        written = write(whole, layout, job.path, min_score=least, overwrite=True, ops=context.ops)
-        _tell_remarks(written, context.console)
+        written = write(whole, layout, job.path, overwrite=True, ops=job.context.ops)
+        _tell_remarks(written, job.context.console)
         return Outcome(written.images)
 
     least = InputDigest(
-        path=f"--min-score {threshold.score:g}", sha256=digest.of_json(threshold.score), file=False
+        path=f"--min-score {threshold.score:g}",
+        sha256=digest.of_json([threshold.score, threshold.share]),
+        file=False,
     )
     return Step(
         path=target,
@@ -213,9 +220,10 @@ def _tell(sure: Annotated, threshold: Threshold, target: Path, console: Console)
     if rows:
         console.table("", ("class", "boxes", "images", "best score"), rows)
     empty = sum(not len(image) for image in sure.images)
+    half = f" and {threshold.share:.0%} of the best of the class in the image" if threshold.share else ""
     text = (
         f"{target}: {sure.boxes:,} boxes in {len(sure.images)} images, {empty} of them without any; scores from "
-        f"{threshold.score:.3g} on: {threshold.reason()}"
+        f"{threshold.score:.3g} on{half}: {threshold.reason()}"
     )
     fields = {"boxes": sure.boxes, "images": len(sure.images), "empty": empty, "min_score": threshold.score}
     console.result(text, output=str(target), **fields)

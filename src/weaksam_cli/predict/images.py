@@ -85,7 +85,7 @@ class ImageDetector:
 
         Args:
             image: see `AnyImage`.
-            min_score: leave out what scores less; None: less than the detector's threshold.
+            min_score: leave out what scores less; None: what the detector's threshold does not believe.
 
         Raises:
             ImageError: a file that cannot be read.
@@ -93,9 +93,9 @@ class ImageDetector:
         """
         self._shown[:] = [pixels_of(image)]
         found = self._detect(next(self._keys))
-        least = self.threshold.score if min_score is None else min_score
-        order = np.argsort(-found.scores, kind="stable")
-        found = found.take(order[found.scores[order] >= np.float32(least)])
+        rule = self.threshold if min_score is None else Threshold(score=min_score, share=0)
+        found = found.take(np.argsort(-found.scores, kind="stable"))
+        found = found.take(rule.believes(found.scores, found.class_index))
         return ImageDetections(
             found.boxes, found.scores, tuple(self.classes[index] for index in found.class_index)
         )

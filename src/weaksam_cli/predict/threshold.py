@@ -37,6 +37,8 @@ class Threshold(BaseModel):
 
     Attributes:
         score: the least one.
+        share: of the best score of its class in the image that a box has at least: where a class is shown, the labels
+            say nothing of how many of its boxes are right. 0 where a person chose the score.
         f1: agreement with the image-level labels of `split`; None where there was nothing to agree with.
         split: of the run.
         images: of that split with known labels.
@@ -44,14 +46,26 @@ class Threshold(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True)
     score: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    share: Annotated[float, Field(ge=0, le=1)] = 0.5
     f1: float | None = None
     split: str | None = None
     images: int = 0
 
+    def believes(self, scores: NDArray[np.float32], classes: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which boxes of one image are believed, bool (n,), by their scores (n,) and class indexes (n,)."""
+        best = np.zeros(int(classes.max(initial=0)) + 1, np.float32)
+        np.maximum.at(best, classes, scores)
+        sure: NDArray[np.bool_] = (scores >= np.float32(self.score)) & (scores >= self.share * best[classes])
+        return sure
+
     def reason(self) -> str:
         """Why this one, in words."""
         if self.f1 is None:
-            return "a usual one; no labelled detections of this detector are at hand"
+            return (
+                "a usual one; no labelled detections of this detector are at hand"
+                if self.share
+                else "as asked"
+            )
         return f"the best agreement with the image-level labels of split {self.split}, F1 {self.f1:.2f}"
 
 
