@@ -21,6 +21,7 @@ COMMANDS = (
     "retrain",
     "eval",
     "all",
+    "compare",
     "status",
     "inspect",
     "doctor",

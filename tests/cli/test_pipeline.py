@@ -12,6 +12,11 @@ import pytest
 
 from tests.tiny import FAST, run_all, run_stage, weaksam
 
+VARIED = (
+    "all", "--dataset", "tiny", "--profile", "embedded", "--workers", "1", "--variant", "top1", "--recipe", "pgt=top1",
+    *(word for stage, settings in FAST.items() for text in settings for word in ("--set", f"{stage}.{text}")),
+)  # fmt: skip
+
 
 def digests(run: Path) -> dict[str, str]:
     """Every artifact with its bytes; receipts hold times, source.json the place of the dataset."""
@@ -176,3 +181,77 @@ def test_inspect_shows_and_draws(finished: Path, tmp_path: Path) -> None:
     )
     model = weaksam("inspect", "runs/tiny/wsod/model.safetensors", folder=finished)
     assert "refinements.0.weight" in model.stdout
+
+
+@pytest.fixture(scope="module")
+def varied(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run, and beside it a variant of all of it whose pseudo ground truth is top-1."""
+    folder = tmp_path_factory.mktemp("varied") / "work"
+    shutil.copytree(finished, folder)
+    result = weaksam(*VARIED, folder=folder)
+    assert result.returncode == 0, result.stderr
+    assert "wsod (recipe oicr-lite0): wsod\n" in result.stderr
+    assert "pgt (recipe top1): pgt@top1\n" in result.stderr
+    assert "retrain (recipe faster-rcnn-lite0-fpn): retrain@top1\n" in result.stderr
+    return folder
+
+
+def test_a_variant_of_the_whole_run_shares_what_does_not_differ(finished: Path, varied: Path) -> None:
+    run = varied / "runs" / "tiny"
+    assert sorted(path.name for path in run.glob("*@*")) == ["pgt@top1", "retrain@top1"]
+    plain, both = digests(finished / "runs" / "tiny"), digests(run)
+    assert [name for name, item in plain.items() if both[name] != item and not name.startswith("eval/")] == []
+    receipt = json.loads((run / "retrain@top1" / "model.safetensors.receipt.json").read_text())
+    assert receipt["identity"]["inputs"]["pgt"]["path"] == "pgt@top1/trainval.json"
+    again = run_stage(varied, "retrain", "--variant", "top1")
+    assert again.count("fresh, nothing to do") == 3  # it reads pgt@top1, too
+    assert "retrain@top1: VOC AP50" in run_stage(varied, "eval")
+
+
+def test_a_stage_of_a_variant_does_not_replace_another_recipe_unasked(varied: Path) -> None:
+    result = weaksam(*VARIED, "--set", "retrain.roi_drop.enabled=false", folder=varied)
+    assert result.returncode == 2
+    assert "retrain@top1/model.safetensors: was made with another recipe" in result.stderr
+
+
+def test_variants_and_runs_are_compared(varied: Path, tmp_path: Path) -> None:
+    result = weaksam("compare", "--dataset", "tiny", "--variants", "plain,top1", folder=varied)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [re.sub(" +", " ", line).strip() for line in result.stdout.splitlines()]
+    assert "pgt.recipe adaptive top1" in lines
+    assert not any(line.startswith(("cam.", "wsod.", "retrain.")) for line in lines)
+    assert any(line.startswith("test retrain VOC AP50 weaksam ") for line in lines)
+    assert lines[-1] == "the test images, their labels and true boxes are the same"
+
+    shutil.copytree(varied / "runs" / "tiny", tmp_path / "other")
+    labels = tmp_path / "other" / "labels" / "test.json"
+    for path in (labels.with_name("test.json.receipt.json"), tmp_path / "other" / "eval" / "trainval.json"):
+        path.unlink()
+    labels.write_text(labels.read_text().replace("red one", "red two"))
+    result = weaksam("compare", "runs/tiny", tmp_path / "other", "--json", folder=varied)
+    assert result.returncode == 0, result.stderr
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    warnings = [event["text"] for event in events if event["event"] == "warning"]
+    assert any("trainval has not been evaluated: weaksam eval --run-dir" in text for text in warnings)
+    assert (events[-1]["comparable"], events[-1]["differing_settings"]) == (False, [])
+    assert events[-1]["verdict"] == "NOT comparable: these differ: test: images and labels"
+    first, second = events[-1]["runs"]
+    assert {row["split"] for row in first["figures"]} == {"trainval", "test"}
+    assert {row["split"] for row in second["figures"]} == {"test"}
+    assert first["settings"]["pgt.recipe"] == "adaptive" and first["seconds"]["retrain"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("runs/tiny",), "expected two runs or more, got 1"),
+        (("runs/tiny", "--variants", "plain,top1"), "expected runs or --variants, and not both"),
+        (("--variants", "plain,top2"), "did you mean 'top1'? Allowed: plain, top1"),
+        (("--variants", "top1"), "expected two variants or more"),
+        (("runs/tiny", "runs/none"), "runs/none: this run has no dataset yet"),
+    ],
+)
+def test_what_cannot_be_compared(varied: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = weaksam("compare", "--dataset", "tiny", *arguments, folder=varied)
+    assert result.returncode == 2
+    assert message in result.stderr

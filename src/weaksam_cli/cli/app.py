@@ -125,7 +125,7 @@ def _propose(
 _add_stages("wsod", "pgt", "retrain", "eval")
 
 
-@declare(app.command("all"), *_ALL, work="run:run_pipeline")
+@declare(app.command("all"), *_ALL, "variant", work="run:run_pipeline")
 def _all(
     source: Annotated[str | None, typer.Argument(help="The dataset, as for `weaksam data`.")] = None,
     layout: Annotated[str | None, typer.Option("--layout", help="As for `weaksam data`.")] = None,
@@ -186,6 +186,19 @@ def _report(
     ] = 6,
 ) -> None:
     """One HTML page of a run: what each stage made, image by image, and how good it is."""
+
+
+@declare(app.command("compare"), *_WHICH, "json", work="compare:compare")
+def _compare(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Two folders of runs, or more.")
+    ] = None,
+    variants: Annotated[
+        str | None,
+        typer.Option("--variants", metavar="A,B", help="Of one run, in place of runs; `plain`: no variant."),
+    ] = None,
+) -> None:
+    """Runs, or variants of one, side by side: settings that differ, inputs, figures, times."""
 
 
 @declare(app.command("status"), *_WHICH, "json", work="inspect:show_status")

@@ -154,13 +154,17 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     for what, word in (("split", options.split), ("variant", options.variant)):
         if word is not None:
             plain_word(word, what, where=f"--{what}")
-    variants = {stage: options.variant} if stage and options.variant else {}
     weights_dir = options.weights_dir or (Path(settings.weights_dir) if settings.weights_dir else None)
     workers = options.workers if options.workers is not None else settings.workers or 0
     seed = options.seed if options.seed is not None else settings.seed or 0
+    run = RunDirectory(root, given=_given_inputs(options.inputs))
+    if options.variant:
+        run = run.read_as(options.variant)
+    if options.variant and stage:
+        run = run.with_variant(stage, options.variant)
     return Context(
         dataset=dataset,
-        run=RunDirectory(root, variants, _given_inputs(options.inputs)),
+        run=run,
         console=console,
         ops=FileOps(),
         weights=WeightsFinder.of_environment(weights_dir, os.environ),

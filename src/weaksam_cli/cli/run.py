@@ -18,6 +18,7 @@ from weaksam_cli.engine.profiles import choose_profile
 from weaksam_cli.engine.recipes import LoadedRecipe, find_recipe, load_recipe, recipe_names
 from weaksam_cli.engine.stages import STAGE_NAMES, Stage, load_stage
 from weaksam_cli.engine.steps import Step, preview, run_steps
+from weaksam_cli.engine.variants import run_of_variant
 from weaksam_cli.errors import UserError, unknown
 
 
@@ -246,9 +247,14 @@ def run_pipeline(
         if options.dry_run:
             return
     for name, recipe in loaded.items():
-        console.info(f"{name} (recipe {recipe.name})", stage=name)
         stage = load_stage(name)
-        _run(stage, recipe, options, context, _splits(stage, options, context))
+        splits, place = _splits(stage, options, context), ""
+        if options.variant:
+            changed, steps_of = name in told or bool(changes[name]), partial(recipe.steps, context)
+            run = run_of_variant(options.variant, stage, steps_of, context, splits, is_changed=changed)
+            context, place = dataclasses.replace(context, run=run), f": {run.folder(name).name}"
+        console.info(f"{name} (recipe {recipe.name}){place}", stage=name)
+        _run(stage, recipe, options, context, splits)
     if not options.dry_run:
         from weaksam_cli.cli.summary import sum_up
 

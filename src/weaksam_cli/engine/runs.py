@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from weaksam_cli.engine.stages import load_stage
+from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,8 @@ class RunDirectory:
     def with_variant(self, stage: str, variant: str) -> RunDirectory:
         """The same run, with another variant of one stage."""
         return replace(self, variants={**self.variants, stage: variant})
+
+    def read_as(self, variant: str) -> RunDirectory:
+        """The same run as a variant reads it: its own artifacts of every stage that has them, else the plain ones."""
+        own = {stage: variant for stage in STAGE_NAMES if variant in self.variants_of(stage)}
+        return replace(self, variants=self.variants | own)

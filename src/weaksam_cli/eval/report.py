@@ -73,14 +73,15 @@ def gains(metrics: list[dict[str, Any]]) -> list[str]:
     """What retraining changed: the headline AP50 of every retrained detector beside the weakly supervised one's."""
     headline = next((item["name"] for item in metrics if item["name"].startswith("VOC AP50")), None)
     found = [item for item in metrics if item["name"] == headline and item["value"] is not None]
-    before = next((item for item in found if item["stage"] == "wsod" and not item["variant"]), None)
-    if before is None:
-        return []
+    before = {item["variant"]: item for item in found if item["stage"] == "wsod"}
+    pairs = [
+        (before.get(item["variant"]) or before.get(""), item) for item in found if item["stage"] == "retrain"
+    ]
     return [
-        f"{label(item)}: {named(str(headline))[0]} {format_value(before)} -> {format_value(item)} "
-        f"({100 * (item['value'] - before['value']):+.1f})"
-        for item in found
-        if item["stage"] == "retrain"
+        f"{label(item)}: {named(str(headline))[0]} {format_value(old)} -> {format_value(item)} "
+        f"({100 * (item['value'] - old['value']):+.1f})"
+        for old, item in pairs
+        if old is not None
     ]
 
 

@@ -192,11 +192,16 @@ def _read_split(context: Context, name: str, problems: list[str]) -> SplitRun:
             read = attempt(lambda path=path: read_detections(path, labels), None)  # type: ignore[misc]
             if read is not None:
                 boxes[stage] = read
-    results = attempt(lambda: _results(run.output("eval", name)), Results())
+    results = attempt(lambda: read_results(run.output("eval", name)), Results())
     return SplitRun(name, labels, attempt(truth, {}), paths, boxes, results)
 
 
-def _results(path: Path) -> Results:
+def read_results(path: Path) -> Results:
+    """The figures of a split; none where it has not been evaluated.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not path.is_file():
         return Results()
     receipt = read_receipt(path)
