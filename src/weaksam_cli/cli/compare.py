@@ -44,13 +44,14 @@ def compare(options: CommonOptions, console: Console, runs: list[Path] | None, v
         for line in side.problems:
             console.warn(line)
     unlike = unlike_tests(sides)
-    verdict = "the test images, their labels and true boxes are the same"
+    verdict = f"the same in all: {', '.join(sorted(set().union(*(side.tests for side in sides))))}"
     if unlike:
         verdict = f"NOT comparable: these differ: {', '.join(unlike)}"
     elif not any(side.tests for side in sides):
         verdict = "there is no test split: the figures are of images that were learnt from"
     console.result(
-        f"\n{verdict}",
+        "",
+        verdict,
         runs=[_as_json(side) for side in sides],
         differing_settings=list(settings),
         comparable=not unlike,
