@@ -149,11 +149,11 @@ def test_published_schedules_are_the_published_ones_for_any_number_of_images(
     assert (schedule.batch_size, settings.roi_drop.start_iteration) == (16, drop)
 
 
-def test_the_embedded_recipe_learns_for_a_thousand_iterations_from_a_handful_of_images() -> None:
+def test_the_embedded_recipe_does_not_learn_for_34_iterations_from_a_handful_of_images() -> None:
     settings = load_recipe("retrain", "faster-rcnn-lite0-fpn").recipe.part(ModelSettings).resolved(20)
-    assert (settings.schedule.steps, settings.schedule.warmup_iterations) == (1000, 50)
+    assert (settings.schedule.steps, settings.schedule.warmup_iterations) == (200, 10)
     assert settings.in_words(20).endswith(
-        "the learning rate falls along a cosine; RoI drop from iteration 220"
+        "the learning rate falls along a cosine; RoI drop from iteration 44"
     )
 
 
