@@ -110,7 +110,8 @@ def pipe(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"), [(gigabyte, "has 1,000,000,000 bytes"), (deep, "recursion limit"), (pipe, "is no file")]
+    ("spoil", "message"),
+    [(gigabyte, "has 1,000,000,000 bytes"), (deep, "recursion limit"), (pipe, "is no file")],
 )
 def test_every_reader_refuses_it_and_overwrite_makes_it_again(
     tmp_path: Path, spoil: Callable[[Path], None], message: str

@@ -26,6 +26,8 @@ from tests.kill.stages import Finished, Stage, count_operations, finish, kill_at
 from weaksam_cli.console import Console, Mode, format_table
 
 _TWO_WORKERS = 0.05
+_TRIES, _SOONER = 8, 0.7
+"""A command that was faster than its moment is killed sooner the next time."""
 _START_OF_WORKERS = 8.0
 """Seconds that two processes take to import what they need."""
 
@@ -39,6 +41,7 @@ def main() -> None:
     """Kill, finish, compare; print a table by stage, and every fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
     parser.add_argument("-n", type=int, default=1000, help="kills at random moments, at least")
+    parser.add_argument("--random", action="store_true", help="at random moments only")
     parser.add_argument("-j", type=int, default=os.cpu_count() or 1, help="trials at once")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -48,15 +51,26 @@ def main() -> None:
         stages = prepare(folder)
         gc.freeze()  # what is shared with the children is not written to
         timed = [_timed(stage, folder) for stage in stages]
-        every = [(stage, seconds, k, k) for stage, seconds, operations in timed for k in range(operations)]
-        random = [(*timed[number % len(timed)][:2], number, None) for number in range(-(-options.n // 2))]
+        every = [
+            (stage, seconds, k, k)
+            for stage, seconds, operations in timed
+            for k in range(0 if options.random else operations)
+        ]
         with ProcessPoolExecutor(options.j, get_context("fork")) as pool:
-            jobs: list[Job] = [*every, *random]
-            results = [*_shown(pool.map(partial(_trial, folder=folder), jobs), len(jobs), console)]
-    for line in _report(results[: len(every)], results[len(every) :]).splitlines():
+            run = partial(_trial, folder=folder)
+            operations = [] if options.random else [*_shown(pool.map(run, every), len(every), console)]
+            moments: list[Result] = []
+            with console.progress("killing", options.n, "random moments") as progress:
+                while (missing := options.n - sum(kills for _, kills, _ in moments)) > 0:
+                    numbers = range(len(moments), len(moments) + max(options.j, missing // 3))
+                    jobs: list[Job] = [(*timed[number % len(timed)][:2], number, None) for number in numbers]
+                    for result in pool.map(run, jobs):
+                        moments.append(result)
+                        progress.advance(result[1])
+    for line in _report(operations, moments).splitlines():
         console.result(line)
     console.result(f"{(time.monotonic() - begin) / 60:.0f} min")
-    sys.exit(any(finished != Finished([], [], [], "") for *_, finished in results))
+    sys.exit(any(finished != Finished([], [], [], "") for *_, finished in (*operations, *moments)))
 
 
 def _timed(stage: Stage, folder: Path) -> tuple[Stage, float, int]:
@@ -85,11 +99,18 @@ def _trial(job: Job, folder: Path) -> Result:
     else:
         workers = 1 + (rng.random() < _TWO_WORKERS)
         seconds += _START_OF_WORKERS * (workers - 1)
-        for _ in range(rng.choice((1, 2, 3))):
+        wanted = rng.choice((1, 2, 3))
+        for _ in range(_TRIES):
             child = start_forked(partial(program, stage.arguments(workers)), work, log)
             time.sleep(rng.uniform(0, seconds))
             status, _ = end_group(child, kill=True)
             kills += os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+            if kills == wanted or (kills and os.waitstatus_to_exitcode(status) == 0):
+                break
+            if not kills:  # it had come to its end: once more, and sooner
+                shutil.rmtree(place)
+                work, log = _laid_out(stage, place)
+                seconds *= _SOONER
     finished = finish(stage, work, log, workers)
     shutil.rmtree(place)
     return stage.name, kills, finished
