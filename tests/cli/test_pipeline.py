@@ -156,6 +156,15 @@ def test_a_named_input_belongs_to_one_split(finished: Path) -> None:
     shutil.rmtree(finished / "runs" / "tiny" / "eval@named")
 
 
+def test_nothing_to_learn_from_is_said(finished: Path, tmp_path: Path) -> None:
+    content = json.loads((finished / "runs/tiny/pgt/trainval.json").read_text()) | {"annotations": []}
+    (tmp_path / "none.json").write_text(json.dumps(content))
+    given = ("--input", f"pgt={tmp_path / 'none.json'}", "--variant", "none")
+    result = weaksam("retrain", "--dataset", "tiny", "--split", "trainval", *given, folder=finished)
+    assert (result.returncode, "no image has a pseudo box" in result.stderr) == (2, True), result.stderr
+    shutil.rmtree(finished / "runs/tiny/retrain@none", ignore_errors=True)
+
+
 def test_inspect_shows_and_draws(finished: Path, tmp_path: Path) -> None:
     from PIL import Image
 

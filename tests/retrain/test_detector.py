@@ -82,12 +82,10 @@ def read_image(key: str) -> NDArray[np.uint8]:
     return image
 
 
-def entries(boxes: bool = True) -> list[dict[str, Any]]:
+def entries() -> list[dict[str, Any]]:
     box = {"bbox": [15.0, 10.0, 55.0, 40.0], "bbox_mode": 0, "category_id": 1, "iscrowd": 0}
     size = {"height": 50, "width": 70}
-    return [
-        {"key": str(k), "image_id": k, **size, "annotations": [box] if boxes and k else []} for k in range(4)
-    ]
+    return [{"key": str(k), "image_id": k, **size, "annotations": [box] if k else []} for k in range(4)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -101,7 +99,7 @@ class Killed(BaseException):
     pass
 
 
-def run(folder: Path, wanted: Recipe, kill_after: int | None = None, boxes: bool = True) -> nn.Module:
+def run(folder: Path, wanted: Recipe, kill_after: int | None = None) -> nn.Module:
     def progress(done: int, total: int, losses: dict[str, float]) -> None:
         assert set(losses) == LOSSES or not losses
         if done == kill_after:
@@ -110,7 +108,7 @@ def run(folder: Path, wanted: Recipe, kill_after: int | None = None, boxes: bool
     where = TrainingRun(
         "cpu", 5, folder / "checkpoint.pt", "recipe", Path.write_bytes, progress, checkpoint_every=1
     )
-    return fit(wanted, config(wanted), entries(boxes), read_image, where)
+    return fit(wanted, config(wanted), entries(), read_image, where)
 
 
 def config(wanted: Recipe) -> Any:
@@ -171,9 +169,11 @@ def build(wanted: Recipe) -> nn.Module:
     return model
 
 
-def test_no_pseudo_box_at_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep_empty", [True, False])
+def test_no_pseudo_box_at_all(tmp_path: Path, keep_empty: bool) -> None:
+    labels = labels_in(tmp_path, {"1": "1.png"}).read()
     with pytest.raises(UserError, match="no image has a pseudo box"):
-        run(tmp_path, recipe(), boxes=False)
+        training_entries(labels, {"1": Detections.empty()}, keep_empty=keep_empty)
 
 
 def test_frozen_layers_keep_their_weights(trained: nn.Module) -> None:

@@ -97,6 +97,9 @@ def training_entries(
         labels: of the training split; a class is its place in `class_names`.
         found: key -> pseudo boxes, which are cut to the image; those without area are left out.
         keep_empty: keep images without boxes.
+
+    Raises:
+        UserError: no image has a pseudo box.
     """
     entries = []
     for image in labels.file.images:
@@ -112,6 +115,12 @@ def training_entries(
         if annotations or keep_empty:
             size = {"height": image.height, "width": image.width}
             entries.append({"key": image.key, "image_id": image.id, **size, "annotations": annotations})
+    if not any(entry["annotations"] for entry in entries):
+        raise UserError(
+            "no image has a pseudo box",
+            where="pseudo ground truth",
+            remedy="Lower the thresholds of `weaksam pgt` or look at the detections of `weaksam wsod`",
+        )
     return entries
 
 
@@ -160,16 +169,10 @@ def fit(
             sampling.
 
     Raises:
-        UserError: no image has a pseudo box; a weights file is missing, damaged or of another network; what `train` raises.
+        UserError: a weights file is missing, damaged or of another network; what `train` raises.
     """
     from detectron2.modeling import build_model
 
-    if not any(entry["annotations"] for entry in entries):
-        raise UserError(
-            "no image has a pseudo box",
-            where="pseudo ground truth",
-            remedy="Lower the thresholds of `weaksam pgt` or look at the detections of `weaksam wsod`",
-        )
     torch.manual_seed(run.seed)
     model: nn.Module = build_model(cfg)
     schedule = settings.schedule
