@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
-
 from weaksam_cli.artifacts.receipt import Receipt, read_receipt, verify
-from weaksam_cli.core.json_files import read_json
 from weaksam_cli.data.labels import Category, read_labels
 from weaksam_cli.data.source import SOURCE_FILE, read_source
 from weaksam_cli.data.unlabelled import DATASET
@@ -19,18 +16,8 @@ from weaksam_cli.errors import UserError
 
 Use = Literal["wsod", "retrain"]
 USES: Final[tuple[Use, ...]] = ("retrain", "wsod")
-"""Stages that train a detector; without a judge's word the first that is there is used."""
-JUDGEMENT: Final = "detector.json"
-"""Beside the stages' folders: which detector of the run is the better one."""
+"""Stages that train a detector; the first that is there is used."""
 _MODEL: Final = "model.safetensors"
-
-
-class _Judgement(BaseModel):
-    model_config = ConfigDict(strict=True)
-    use: Use
-
-
-_JUDGEMENT: Final = TypeAdapter(_Judgement)
 
 
 @dataclass(frozen=True)
@@ -71,21 +58,15 @@ class Trained:
 
 
 def chosen_detector(run: RunDirectory) -> Use:
-    """Which detector of a run is used: the one that was judged the better (`detector.json`), else the retrained one, else
-    that of WSOD.
+    """Which detector of a run is used: the retrained one, else that of WSOD.
 
     Raises:
-        UserError: there is none, or the judgement is damaged.
+        UserError: there is none.
     """
     there = [use for use in USES if (run.folder(use) / _MODEL).is_file()]
     if not there:
         what = "there is no trained detector in this run"
         raise UserError(what, where=str(run.root), remedy="Train one: weaksam wsod, weaksam retrain, or all")
-    path = run.root / JUDGEMENT
-    if path.is_file():
-        judged = read_json(path, _JUDGEMENT, remedy="Remove it, or choose with --use wsod|retrain").use
-        if judged in there:
-            return judged
     return there[0]
 
 
