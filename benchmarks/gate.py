@@ -10,14 +10,14 @@ runs go on where they were stopped; `--until pgt` makes the first stages only. A
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import resource
 import subprocess
 import sys
 import xml.etree.ElementTree as ET  # of files that come with the benchmark
 from pathlib import Path
-from typing import Any
+
+from weaksam_cli.eval.results import read_results
 
 STAGES = ("cam", "prompt", "propose", "wsod", "pgt", "retrain", "eval")
 FEW, CLASSES = 40, 4
@@ -98,18 +98,11 @@ def make_run(source: Path, out: Path, size: str, seed: int, until: str) -> Path:
 
 def row(run: Path, size: str, seed: int) -> str:
     """Images, seed, AP50 on test of the weakly supervised and of the retrained detector, what that gained, CPU minutes."""
-    metrics = json.loads((run / "eval/test.json").read_text())["metrics"]
-    before, after = (_ap50(metrics, stage) for stage in ("wsod", "retrain"))
+    results = read_results(run / "eval/test.json")
+    found = [results.of(stage, "VOC AP50") for stage in ("wsod", "retrain")]
+    before, after = (100 * (item.value or 0.0) if item else 0.0 for item in found)
     minutes = float((run / "cpu-seconds.txt").read_text()) / 60
     return f"| {size} | {seed} | {before:.1f} | {after:.1f} | {after - before:+.1f} | {minutes:.0f} |"
-
-
-def _ap50(metrics: list[dict[str, Any]], stage: str) -> float:
-    return next(
-        100 * item["value"]
-        for item in metrics
-        if item["stage"] == stage and not item["variant"] and item["name"].startswith("VOC AP50")
-    )
 
 
 def main() -> None:

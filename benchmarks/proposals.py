@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from weaksam_cli.eval.report import draw_recall
+from weaksam_cli.eval.results import Results, read_results
 
 EVALUATED = "proposals"
 """Variant of the evaluation."""
@@ -67,22 +67,20 @@ def weaksam(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "weaksam_cli", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def evaluate(run: Path, split: str, workers: int) -> Any:
+def evaluate(run: Path, split: str, workers: int) -> Results:
     """Make what is missing; the results file of the evaluation."""
     dataset = json.loads((run / "labels" / f"{split}.json").read_text())["info"]["dataset"]
     common = ("--dataset", dataset, "--run-dir", str(run), "--split", split)
     for row in ROWS:
         weaksam("propose", *common, *row.options, "--variant", row.variant, "--workers", str(workers))
     weaksam("eval", *common, "--variant", EVALUATED)
-    return json.loads((run / f"eval@{EVALUATED}" / f"{split}.json").read_text())
+    return read_results(run / f"eval@{EVALUATED}" / f"{split}.json")
 
 
-def table(results: Any) -> str:
+def table(results: Results) -> str:
     """The paper's rows and ours."""
     found = {
-        (item["variant"], item["name"]): item["value"]
-        for item in results["metrics"]
-        if item["stage"] == "propose"
+        (item.variant, item.name): item.value or 0.0 for item in results.metrics if item.stage == "propose"
     }
     lines = ["| proposals | an image | R@.5 | R@.75 | R@.9 |", "| --- | ---: | ---: | ---: | ---: |"]
     lines += [_line(name, count, shares) for name, count, *shares in PAPER]
@@ -104,12 +102,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="PNG of recall against the number of proposals")
     options = parser.parse_args()
     results = evaluate(options.run, options.split, options.workers)
-    sys.stdout.write(
-        f"\n{results['dataset']} {options.split}, {results['images']} images\n\n{table(results)}\n"
-    )
+    sys.stdout.write(f"\n{results.dataset} {options.split}, {results.images} images\n\n{table(results)}\n")
     if options.plot is not None:
-        curves = {item["variant"]: item for item in results["curves"]}
-        title = f"Recall of proposals on {results['dataset']} {options.split} ({results['images']} images)"
+        curves = {item.variant: item for item in results.curves}
+        title = f"Recall of proposals on {results.dataset} {options.split} ({results.images} images)"
         drawn = {row.name: curves[row.variant] for row in ROWS if row.drawn}
         options.plot.write_bytes(draw_recall(drawn, title))
 

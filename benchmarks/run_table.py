@@ -6,12 +6,11 @@ python benchmarks/run_table.py runs/voc07-mini
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from weaksam_cli.artifacts.receipt import RECEIPT_SUFFIX, read_receipt
-from weaksam_cli.eval.report import format_value
+from weaksam_cli.eval.results import read_results
 
 
 def times(run: Path) -> list[tuple[str, str, float]]:
@@ -38,13 +37,12 @@ def main() -> None:
     for path in sorted((run / "eval").glob("*.json")):
         if path.name.endswith(RECEIPT_SUFFIX):
             continue
-        content = json.loads(path.read_text())
+        found = read_results(path)
         write(
-            f"**{content['split']}** ({content['images']} images)\n\n| artifact | metric | value |\n| --- | --- | ---: |\n"
+            f"**{found.split}** ({found.images} images)\n\n| artifact | metric | value |\n| --- | --- | ---: |\n"
         )
-        for item in content["metrics"]:
-            variant = f"@{item['variant']}" if item["variant"] else ""
-            write(f"| {item['stage']}{variant} | {item['name']} | {format_value(item)} |\n")
+        for item in found.metrics:
+            write(f"| {item.source} | {item.name} | {item.text} |\n")
         write("\n")
 
 

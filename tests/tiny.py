@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from typer.testing import CliRunner, Result
 
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema
 from weaksam_cli.artifacts.schema import ImageRows
+from weaksam_cli.cli.app import app
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.predictors import ImageFunction
 from weaksam_cli.engine.sharded import PerImage
@@ -84,6 +86,18 @@ def weaksam(
         check=False,
         timeout=300,
     )
+
+
+def run_here(*arguments: str) -> Result:
+    """The command in this process, in its working folder."""
+    return CliRunner().invoke(app, arguments)
+
+
+def done_here(*arguments: str) -> str:
+    """What a command in this process says, which ends well."""
+    result = run_here(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def run_stage(folder: Path, stage: str, *more: str) -> str:

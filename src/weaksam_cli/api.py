@@ -72,7 +72,7 @@ def load_detector(
 
     Args:
         place: the folder of a run, or a `model.safetensors` of `retrain` or `wsod`.
-        use: which detector of the run; None takes the better one, as `weaksam predict` does.
+        use: which detector of the run; None takes the retrained one where it is there, as `weaksam predict` does.
         device: auto, cpu, cuda or cuda:N.
         weights_dir: folder with published weights, which a detector of WSOD may need for class maps and proposals.
 

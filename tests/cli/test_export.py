@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from tests.data.helpers import read_truth
-from tests.tiny import CLASSES, write_voc
+from tests.tiny import CLASSES, done_here, run_here, write_voc
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.cli.app import app
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data import cvat, label_studio, labelme
 from weaksam_cli.data.detections import annotations_bytes, result_texts
@@ -29,16 +27,6 @@ OUTPUTS = {
     "coco": "x.json", "voc": "x", "yolo": "x", "labelme": "x", "cvat": "annotations.xml", "label-studio": "x.json",
     "fiftyone": "x", "csv": "x.csv",
 }  # fmt: skip
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
-
-
-def done(*arguments: str) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +49,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, detections: dict[str, Det
     write_voc(folder / "voc", trainval=7, test=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        done("data", "voc", "--dataset", "tiny")
-        done(
+        done_here("data", "voc", "--dataset", "tiny")
+        done_here(
             "propose",
             "--dataset",
             "tiny",
@@ -98,14 +86,14 @@ def test_every_artifact_in_every_format(place: Path, layout: str) -> None:
         proposals = int(artifact.offsets[-1])
     for file, boxes, classes in ((DETECTIONS, 19, 3), (PGT, 19, 3), (PROPOSALS_FILE, proposals, 1)):
         out = f"{Path(file).parts[2]}/{OUTPUTS[layout]}"
-        text = done("export", file, "--format", layout, "-o", out)
+        text = done_here("export", file, "--format", layout, "-o", out)
         assert f"{out}: 7 images, {boxes} boxes of {classes} classes" in text
-        assert "fresh, nothing to do" in done("export", file, "--format", layout, "-o", out)
+        assert "fresh, nothing to do" in done_here("export", file, "--format", layout, "-o", out)
 
 
 def test_coco_keeps_the_ids_of_the_dataset(place: Path) -> None:
     """So pycocotools compares the boxes with the dataset's own annotations."""
-    done("export", DETECTIONS, "--format", "coco", "-o", "x.json")
+    done_here("export", DETECTIONS, "--format", "coco", "-o", "x.json")
     content, labels = json.loads(Path("x.json").read_bytes()), json.loads(Path(LABELS).read_bytes())
     assert [(item["id"], item["name"]) for item in content["categories"]] == [
         (item["id"], item["name"]) for item in labels["categories"]
@@ -113,16 +101,16 @@ def test_coco_keeps_the_ids_of_the_dataset(place: Path) -> None:
     assert [(item["id"], item["file_name"]) for item in content["images"]] == [
         (number, f"{number:06d}.jpg") for number in range(1, 8)
     ]
-    done("export", PROPOSALS_FILE, "--format", "coco", "-o", "p.json")
+    done_here("export", PROPOSALS_FILE, "--format", "coco", "-o", "p.json")
     assert [item["name"] for item in json.loads(Path("p.json").read_bytes())["categories"]] == ["object"]
 
 
 def test_a_least_score(place: Path, detections: dict[str, Detections]) -> None:
     kept = sum(int((found.scores >= 0.5).sum()) for found in detections.values())
-    text = done("export", DETECTIONS, "--format", "coco", "--min-score", "0.5", "-o", "x.json")
+    text = done_here("export", DETECTIONS, "--format", "coco", "--min-score", "0.5", "-o", "x.json")
     assert f"x.json: 7 images, {kept} boxes of 19 of 3 classes" in text
     assert len(json.loads(Path("x.json").read_bytes())["annotations"]) == kept < 19
-    result = run("export", PROPOSALS_FILE, "--format", "coco", "--min-score", "0.5", "-o", "p.json")
+    result = run_here("export", PROPOSALS_FILE, "--format", "coco", "--min-score", "0.5", "-o", "p.json")
     assert result.exit_code == 2 and "--min-score: these boxes have no scores" in result.stderr
 
 
@@ -130,8 +118,8 @@ def test_proposals_of_a_folder(place: Path) -> None:
     """They have no labels: the receipt says where the images lie; what failed is named, and has no labels."""
     (place / "voc/JPEGImages/broken.jpg").write_bytes(b"\xff\xd8\xff")
     recipe = ("--recipe", "selective-search", "--workers", "1")
-    done("propose", "voc/JPEGImages", "-o", "own.h5", *recipe)
-    text = done("export", "own.h5", "--format", "yolo", "--images", "copy", "-o", "own")
+    done_here("propose", "voc/JPEGImages", "-o", "own.h5", *recipe)
+    text = done_here("export", "own.h5", "--format", "yolo", "--images", "copy", "-o", "own")
     assert "1 images failed and are left out: 'broken.jpg'" in text
     assert len(list((place / "own/images").iterdir())) == len(list((place / "own/labels").iterdir())) == 9
     task = json.loads(_read(place, "own.h5", "label-studio", "x.json"))[0]
@@ -139,7 +127,7 @@ def test_proposals_of_a_folder(place: Path) -> None:
 
 
 def _read(place: Path, file: str, layout: str, out: str) -> str:
-    done("export", file, "--format", layout, "-o", out)
+    done_here("export", file, "--format", layout, "-o", out)
     return (place / out).read_text(encoding="utf-8")
 
 
@@ -198,7 +186,7 @@ def test_corrected_pre_annotations_come_back(
     place: Path, layout: str, detections: dict[str, Detections]
 ) -> None:
     reader, correct, options, out, split = ROUNDS[layout]
-    done(
+    done_here(
         "export",
         DETECTIONS,
         "--format",
@@ -208,7 +196,7 @@ def test_corrected_pre_annotations_come_back(
         *(("--images", "copy") if layout == "labelme" else ()),
     )
     correct(place / out)
-    done("data", out, "--dataset", "corrected", *options)
+    done_here("data", out, "--dataset", "corrected", *options)
     labels = json.loads((place / f"runs/corrected/labels/{split}.json").read_bytes())
     shown = {image["key"].removesuffix(".jpg"): set(image["labels"]) for image in labels["images"]}
     expected = {key: {CLASSES[index] for index in found.class_index} for key, found in detections.items()}
@@ -224,8 +212,8 @@ def test_corrected_pre_annotations_come_back(
 @pytest.mark.parametrize("layout", ["voc", "yolo", "coco", "csv", "labelme", "cvat"])
 def test_data_reads_what_was_exported(place: Path, layout: str, detections: dict[str, Detections]) -> None:
     out, is_folder = OUTPUTS[layout], "." not in OUTPUTS[layout]
-    done("export", PGT, "--format", layout, "-o", out, *(("--images", "link") if is_folder else ()))
-    text = done("data", out, "--dataset", "back", *(() if is_folder else ("--images", "voc/JPEGImages")))
+    done_here("export", PGT, "--format", layout, "-o", out, *(("--images", "link") if is_folder else ()))
+    text = done_here("data", out, "--dataset", "back", *(() if is_folder else ("--images", "voc/JPEGImages")))
     (path,) = (
         item
         for item in (place / "runs/back/labels").iterdir()
@@ -241,11 +229,11 @@ def test_a_table_with_formulas_comes_back(place: Path) -> None:
     content = json.loads(Path(PGT).read_bytes())
     content["categories"][0]["name"] = "=1+1"
     Path("own.json").write_text(json.dumps(content))
-    assert "a spreadsheet would run 1 class names" in done(
+    assert "a spreadsheet would run 1 class names" in done_here(
         "export", "own.json", "--format", "csv", "-o", "own.csv"
     )
     assert ",'=1+1," in Path("own.csv").read_text()
-    done("data", "own.csv", "--dataset", "back", "--images", "voc/JPEGImages")
+    done_here("data", "own.csv", "--dataset", "back", "--images", "voc/JPEGImages")
     labels = json.loads(Path("runs/back/labels/trainval.json").read_bytes())
     assert {item["name"] for item in labels["categories"]} == {"=1+1", *CLASSES[1:]}
 
@@ -268,7 +256,7 @@ def test_documents_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     images = [image, {**image, **changes}] if "id" in changes else [{**image, **changes}]
     content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": []}
     Path("own.json").write_text(json.dumps(content))
-    result = run("export", "own.json", "--format", "yolo", "-o", "x")
+    result = run_here("export", "own.json", "--format", "yolo", "-o", "x")
     assert result.exit_code == 2 and message in result.output
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "own.json"]
 
@@ -298,7 +286,7 @@ def test_a_mistake_ends_with_one_line_and_code_2(
 ) -> None:
     monkeypatch.chdir(finished)
     before = sorted(finished.rglob("*"))
-    result = run("export", *MISTAKES[name][0])
+    result = run_here("export", *MISTAKES[name][0])
     errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert result.exit_code == 2, result.output
     assert len(errors) == 1 and MISTAKES[name][1] in errors[0]

@@ -23,7 +23,7 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
 from weaksam_cli.cli.app import app
-from weaksam_cli.cli.propose_folder import place_of
+from weaksam_cli.cli.new_images import place_of
 from weaksam_cli.engine.steps import make
 
 KEYS = ("a b.jpg", "new\nline.jpg", "same.jpg", "same.png", "tief/schöne Grüße/写真.png")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from weaksam_cli.eval.recall import RecallCurve
-from weaksam_cli.eval.report import draw_recall, format_value, gains, source_of, source_table
+from weaksam_cli.eval.report import draw_recall, gains, source_of, source_table
+from weaksam_cli.eval.results import Curve, MetricRow
 
 
 def _item(
-    stage: str, value: float | None, variant: str = "", name: str = "VOC AP50 (weaksam)"
-) -> dict[str, Any]:
-    return {"stage": stage, "variant": variant, "name": name, "value": value, "share": True}
+    stage: str,
+    value: float | None,
+    variant: str = "",
+    name: str = "VOC AP50 (weaksam)",
+    share: bool = True,
+) -> MetricRow:
+    return MetricRow(stage=stage, variant=variant, name=name, value=value, share=share)
 
 
 @pytest.mark.parametrize(
@@ -35,20 +39,20 @@ def _item(
         ([_item("wsod", 0.3), _item("retrain", 0.4, name="COCO AP")], []),
     ],
 )
-def test_gains(items: list[dict[str, Any]], lines: list[str]) -> None:
+def test_gains(items: list[MetricRow], lines: list[str]) -> None:
     assert gains(items) == lines
 
 
 @pytest.mark.parametrize(
     ("item", "text"),
     [
-        ({"value": None, "share": True}, "-"),
-        ({"value": 0.5, "share": True}, "50.0 %"),
-        ({"value": 3.21, "share": False}, "3.2"),
+        (_item("wsod", None), "-"),
+        (_item("wsod", 0.5), "50.0 %"),
+        (_item("wsod", 3.21, share=False), "3.2"),
     ],
 )
-def test_values(item: dict[str, Any], text: str) -> None:
-    assert format_value(item) == text
+def test_values(item: MetricRow, text: str) -> None:
+    assert item.text == text
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def test_the_source_in_a_name(stage: str, name: str, source: str) -> None:
 def test_a_row_a_source() -> None:
     items = [
         _item("propose", 0.5, name="recall at IoU 0.5: grid"),
-        {**_item("propose", 12.0, name="proposals an image: grid"), "share": False},
+        _item("propose", 12.0, name="proposals an image: grid", share=False),
         _item("propose", None, "b", name="recall at IoU 0.75: fine"),
     ]
     assert source_table(items) == (
@@ -78,11 +82,15 @@ def test_a_row_a_source() -> None:
     assert source_table([]) == (["artifact", "source"], [])
 
 
-def curve(top: float) -> dict[str, Any]:
+def curve(top: float) -> Curve:
     shares: dict[float, tuple[float, ...]] = {
         value: (top / 4, top / 2, top * (1 - value / 2)) for value in (0.5, 0.75, 0.9)
     }
-    return RecallCurve((10, 100, None), (10.0, 98.5, 320.0), shares).as_json()
+    return read(RecallCurve((10, 100, None), (10.0, 98.5, 320.0), shares))
+
+
+def read(written: RecallCurve) -> Curve:
+    return Curve.model_validate({"stage": "propose", **written.as_json()})
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b"], [f"proposals of kind {n}" for n in range(6)]])
@@ -98,5 +106,5 @@ def test_a_panel_a_threshold_and_a_line_a_curve(names: list[str]) -> None:
 
 
 def test_nothing_known_is_drawn_as_nothing() -> None:
-    nothing = RecallCurve((10, None), (0.0, 0.0), {0.5: (np.nan, np.nan)}).as_json()
+    nothing = read(RecallCurve((10, None), (0.0, 0.0), {0.5: (np.nan, np.nan)}))
     assert Image.open(io.BytesIO(draw_recall({"a": nothing}, "Recall"))).size == (1350, 585)

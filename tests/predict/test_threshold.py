@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weaksam_cli.core.types import Detections
 from weaksam_cli.predict.threshold import WITHOUT_LABELS, Threshold, best_f1
 
 CASES = {
@@ -41,10 +42,8 @@ def test_no_threshold_is_better(pairs: list[tuple[float, bool]]) -> None:
 
 
 def test_what_is_believed() -> None:
-    scores, classes = (
-        np.asarray([0.9, 0.5, 0.4, 0.2, 0.05], np.float32),
-        np.asarray([0, 0, 0, 1, 2], np.int32),
-    )
-    assert Threshold(score=0.1).believes(scores, classes).tolist() == [True, True, False, True, False]
-    assert Threshold(score=0.1, share=0).believes(scores, classes).tolist() == [True, True, True, True, False]
-    assert len(Threshold(score=0.1).believes(scores[:0], classes[:0])) == 0
+    scores = np.asarray([0.9, 0.5, 0.4, 0.2, 0.05], np.float32)
+    found = Detections(np.zeros((5, 4), np.float32), np.asarray([0, 0, 0, 1, 2], np.int32), scores)
+    assert Threshold(score=0.1).believes(found).tolist() == [True, True, False, True, False]
+    assert Threshold(score=0.1, share=0).believes(found).tolist() == [True, True, True, True, False]
+    assert len(Threshold(score=0.1).believes(Detections.empty())) == 0

@@ -219,3 +219,9 @@ def fuse_scales(maps: ClassMaps, kind: int, height: int, width: int) -> NDArray[
     for view in views:
         total += resize_bilinear(view, height, width)
     return normalise(total)
+
+
+def class_heat(maps: ClassMaps, kind: int, height: int, width: int) -> NDArray[np.float32] | None:
+    """One map a class, float32 (k, height, width): that of `fuse_scales`, where a class has several their mean."""
+    fused = fuse_scales(maps, kind, height, width)
+    return fused.mean(axis=1) if fused is not None and fused.ndim == 4 else fused

@@ -39,6 +39,7 @@ class ComputedArtifact(Artifact):
         load: Callable[[], Callable[[str], Any]],
     ) -> None:
         self.path, self.schema, self.image_ids, self.failed = path, schema, list(image_ids), {}
+        self._schema = schema
         self.format_name, self.format_version = schema.name, schema.version
         self._tables, self._load = tables, load
         self._compute: Callable[[str], ImageRows] | None = None
@@ -60,7 +61,7 @@ class ComputedArtifact(Artifact):
 
     def datasets_shape(self, name: str) -> tuple[int, ...]:
         """Shape of a column, which is empty."""
-        column = self.schema.column(name) if self.schema else None
+        column = self._schema.column(name)
         if column is None:
             raise KeyError(name)
         return (0, *column.shape)
@@ -78,16 +79,15 @@ class ComputedArtifact(Artifact):
     def _show(self, image_id: str) -> None:
         import h5py
 
-        assert self.schema is not None
         if self._compute is None:
             self._compute = self._load()
-        batch = concatenate(self.schema, [(image_id, self._compute(image_id))])
+        batch = concatenate(self._schema, [(image_id, self._compute(image_id))])
         if self._handle is not None:
             self._handle.close()
         # A name that no other file in memory has: HDF5 opens none twice.
         handle = h5py.File(f"{self.path} {id(self)}", "w", driver="core", backing_store=False)
-        hdf5.create(handle, self.schema, {}, self._tables)
-        hdf5.append(handle, self.schema, batch)
+        hdf5.create(handle, self._schema, {}, self._tables)
+        hdf5.append(handle, self._schema, batch)
         self._handle, self._position, self.offsets = handle, {image_id: 0}, batch.offsets.astype(np.int64)
 
 

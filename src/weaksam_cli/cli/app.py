@@ -159,7 +159,9 @@ def _predict(
     ] = None,
     use: Annotated[
         str | None,
-        typer.Option("--use", help="Which detector of the run: wsod or retrain; default: the better one."),
+        typer.Option(
+            "--use", help="Which detector of the run: wsod or retrain; default: retrain, where it is there."
+        ),
     ] = None,
     layout: Annotated[
         str, typer.Option("--format", help="coco, yolo, label-studio, ... (`?` lists all).")

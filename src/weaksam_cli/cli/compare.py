@@ -12,8 +12,8 @@ from weaksam_cli.console import Console, duration
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.errors import UserError, unknown
-from weaksam_cli.eval.report import named
-from weaksam_cli.report.compare import Side, gain, read_side, side_by_side, unlike_tests
+from weaksam_cli.eval.report import gain, named
+from weaksam_cli.report.compare import Side, read_side, side_by_side, unlike_tests
 
 _PLAIN = "plain"
 _WIDEST = 40

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from weaksam_cli.artifacts import open_artifact
-from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, class_heat, read_class_maps
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import PROPOSALS
@@ -23,10 +23,10 @@ from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.receipt import OUR_NAME, read_receipt, refuse_foreign
 from weaksam_cli.core.drawing import Canvas, colour, draw_detections, letters_are_missing, overlay, sheet
 from weaksam_cli.core.types import Detections, Points
-from weaksam_cli.data.detections import own_labels, read_detections
+from weaksam_cli.data.artifact_labels import labels_of, no_labels, of_image
+from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.images import SUFFIXES, read_image
-from weaksam_cli.data.labels import Labels, read_labels
-from weaksam_cli.data.source import SOURCE_FILE, read_source
+from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError, nearest
 
 _MOST_PROPOSALS = 25
@@ -116,56 +116,6 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def labels_of(path: Path) -> Labels | None:
-    """The labels of the images that an artifact is about.
-
-    They are those of its receipt in the run directory around it, else a JSON document's own table of images.
-
-    Returns:
-        The labels, with the folder of images as it was noted (it may be gone); None where there are none.
-
-    Raises:
-        UserError: the file, its receipt or the labels are damaged.
-    """
-    receipt = read_receipt(path)
-    split = receipt.identity.split if receipt else path.stem
-    noted = receipt.identity.inputs.get("data") if receipt else None
-    for folder in path.absolute().parents:
-        file = folder / (noted.path if noted else f"labels/{split}.json")
-        if (folder / SOURCE_FILE).is_file() and file.is_file():
-            return labels_in_run(file, folder)
-    return own_labels(path) if path.suffix == ".json" else None
-
-
-def labels_in_run(file: Path, run: Path) -> Labels:
-    """The labels in a file of a run directory, with the folder of images that is noted there.
-
-    Raises:
-        UserError: they, or the note, are damaged.
-    """
-    source = read_source(run).splits.get(file.stem) if (run / SOURCE_FILE).is_file() else None
-    return read_labels(file, run / source.image_root if source else Path())
-
-
-def of_image(found: Mapping[str, Detections], key: str, path: Path) -> Detections:
-    """The boxes of one image.
-
-    Raises:
-        UserError: there is no such image in the file.
-    """
-    if key not in found:
-        raise UserError(f"there is no image {key!r}", where=str(path), remedy=nearest(key, list(found)))
-    return found[key]
-
-
-def no_labels(path: Path) -> UserError:
-    """For an artifact whose images nothing around it names."""
-    what = "no run directory with this split around the file, so its images are not known"
-    places = "runs/<dataset>/<stage>/<split>.*"
-    remedy = f"Look at files where they lie, {places}, or (HDF5) name the images' folder with --images"
-    return UserError(what, where=str(path), remedy=remedy)
-
-
 def _pixels(path: Path, key: str, labels: Labels | None, images: Path | None) -> NDArray[np.uint8]:
     entry = labels.by_key().get(key) if labels else None
     record = read_receipt(path)
@@ -217,8 +167,8 @@ def _draw_rows(
         maps = read_class_maps(artifact, key)
         if maps.image_size != pixels.shape[:2]:
             text = "the maps are those of an image of {1} x {0} pixels".format(*maps.image_size)
-            remedy = f"{text}, {key!r} has {pixels.shape[1]} x {pixels.shape[0]}"
-            raise UserError(remedy, where=str(artifact.path))
+            text += f", {key!r} has {pixels.shape[1]} x {pixels.shape[0]}"
+            raise UserError(text, where=str(artifact.path))
         return _draw_maps(pixels, maps, names, what, key)
     raise UserError(f"{kind} cannot be drawn", where=str(artifact.path))
 
@@ -252,7 +202,7 @@ def _chosen(found: Detections, least_score: float | None) -> Detections:
     if least_score is not None:
         return found.take(found.scores >= least_score)
     # A class is drawn at all when its best detection reaches half of the image's.
-    best = np.asarray([found.scores[found.class_index == index].max() for index in found.class_index])
+    best = found.best_scores(int(found.class_index.max(initial=0)) + 1)[found.class_index]
     good = (found.scores >= _SHARE_OF_BEST * best) & (best >= _SHARE_OF_BEST * best.max(initial=0))
     rows = np.argsort(-found.scores, kind="stable")
     return found.take(rows[good[rows]][:_MOST_DETECTIONS] if len(rows) else rows)
@@ -263,11 +213,10 @@ def _draw_maps(
 ) -> NDArray[np.uint8]:
     tiles = []
     for kind, name in enumerate(KINDS):
-        fused = fuse_scales(maps, kind, *maps.image_size) if name in what.kinds else None
-        if fused is None:
+        every = class_heat(maps, kind, *maps.image_size) if name in what.kinds else None
+        if every is None:
             continue
-        flat = fused.mean(axis=1) if fused.ndim == 4 else fused
-        for index, heat in zip(maps.classes(), flat, strict=True):
+        for index, heat in zip(maps.classes(), every, strict=True):
             canvas = Canvas(overlay(pixels, heat), what.longest)
             canvas.title(what.title(key, f"{names[index]} ({name})"))
             tiles.append(canvas.pixels())

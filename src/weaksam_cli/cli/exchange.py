@@ -10,6 +10,7 @@ from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt, refuse_foreign
 from weaksam_cli.cli.options import CommonOptions
 from weaksam_cli.console import Console, size
+from weaksam_cli.data.artifact_labels import labels_in_run, labels_of, no_labels
 from weaksam_cli.data.image_names import first_names, open_artifact_of
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.engine.context import Context
@@ -80,8 +81,6 @@ def _annotated(file: Path, labels: Path | None) -> tuple[Annotated, list[str]]:
     Raises:
         UserError: something else, or its images are not known.
     """
-    from weaksam_cli.cli.drawing import labels_in_run, labels_of, no_labels
-
     if not file.is_file():
         raise UserError("there is no such file", where=str(file))
     known = labels_of(file) if labels is None else labels_in_run(labels, labels.absolute().parent.parent)

@@ -114,7 +114,7 @@ def _first_keys(file: Path) -> list[str]:
     if file.suffix == ".h5":
         with open_artifact(file) as artifact:
             return artifact.image_ids
-    from weaksam_cli.cli.drawing import labels_of, no_labels
+    from weaksam_cli.data.artifact_labels import labels_of, no_labels
 
     labels = labels_of(file) if file.suffix == ".json" else None
     if labels is None:
@@ -224,8 +224,8 @@ def _describe_json(path: Path, console: Console) -> None:
 
 
 def _describe_boxes(path: Path, keys: list[str], console: Console) -> None:
-    from weaksam_cli.cli.drawing import labels_of, no_labels, of_image
     from weaksam_cli.core.boxes import xyxy_to_xywh
+    from weaksam_cli.data.artifact_labels import labels_of, no_labels, of_image
     from weaksam_cli.data.detections import read_detections
 
     labels = labels_of(path)

@@ -14,22 +14,21 @@ from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, re
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cli.drawing import png_bytes
-from weaksam_cli.cli.options import CommonOptions, build_context
-from weaksam_cli.cli.propose_folder import (
+from weaksam_cli.cli.new_images import (
     IMAGES_INPUT,
-    place_of,
+    digest_of,
+    read_images,
     refuse_other_images,
     renew_place,
-    warn_of_duplicates,
 )
-from weaksam_cli.console import Console, size
+from weaksam_cli.cli.options import CommonOptions, build_context
+from weaksam_cli.console import Console
 from weaksam_cli.core.drawing import draw_detections
 from weaksam_cli.core.names import first_few, leaves_folder
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.data.labels import Labels
-from weaksam_cli.data.unlabelled import SPLIT, UnlabelledSplit, list_images, look_at
+from weaksam_cli.data.unlabelled import SPLIT, UnlabelledSplit, list_images
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import file_digest
 from weaksam_cli.engine.runs import RunDirectory
@@ -75,13 +74,9 @@ def predict_images(
     trained = find_detector(model or context.run.root, _use(use))
     _say_which(trained, console)
     threshold = threshold_of(trained, context) if min_score is None else Threshold(score=min_score, share=0)
-    warn_of_duplicates(listing, console)
-    with console.progress("reading the files", len(listing.keys)) as progress:
-        split = look_at(listing, progress.advance, trained.categories, NEW_IMAGES)
-    text = f"{len(listing.keys)} images ({size(split.sizes)})"
-    console.info(text, images=len(listing.keys), bytes=split.sizes)
+    split = read_images(listing, console, categories=trained.categories, name=NEW_IMAGES)
     results = target.with_name(f"{target.stem}.results.json")
-    given = InputDigest(path=place_of(listing.root, target.parent), sha256=split.sha256(), file=False)
+    given = digest_of(listing, split, target)
     refuse_other_images(results, given, "detections", context)
     if suffix:
         refuse_foreign(target, overwrite=context.overwrite)
@@ -97,11 +92,7 @@ def predict_images(
         renew_place(record, detecting, context)
         labels = _without(split, record)
         whole = _believed(annotated_detections(results, labels), threshold)
-        if suffix:
-            writing = _writing(target, layout, results, threshold, whole)
-            make(writing, STAGE, replace(patient, part=None))
-        else:
-            _tell_remarks(write(whole, layout, target, overwrite=context.overwrite), console)
+        _write(whole, layout, target, results, threshold, patient)
         sure, _ = within(whole)
         _tell(sure, threshold, target, console)
         if draw is not None:
@@ -169,11 +160,18 @@ def _without(split: UnlabelledSplit, record: Receipt) -> Labels:
 
 
 def _believed(whole: Annotated, threshold: Threshold) -> Annotated:
-    images = [
-        image if image.scores is None else image.take(threshold.believes(image.scores, image.classes))
-        for image in whole.images
-    ]
+    images = [image.take(threshold.believes(image.detections())) for image in whole.images]
     return replace(whole, images=tuple(images))
+
+
+def _write(
+    whole: Annotated, layout: str, target: Path, results: Path, threshold: Threshold, context: Context
+) -> None:
+    """The one file of a format, unless it is fresh; or its folder."""
+    if box_format(layout).SUFFIX:
+        make(_writing(target, layout, results, threshold, whole), STAGE, replace(context, part=None))
+    else:
+        _tell_remarks(write(whole, layout, target, overwrite=context.overwrite), context.console)
 
 
 def _writing(target: Path, layout: str, results: Path, threshold: Threshold, whole: Annotated) -> Step:
@@ -210,9 +208,9 @@ def _tell_remarks(export: Export, console: Console) -> None:
 
 def _tell(sure: Annotated, threshold: Threshold, target: Path, console: Console) -> None:
     """What a person wants to know in the end."""
-    rows = []
+    rows, boxes = [], [image.detections() for image in sure.images]
     for index, name in enumerate(sure.classes):
-        own = [image.scores[image.classes == index] for image in sure.images if image.scores is not None]
+        own = [found.scores[found.class_index == index] for found in boxes]
         scores = np.concatenate([np.zeros(0, np.float32), *own])
         if len(scores):
             images = sum(len(item) > 0 for item in own)
@@ -236,12 +234,8 @@ def _draw(folder: Path, sure: Annotated, labels: Labels, context: Context) -> No
         for image in sure.images:
             path = folder / f"{_below(image.key)}.png"
             refuse_foreign(path, overwrite=context.overwrite)
-            scores = np.zeros(0, np.float32) if image.scores is None else image.scores
-            found, pixels = (
-                Detections(image.boxes, image.classes, scores),
-                labels.read_image(images[image.key]),
-            )
-            drawn = draw_detections(pixels, found, sure.classes, longest=_LONGEST)
+            pixels = labels.read_image(images[image.key])
+            drawn = draw_detections(pixels, image.detections(), sure.classes, longest=_LONGEST)
             context.ops.write_atomically(path, png_bytes(drawn))
             progress.advance()
     context.console.info(f"{folder}: {len(images)} pictures", pictures=len(images), folder=str(folder))

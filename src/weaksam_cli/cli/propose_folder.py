@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from weaksam_cli.artifacts import digest, open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
-from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, refuse_foreign, write_receipt
+from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, refuse_foreign
 from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.cli.new_images import (
+    IMAGES_INPUT,
+    digest_of,
+    place_of,
+    read_images,
+    refuse_other_images,
+    renew_place,
+)
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile
 from weaksam_cli.cli.run import describe, run_one_stage
-from weaksam_cli.console import Console, duration, size
-from weaksam_cli.core.names import first_few
-from weaksam_cli.data.unlabelled import DATASET, SPLIT, Listing, list_images, look_at
+from weaksam_cli.console import Console, duration
+from weaksam_cli.data.unlabelled import DATASET, SPLIT, Listing, list_images
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import AUTO, read_profile
 from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.stages import load_stage
-from weaksam_cli.engine.steps import Step, Summary, make, run_steps
+from weaksam_cli.engine.steps import Summary, make, run_steps
 from weaksam_cli.errors import UserError
 
 _BEST_FIRST = ("sam-vit-h", "sam-vit-l", "sam-vit-b")
 _WITHOUT_WEIGHTS = "region-tree"
 _FOR_DATASETS = ("dataset", "split", "run-dir", "variant")
-IMAGES_INPUT = "images"
 
 
 def propose(options: CommonOptions, console: Console, images: list[Path] | None, output: Path | None) -> Path:
@@ -54,14 +59,8 @@ def propose(options: CommonOptions, console: Console, images: list[Path] | None,
     target = _target(output, listing)
     context = _context(options, target, console)
     loaded = _recipe(options, context)
-    warn_of_duplicates(listing, console)
-    with console.progress("reading the files", len(listing.keys)) as progress:
-        split = look_at(listing, progress.advance)
-    count, name = len(listing.keys), loaded.name
-    text = f"{count} images ({size(split.sizes)}), recipe {name}"
-    console.info(text, images=count, bytes=split.sizes, recipe=name)
-    place = place_of(listing.root, target.parent)
-    given = {IMAGES_INPUT: InputDigest(path=place, sha256=split.sha256(), file=False)}
+    split = read_images(listing, console, recipe=loaded.name)
+    given = {IMAGES_INPUT: digest_of(listing, split, target)}
     refuse_other_images(target, given[IMAGES_INPUT], "proposals", context)
     points = context.run.given.get("prompt")
     if "cam" in context.run.given:
@@ -81,23 +80,6 @@ def propose(options: CommonOptions, console: Console, images: list[Path] | None,
     for record in run_steps(steps_of, stage, context, [SPLIT]):
         renew_place(record, step, context)
     return target
-
-
-def warn_of_duplicates(listing: Listing, console: Console) -> None:
-    """Say which images were named more than once."""
-    if listing.duplicates:
-        again = first_few(dict.fromkeys(listing.duplicates))
-        what = f"{len(listing.duplicates)} paths name an image once more and are passed over: {again}"
-        console.warn(what, duplicates=len(listing.duplicates))
-
-
-def renew_place(record: Receipt, step: Step, context: Context) -> None:
-    """The images of a fresh artifact were moved: note where they lie now, for `inspect --draw`."""
-    noted, now = record.identity.inputs[IMAGES_INPUT], step.given[IMAGES_INPUT]
-    if noted.path != now.path:
-        inputs = {**record.identity.inputs, IMAGES_INPUT: now}
-        identity = record.identity.model_copy(update={"inputs": inputs})
-        write_receipt(context.ops, step.path, record.model_copy(update={"identity": identity}))
 
 
 def _refuse_dataset_options(options: CommonOptions) -> None:
@@ -166,27 +148,6 @@ def _best_recipe(context: Context) -> tuple[str, str]:
     return _WITHOUT_WEIGHTS, f", which needs no weights (found none of {', '.join(absent)})"
 
 
-def refuse_other_images(target: Path, images: InputDigest, what: str, context: Context) -> None:
-    """A file that this program did not make, or made of other images, is replaced only when the user says so.
-
-    Args:
-        target: the file.
-        images: where they lie, and their digest.
-        what: the file holds of them.
-        context: whether it is to be replaced.
-
-    Raises:
-        UserError: such a file is in the way.
-    """
-    refuse_foreign(target, overwrite=context.overwrite)
-    record = None if context.overwrite else read_receipt(target)
-    made_of = record.identity.inputs.get(IMAGES_INPUT) if record else None
-    if made_of is not None and made_of.path != images.path and made_of.sha256 != images.sha256:
-        what = f"holds the {what} of other images, those of {made_of.path!r}"
-        remedy = "Give another name with -o, or --overwrite to replace it"
-        raise UserError(what, where=str(target), remedy=remedy)
-
-
 def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -> Path:
     """Peak points of class maps, made beside the target as an ordinary artifact of the maps' own dataset."""
     path = target.with_name(f"{target.stem}.prompts.h5")
@@ -220,10 +181,3 @@ def _summary(target: Path) -> Summary:
         return text, {"proposals": proposals, "images_per_second": round(rate, 3)}
 
     return summary
-
-
-def place_of(path: Path, folder: Path) -> str:
-    """Where `path` lies: relative to `folder` where it is inside, else absolute; bytes that are not Unicode become `?`."""
-    absolute, base = Path(os.path.abspath(path)), Path(os.path.abspath(folder))  # noqa: PTH100 - links are kept
-    text = absolute.relative_to(base) if absolute.is_relative_to(base) else absolute
-    return text.as_posix().encode("utf-8", "replace").decode()

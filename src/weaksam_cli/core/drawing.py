@@ -158,19 +158,30 @@ class Canvas:
 
     def _inside(self, box: NDArray[np.float32]) -> Box:
         """A box in the coordinates of what is drawn, where its outline is seen at the borders, too."""
-        sides = (self._drawn.width - 1, self._drawn.height - 1) * 2
-        left, top, right, bottom = (
-            min(max(float(value) * self._factor, 0), side) for value, side in zip(box, sides, strict=True)
-        )
-        return left, top, max(left, right), max(top, bottom)
+        return scaled_box(box, self._factor, 0, (self._drawn.width - 1, self._drawn.height - 1))
 
     def _cut(self, text: str, font: ImageFont.FreeTypeFont, most: float) -> str:
         """`text` shortened in its middle: classes that differ at their ends, and the score, can be told apart."""
         shown, length = text, len(text)
         while length > 3 and font.getlength(shown) > most:
             length -= 1
-            shown = f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
+            shown = shortened(text, length)
         return shown
+
+
+def shortened(text: str, length: int) -> str:
+    """`text` with at most so many letters, three or more; what is too much goes from its middle."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
+
+
+def scaled_box(box: NDArray[np.float32], factor: float, low: float, high: tuple[float, float]) -> Box:
+    """A box in units `factor` times as fine, cut to the range from `low` to `high` (x, y), its sides in order."""
+    left, top, right, bottom = (
+        min(max(float(value) * factor, low), most) for value, most in zip(box, high * 2, strict=True)
+    )
+    return left, top, max(left, right), max(top, bottom)
 
 
 def free_place(box: Box, size: tuple[float, float], sides: tuple[float, float], taken: Sequence[Box]) -> Box:
@@ -226,12 +237,17 @@ def sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, gap: int = 8) -> NDA
     return whole
 
 
-def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A map with values in [0, 1] over the image of its size (h, w), blue where it is low and red where it is high."""
+def coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A map (h, w) with values in [0, 1] as uint8 RGB, blue where it is low and red where it is high."""
     from matplotlib import colormaps
 
-    coloured = colormaps["turbo"](np.clip(heat, 0, 1))[..., :3] * 255
-    mixed: NDArray[np.uint8] = (0.5 * pixels + 0.5 * coloured).astype(np.uint8)
+    rgb: NDArray[np.uint8] = (colormaps["turbo"](np.clip(heat, 0, 1))[..., :3] * 255).astype(np.uint8)
+    return rgb
+
+
+def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A map with values in [0, 1] over the image of its size (h, w), see `coloured`."""
+    mixed: NDArray[np.uint8] = (0.5 * pixels + 0.5 * coloured(heat)).astype(np.uint8)
     return mixed
 
 

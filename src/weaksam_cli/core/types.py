@@ -128,6 +128,12 @@ class Detections:
         """The detections at `index` (integers or a mask), in that order."""
         return Detections(self.boxes[index], self.class_index[index], self.scores[index])
 
+    def best_scores(self, n_classes: int) -> NDArray[np.float32]:
+        """The best score of each class, float32 (n_classes,); 0 for a class that was not found."""
+        best = np.zeros(n_classes, np.float32)
+        np.maximum.at(best, self.class_index, self.scores)
+        return best
+
     @classmethod
     def empty(cls) -> Detections:
         """No detection at all."""

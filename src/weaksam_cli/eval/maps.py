@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, class_heat, read_class_maps
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.image_names import open_artifact_of
@@ -98,12 +98,11 @@ def fused_maps(path: Path, kind: str, labels: Labels) -> dict[str, FusedMaps]:
             height, width = maps.image_size
             factor = FUSED_SHORT_SIDE / min(height, width)
             size = max(1, round(height * factor)), max(1, round(width * factor))
-            fused = fuse_scales(maps, KINDS.index(kind), *size)
+            heat = class_heat(maps, KINDS.index(kind), *size)
             present = set(labels.class_indexes(images[key]))
             rows = [row for row, index in enumerate(maps.classes()) if index in present]
-            if fused is not None and rows:
-                flat = fused.mean(axis=1) if fused.ndim == 4 else fused
-                found[key] = FusedMaps(np.asarray(maps.classes(), np.int32)[rows], flat[rows], height, width)
+            if heat is not None and rows:
+                found[key] = FusedMaps(np.asarray(maps.classes(), np.int32)[rows], heat[rows], height, width)
     return found
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from weaksam_cli.console import Console
+from weaksam_cli.eval.results import Curve, MetricRow, Results, read_results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,40 +27,35 @@ _OF_CLASSES = ("classification", "precision", "recall", "CorLoc", "VOC AP50")
 
 def show_results(path: Path, console: Console) -> None:
     """Print a results file, a row a metric."""
-    content = json.loads(path.read_bytes())
-    of_sources = [item for item in content["metrics"] if source_of(item)]
-    rows = [
-        [label(item), *named(item["name"]), format_value(item)]
-        for item in content["metrics"]
-        if item not in of_sources
-    ]
-    title = f"{content['dataset']} {content['split']}: {content['images']} images ({path})"
+    found = read_results(path)
+    of_sources = [item for item in found.metrics if source_of(item)]
+    rows = [[item.source, *named(item.name), item.text] for item in found.metrics if item not in of_sources]
+    title = f"{found.dataset} {found.split}: {found.images} images ({path})"
     console.table(title, ["artifact", "metric", "protocol", "value"], rows)
-    if left_out := content["ground_truth"]["objects_left_out"]:
-        images = len({item["image"] for item in left_out})
+    if left_out := found.ground_truth.objects_left_out:
+        images = len({item.image for item in left_out})
         console.warn(
             f"{len(left_out)} objects of {images} images could not be used as ground truth, see {path}"
         )
     if of_sources:
         console.table("recall of every source of proposals alone", *source_table(of_sources))
-    for line in gains(content["metrics"]):
+    for line in gains(found.metrics):
         console.result(line, gain=line)
 
 
 def show_classes(path: Path, console: Console) -> None:
     """Print what a results file has of each class: a column an artifact, by the headline of its metrics."""
-    content = json.loads(path.read_bytes())
+    found = read_results(path)
     columns: dict[str, dict[str, float]] = {}
-    for item in content["metrics"]:
-        metric, _ = named(item["name"])
-        if item["classes"] and metric.startswith(_OF_CLASSES):
-            columns.setdefault(f"{label(item)} {metric}", item["classes"])
+    for item in found.metrics:
+        metric, _ = named(item.name)
+        if item.classes and metric.startswith(_OF_CLASSES):
+            columns.setdefault(f"{item.source} {metric}", item.classes)
     rows = [
         [name, *(f"{100 * values[name]:.1f} %" if name in values else "-" for values in columns.values())]
         for name in dict.fromkeys(name for values in columns.values() for name in values)
     ]
-    title = f"{content['dataset']} {content['split']}: classes"
-    console.table(title, ["class", *columns], rows)
+    console.table(f"{found.dataset} {found.split}: classes", ["class", *columns], rows)
 
 
 def named(metric: str) -> tuple[str, str]:
@@ -69,33 +64,37 @@ def named(metric: str) -> tuple[str, str]:
     return (f"{found[1]}{found[3]}", found[2]) if found else (metric, "")
 
 
-def gains(metrics: list[dict[str, Any]]) -> list[str]:
+def gain(new: MetricRow | None, old: MetricRow | None) -> float | None:
+    """How much a figure is above another one, shares in points of percent; None where one of them lacks."""
+    if new is None or old is None or new.value is None or old.value is None:
+        return None
+    return (new.value - old.value) * (100 if new.share else 1)
+
+
+def gains(metrics: Sequence[MetricRow]) -> list[str]:
     """What retraining changed: the headline AP50 of every retrained detector beside the weakly supervised one's."""
-    headline = next((item["name"] for item in metrics if item["name"].startswith("VOC AP50")), None)
-    found = [item for item in metrics if item["name"] == headline and item["value"] is not None]
-    before = {item["variant"]: item for item in found if item["stage"] == "wsod"}
-    pairs = [
-        (before.get(item["variant"]) or before.get(""), item) for item in found if item["stage"] == "retrain"
-    ]
+    headline = next((item.name for item in metrics if item.name.startswith("VOC AP50")), "")
+    found = [item for item in metrics if item.name == headline]
+    before = {item.variant: item for item in found if item.stage == "wsod"}
+    pairs = [(before.get(item.variant) or before.get(""), item) for item in found if item.stage == "retrain"]
     return [
-        f"{label(item)}: {named(str(headline))[0]} {format_value(old)} -> {format_value(item)} "
-        f"({100 * (item['value'] - old['value']):+.1f})"
+        f"{item.source}: {named(headline)[0]} {old.text} -> {item.text} ({change:+.1f})"
         for old, item in pairs
-        if old is not None
+        if old is not None and (change := gain(item, old)) is not None
     ]
 
 
-def source_of(item: dict[str, Any]) -> str:
+def source_of(item: MetricRow) -> str:
     """The source of the proposals that a metric is about; '' for all of them, and for other metrics."""
-    return str(item["name"].partition(": ")[2]) if item["stage"] == "propose" else ""
+    return item.name.partition(": ")[2] if item.stage == "propose" else ""
 
 
-def source_table(metrics: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def source_table(metrics: Sequence[MetricRow]) -> tuple[list[str], list[list[str]]]:
     """Header and rows, one row an artifact and source, of metrics of single sources."""
     values: dict[tuple[str, str], dict[str, str]] = {}
     for item in metrics:
-        name = item["name"].partition(": ")[0].removeprefix("recall at ")
-        values.setdefault((label(item), source_of(item)), {})[name] = format_value(item)
+        name = item.name.partition(": ")[0].removeprefix("recall at ")
+        values.setdefault((item.source, source_of(item)), {})[name] = item.text
     columns = list(dict.fromkeys(name for row in values.values() for name in row))
     rows = [
         [artifact, source, *(row.get(name, "") for name in columns)]
@@ -104,37 +103,23 @@ def source_table(metrics: list[dict[str, Any]]) -> tuple[list[str], list[list[st
     return ["artifact", "source", *columns], rows
 
 
-def label(item: dict[str, Any]) -> str:
-    """`stage` or `stage@variant`."""
-    return f"{item['stage']}@{item['variant']}" if item["variant"] else str(item["stage"])
-
-
-def format_value(item: dict[str, Any]) -> str:
-    """Shares in percent, counts as they are."""
-    if item["value"] is None:
-        return "-"
-    return f"{100 * item['value']:.1f} %" if item["share"] else f"{item['value']:.1f}"
-
-
-def draw_results(content: dict[str, Any]) -> bytes:
+def draw_results(found: Results) -> bytes:
     """The curves of a results file as a PNG."""
-    curves = {label(item): item for item in content["curves"]}
-    title = f"Recall of proposals on {content['dataset']} {content['split']} ({content['images']} images)"
-    return draw_recall(curves, title)
+    title = f"Recall of proposals on {found.dataset} {found.split} ({found.images} images)"
+    return draw_recall({curve.source: curve for curve in found.curves}, title)
 
 
-def draw_recall(curves: Mapping[str, Mapping[str, Any]], title: str) -> bytes:
+def draw_recall(curves: Mapping[str, Curve], title: str) -> bytes:
     """A PNG with one panel an IoU threshold and one line a curve; equal curves give equal bytes.
 
     Args:
-        curves: name in the legend to a curve of the results file (`RecallCurve.as_json`), at least one; all have the same
-            thresholds.
+        curves: name in the legend to a curve, at least one; all have the same thresholds.
         title: above the panels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [*next(iter(curves.values()))["recall"]]
+    panels = [*next(iter(curves.values())).recall]
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DOTS, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -152,13 +137,13 @@ def draw_recall(curves: Mapping[str, Mapping[str, Any]], title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(panel: Axes, curves: Mapping[str, Mapping[str, Any]], threshold: str) -> None:
+def _draw_panel(panel: Axes, curves: Mapping[str, Curve], threshold: str) -> None:
     from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
     for index, (name, curve) in enumerate(curves.items()):
         panel.plot(
-            curve["proposals an image"],
-            100 * np.asarray(curve["recall"][threshold], float),  # null becomes NaN
+            curve.counts,
+            100 * np.asarray(curve.recall[threshold], float),  # null becomes NaN
             label=name,
             color=f"C{index}",
             linestyle=_STYLES[index % len(_STYLES)],

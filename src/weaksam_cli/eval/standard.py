@@ -22,6 +22,7 @@ from weaksam_cli.engine.steps import Step, preview
 from weaksam_cli.eval import coco_ap, corloc, maps, pointing, pseudo_boxes, recall, voc_ap
 from weaksam_cli.eval.case import AnnotatedSplit, Case, load_ground_truth
 from weaksam_cli.eval.report import draw_results, show_results
+from weaksam_cli.eval.results import read_results
 from weaksam_cli.eval.stage import RESULTS, STAGE, artifacts_of
 
 EVALUATORS: dict[str, tuple[ModuleType, ...]] = {
@@ -113,9 +114,9 @@ def plot_step(results: Path, split: str) -> Step:
     """The curves of a results file as a PNG beside it."""
 
     def run(job: Job) -> Outcome:
-        content = json.loads(results.read_bytes())
-        job.context.ops.write_atomically(job.path, draw_results(content))
-        return Outcome(content["images"], ())
+        found = read_results(results)
+        job.context.ops.write_atomically(job.path, draw_results(found))
+        return Outcome(found.images)
 
     return Step(
         path=results.with_name(f"{split}-recall.png"),

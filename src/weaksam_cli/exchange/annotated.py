@@ -5,6 +5,7 @@ Made of detections, pseudo ground truth or proposals; it holds no file open and 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip
 from weaksam_cli.core.names import first_twice, is_text, leaves_folder
+from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.image_names import first_names, without_suffix
 from weaksam_cli.data.labels import Labels
@@ -49,6 +51,12 @@ class Row(NamedTuple):
     class_index: int
     box: tuple[float, float, float, float]
     score: float | None
+
+    def fractions(self, image: AnnotatedImage) -> tuple[float, float, float, float]:
+        """Left, top, width and height of the box as shares of the image's sides."""
+        left, top, right, bottom = self.box
+        width, height = right - left, bottom - top
+        return left / image.width, top / image.height, width / image.width, height / image.height
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,20 @@ class AnnotatedImage:
         return len(self.boxes)
 
     @property
+    def suffix(self) -> str:
+        """Of its `file_name`."""
+        return PurePosixPath(self.file_name).suffix
+
+    @property
     def file_name(self) -> str:
         """Its POSIX path below the folder of images: the key, with the suffix of the file where the key has none (VOC)."""
         suffix = self.path.suffix if self.path else ""
         return self.key if self.key.endswith(suffix) else self.key + suffix
+
+    def detections(self) -> Detections:
+        """The boxes with their classes and scores; 1 where there are none."""
+        scores = np.ones(len(self), np.float32) if self.scores is None else self.scores
+        return Detections(self.boxes, self.classes, scores)
 
     def rows(self) -> list[Row]:
         """The boxes with their classes and scores, as the shortest decimals that are the same float32."""
@@ -280,6 +298,12 @@ def check_names(annotated: Annotated) -> None:
 def not_held(annotated: Annotated, why: str) -> list[str]:
     """What is to be told of scores that a format has no place for."""
     return [f"scores are left out: {why}"] if annotated.boxes and annotated.has_scores else []
+
+
+def json_bytes(content: Any, indent: int | None = None) -> bytes:
+    """A JSON document; a file's name may hold bytes that are no text, which are written as escapes."""
+    text = json.dumps(content, ensure_ascii=False, indent=indent)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _decimals(values: NDArray[np.float32]) -> list[Any]:

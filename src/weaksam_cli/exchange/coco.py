@@ -5,11 +5,10 @@ Ids are those of the dataset, where it has some, so that detections and its own 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
-from weaksam_cli.exchange.annotated import Annotated, Options
+from weaksam_cli.exchange.annotated import Annotated, Options, json_bytes
 from weaksam_cli.exchange.formats import Written
 
 WRITES: Final = {"coco": "left, top, width, height in pixels"}
@@ -19,12 +18,10 @@ _DECIMALS: Final = 4
 
 def write(annotated: Annotated, out: Path, options: Options) -> Written:
     """A json of everything."""
-    return Written(
-        {"": json.dumps(contents(annotated), ensure_ascii=False).encode() + b"\n"}, annotated.boxes
-    )
+    return Written({"": json_bytes(_contents(annotated))}, annotated.boxes)
 
 
-def contents(annotated: Annotated) -> dict[str, Any]:
+def _contents(annotated: Annotated) -> dict[str, Any]:
     """The document."""
     own = [image.id for image in annotated.images if image.id is not None]
     ids = own if len(own) == len(annotated.images) else list(range(1, len(annotated.images) + 1))

@@ -5,12 +5,11 @@ Boxes are fractions of the image's sides. Without `--images`, `data.json` says w
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
-from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, stems
+from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, json_bytes, stems
 from weaksam_cli.exchange.formats import Written
 
 WRITES: Final = {"fiftyone": "fractions: left, top, width, height"}
@@ -23,17 +22,17 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     """A folder of two files, or one and the folder of images."""
     names, remarks = stems(annotated.images)
     pairs = list(zip(names, annotated.images, strict=True))
-    paths = {name + PurePosixPath(image.file_name).suffix: image.path for name, image in pairs if image.path}
+    paths = {name + image.suffix: image.path for name, image in pairs if image.path}
     # FiftyOne takes the suffix from each name of `data.json`, and not from those of `labels.json`.
     files = {}
     if options.images == "none":
         places = {name: os.path.abspath(path) for name, path in paths.items()}  # noqa: PTH100 - links are kept
-        files["data.json"] = _json(places)
+        files["data.json"] = json_bytes(places)
     content = {
         "classes": list(annotated.classes),
         "labels": {name: _detections(image) for name, image in pairs},
     }
-    files["labels.json"] = _json(content)
+    files["labels.json"] = json_bytes(content)
     if unknown := len(pairs) - len(paths):
         told = f"the files of {unknown} images are not known, and FiftyOne shows nothing without them"
         remarks.append(f"{told}: write data.json yourself, name in labels.json -> path")
@@ -46,17 +45,8 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
 
 def _detections(image: AnnotatedImage) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for index, (left, top, right, bottom), score in image.rows():
-        sides = (
-            left / image.width,
-            top / image.height,
-            (right - left) / image.width,
-            (bottom - top) / image.height,
-        )
-        entry = {"label": index, "bounding_box": [round(value, _DECIMALS) for value in sides]}
-        found.append(entry if score is None else {**entry, "confidence": score})
+    for row in image.rows():
+        box = [round(value, _DECIMALS) for value in row.fractions(image)]
+        entry = {"label": row.class_index, "bounding_box": box}
+        found.append(entry if row.score is None else {**entry, "confidence": row.score})
     return found
-
-
-def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

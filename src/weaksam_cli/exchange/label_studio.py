@@ -5,7 +5,6 @@ Boxes are percents of the image's sides. Images are named as Label Studio serves
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,7 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
 from weaksam_cli import __version__
-from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options
+from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, json_bytes
 from weaksam_cli.exchange.formats import Written
 from weaksam_cli.exchange.markup import add, xml_bytes
 
@@ -38,7 +37,7 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     config = f"{out.stem}.label_config.xml"
     files = {
         config: labelling_config(annotated.classes),
-        "": json.dumps(tasks, ensure_ascii=False).encode() + b"\n",
+        "": json_bytes(tasks),
     }
     hints = [
         "start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
@@ -59,13 +58,8 @@ def _served(annotated: Annotated) -> tuple[str | None, list[str]]:
 
 def _prediction(image: AnnotatedImage, classes: tuple[str, ...], task: int) -> dict[str, Any]:
     results = []
-    for number, (index, (left, top, right, bottom), score) in enumerate(image.rows()):
-        edges = {
-            "x": left / image.width,
-            "y": top / image.height,
-            "width": (right - left) / image.width,
-            "height": (bottom - top) / image.height,
-        }
+    for number, row in enumerate(image.rows()):
+        edges = zip(("x", "y", "width", "height"), row.fractions(image), strict=True)
         result = {
             "id": f"{task}-{number}",
             "type": "rectanglelabels",
@@ -75,12 +69,12 @@ def _prediction(image: AnnotatedImage, classes: tuple[str, ...], task: int) -> d
             "original_height": image.height,
             "image_rotation": 0,
             "value": {
-                **{name: round(100 * value, _DECIMALS) for name, value in edges.items()},
+                **{name: round(100 * value, _DECIMALS) for name, value in edges},
                 "rotation": 0,
-                "rectanglelabels": [classes[index]],
+                "rectanglelabels": [classes[row.class_index]],
             },
         }
-        results.append(result if score is None else {**result, "score": score})
+        results.append(result if row.score is None else {**result, "score": row.score})
     scores = [] if image.scores is None else image.scores.tolist()
     mean = {"score": sum(scores) / len(scores)} if scores else {}
     return {"model_version": f"weaksam {__version__}", **mean, "result": results}

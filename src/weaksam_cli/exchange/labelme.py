@@ -6,12 +6,11 @@ the images.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, stems
+from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, json_bytes, stems
 from weaksam_cli.exchange.formats import Written
 
 WRITES: Final = {"labelme": "two corners in pixels"}
@@ -26,14 +25,13 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     names, remarks = stems(annotated.images)
     files, images = {}, {}
     for name, image in zip(names, annotated.images, strict=True):
-        own = name + PurePosixPath(image.file_name).suffix
+        own = name + image.suffix
         path = PurePosixPath(own).name
         if image.path and options.images == "none":
             path = os.path.relpath(image.path, (out / name).parent)
         elif image.path:
             images[own] = image.path
-        content = json.dumps(_content(image, path, annotated.classes), ensure_ascii=False, indent=2)
-        files[f"{name}.json"] = content.encode("utf-8", "backslashreplace") + b"\n"
+        files[f"{name}.json"] = json_bytes(_content(image, path, annotated.classes), indent=2)
     return Written(files, annotated.boxes, remarks, images)
 
 

@@ -39,7 +39,7 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
         if name != " ".join(name.splitlines()).strip():
             what = f"the image {image.key[:200]!r} cannot stand in a list with a name a line"
             raise UserError(what, remedy="Export to coco, or rename it")
-        file = name + PurePosixPath(image.file_name).suffix
+        file = name + image.suffix
         files[f"Annotations/{name}.xml"] = xml_bytes(_annotation(image, file, annotated.classes))
         if image.path:
             images[f"{_IMAGES}/{file}"] = image.path

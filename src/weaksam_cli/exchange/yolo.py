@@ -6,7 +6,7 @@ A line is `class x y w h`: the class counted from 0, the box's centre and size a
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import yaml
@@ -24,11 +24,7 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     names, remarks = stems(annotated.images)
     pairs = list(zip(names, annotated.images, strict=True))
     files = {f"labels/{name}.txt": text(image, scores=options.scores).encode() for name, image in pairs}
-    images = {
-        f"images/{name}{PurePosixPath(image.file_name).suffix}": image.path
-        for name, image in pairs
-        if image.path
-    }
+    images = {f"images/{name}{image.suffix}": image.path for name, image in pairs if image.path}
     if not options.scores:
         remarks += not_held(annotated, "a line for training has none (--scores writes lines of predictions)")
     hints = [
@@ -44,9 +40,10 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
 def text(image: AnnotatedImage, *, scores: bool) -> str:
     """The lines of an image."""
     lines = []
-    for index, (left, top, right, bottom), score in image.rows():
-        centre = (left + right) / 2 / image.width, (top + bottom) / 2 / image.height
-        values = (*centre, (right - left) / image.width, (bottom - top) / image.height)
-        numbers = [str(index), *(f"{value:.10f}" for value in values)]
-        lines.append(" ".join(numbers if score is None or not scores else [*numbers, f"{score:.9g}"]) + "\n")
+    for row in image.rows():
+        left, top, width, height = row.fractions(image)
+        values = (left + width / 2, top + height / 2, width, height)
+        numbers = [str(row.class_index), *(f"{value:.10f}" for value in values)]
+        is_scored = scores and row.score is not None
+        lines.append(" ".join([*numbers, f"{row.score:.9g}"] if is_scored else numbers) + "\n")
     return "".join(lines)

@@ -95,7 +95,7 @@ class ImageDetector:
         found = self._detect(next(self._keys))
         rule = self.threshold if min_score is None else Threshold(score=min_score, share=0)
         found = found.take(np.argsort(-found.scores, kind="stable"))
-        found = found.take(rule.believes(found.scores, found.class_index))
+        found = found.take(rule.believes(found))
         return ImageDetections(
             found.boxes, found.scores, tuple(self.classes[index] for index in found.class_index)
         )

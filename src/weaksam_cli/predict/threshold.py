@@ -20,6 +20,7 @@ from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.json_files import read_json
 from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.engine.context import Context, Job
@@ -51,11 +52,10 @@ class Threshold(BaseModel):
     split: str | None = None
     images: int = 0
 
-    def believes(self, scores: NDArray[np.float32], classes: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which boxes of one image are believed, bool (n,), by their scores (n,) and class indexes (n,)."""
-        best = np.zeros(int(classes.max(initial=0)) + 1, np.float32)
-        np.maximum.at(best, classes, scores)
-        sure: NDArray[np.bool_] = (scores >= np.float32(self.score)) & (scores >= self.share * best[classes])
+    def believes(self, found: Detections) -> NDArray[np.bool_]:
+        """Which boxes of one image are believed, bool (n,)."""
+        best = found.best_scores(int(found.class_index.max(initial=0)) + 1)[found.class_index]
+        sure: NDArray[np.bool_] = found.scores >= np.maximum(np.float32(self.score), self.share * best)
         return sure
 
     def reason(self) -> str:
@@ -110,16 +110,13 @@ def _summary(record: Receipt, _: Outcome) -> tuple[str, dict[str, Any]]:
 
 def _best(split: str, labels: Path, detections: Path) -> Threshold:
     read = read_labels(labels, Path())
-    found, known = (
-        read_detections(detections, read),
-        [image for image in read.file.images if image.labels is not None],
-    )
-    scores = np.zeros((len(known), len(read.class_names)), np.float32)
-    truth = np.zeros(scores.shape, np.bool_)
+    found, n_classes = read_detections(detections, read), len(read.class_names)
+    known = [image for image in read.file.images if image.labels is not None]
+    truth = np.zeros((len(known), n_classes), np.bool_)
     for row, image in enumerate(known):
         truth[row, read.class_indexes(image)] = True
-        np.maximum.at(scores[row], found[image.key].class_index, found[image.key].scores)
-    score, f1 = best_f1(scores.ravel(), truth.ravel())
+    scores = np.concatenate([found[image.key].best_scores(n_classes) for image in known])
+    score, f1 = best_f1(scores, truth.ravel())
     return Threshold(score=score, f1=f1, split=split, images=len(known))
 
 

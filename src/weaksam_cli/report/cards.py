@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, fuse_scales, read_class_maps
+from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema, class_heat, read_class_maps
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.artifacts.proposals import PROPOSALS, read_proposals
 from weaksam_cli.artifacts.reader import Artifact
@@ -212,10 +212,9 @@ def _fused(maps: ClassMaps) -> list[tuple[int, np.ndarray]]:
     """(class, map) of the first kind that there is, small."""
     size = panels.map_size(*maps.image_size)
     for kind in (KINDS.index("fine"), KINDS.index("coarse"), KINDS.index("cross")):
-        fused = fuse_scales(maps, kind, *size)
-        if fused is not None:
-            flat = fused.mean(axis=1) if fused.ndim == 4 else fused
-            return list(zip(maps.classes(), flat, strict=True))
+        heat = class_heat(maps, kind, *size)
+        if heat is not None:
+            return list(zip(maps.classes(), heat, strict=True))
     return []
 
 

@@ -24,7 +24,7 @@ def recall(run: Run) -> list[Markup]:
     for split in run.splits:
         series = [
             figures.Series(
-                f"{title_of(f'{curve.stage}@{curve.variant}' if curve.variant else curve.stage)}, IoU {threshold}",
+                f"{title_of(curve.source)}, IoU {threshold}",
                 curve.counts,
                 [None if value is None else 100 * value for value in values],
             )

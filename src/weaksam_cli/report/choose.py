@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.core.boxes import iou
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.data.labels import Labels
+from weaksam_cli.eval.matching import IGNORED, PIXEL_EDGES, TRUE, match_detections
 
 Ranks = NDArray[np.float64]
-_IOU = 0.5
 
 
 def ranks(found: Mapping[str, Detections]) -> dict[str, Ranks]:
@@ -56,30 +55,18 @@ def confidences(found: Mapping[str, Detections], labels: Labels) -> dict[str, fl
     sure = {}
     for image in labels.file.images:
         item = found[image.key]
+        best = item.best_scores(len(labels.class_names))
         wanted = labels.class_indexes(image)
-        best = [float(item.scores[item.class_index == index].max(initial=0)) for index in wanted]
-        sure[image.key] = float(np.mean(best)) if best else float(item.scores.max(initial=0))
+        sure[image.key] = float(best[wanted].mean() if wanted else best.max(initial=0))
     return sure
 
 
 def found_objects(truth: GroundTruth, boxes: Detections) -> tuple[int, int, int]:
-    """Objects that are found (a box of their class at IoU .5, the best-scored boxes first), objects, and boxes.
-
-    Difficult objects, and boxes on them, do not count.
-    """
-    overlap = iou(boxes.boxes, truth.boxes)
-    overlap[boxes.class_index[:, None] != truth.class_index[None]] = 0
-    free, hits, counted = np.ones(len(truth), bool), 0, 0
-    for row in np.argsort(-boxes.scores, kind="stable"):
-        hit = overlap[row] >= _IOU
-        if (hit & truth.difficult).any() and not (hit & ~truth.difficult).any():
-            continue
-        counted += 1
-        candidates = np.flatnonzero(hit & free & ~truth.difficult)
-        if len(candidates):
-            free[candidates[overlap[row, candidates].argmax()]] = False
-            hits += 1
-    return hits, int((~truth.difficult).sum()), counted
+    """Objects that are found as `eval` counts them (IoU .5), objects, and boxes; what is difficult does not count."""
+    n_classes = 1 + max(truth.class_index.max(initial=0), boxes.class_index.max(initial=0))
+    matches = match_detections({"": truth}, {"": boxes}, int(n_classes), PIXEL_EDGES)
+    hits, counted = (matches.status == TRUE).sum(), (matches.status != IGNORED).sum()
+    return int(hits), int(matches.n_objects.sum()), int(counted)
 
 
 def agreement(hits: int, objects: int, boxes: int) -> float:

@@ -58,7 +58,7 @@ def class_rows(train: SplitRun | None, last: SplitRun | None, most: float) -> li
     final = last.boxes.get(last.final)
     detections = _counts(choose.shown(final, most) if final else None, len(names))
     rows = [last.results.of(name, "VOC AP50") for name in evaluated(last)]
-    best = [_best_score(final, index) for index in range(len(names))]
+    best = _best_scores(final, len(names))
     return [
         ClassRow(
             name, index, int(images[index]), int(pseudo[index]), int(detections[index]), best[index],
@@ -74,11 +74,8 @@ def _counts(every: Mapping[str, Detections] | None, n_classes: int) -> np.ndarra
     return np.bincount(np.concatenate(parts), minlength=n_classes)
 
 
-def _best_score(every: Mapping[str, Detections] | None, index: int) -> float | None:
-    """Mean over images of the best score of a class, of the images where there is one of it."""
-    best = [
-        item.scores[item.class_index == index].max()
-        for item in (every or {}).values()
-        if (item.class_index == index).any()
-    ]
-    return float(np.mean(best)) if best else None
+def _best_scores(every: Mapping[str, Detections] | None, n_classes: int) -> list[float | None]:
+    """For each class the mean over images of its best score, of the images where there is one of it."""
+    best = np.stack([np.zeros(n_classes), *(item.best_scores(n_classes) for item in (every or {}).values())])
+    sums, counts = best.sum(axis=0), (best > 0).sum(axis=0)
+    return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]

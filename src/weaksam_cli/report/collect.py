@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from weaksam_cli.artifacts.receipt import Receipt, read_receipt, verify
+from weaksam_cli.artifacts.receipt import Receipt
 from weaksam_cli.core.files import read_bytes
-from weaksam_cli.core.json_files import read_json
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.ground_truth import read_ground_truth
@@ -23,54 +21,12 @@ from weaksam_cli.engine.freshness import Freshness
 from weaksam_cli.engine.overview import run_artifacts
 from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
 from weaksam_cli.errors import UserError
+from weaksam_cli.eval.results import Results, read_results
 from weaksam_cli.eval.stage import artifacts_of
 
 T = TypeVar("T")
 _BOX_STAGES = ("wsod", "pgt", "retrain")
 _MAX_METRICS_BYTES = 50 * 1000**2
-
-
-class MetricRow(BaseModel):
-    """A figure of an artifact, as `eval` writes it (`eval.case.Metric`)."""
-
-    stage: str
-    variant: str = ""
-    name: str
-    value: FiniteFloat | None
-    share: bool = True
-    classes: dict[str, FiniteFloat] = {}
-
-    @property
-    def source(self) -> str:
-        """`stage` or `stage@variant`."""
-        return f"{self.stage}@{self.variant}" if self.variant else self.stage
-
-    @property
-    def text(self) -> str:
-        """The value for people; shares in percent."""
-        if self.value is None:
-            return "-"
-        return f"{100 * self.value:.1f} %" if self.share else f"{self.value:.1f}"
-
-
-class Curve(BaseModel):
-    """Recall against the number of proposals (`eval.recall.RecallCurve`)."""
-
-    stage: str
-    variant: str = ""
-    counts: Annotated[list[FiniteFloat], Field(alias="proposals an image")]
-    recall: dict[str, list[FiniteFloat | None]]
-
-
-class Results(BaseModel):
-    """What of a results file the page shows."""
-
-    metrics: list[MetricRow] = []
-    curves: list[Curve] = []
-
-    def of(self, source: str, name: str) -> MetricRow | None:
-        """The first metric of an artifact whose name begins so."""
-        return next((row for row in self.metrics if row.source == source and row.name.startswith(name)), None)
 
 
 @dataclass(frozen=True)
@@ -196,20 +152,6 @@ def _read_split(context: Context, name: str, problems: list[str]) -> SplitRun:
     return SplitRun(name, labels, attempt(truth, {}), paths, boxes, results)
 
 
-def read_results(path: Path) -> Results:
-    """The figures of a split; none where it has not been evaluated.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    if not path.is_file():
-        return Results()
-    receipt = read_receipt(path)
-    if receipt is not None:
-        verify(path, receipt)
-    return read_json(path, TypeAdapter(Results), remedy="Run `weaksam eval --overwrite`")
-
-
 def _trainings(root: Path, problems: list[str]) -> dict[str, list[dict[str, float]]]:
     from weaksam_cli.training.metrics import METRICS_FILE
 
@@ -221,8 +163,3 @@ def _trainings(root: Path, problems: list[str]) -> dict[str, list[dict[str, floa
         except (UserError, ValidationError):
             problems.append(f"{path}: is no metrics.json of a training")
     return found
-
-
-def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """A recipe as indented JSON."""
-    return json.dumps(recipe, indent=1, ensure_ascii=False)

@@ -13,7 +13,7 @@ from weaksam_cli.data.source import read_source
 from weaksam_cli.engine.freshness import Freshness, State, flatten
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.stages import STAGE_NAMES
-from weaksam_cli.report.collect import MetricRow, read_results
+from weaksam_cli.eval.results import MetricRow, read_results
 
 T = TypeVar("T")
 Figure = tuple[str, str, str]
@@ -125,10 +125,3 @@ def unlike_tests(sides: Sequence[Side]) -> list[str]:
     """The inputs of test splits that are not the same in all runs, so that figures on them cannot be compared."""
     rows = side_by_side([{name: side.inputs[name] for name in side.tests} for side in sides], differing=True)
     return sorted(rows)
-
-
-def gain(row: MetricRow | None, first: MetricRow | None) -> float | None:
-    """How much a figure is above that of the first run, shares in points of percent; None where one of them lacks."""
-    if row is None or first is None or row.value is None or first.value is None:
-        return None
-    return (row.value - first.value) * (100 if row.share else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +22,12 @@ from weaksam_cli.data.dataset import Difficult
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.eval.pseudo_boxes import precision_and_recall
 from weaksam_cli.eval.report import named
+from weaksam_cli.eval.results import MetricRow
 from weaksam_cli.pgt import top1
 from weaksam_cli.report import charts, choose
 from weaksam_cli.report.cards import Card, SplitCards, compared, title_of
 from weaksam_cli.report.classes import boxes_an_image, class_rows, detectors, evaluated
-from weaksam_cli.report.collect import ArtifactLine, MetricRow, Run, SplitRun, recipe_text
+from weaksam_cli.report.collect import ArtifactLine, Run, SplitRun
 
 _PHOTO_BYTES: Final = 2_300_000
 """Of all photographs together; base64 makes a third more of it."""
@@ -98,7 +100,7 @@ def render(run: Run, images: int) -> bytes:
         "metrics": [(item.name, item.results.metrics) for item in run.splits if item.results.metrics],
         "failures": _failures(run),
         "problems": list(dict.fromkeys([*run.problems, *problems])),
-        "recipe_text": recipe_text,
+        "recipe_text": _recipe_text,
         "duration": duration,
         "named": named,
     }
@@ -120,6 +122,11 @@ def _html(content: Mapping[str, Any]) -> bytes:
     )
     # A file's name may hold bytes that are no text.
     return text.encode("utf-8", "replace")
+
+
+def _recipe_text(recipe: Mapping[str, Any]) -> str:
+    """A recipe as indented JSON."""
+    return json.dumps(recipe, indent=1, ensure_ascii=False)
 
 
 # ---------------------------------------------------------------- images

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weaksam_cli.core.boxes import iou
-from weaksam_cli.core.drawing import colour, free_place, ink, printable, text_width
+from weaksam_cli.core.drawing import (
+    Box,
+    colour,
+    coloured,
+    free_place,
+    ink,
+    printable,
+    scaled_box,
+    shortened,
+    text_width,
+)
 from weaksam_cli.core.types import Detections, GroundTruth, Points
 
 _WIDEST, _HIGHEST = 320, 512
@@ -63,11 +73,8 @@ def photo_uri(pixels: NDArray[np.uint8], most_bytes: int) -> str:
 
 
 def map_uri(heat: NDArray[np.float32]) -> str:
-    """A map with values in [0, 1] in colours, blue where it is low, as a small WebP in a data URI."""
-    from matplotlib import colormaps
-
-    coloured = (colormaps["turbo"](np.clip(heat, 0, 1))[..., :3] * 255).astype(np.uint8)
-    return _uri(_webp(Image.fromarray(coloured), _MAP_SIDE, 70))
+    """A map with values in [0, 1] in colours, as a small WebP in a data URI."""
+    return _uri(_webp(Image.fromarray(coloured(heat)), _MAP_SIDE, 70))
 
 
 def map_size(height: int, width: int) -> tuple[int, int]:
@@ -105,13 +112,13 @@ def boxes_layer(
 ) -> Markup:
     """Detections with class and score, the best on top; those whose rank is `most` or above are there and not shown."""
     order = np.argsort(-found.scores, kind="stable")[:_MOST_BOXES]
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Box] = []
     outlines, tags, end = [], [], Markup("</g>")
     for row in order:
         index, score = int(found.class_index[row]), float(found.scores[row])
         place = _place(photo, found.boxes[row])
         name = printable(names[index])
-        text = f"{_cut(name)} {score:.2f}"
+        text = f"{shortened(name, _LONGEST_NAME)} {score:.2f}"
         width, height = text_width(text, _LETTERS) + 6, _LETTERS + 5
         label = free_place(place, (width, height), (photo.width, photo.height), taken)
         taken.append(label)
@@ -179,23 +186,13 @@ def points_layer(photo: Photo, kinds: dict[str, Points], index: int) -> Markup:
     )  # fmt: skip
 
 
-def _place(photo: Photo, box: NDArray[np.float32]) -> tuple[float, float, float, float]:
+def _place(photo: Photo, box: NDArray[np.float32]) -> Box:
     """A box in units of the panel, where its outline is seen at the borders, too."""
-    sides = (photo.width, photo.height) * 2
-    left, top, right, bottom = (
-        min(max(float(value) * photo.scale, 1), side - 1) for value, side in zip(box, sides, strict=True)
-    )
-    return left, top, max(left, right), max(top, bottom)
+    return scaled_box(box, photo.scale, 1, (photo.width - 1, photo.height - 1))
 
 
-def _outline(place: tuple[float, float, float, float], kind: str, paint: str) -> Markup:
+def _outline(place: Box, kind: str, paint: str) -> Markup:
     left, top, right, bottom = place
     return Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"{}/>').format(
         kind, left, top, right - left, bottom - top, Markup(' stroke="{}"').format(paint) if paint else ""
     )
-
-
-def _cut(name: str) -> str:
-    if len(name) <= _LONGEST_NAME:
-        return name
-    return f"{name[: _LONGEST_NAME // 2]}…{name[-(_LONGEST_NAME // 2 - 1) :]}"
