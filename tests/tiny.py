@@ -107,9 +107,7 @@ def run_stage(folder: Path, stage: str, *more: str) -> str:
     sets = [item for setting in FAST[stage] for item in ("--set", setting)]
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("WEAKSAM_WEIGHTS", "")
-        return done_here(
-            stage, "--dataset", "tiny", "--profile", "embedded", "--workers", "1", *sets, *more
-        )
+        return done_here(stage, "--dataset", "tiny", "--profile", "embedded", "--workers", "1", *sets, *more)
 
 
 def run_all(folder: Path, source: Path) -> None:

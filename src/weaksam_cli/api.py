@@ -21,7 +21,8 @@ from weaksam_cli.engine.freshness import flatten
 from weaksam_cli.errors import UserError
 from weaksam_cli.predict.images import ImageDetections, ImageDetector
 from weaksam_cli.predict.threshold import threshold_of
-from weaksam_cli.predict.trained import Use, find_detector
+from weaksam_cli.predict.trained import find_detector
+from weaksam_cli.retrain.choice import Use
 
 Place = str | os.PathLike[str]
 
@@ -72,7 +73,7 @@ def load_detector(
 
     Args:
         place: the folder of a run, or a `model.safetensors` of `retrain` or `wsod`.
-        use: which detector of the run; None takes the retrained one where it is there, as `weaksam predict` does.
+        use: which detector of the run; None takes the one that `retrain` chose, as `weaksam predict` does.
         device: auto, cpu, cuda or cuda:N.
         weights_dir: folder with published weights, which a detector of WSOD may need for class maps and proposals.
 

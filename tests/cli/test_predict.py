@@ -21,9 +21,11 @@ import weaksam_cli as weaksam
 from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.cli.app import app
 from weaksam_cli.core.types import Detections
+from weaksam_cli.data.source import SOURCE_FILE
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
 from weaksam_cli.predict.trained import chosen_detector
+from weaksam_cli.retrain.choice import Choice, Use
 
 USES = ("retrain", "wsod")
 KEYS = ("000010.jpg", "000011.jpg", "000012.jpg")
@@ -220,14 +222,25 @@ def test_a_damaged_model_of_a_run_and_a_stale_one_are_refused(place: Path, tmp_p
     assert "the file is damaged or was changed" in result.stderr
 
 
-def test_which_detector_is_used(place: Path, tmp_path: Path) -> None:
+def test_which_detector_is_used(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
+    split = {"layout": "voc", "path": ".", "image_root": ".", "name": "any"}
+    source = {"splits": {"train": split | {"role": "train"}, "val": split | {"role": "test"}}}
+    (tmp_path / "labels").mkdir()
+    (tmp_path / SOURCE_FILE).write_text(json.dumps(source))
     with pytest.raises(UserError, match="no trained detector"):
         chosen_detector(run)
+    use: Use
     for use in ("wsod", "retrain"):
         (tmp_path / use).mkdir()
         (tmp_path / use / "model.safetensors").touch()
         assert chosen_detector(run) == use
+    (tmp_path / "retrain" / "choice").mkdir()
+    choices: list[tuple[str, Use]] = [("train", "wsod"), ("val", "retrain"), ("val", "wsod")]
+    for name, use in choices:
+        choice = Choice(use=use, split=name, images=3, wsod=0.9, retrain=0.5)
+        (tmp_path / "retrain" / "choice" / f"{name}.json").write_text(choice.model_dump_json())
+        assert chosen_detector(run) == use, "by the split that was not learnt from, where there is one"
     (tmp_path / "wsod" / "model.safetensors").unlink()
     assert chosen_detector(run) == "retrain"
 

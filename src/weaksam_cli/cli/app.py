@@ -160,7 +160,7 @@ def _predict(
     use: Annotated[
         str | None,
         typer.Option(
-            "--use", help="Which detector of the run: wsod or retrain; default: retrain, where it is there."
+            "--use", help="Which detector of the run: wsod or retrain; default: the one that `retrain` chose."
         ),
     ] = None,
     layout: Annotated[

@@ -39,7 +39,8 @@ from weaksam_cli.exchange.annotated import Annotated, annotated_detections, with
 from weaksam_cli.exchange.writing import Export, box_format, check_out, write
 from weaksam_cli.predict.chain import NEW_IMAGES, Prediction, predict
 from weaksam_cli.predict.threshold import STAGE, Threshold, threshold_of
-from weaksam_cli.predict.trained import USES, Trained, Use, find_detector
+from weaksam_cli.predict.trained import Trained, find_detector
+from weaksam_cli.retrain.choice import USES, Use
 
 _LEAST_SHARDS: Final = 32
 _LONGEST: Final = 1600

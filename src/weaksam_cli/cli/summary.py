@@ -30,6 +30,9 @@ def sum_up(context: Context) -> None:
     last = run.last
     if last is None or not last.final:
         return
+    if last.choice is not None:
+        text = f"detector:    {last.choice.use} ({last.choice.reason()})"
+        console.result(text, use=last.choice.use, choice=last.choice.model_dump())
     path = last.paths[last.final]
     console.result(f"detections:  {path}", detections=str(path))
     again = f"weaksam predict IMAGES --run-dir {shlex.quote(str(context.run.root))} -o found.json"

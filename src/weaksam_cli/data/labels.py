@@ -157,6 +157,13 @@ class Labels:
         index = {name: position for position, name in enumerate(self.class_names)}
         return [index[name] for name in image.labels or ()]
 
+    def known_classes(self) -> dict[str, NDArray[np.bool_]]:
+        """Key -> bool (classes,), which classes the image shows, of the images whose labels are known."""
+        names = np.array(self.class_names, dtype=object)
+        return {
+            image.key: np.isin(names, image.labels) for image in self.file.images if image.labels is not None
+        }
+
     def read_image(self, image: LabelledImage) -> NDArray[np.uint8]:
         """The pixels of one image, uint8 RGB (H, W, 3).
 

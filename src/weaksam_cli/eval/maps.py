@@ -53,11 +53,7 @@ def evaluate(case: Case, _: RecipeModel) -> list[Metric]:
 def classification(case: Case) -> list[Metric]:
     """Mean average precision over the images whose labels are known; it needs no boxes."""
     names = case.class_names
-    labels = {
-        image.key: np.isin(np.arange(len(names)), case.labels.class_indexes(image))
-        for image in case.labels.file.images
-        if image.labels is not None
-    }
+    labels = case.labels.known_classes()
     with open_artifact_of(case.labels, case.path, cam_schema(len(names))) as artifact:
         scores = {
             key: artifact.image_value(key, "class_scores").astype(np.float32)

@@ -111,12 +111,9 @@ def _summary(record: Receipt, _: Outcome) -> tuple[str, dict[str, Any]]:
 def _best(split: str, labels: Path, detections: Path) -> Threshold:
     read = read_labels(labels, Path())
     found, n_classes = read_detections(detections, read), len(read.class_names)
-    known = [image for image in read.file.images if image.labels is not None]
-    truth = np.zeros((len(known), n_classes), np.bool_)
-    for row, image in enumerate(known):
-        truth[row, read.class_indexes(image)] = True
-    scores = np.concatenate([found[image.key].best_scores(n_classes) for image in known])
-    score, f1 = best_f1(scores, truth.ravel())
+    known = read.known_classes()
+    scores = np.concatenate([found[key].best_scores(n_classes) for key in known])
+    score, f1 = best_f1(scores, np.concatenate([*known.values()]))
     return Threshold(score=score, f1=f1, split=split, images=len(known))
 
 

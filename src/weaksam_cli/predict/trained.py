@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from weaksam_cli.artifacts.receipt import Receipt, read_receipt, verify
 from weaksam_cli.data.labels import Category, read_labels
@@ -13,10 +13,8 @@ from weaksam_cli.data.source import SOURCE_FILE, read_source
 from weaksam_cli.data.unlabelled import DATASET
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
+from weaksam_cli.retrain.choice import USES, Use, read_choice
 
-Use = Literal["wsod", "retrain"]
-USES: Final[tuple[Use, ...]] = ("retrain", "wsod")
-"""Stages that train a detector; the first that is there is used."""
 _MODEL: Final = "model.safetensors"
 
 
@@ -58,7 +56,7 @@ class Trained:
 
 
 def chosen_detector(run: RunDirectory) -> Use:
-    """Which detector of a run is used: the retrained one, else that of WSOD.
+    """Which detector of a run is used: what `retrain` chose where both are there, else the one that is.
 
     Raises:
         UserError: there is none.
@@ -67,7 +65,8 @@ def chosen_detector(run: RunDirectory) -> Use:
     if not there:
         what = "there is no trained detector in this run"
         raise UserError(what, where=str(run.root), remedy="Train one: weaksam wsod, weaksam retrain, or all")
-    return there[0]
+    choice = read_choice(run) if len(there) > 1 else None
+    return choice.use if choice is not None else there[0]
 
 
 def find_detector(place: Path, use: Use | None = None) -> Trained:

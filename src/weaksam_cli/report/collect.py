@@ -23,6 +23,7 @@ from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.results import Results, read_results
 from weaksam_cli.eval.stage import artifacts_of
+from weaksam_cli.retrain.choice import Choice, read_choice
 
 T = TypeVar("T")
 _BOX_STAGES = ("wsod", "pgt", "retrain")
@@ -48,6 +49,8 @@ class SplitRun:
         truth: image key to annotated objects; empty where there are none.
         paths: `stage` or `stage@variant` -> complete artifact.
         boxes: the same -> image key -> detections or pseudo boxes; in the order of the pipeline.
+        results: what `eval` measured.
+        choice: which detector of the run is handed over, where that was judged.
     """
 
     name: str
@@ -56,11 +59,14 @@ class SplitRun:
     paths: Mapping[str, Path] = field(default_factory=dict)
     boxes: Mapping[str, Mapping[str, Detections]] = field(default_factory=dict)
     results: Results = field(default_factory=Results)
+    choice: Choice | None = None
 
     @property
     def final(self) -> str:
-        """The artifact with the last detections; '' where there are none."""
+        """The artifact of the detector that is handed over, else with the last detections; '' where there are none."""
         found = [name for name in self.boxes if not name.startswith("pgt")]
+        if self.choice is not None and self.choice.use in found:
+            return self.choice.use
         plain = [name for name in found if "@" not in name]
         return (plain or found or [""])[-1]
 
@@ -149,7 +155,8 @@ def _read_split(context: Context, name: str, problems: list[str]) -> SplitRun:
             if read is not None:
                 boxes[stage] = read
     results = attempt(lambda: read_results(run.output("eval", name)), Results())
-    return SplitRun(name, labels, attempt(truth, {}), paths, boxes, results)
+    choice = attempt(lambda: read_choice(run), None)
+    return SplitRun(name, labels, attempt(truth, {}), paths, boxes, results, choice)
 
 
 def _trainings(root: Path, problems: list[str]) -> dict[str, list[dict[str, float]]]:

@@ -206,7 +206,10 @@ def _tiles(run: Run, train: SplitRun | None, last: SplitRun | None) -> list[tupl
         known = [row for row in rows if row is not None and row.value is not None]
         if known:
             more = " → ".join(f"{title_of(row.source)} {row.text}" for row in known)
-            tiles.append((known[-1].text, f"VOC AP50 on {last.name}", more))
+            best = last.results.of(last.final, "VOC AP50") or known[-1]
+            tiles.append((best.text, f"VOC AP50 on {last.name}", more))
+        if last.choice is not None:
+            tiles.append((title_of(last.choice.use), "what predict uses", last.choice.reason()))
     if train is not None and "pgt" in train.boxes:
         every = train.boxes["pgt"]
         count, covered = sum(map(len, every.values())), sum(len(item) > 0 for item in every.values())

@@ -7,6 +7,7 @@ from typing import Literal
 
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
+from weaksam_cli.retrain.choice import ChoiceSettings
 from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings
 from weaksam_cli.retrain.stage import train_then_detect
 
@@ -17,10 +18,16 @@ class ModelSettings(DetectorSettings):
     method: Literal["faster_rcnn"] = "faster_rcnn"
 
 
-class Recipe(ModelSettings, InferenceSettings):
-    """Training on pseudo ground truth, and detection with the trained model."""
+class Recipe(ModelSettings, InferenceSettings, ChoiceSettings):
+    """Training on pseudo ground truth, detection with the trained model, and whether it is handed over."""
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
-    """The model, from the training split; then the detections of this split."""
-    return train_then_detect(recipe.part(ModelSettings), recipe.part(InferenceSettings), context, split)
+    """The model, from the training split; then the detections of this split, and the choice by its labels."""
+    return train_then_detect(
+        recipe.part(ModelSettings),
+        recipe.part(InferenceSettings),
+        recipe.part(ChoiceSettings),
+        context,
+        split,
+    )

@@ -16,6 +16,7 @@ from weaksam_cli.engine.detectors import per_image_detections
 from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
+from weaksam_cli.retrain.choice import ChoiceSettings, choice_step
 from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings, read_network
 
 STAGE = Stage("retrain", 2, "retrain", "detections/{split}.json", RESULTS)
@@ -25,9 +26,13 @@ WITHOUT_FILE: Final = ("imagenet", "random")
 
 
 def train_then_detect(
-    settings: DetectorSettings, inference: InferenceSettings, context: Context, split: str
+    settings: DetectorSettings,
+    inference: InferenceSettings,
+    choosing: ChoiceSettings,
+    context: Context,
+    split: str,
 ) -> Iterator[Step]:
-    """The steps of a method on detectron2: the model, from the training split; then the detections of this split.
+    """The steps of a method on detectron2: the model, from the training split; the detections of this split; the choice.
 
     Raises:
         UserError: the initial weights are not found.
@@ -49,7 +54,11 @@ def train_then_detect(
     )
     given = {"network": network}
     yield Step(model, MODEL, train, settings, inputs, fit, "the retrained detector", given)
-    yield detection_step(inference, model, context, split)
+    detections = detection_step(inference, model, context, split)
+    yield detections
+    choice = choice_step(choosing, detections.path, context, split)
+    if choice is not None:
+        yield choice
 
 
 def detection_step(inference: InferenceSettings, model: Path, context: Context, split: str) -> Step:
