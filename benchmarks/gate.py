@@ -17,7 +17,9 @@ import sys
 import xml.etree.ElementTree as ET  # of files that come with the benchmark
 from pathlib import Path
 
+from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.eval.results import read_results
+from weaksam_cli.retrain.choice import read_choice
 
 STAGES = ("cam", "prompt", "propose", "wsod", "pgt", "retrain", "eval")
 FEW, CLASSES = 40, 4
@@ -97,12 +99,18 @@ def make_run(source: Path, out: Path, size: str, seed: int, until: str) -> Path:
 
 
 def row(run: Path, size: str, seed: int) -> str:
-    """Images, seed, AP50 on test of the weakly supervised and of the retrained detector, what that gained, CPU minutes."""
+    """Images, seed, AP50 on test of the weakly supervised and of the retrained detector, what that gained, image-level
+    mAP of both, which is handed over, CPU minutes."""
     results = read_results(run / "eval/test.json")
     found = [results.of(stage, "VOC AP50") for stage in ("wsod", "retrain")]
     before, after = (100 * (item.value or 0.0) if item else 0.0 for item in found)
     minutes = float((run / "cpu-seconds.txt").read_text()) / 60
-    return f"| {size} | {seed} | {before:.1f} | {after:.1f} | {after - before:+.1f} | {minutes:.0f} |"
+    choice = read_choice(RunDirectory(run))
+    assert choice is not None, "the test images have labels"
+    ranked = f"{100 * choice.wsod:.1f} | {100 * choice.retrain:.1f} | {choice.use}"
+    return (
+        f"| {size} | {seed} | {before:.1f} | {after:.1f} | {after - before:+.1f} | {ranked} | {minutes:.0f} |"
+    )
 
 
 def main() -> None:

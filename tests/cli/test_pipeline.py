@@ -43,6 +43,21 @@ def test_a_rerun_touches_nothing(finished: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
+def test_retrain_chooses_by_the_labels_of_each_split(finished: Path, tmp_path: Path) -> None:
+    run = finished / "runs" / "tiny"
+    for split in ("trainval", "test"):
+        choice = json.loads((run / "retrain" / "choice" / f"{split}.json").read_text())
+        assert choice["split"] == split and choice["images"] > 0
+        assert (choice["use"] == "wsod") == (choice["retrain"] < choice["wsod"] - 0.05)
+    plan = ["retrain", "--dataset", "tiny", "--run-dir", str(run), "--dry-run"]
+    assert "choice/test.json" in weaksam(*plan).stdout
+    given = tmp_path / "given.json"
+    shutil.copy(run / "pgt" / "trainval.json", given)
+    told = weaksam(*plan, "--split", "trainval", "--input", f"pgt={given}").stdout
+    assert "detections/trainval.json" in told
+    assert "choice" not in told.partition("retrain/")[2], "boxes of elsewhere say nothing of this run's wsod"
+
+
 def test_results_are_printed_and_written(finished: Path) -> None:
     text = run_stage(finished, "eval")
     for metric in (
