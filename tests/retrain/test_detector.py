@@ -148,6 +148,17 @@ def test_without_context_and_with_adamw(tmp_path: Path) -> None:
     run(tmp_path, recipe(detector={"channels": 8, "box_head_channels": 16}, schedule=schedule | more))
 
 
+def test_a_coarse_pyramid_and_boxes_without_classes(tmp_path: Path) -> None:
+    coarse = {"first_level": 4, "anchor_sizes": [16, 32, 64], "class_agnostic_boxes": True}
+    wanted = recipe(detector={"channels": 8, "box_head_channels": 16, "roi_batch": 16} | coarse)
+    model: Any = run(tmp_path, wanted)
+    assert model.roi_heads.box_predictor.bbox_pred.out_features == 4
+    assert model.roi_heads.box_in_features == ["p4", "p5"]
+    inference, path = wanted.inference, saved(tmp_path / "model.safetensors", model, wanted)
+    found = load_detector(path, inference, CLASSES, "cpu")(read_image("1"))
+    assert len(found) <= inference.detections
+
+
 def test_optimizer_groups() -> None:
     schedule = {"iterations": 2, "batch_size": 1, "learning_rate": 1e-2, "backbone_factor": 0.5}
     wanted = recipe(schedule=schedule | {"optimizer": "adamw", "weight_decay": 0.1})

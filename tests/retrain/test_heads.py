@@ -72,14 +72,16 @@ def proposals(inputs: Any, images: int) -> list[Any]:
     return found
 
 
-def losses(inputs: Any, drop: RoiDrop, iteration: int, images: int = 2) -> dict[str, float]:
+def losses(
+    inputs: Any, drop: RoiDrop, iteration: int, images: int = 2, deltas: Tensor | None = None
+) -> dict[str, float]:
     predictor = layers(inputs, drop)
     from detectron2.utils.events import EventStorage
 
     items = proposals(inputs, images)
     rois = sum(len(item) for item in items)
     logits = torch.tensor(inputs["class_logits"])[:rois]
-    deltas = torch.tensor(inputs["box_deltas_class_major"])[:rois]
+    deltas = torch.tensor(inputs["box_deltas_class_major"])[:rois] if deltas is None else deltas
     with EventStorage(iteration):
         return {name: float(value) for name, value in predictor.losses((logits, deltas), items).items()}
 
@@ -141,6 +143,14 @@ def test_off_equals_the_published_losses(cases: Any) -> None:
         got = losses(cases["inputs"], drop, iteration)
         assert got["loss_cls"] == approx(expected["loss_cls"])
         assert got["loss_box_reg"] == approx(expected["loss_box_reg"])
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_boxes_without_classes_are_those_that_all_classes_share(cases: Any, enabled: bool) -> None:
+    inputs, drop = cases["inputs"], settings_of(cases["drop_on"], enabled=enabled)
+    shared = torch.tensor(inputs["box_deltas_class_major"])[:, :4]
+    by_class = shared.repeat(1, inputs["num_classes"])
+    assert losses(inputs, drop, 0, deltas=shared) == losses(inputs, drop, 0, deltas=by_class)
 
 
 @pytest.mark.parametrize("iteration", [2000, 2001, 9000])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from weaksam_cli.engine.recipes import load_recipe, recipe_names
+from weaksam_cli.retrain.choice import ChoiceSettings
 from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
 from weaksam_cli.retrain.schedule import Schedule
 from weaksam_cli.retrain.settings import InferenceSettings, RoiDrop
@@ -31,9 +32,9 @@ def values(**changes: Any) -> dict[str, Any]:
 
 def test_parts_are_all_of_the_recipe_once() -> None:
     recipe = Recipe.model_validate(values())
-    model, inference = recipe.part(ModelSettings).model_dump(), recipe.part(InferenceSettings).model_dump()
-    assert not set(model) & set(inference)
-    assert model | inference == recipe.model_dump()
+    parts = [recipe.part(kind).model_dump() for kind in (ModelSettings, InferenceSettings, ChoiceSettings)]
+    assert sum(map(len, parts)) == len(recipe.model_dump())
+    assert {name: value for part in parts for name, value in part.items()} == recipe.model_dump()
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 
@@ -46,6 +47,8 @@ def test_parts_are_all_of_the_recipe_once() -> None:
         ({"roi_drop": {"semantics": "all"}}, "intersection"),
         ({"roi_drop": {"tau_cls": -1}}, "greater than or equal to 0"),
         ({"detector": {"first_level": 2}}, "expected 5 values"),
+        ({"detector": {"first_level": 4}}, "expected 3 values"),
+        ({"detector": {"first_level": 5}}, "2, 3 or 4"),
         ({"detector": {"anchor_sizes": [32]}}, "expected 4 values"),
         ({"network": "r50-fpn", "detector": {"context": True}}, "r50-fpn takes false only, got true"),
         ({"backbone": {"norm": "batch"}}, "backbone.norm: lite0-fpn takes frozen only, got batch"),

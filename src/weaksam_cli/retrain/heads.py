@@ -136,7 +136,7 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
         return arguments
 
     def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> dict[str, Tensor]:
-        """`loss_cls` and `loss_box_reg` of logits (R, K + 1) and deltas (R, 4 K); see `reduce_losses`."""
+        """`loss_cls` and `loss_box_reg` of logits (R, K + 1) and deltas (R, 4 K) or (R, 4); see `reduce_losses`."""
         logits, deltas = predictions
         classes = torch.cat([p.gt_classes for p in proposals])
         foreground = torch.nonzero((classes >= 0) & (classes < self.num_classes)).flatten()
@@ -160,7 +160,9 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
             [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
         )
         targets = self.box2box_transform.get_deltas(boxes[foreground], matched[foreground])
-        chosen = deltas.view(-1, self.num_classes, 4)[foreground, classes[foreground]]
+        by_class = deltas.view(len(deltas), -1, 4)
+        column = classes[foreground] if by_class.shape[1] > 1 else torch.zeros_like(foreground)
+        chosen = by_class[foreground, column]
         return F.smooth_l1_loss(chosen, targets, beta=self.smooth_l1_beta, reduction="none").sum(dim=1)
 
 

@@ -88,7 +88,7 @@ class Detector(RecipeModel):
     """The layers above the backbone, in detectron2's terms.
 
     Attributes:
-        first_level: finest level of the pyramid, 2 (stride 4) or 3 (stride 8); the coarsest is always 6.
+        first_level: finest level of the pyramid, 2 (stride 4), 3 (stride 8) or 4 (stride 16); the coarsest is always 6.
         channels: channels of the pyramid.
         anchor_sizes: one anchor size in pixels for each level, finest first.
         aspect_ratios: height over width of the anchors.
@@ -99,12 +99,13 @@ class Detector(RecipeModel):
         roi_foreground: largest fraction of them that is foreground.
         box_head_channels: width of the box head's two layers.
         box_loss_weight: weight of the box head's regression loss.
+        class_agnostic_boxes: one box regression for all classes, which a few boxes a class can teach.
         sampling_ratio: samples for each bin of RoIAlign and axis; 0 adapts to the RoI's size.
         context: lite0: join the box head's features with the average of the pretrained last map over the RoI.
         matcher: `standard`, or `top3` of the published code (three proposals for each pseudo box).
     """
 
-    first_level: Literal[2, 3] = 3
+    first_level: Literal[2, 3, 4] = 3
     channels: Annotated[int, Field(ge=1, le=1024), "MODEL.FPN.OUT_CHANNELS"] = 96
     anchor_sizes: Annotated[tuple[Width, ...], Field(min_length=1, max_length=5)] = (32, 64, 128, 256)
     aspect_ratios: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=20)] = (0.5, 1.0, 2.0)
@@ -117,6 +118,7 @@ class Detector(RecipeModel):
     roi_foreground: Annotated[Fraction, "MODEL.ROI_HEADS.POSITIVE_FRACTION"] = 0.25
     box_head_channels: Annotated[Width, "MODEL.ROI_BOX_HEAD.FC_DIM"] = 256
     box_loss_weight: Annotated[Weight, Field(gt=0), "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"] = 1.0
+    class_agnostic_boxes: Annotated[bool, "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"] = False
     sampling_ratio: Annotated[int, Field(ge=0, le=16), "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"] = 2
     context: bool = False
     matcher: Annotated[Literal["standard", "top3"], "MODEL.ROI_HEADS.MATCHER"] = "standard"
