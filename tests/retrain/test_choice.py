@@ -9,13 +9,17 @@ from hypothesis import strategies as st
 
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.core.types import Detections
-from weaksam_cli.retrain.choice import ChoiceSettings, choose, image_level_map
+from weaksam_cli.retrain.choice import ChoiceSettings, Use, choose, image_level_map
 
-GOOD, SWAPPED, NOTHING = [(0.9, 0.1), (0.2, 0.8)], [(0.1, 0.9), (0.8, 0.2)], [(), ()]
+Best = list[tuple[float, ...]]
+"""For each image the best score of each class."""
+GOOD: Best = [(0.9, 0.1), (0.2, 0.8)]
+SWAPPED: Best = [(0.1, 0.9), (0.8, 0.2)]
+NOTHING: Best = [(), ()]
 TRUTH = {"0": np.array([True, False]), "1": np.array([False, True])}
 
 
-def detections(best: list[tuple[float, ...]]) -> dict[str, Detections]:
+def detections(best: Best) -> dict[str, Detections]:
     """Two boxes of each class in each image, one of the given score and one half as sure."""
     found = {}
     for key, scores in enumerate(best):
@@ -30,7 +34,7 @@ def detections(best: list[tuple[float, ...]]) -> dict[str, Detections]:
     ("best", "expected"),
     [(GOOD, 1.0), (SWAPPED, 0.5), (NOTHING, 0.5), ([(0.5, 0.5), (0.5, 0.5)], 0.5), ([(0.5,), ()], 0.75)],
 )
-def test_image_level_map(best: list[tuple[float, ...]], expected: float) -> None:
+def test_image_level_map(best: Best, expected: float) -> None:
     assert image_level_map(detections(best), TRUTH) == pytest.approx(expected)
 
 
@@ -51,11 +55,9 @@ def test_classes_that_no_image_shows_do_not_count() -> None:
         (GOOD, NOTHING, 0.05, "wsod"),
     ],
 )
-def test_choice(
-    wsod: list[tuple[float, ...]], retrain: list[tuple[float, ...]], margin: float, use: str
-) -> None:
-    found = {"wsod": detections(wsod), "retrain": detections(retrain)}
-    choice = choose(found, TRUTH, ChoiceSettings(choice_margin=margin), "test")  # type: ignore[arg-type]
+def test_choice(wsod: Best, retrain: Best, margin: float, use: str) -> None:
+    found: dict[Use, dict[str, Detections]] = {"wsod": detections(wsod), "retrain": detections(retrain)}
+    choice = choose(found, TRUTH, ChoiceSettings(choice_margin=margin), "test")
     assert (choice.use, choice.split, choice.images) == (use, "test", 2)
     assert "by the labels of 2 images of test" in choice.reason()
 
