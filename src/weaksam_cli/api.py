@@ -60,6 +60,7 @@ class Options(TypedDict, total=False):
     weights_dir: Place
     fit: bool
     checkpoint_every: int
+    tensorboard: Place
     overwrite: bool
     allow_stale: bool
     strict: bool

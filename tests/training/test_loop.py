@@ -27,7 +27,7 @@ from weaksam_cli.training.loop import (
     optimizer_step,
     train,
 )
-from weaksam_cli.training.metrics import LossLog
+from weaksam_cli.training.metrics import LossLog, tensorboard_rows
 
 ITERATIONS = 9
 
@@ -132,6 +132,29 @@ def test_losses_resume_to_the_same_lines(tmp_path: Path, monkeypatch: pytest.Mon
     assert [row["iteration"] for row in rows] == [4, 8, 9]
     assert set(rows[0]) == {"iteration", "lr", "total_loss", "loss_cls", "loss_size"}
     assert rows[0]["total_loss"] == pytest.approx(rows[0]["loss_cls"] + rows[0]["loss_size"], rel=1e-4)
+
+
+def test_curves_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr("weaksam_cli.training.metrics.PERIOD", 4)
+    with tensorboard_rows(tmp_path / "curves") as show:
+        log = LossLog(show)
+        run(run_in(tmp_path, losses=log))
+    read = EventAccumulator(str(tmp_path / "curves")).Reload()
+    for name in ("lr", "total_loss", "loss_cls", "loss_size"):
+        found = [(event.step, event.value) for event in read.Scalars(name)]
+        assert found == [(row["iteration"], pytest.approx(row[name])) for row in log.rows]
+
+
+def test_without_tensorboard_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="TensorBoard is not installed"), tensorboard_rows(tmp_path):
+        pass
+    (tmp_path / "file").touch()
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="cannot be written"), tensorboard_rows(tmp_path / "file" / "curves"):
+        pass
 
 
 def test_resumes_after_many_kills(tmp_path: Path, uninterrupted: bytes) -> None:

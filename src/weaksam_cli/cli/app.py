@@ -64,8 +64,8 @@ _WHICH = ("dataset", "run_dir")
 _SPEAK = ("json", "quiet")
 _DATA = (*_WHICH, "split", "recipe", "overrides", "seed", "overwrite", "dry_run", "strict", *_SPEAK)
 _ALL = (
-    *_WHICH, "profile", "device", "workers", "seed", "weights_dir", "checkpoint_every", "overwrite", "allow_stale",
-    "dry_run", "strict", *_SPEAK,
+    *_WHICH, "profile", "device", "workers", "seed", "weights_dir", "checkpoint_every", "tensorboard", "overwrite",
+    "allow_stale", "dry_run", "strict", *_SPEAK,
 )  # fmt: skip
 _STAGE = tuple(dict.fromkeys([*_DATA, *_ALL, "variant", "inputs"]))
 

@@ -70,6 +70,10 @@ class CommonOptions:
     checkpoint_every: Annotated[
         int | None, Option("--checkpoint-every", help="Iterations of a training between checkpoints.", min=1)
     ] = None
+    tensorboard: Annotated[
+        Path | None,
+        Option("--tensorboard", help="Folder for the curves of trainings, as TensorBoard reads them."),
+    ] = None
     overwrite: Annotated[
         bool,
         Option("--overwrite", help="Make again what has another recipe, is damaged, or lists failed images."),
@@ -172,6 +176,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         workers=workers or available_cores(),
         seed=seed,
         checkpoint_every=options.checkpoint_every or Context.checkpoint_every,
+        tensorboard=options.tensorboard,
         overwrite=options.overwrite,
         allow_stale=options.allow_stale,
         strict=options.strict,

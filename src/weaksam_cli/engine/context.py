@@ -38,6 +38,7 @@ class Context:
         workers: most processes.
         seed: of all randomness.
         checkpoint_every: iterations of a training between checkpoints.
+        tensorboard: folder for the curves of a training; None for none.
         overwrite: make again what has another recipe, is damaged, or lists failed images.
         strict: images that failed are fatal.
         allow_stale: read artifacts that are stale themselves.
@@ -56,6 +57,7 @@ class Context:
     workers: int = 1
     seed: int = 0
     checkpoint_every: int = 200
+    tensorboard: Path | None = None
     overwrite: bool = False
     strict: bool = False
     allow_stale: bool = False

@@ -23,7 +23,7 @@ from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import Batches, step_seed
 from weaksam_cli.training.checkpoint import Checkpoint, SaveBytes, read_checkpoint
-from weaksam_cli.training.metrics import METRICS_FILE, LossLog
+from weaksam_cli.training.metrics import METRICS_FILE, LossLog, tensorboard_rows
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each iteration with the number of finished ones, the total, and the iteration's losses by name."""
@@ -134,7 +134,12 @@ def training_run(job: Job, iterations: int, *, most_workers: int = 0) -> Iterato
     that wait for each other.
     """
     context, device = job.context, job.context.torch_device()
-    with one_thread(), context.console.progress("training", iterations, "iterations") as bar:
+    curves = context.tensorboard / job.path.parent.name if context.tensorboard else None
+    with (
+        one_thread(),
+        tensorboard_rows(curves) as show,
+        context.console.progress("training", iterations, "iterations") as bar,
+    ):
         done = 0
 
         def progress(iteration: int, _: int, losses: dict[str, float]) -> None:
@@ -152,6 +157,7 @@ def training_run(job: Job, iterations: int, *, most_workers: int = 0) -> Iterato
             progress=progress,
             workers=0 if device == "cpu" else min(context.workers, most_workers),
             checkpoint_every=context.checkpoint_every,
+            losses=LossLog(show),
         )
         yield run
     context.ops.write_atomically(job.path.with_name(METRICS_FILE), run.losses.to_bytes())

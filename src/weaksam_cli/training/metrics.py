@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
+
+from weaksam_cli.errors import UserError
 
 METRICS_FILE: Final = "metrics.json"
 """Beside the model."""
@@ -13,17 +17,53 @@ PERIOD: Final = 20
 """Iterations over which losses are averaged; detectron2's."""
 
 
+Row = dict[str, float]
+"""`iteration`, `lr`, `total_loss`, and each loss by its name."""
+
+
+@contextmanager
+def tensorboard_rows(folder: Path | None) -> Iterator[Callable[[Row], None]]:
+    """What writes a row into a folder of TensorBoard at once; it does nothing where there is no folder.
+
+    Raises:
+        UserError: TensorBoard is not installed, or the folder cannot be written.
+    """
+    if folder is None:
+        yield lambda _: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(folder))
+    except ImportError as error:
+        remedy = "pip install tensorboard, or leave --tensorboard out: metrics.json has the same figures"
+        raise UserError("TensorBoard is not installed", where="--tensorboard", remedy=remedy) from error
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(folder)) from error
+
+    def write(row: Row) -> None:
+        for name, value in row.items():
+            if name != "iteration":
+                writer.add_scalar(name, value, int(row["iteration"]))
+        writer.flush()
+
+    with writer:
+        yield write
+
+
 @dataclass
 class LossLog:
     """Means of the losses; a checkpoint keeps it, so that a training that was stopped has the same lines in the end.
 
     Attributes:
-        rows: one for each `PERIOD` iterations: `iteration`, `lr`, `total_loss`, and each loss by its name.
+        show: called with each new row.
+        rows: one for each `PERIOD` iterations.
         sums: of the iterations since the last row.
         count: how many these are.
     """
 
-    rows: list[dict[str, float]] = field(default_factory=list)
+    show: Callable[[Row], None] = lambda _: None
+    rows: list[Row] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
 
@@ -36,6 +76,7 @@ class LossLog:
             means = {name: float(f"{value / self.count:.6g}") for name, value in self.sums.items()}
             self.rows.append({"iteration": iteration, "lr": float(f"{rate:.6g}"), **means})
             self.sums, self.count = {}, 0
+            self.show(self.rows[-1])
 
     def state_dict(self) -> dict[str, Any]:
         """What the checkpoint keeps."""
