@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -243,6 +244,28 @@ def test_which_detector_is_used(tmp_path: Path) -> None:
         assert chosen_detector(run) == use, "by the split that was not learnt from, where there is one"
     (tmp_path / "wsod" / "model.safetensors").unlink()
     assert chosen_detector(run) == "retrain"
+
+
+def test_a_retrained_detector_as_torchscript(place: Path) -> None:
+    def export(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, ["export", *arguments, "--format", "torchscript", "-o", "script.pt"])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    assert "3 classes" in export("runs/tiny")
+    assert "TorchScript" in export("runs/tiny/retrain/model.safetensors", "--overwrite")
+    with pytest.warns(FutureWarning):
+        script = torch.jit.load("script.pt")
+    detector = weaksam.load_detector("runs/tiny", use="retrain")
+    pixels = np.array(Image.open("new/000010.jpg").convert("RGB"))
+    boxes, scores, classes = script(torch.from_numpy(pixels).permute(2, 0, 1))
+    found = detector(pixels, min_score=0.0)
+    assert tuple(script.class_names) == detector.classes
+    np.testing.assert_allclose(scores[:10].numpy(), found.scores[:10], atol=0.02)
+    assert boxes.shape == (len(classes), 4)
+    assert "is no single network" in export("runs/tiny/wsod/model.safetensors", code=2)
+    assert "a model has no use for it" in export("runs/tiny", "--min-score", "0.5", code=2)
+    assert "is no detector of weaksam" in export("runs/tiny/cam/head.safetensors", code=2)
 
 
 @pytest.mark.parametrize("use", USES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from weaksam_cli.retrain.detector import (
 )
 from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
 from weaksam_cli.retrain.heads import Top3Matcher
+from weaksam_cli.retrain.torchscript import scripted_bytes
 from weaksam_cli.training.checkpoint import model_bytes, read_tensors
 from weaksam_cli.training.loop import TrainingRun
 
@@ -216,6 +219,28 @@ def test_predictions(trained: nn.Module, tmp_path: Path, augment: bool) -> None:
     assert np.array_equal(found["2"].scores, again.scores)
     few = load_detector(path, wanted.model_copy(update={"detections": 2}), CLASSES, "cpu")
     assert len(few(read_image("1"))) <= 2
+
+
+def read_script(data: bytes) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch would rather have torch.export
+        return torch.jit.load(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 64), (50, 70), (200, 300), (1, 1), (3, 500)])
+def test_torchscript_detects_the_same(trained: nn.Module, tmp_path: Path, size: tuple[int, int]) -> None:
+    path, inference = saved(tmp_path / "model.safetensors", trained, recipe()), recipe().inference
+    script = read_script(scripted_bytes(path, inference, CLASSES))
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    expected = load_detector(path, inference, CLASSES, "cpu")(pixels)
+    boxes, scores, classes = script(torch.from_numpy(pixels).permute(2, 0, 1))
+    assert script.class_names == CLASSES and boxes.shape == (len(scores), 4)
+    if 64 in size and max(size) <= 96:  # nothing is resized
+        np.testing.assert_allclose(boxes.numpy(), expected.boxes, atol=1e-4)
+        assert classes.tolist() == expected.class_index.tolist()
+    np.testing.assert_allclose(scores.numpy(), expected.scores, atol=0.02)
+    height, width = size
+    assert ((boxes >= 0) & (boxes <= torch.tensor([width, height] * 2))).all()
 
 
 @pytest.mark.parametrize("augment", [False, True])

@@ -265,13 +265,16 @@ _Format = Annotated[
 @declare(app.command("export"), "overwrite", *_SPEAK, work="exchange:export_file")
 def _export(
     file: Annotated[
-        Path, typer.Argument(help="Detections, pseudo ground truth (.json), proposals or points (.h5).")
+        Path,
+        typer.Argument(
+            help="Detections, pseudo ground truth (.json), proposals, points (.h5), a retrained model (.safetensors)."
+        ),
     ],
     layout: Annotated[
         str,
         typer.Option(
             "--format",
-            help="coco, voc, yolo, labelme, cvat, label-studio, fiftyone, csv, ... (`?` lists all).",
+            help="coco, voc, yolo, labelme, cvat, label-studio, fiftyone, csv, ... (`?` lists all); torchscript.",
         ),
     ],
     out: Annotated[

@@ -22,6 +22,9 @@ from weaksam_cli.exchange.annotated import Annotated, Options, annotated_detecti
 from weaksam_cli.exchange.writing import images_wish, place, refuse_unused, write
 from weaksam_cli.models.weights.catalogue import WeightsFinder
 
+TORCHSCRIPT = "torchscript"
+"""The format of a model; all others are of boxes and points."""
+
 
 def export_file(
     options: CommonOptions,
@@ -42,6 +45,12 @@ def export_file(
         UserError: an unknown format, an artifact that does not fit it, an option that it has no use for, another file at
             `out`.
     """
+    if layout == TORCHSCRIPT:
+        unused = {"labels": labels, "order": order, "min-score": min_score, "scores": scores or None}
+        for option in [name for name, value in unused.items() if value is not None]:
+            raise UserError("a model has no use for it", where=f"--{option}", remedy="Leave it away")
+        _export_model(options, console, file, out)
+        return
     module = formats.chosen(layout, formats.writers())
     if hasattr(module, "SCHEMA"):
         for option, given in (
@@ -73,6 +82,36 @@ def export_file(
     )
     for hint in export.hints:
         console.info(f"  {hint}")
+
+
+def _export_model(options: CommonOptions, console: Console, file: Path, out: Path) -> None:
+    """Write a retrained detector, given as its file or its run, for `torch.jit.load`.
+
+    Raises:
+        UserError: it is none, or something else stands at `out`.
+    """
+    from weaksam_cli.predict.chain import retrained_inference
+    from weaksam_cli.predict.trained import find_detector
+    from weaksam_cli.retrain.torchscript import scripted_bytes
+
+    trained = find_detector(file, "retrain" if file.is_dir() else None)
+    if trained.use != "retrain":
+        what = "is the detector of wsod, which works on proposals and is no single network"
+        raise UserError(
+            what, where=str(file), remedy="Give the retrained one, or detect with weaksam predict"
+        )
+    inference = retrained_inference(trained).inference
+    if inference.augment:
+        console.warn("test-time augmentation is left out: the file looks at an image once")
+    data = scripted_bytes(trained.model, inference, trained.class_names)
+    if place(out, {"": data}, {}, "none", overwrite=options.overwrite, ops=FileOps()):
+        console.info(f"{out}: fresh, nothing to do", artifact=str(out), state="fresh")
+        return
+    console.info(
+        f"{out}: {len(trained.categories)} classes, shorter side {inference.short_side} (TorchScript), {size(len(data))}",
+        file=str(out),
+        classes=trained.class_names,
+    )
 
 
 def _annotated(file: Path, labels: Path | None) -> tuple[Annotated, list[str]]:

@@ -88,6 +88,17 @@ def import_detectron2() -> str:
     return f"detectron2 {package.__version__}, {kind}, in {Path(str(package.__file__)).parent}"
 
 
+def import_tracing() -> Any:
+    """What makes detectron2's models traceable; the package around it asks for caffe2, which torch no longer has."""
+    import_detectron2()
+    name = "detectron2.export"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = [str(Path(str(sys.modules["detectron2"].__file__)).parent / "export")]
+        sys.modules[name] = package
+    return importlib.import_module(f"{name}.torchscript_patch")
+
+
 def quiet_loggers() -> None:
     """Send the records of detectron2 and its libraries nowhere: never to the terminal."""
     for name in _LIBRARY_LOGGERS:

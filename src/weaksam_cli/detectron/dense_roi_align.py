@@ -3,6 +3,7 @@
 Bilinear samples on a regular grid, averaged over each bin, are a product of a weight for the row and a weight for the
 column: `out = A_y F A_x^T`. On the small maps of small images that is several times faster than torchvision's
 operator, above all backwards, and its sums have a fixed order. Values equal torchvision's aligned RoIAlign up to rounding.
+Numbers of RoIs are `shape[0]` and not `len`, which a tracer takes for constants.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def sampling_weights(low: Tensor, high: Tensor, bins: int, samples: int, size: i
     inside = (points >= -1.0) & (points <= size)
     cells = torch.arange(size, dtype=low.dtype, device=low.device)
     weights = (1.0 - (points.clamp(0, size - 1)[:, :, None] - cells).abs()).clamp(min=0) * inside[:, :, None]
-    return weights.view(len(low), bins, samples, size).mean(dim=2)
+    return weights.view(low.shape[0], bins, samples, size).mean(dim=2)
 
 
 class DenseRoiAlign(nn.Module):
@@ -44,13 +45,10 @@ class DenseRoiAlign(nn.Module):
 
     def forward(self, maps: Tensor, rois: Tensor) -> Tensor:
         """Pooled features (R, c, bins, bins) of maps (n, c, h, w) and RoIs (R, 5): image, x1, y1, x2, y2 in pixels."""
-        pooled = maps.new_zeros(len(rois), maps.shape[1], self.bins, self.bins)
+        pooled = maps.new_zeros(rois.shape[0], maps.shape[1], self.bins, self.bins)
         for index in range(len(maps)):
             members = torch.nonzero(rois[:, 0] == index).flatten()
-            if len(members):
-                pooled = pooled.index_copy(
-                    0, members, self._pool(maps[index], rois[members, 1:] * self.scale)
-                )
+            pooled = pooled.index_copy(0, members, self._pool(maps[index], rois[members, 1:] * self.scale))
         return pooled
 
     def _pool(self, features: Tensor, boxes: Tensor) -> Tensor:
@@ -58,7 +56,7 @@ class DenseRoiAlign(nn.Module):
         rows = sampling_weights(boxes[:, 1], boxes[:, 3], self.bins, self.samples, height)
         columns = sampling_weights(boxes[:, 0], boxes[:, 2], self.bins, self.samples, width)
         flat = features.permute(1, 2, 0).reshape(height, width * channels)
-        in_rows = (rows.reshape(-1, height) @ flat).view(len(boxes), self.bins, width, channels)
+        in_rows = (rows.reshape(-1, height) @ flat).view(boxes.shape[0], self.bins, width, channels)
         return (columns[:, None] @ in_rows).permute(0, 3, 1, 2)
 
 
@@ -77,6 +75,6 @@ class RoiAverage(nn.Module):
             cells = own * self.scale
             rows = sampling_weights(cells[:, 1], cells[:, 3], 1, self.samples, height)
             columns = sampling_weights(cells[:, 0], cells[:, 2], 1, self.samples, width)
-            weights = (rows.transpose(1, 2) * columns).reshape(len(own), height * width)
+            weights = (rows.transpose(1, 2) * columns).reshape(own.shape[0], height * width)
             parts.append(weights @ features.reshape(channels, -1).T)
         return torch.cat(parts)

@@ -22,6 +22,7 @@ from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step, computed
 from weaksam_cli.errors import UserError
 from weaksam_cli.predict.trained import Trained, run_of
+from weaksam_cli.retrain.settings import InferenceSettings
 
 NEW_IMAGES: Final = "new images"
 """The split of the images: no dataset has one of this name, which is no plain word."""
@@ -92,17 +93,23 @@ def predict(trained: Trained, images: UnlabelledSplit, context: Context) -> Pred
 
 
 def _retrained(trained: Trained, context: Context) -> tuple[list[Step], Context]:
-    from weaksam_cli.retrain.settings import InferenceSettings
     from weaksam_cli.retrain.stage import detection_step
 
+    return [detection_step(retrained_inference(trained), trained.model, context, NEW_IMAGES)], context
+
+
+def retrained_inference(trained: Trained) -> InferenceSettings:
+    """How a retrained detector looks at images: as it did in its run, else at the largest size of its training.
+
+    Raises:
+        UserError: its file is damaged.
+    """
     found = trained.detections()
     if found:
-        inference = InferenceSettings.model_validate(found[0][2].identity.recipe)
-    else:
-        from weaksam_cli.retrain.detector import trained_inference
+        return InferenceSettings.model_validate(found[0][2].identity.recipe)
+    from weaksam_cli.retrain.detector import trained_inference
 
-        inference = InferenceSettings(inference=trained_inference(trained.model))
-    return [detection_step(inference, trained.model, context, NEW_IMAGES)], context
+    return InferenceSettings(inference=trained_inference(trained.model))
 
 
 def _wsod(trained: Trained, context: Context) -> tuple[list[Step], Context]:

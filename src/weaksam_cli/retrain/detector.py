@@ -295,6 +295,17 @@ def _trained_config(path: Path, class_names: Sequence[str] | None) -> Any:
     return cfg
 
 
+def load_network(
+    path: Path, inference: Inference, class_names: Sequence[str], device: str
+) -> tuple[nn.Module, Any]:
+    """detectron2's model of a trained detector in evaluation mode, and its configuration; see `load_detector`."""
+    cfg = _trained_config(path, class_names)
+    _merge(cfg, keys_of(inference) | {"MODEL.DEVICE": device})
+    model = _build(cfg)
+    load_model(model, path)
+    return model.eval(), cfg
+
+
 def load_detector(path: Path, inference: Inference, class_names: Sequence[str], device: str) -> Detector:
     """A trained detector; with `inference.augment` it unites the detections of all sizes and flips, class by class.
 
@@ -304,13 +315,9 @@ def load_detector(path: Path, inference: Inference, class_names: Sequence[str], 
     from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
     from detectron2.modeling import GeneralizedRCNNWithTTA
 
-    cfg = _trained_config(path, class_names)
-    _merge(cfg, keys_of(inference) | {"MODEL.DEVICE": device})
-    model = _build(cfg)
-    load_model(model, path)
+    model, cfg = load_network(path, inference, class_names, device)
     if inference.augment:
-        model = GeneralizedRCNNWithTTA(cfg, model.eval(), batch_size=1)
-    model.eval()  # the wrapper has a mode of its own; in training mode it would refuse to detect
+        model = GeneralizedRCNNWithTTA(cfg, model, batch_size=1).eval()  # it has a mode of its own
 
     def detect(image: NDArray[np.uint8]) -> Detections:
         (height, width), shown = image.shape[:2], image
