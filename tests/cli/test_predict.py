@@ -26,7 +26,7 @@ from weaksam_cli.data.source import SOURCE_FILE
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
 from weaksam_cli.predict.trained import chosen_detector
-from weaksam_cli.retrain.choice import Choice, Use
+from weaksam_cli.retrain.choice import Choice, Quality, Use
 
 USES = ("retrain", "wsod")
 KEYS = ("000010.jpg", "000011.jpg", "000012.jpg")
@@ -239,7 +239,8 @@ def test_which_detector_is_used(tmp_path: Path) -> None:
     (tmp_path / "retrain" / "choice").mkdir()
     choices: list[tuple[str, Use]] = [("train", "wsod"), ("val", "retrain"), ("val", "wsod")]
     for name, use in choices:
-        choice = Choice(use=use, split=name, images=3, wsod=0.9, retrain=0.5)
+        quality = Quality(ranking=0.5, agreement=None)
+        choice = Choice(use=use, split=name, images=3, wsod=quality, retrain=quality)
         (tmp_path / "retrain" / "choice" / f"{name}.json").write_text(choice.model_dump_json())
         assert chosen_detector(run) == use, "by the split that was not learnt from, where there is one"
     (tmp_path / "wsod" / "model.safetensors").unlink()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.data.fused_maps import FusedMaps
 from weaksam_cli.eval.corloc import (
     CorlocSettings,
     best_contrast_detections,
@@ -17,7 +18,6 @@ from weaksam_cli.eval.corloc import (
     integral_images,
     whole_image_detections,
 )
-from weaksam_cli.eval.maps import FusedMaps
 
 
 def sample(maps: Any, height: int, width: int) -> FusedMaps:

@@ -9,8 +9,9 @@ import pytest
 
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.core.types import GroundTruth
+from weaksam_cli.data.fused_maps import FusedMaps
 from weaksam_cli.errors import UserError
-from weaksam_cli.eval.maps import FusedMaps, classification_ap, energy_inside
+from weaksam_cli.eval.maps import classification_ap, energy_inside
 
 CLASSES = ["cat", "dog"]
 

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.core.types import Detections
-from weaksam_cli.retrain.choice import ChoiceSettings, Use, choose, image_level_map
+from weaksam_cli.data.fused_maps import FusedMaps
+from weaksam_cli.retrain.choice import (
+    USES,
+    ChoiceSettings,
+    Use,
+    choose,
+    image_level_map,
+    map_agreement,
+)
 
 Best = list[tuple[float, ...]]
 """For each image the best score of each class."""
@@ -57,13 +65,56 @@ def test_classes_that_no_image_shows_do_not_count() -> None:
 )
 def test_choice(wsod: Best, retrain: Best, margin: float, use: str) -> None:
     found: dict[Use, dict[str, Detections]] = {"wsod": detections(wsod), "retrain": detections(retrain)}
-    choice = choose(found, TRUTH, ChoiceSettings(choice_margin=margin), "test")
+    choice = choose(found, TRUTH, {}, ChoiceSettings(choice_margin=margin), "test")
     assert (choice.use, choice.split, choice.images) == (use, "test", 2)
     assert "by the labels of 2 images of test" in choice.reason()
 
 
+MAPS = {
+    "0": FusedMaps(
+        np.array([0]), np.array([[[1, 1, 0, 0], [1, 1, 0.5, 0]]], np.float32), height=20, width=40
+    ),
+    "1": FusedMaps(np.array([1]), np.array([[[0, 0, 0, 9], [0, 0, 0, 9]]], np.float32), height=20, width=40),
+}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ([(0, 0, 20, 20), (30, 0, 40, 20)], 1.0),
+        ([(0, 0, 20, 10), (30, 0, 40, 20)], 0.75),
+        ([(0, 0, 40, 20), (0, 0, 40, 20)], 0.375),
+        ([(20, 0, 40, 20), (0, 0, 10, 20)], 0.0),
+        ([(1, 1, 2, 2), (1, 1, 2, 2)], 0.0),
+        ([None, (30, 0, 40, 20)], 0.5),
+        ([None, None], 0.0),
+    ],
+)
+def test_map_agreement(boxes: list[tuple[int, ...] | None], expected: float) -> None:
+    found = {}
+    for number, box in enumerate(boxes):
+        own = [] if box is None else [box, (0, 0, 40, 20)]
+        classes = np.full(len(own), number, np.int32)
+        found[str(number)] = Detections(as_boxes(own), classes, np.array([0.9, 0.1], np.float32)[: len(own)])
+    assert map_agreement(found, MAPS) == pytest.approx(expected)
+
+
+def test_boxes_away_from_the_maps_are_not_handed_over() -> None:
+    found: dict[Use, dict[str, Detections]] = {}
+    places = {"wsod": [(0, 0, 20, 20), (30, 0, 40, 20)], "retrain": [(20, 0, 40, 20), (0, 0, 10, 20)]}
+    for use in USES:
+        found[use] = {
+            str(number): Detections(as_boxes([box]), np.array([number], np.int32), np.ones(1, np.float32))
+            for number, box in enumerate(places[use])
+        }
+    choice = choose(found, TRUTH, MAPS, ChoiceSettings(), "test")
+    assert (choice.use, choice.wsod.product, choice.retrain.product) == ("wsod", 1.0, 0.0)
+    assert choose(found, TRUTH, {}, ChoiceSettings(), "test").use == "retrain"
+    assert "agreement with the class maps 0.000" in choice.reason()
+
+
 @given(
-    st.lists(st.tuples(st.booleans(), st.floats(0, 1, width=32)), min_size=1, max_size=20).filter(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 100).map(lambda score: score / 100)), min_size=1).filter(
         lambda rows: any(shown for shown, _ in rows)
     )
 )

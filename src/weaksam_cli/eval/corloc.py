@@ -16,8 +16,8 @@ from pydantic import Field
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
+from weaksam_cli.data.fused_maps import FusedMaps, fused_maps
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
-from weaksam_cli.eval.maps import FusedMaps, fused_maps
 from weaksam_cli.eval.matching import (
     DETECTRON2_TEXT,
     MIST_CORLOC,

@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.artifacts.class_maps import KINDS, cam_schema, class_heat, read_class_maps
+from weaksam_cli.artifacts.class_maps import KINDS, cam_schema
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.data.fused_maps import FusedMaps, fused_maps
 from weaksam_cli.data.image_names import open_artifact_of
-from weaksam_cli.data.labels import Labels
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.matching import in_order
-
-FUSED_SHORT_SIDE = 64
-"""Maps are fused at this many cells on the shorter side."""
-
-
-@dataclass(frozen=True)
-class FusedMaps:
-    """Maps of the classes of one image, at any resolution.
-
-    Every value stands for the rectangle of the image that its cell covers.
-
-    Attributes:
-        class_index: int32 (k,), index into the dataset's class names.
-        maps: float32 (k, h, w).
-        height, width: of the image.
-    """
-
-    class_index: NDArray[np.int32]
-    maps: NDArray[np.float32]
-    height: int
-    width: int
 
 
 def evaluate(case: Case, _: RecipeModel) -> list[Metric]:
@@ -82,24 +59,6 @@ def classification_ap(
         for positive, own in zip(truth.T, scores.T, strict=True)
     ]
     return PerClass.of(class_names, values, truth.sum(axis=0))
-
-
-def fused_maps(path: Path, kind: str, labels: Labels) -> dict[str, FusedMaps]:
-    """Fused maps of a kind at low resolution, of the classes that an image really shows, by image key."""
-    images, found = labels.by_key(), {}
-    schema = cam_schema(len(labels.class_names))
-    with open_artifact_of(labels, path, schema, verify=False) as artifact:
-        for key in artifact:
-            maps = read_class_maps(artifact, key)
-            height, width = maps.image_size
-            factor = FUSED_SHORT_SIDE / min(height, width)
-            size = max(1, round(height * factor)), max(1, round(width * factor))
-            heat = class_heat(maps, KINDS.index(kind), *size)
-            present = set(labels.class_indexes(images[key]))
-            rows = [row for row, index in enumerate(maps.classes()) if index in present]
-            if heat is not None and rows:
-                found[key] = FusedMaps(np.asarray(maps.classes(), np.int32)[rows], heat[rows], height, width)
-    return found
 
 
 def energy_inside(truth: Truth, maps: Mapping[str, FusedMaps], class_names: Sequence[str]) -> PerClass:

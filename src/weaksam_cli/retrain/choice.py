@@ -1,9 +1,14 @@
 """Which detector of a run is handed over, the weakly supervised or the retrained one: judged without any box.
 
-No ground truth is at hand where a user trains. What is: the classes in each image. The best score of a class in an image
-ranks the images, and the mean average precision of these rankings tells a detector that confuses classes, or that has
-learnt nothing, from one that works. It says nothing of how well the boxes fit, which is what retraining improves, so the
-retrained detector is handed over unless its ranking is clearly worse.
+No ground truth is at hand where a user trains. What is: the classes in each image, and the class maps.
+
+* **Ranking.** The best score of a class in an image ranks the images; the mean average precision of these rankings tells a
+  detector that confuses classes, or that has learnt nothing, from one that works.
+* **Agreement.** The best box of each class that an image shows, against the warm part of the class map there: a detector
+  that learnt wrong boxes by heart still names the classes, and looks elsewhere.
+
+Their product is the quality of a detector. The maps lead the mining of the weakly supervised one, so it is ahead a little
+where both are equally good: the retrained one is handed over unless its quality is clearly lower.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
@@ -24,6 +30,7 @@ from weaksam_cli.core.json_files import read_json
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.fused_maps import FusedMaps, fused_maps
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.data.source import read_source
 from weaksam_cli.engine.context import Context, Job
@@ -38,13 +45,35 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ChoiceSettings(RecipeModel):
-    """What decides the choice besides detections and labels.
+    """What decides the choice besides detections, labels and maps.
 
     Attributes:
-        choice_margin: so much image-level mean average precision the retrained detector may lose and is handed over still.
+        choice_margin: such a share of the weakly supervised detector's quality the retrained one may lack.
     """
 
     choice_margin: _Share = 0.05
+
+
+class Quality(BaseModel):
+    """What is known of a detector without any box.
+
+    Attributes:
+        ranking: image-level mean average precision, a fraction.
+        agreement: mean IoU of best boxes and warm parts of class maps; None where there are no maps.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+    ranking: _Share
+    agreement: _Share | None
+
+    @property
+    def product(self) -> float:
+        """Both in one figure."""
+        return self.ranking * (1.0 if self.agreement is None else self.agreement)
+
+    def __str__(self) -> str:
+        agreement = "" if self.agreement is None else f", agreement with the class maps {self.agreement:.3f}"
+        return f"image-level mAP {100 * self.ranking:.1f} %{agreement}"
 
 
 class Choice(BaseModel):
@@ -54,22 +83,19 @@ class Choice(BaseModel):
         use: the detector.
         split: whose labels were asked.
         images: of that split, with known labels.
-        wsod, retrain: mean average precision of the images ranked by each detector, a fraction.
+        wsod, retrain: what is known of each.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
     use: Use
     split: str
     images: int
-    wsod: _Share
-    retrain: _Share
+    wsod: Quality
+    retrain: Quality
 
     def reason(self) -> str:
         """Why this one, in words."""
-        return (
-            f"by the labels of {self.images} images of {self.split}, image-level mAP "
-            f"{100 * self.wsod:.1f} % (wsod) and {100 * self.retrain:.1f} % (retrain)"
-        )
+        return f"by the labels of {self.images} images of {self.split}; wsod: {self.wsod}; retrain: {self.retrain}"
 
 
 _CHOICE: Final = TypeAdapter(Choice)
@@ -90,15 +116,47 @@ def image_level_map(found: Mapping[str, Detections], truth: Mapping[str, NDArray
     return float(average_precision_score(shown[:, counted], scores[:, counted], average="macro"))
 
 
+def map_agreement(found: Mapping[str, Detections], maps: Mapping[str, FusedMaps]) -> float:
+    """Mean over all maps of the IoU of the best box of the map's class and the cells above half of the map's largest value.
+
+    Args:
+        found: key -> detections of the image; a class that was not found counts 0.
+        maps: key -> maps of classes that the image shows; at least one.
+    """
+    values = []
+    for key, image in maps.items():
+        boxes = found[key]
+        for index, heat in zip(image.class_index, image.maps, strict=True):
+            own = boxes.class_index == index
+            if not own.any():
+                values.append(0.0)
+                continue
+            height, width = heat.shape
+            cells = np.array([width / image.width, height / image.height] * 2)
+            left, top, right, bottom = boxes.boxes[own][boxes.scores[own].argmax()] * cells
+            x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+            inside = (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
+            warm = heat > heat.max() / 2
+            values.append(np.count_nonzero(inside & warm) / max(np.count_nonzero(inside | warm), 1))
+    return float(np.mean(values))
+
+
 def choose(
     found: Mapping[Use, Mapping[str, Detections]],
     truth: Mapping[str, NDArray[np.bool_]],
+    maps: Mapping[str, FusedMaps],
     settings: ChoiceSettings,
     split: str,
 ) -> Choice:
-    """The choice between the detections of both detectors; see `image_level_map`."""
-    wsod, retrain = (image_level_map(found[use], truth) for use in ("wsod", "retrain"))
-    use: Use = "wsod" if retrain < wsod - settings.choice_margin else "retrain"
+    """The choice between the detections of both detectors; see `image_level_map` and `map_agreement`."""
+    wsod, retrain = (
+        Quality(
+            ranking=image_level_map(found[use], truth),
+            agreement=map_agreement(found[use], maps) if maps else None,
+        )
+        for use in ("wsod", "retrain")
+    )
+    use: Use = "wsod" if retrain.product < (1 - settings.choice_margin) * wsod.product else "retrain"
     return Choice(use=use, split=split, images=len(truth), wsod=wsod, retrain=retrain)
 
 
@@ -116,26 +174,33 @@ def choice_step(settings: ChoiceSettings, detections: Path, context: Context, sp
         image with a known class.
     """
     run, train = context.run, context.train_split()
-    wsod, labels = run.input("wsod", split), run.input("data", split)
+    wsod, labels, cam = (run.input(stage, split) for stage in ("wsod", "data", "cam"))
     if run.given_for(train) or read_receipt(wsod) is None:
         return None
     if not any(image.labels for image in read_labels(labels, Path()).file.images):
         return None
+    inputs = {"data": labels, "wsod": wsod, "retrain": detections}
+    if read_receipt(cam) is not None:
+        inputs["cam"] = cam
     return Step(
         path=run.folder("retrain") / "choice" / f"{split}.json",
         schema=SCHEMA,
         split=split,
         settings=settings,
-        inputs={"data": labels, "wsod": wsod, "retrain": detections},
-        run=partial(_write_choice, settings, {"wsod": wsod, "retrain": detections}, labels),
+        inputs=inputs,
+        run=partial(_write_choice, settings, inputs),
         title="which detector is handed over",
     )
 
 
-def _write_choice(settings: ChoiceSettings, paths: Mapping[Use, Path], file: Path, job: Job) -> Outcome:
-    labels = read_labels(file, Path())
-    found = {use: read_detections(path, labels) for use, path in paths.items()}
-    choice = choose(found, labels.known_classes(), settings, labels.file.info.split)
+def _write_choice(settings: ChoiceSettings, inputs: Mapping[str, Path], job: Job) -> Outcome:
+    labels = read_labels(inputs["data"], Path())
+    found = {use: read_detections(inputs[use], labels) for use in USES}
+    maps: dict[str, FusedMaps] = {}
+    for kind in sorted(KINDS, key=lambda kind: kind != "fine"):  # these, where there are some
+        if not maps and "cam" in inputs:
+            maps = fused_maps(inputs["cam"], kind, labels)
+    choice = choose(found, labels.known_classes(), maps, settings, labels.file.info.split)
     job.context.ops.write_atomically(job.path, choice.model_dump_json(indent=1).encode() + b"\n")
     job.context.console.info(f"handed over: the detector of {choice.use}, {choice.reason()}", use=choice.use)
     return Outcome(choice.images)
