@@ -137,7 +137,8 @@ def map_agreement(found: Mapping[str, Detections], maps: Mapping[str, FusedMaps]
             x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
             inside = (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
             warm = heat > heat.max() / 2
-            values.append(np.count_nonzero(inside & warm) / max(np.count_nonzero(inside | warm), 1))
+            both, either = int(np.sum(inside & warm)), int(np.sum(inside | warm))
+            values.append(both / max(either, 1))
     return float(np.mean(values))
 
 
