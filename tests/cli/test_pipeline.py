@@ -51,12 +51,12 @@ def test_retrain_chooses_by_the_labels_of_each_split(finished: Path, tmp_path: P
         wsod, retrain = (choice[use]["ranking"] * choice[use]["agreement"] for use in ("wsod", "retrain"))
         assert (choice["use"] == "wsod") == (retrain < 0.95 * wsod)
     plan = ["retrain", "--dataset", "tiny", "--run-dir", str(run), "--dry-run"]
-    assert "choice/test.json" in weaksam(*plan).stdout
+    assert "retrain/choice/test.json" in weaksam(*plan, folder=finished).stdout
     given = tmp_path / "given.json"
     shutil.copy(run / "pgt" / "trainval.json", given)
-    told = weaksam(*plan, "--split", "trainval", "--input", f"pgt={given}").stdout
+    told = weaksam(*plan, "--split", "trainval", "--input", f"pgt={given}", folder=finished).stdout
     assert "detections/trainval.json" in told
-    assert "choice" not in told.partition("retrain/")[2], "boxes of elsewhere say nothing of this run's wsod"
+    assert "retrain/choice/" not in told, "boxes of elsewhere say nothing of this run's wsod"
 
 
 def test_results_are_printed_and_written(finished: Path) -> None:

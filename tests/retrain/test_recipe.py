@@ -207,8 +207,8 @@ def test_lite0_in_detectron2s_words() -> None:
 
     recipe = load_recipe("retrain", "faster-rcnn-lite0-fpn").recipe
     cfg = detectron_config(recipe.part(ModelSettings), 3, "cpu")
-    assert cfg.MODEL.FPN.IN_FEATURES == ["c3", "c4", "c5"]
-    assert cfg.MODEL.RPN.IN_FEATURES == ["p3", "p4", "p5", "p6"]
-    assert cfg.MODEL.ROI_HEADS.IN_FEATURES == ["p3", "p4", "p5"]
+    assert cfg.MODEL.FPN.IN_FEATURES == ["c4", "c5"]
+    assert cfg.MODEL.RPN.IN_FEATURES == ["p4", "p5", "p6"]
+    assert cfg.MODEL.ROI_HEADS.IN_FEATURES == ["p4", "p5"]
     assert cfg.MODEL.BACKBONE.CONTEXT == "head"
-    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[32], [64], [128], [256]]
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[48], [96], [192]]
