@@ -154,9 +154,9 @@ def test_published_schedules_are_the_published_ones_for_any_number_of_images(
 
 def test_the_embedded_recipe_does_not_learn_for_34_iterations_from_a_handful_of_images() -> None:
     settings = load_recipe("retrain", "faster-rcnn-lite0-fpn").recipe.part(ModelSettings).resolved(20)
-    assert (settings.schedule.steps, settings.schedule.warmup_iterations) == (600, 30)
+    assert (settings.schedule.steps, settings.schedule.warmup_iterations) == (400, 20)
     assert settings.in_words(20).endswith(
-        "the learning rate falls along a cosine; RoI drop from iteration 132"
+        "the learning rate falls along a cosine; RoI drop from iteration 88"
     )
 
 
