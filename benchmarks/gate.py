@@ -26,13 +26,18 @@ FEW, CLASSES = 40, 4
 """Up to so many images are of so many classes."""
 
 
-def subset(source: Path, folder: Path, size: int, seed: int) -> None:
-    """A VOC folder with `size` of the training images, and the test images of the same classes."""
+def subset(source: Path, folder: Path, size: int, seed: int, *, design: bool) -> None:
+    """A VOC folder with `size` of the training images, and the test images of the same classes; for `design` other training
+    images in their place."""
     if (folder / "ImageSets").exists():
         return
     names = {
         split: (source / f"ImageSets/Main/{split}.txt").read_text().split() for split in ("trainval", "test")
     }
+    if design:
+        order = names["trainval"]
+        random.Random(1000 + seed).shuffle(order)
+        names = {"trainval": sorted(order[:size]), "test": sorted(order[size : 2 * size])}
     trees = {name: ET.parse(source / f"Annotations/{name}.xml") for part in names.values() for name in part}
     shown = {
         name: {item.findtext("name") or "" for item in tree.iter("object")} for name, tree in trees.items()
@@ -78,13 +83,13 @@ def weaksam(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "weaksam_cli", *map(str, arguments)], check=True)
 
 
-def make_run(source: Path, out: Path, size: str, seed: int, until: str) -> Path:
+def make_run(source: Path, out: Path, size: str, seed: int, until: str, *, design: bool) -> Path:
     """The stages of one run; CPU seconds of all that was made are kept beside it."""
     name = f"gate-{size}-{seed}"
     run, given = out / name, "demo"
     if size != "demo":
         given = str(out / "data" / name)
-        subset(source, Path(given), int(size), seed)
+        subset(source, Path(given), int(size), seed, design=design)
     common = ("--dataset", name, "--run-dir", run, "--seed", seed)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     if not (run / "labels/source.json").exists():
@@ -122,10 +127,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/gate"))
     parser.add_argument("--until", choices=STAGES, default="eval")
+    parser.add_argument(
+        "--design", action="store_true", help="test images are other training images: to choose settings by"
+    )
     options = parser.parse_args()
     for size in options.sizes:
         for seed in options.seeds:
-            run = make_run(options.source, options.out, size, seed, options.until)
+            run = make_run(options.source, options.out, size, seed, options.until, design=options.design)
             if options.until == STAGES[-1]:
                 sys.stdout.write(row(run, size, seed) + "\n")
 

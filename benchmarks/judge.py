@@ -15,7 +15,7 @@ from pathlib import Path
 
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import read_detections
-from weaksam_cli.data.fused_maps import fused_maps
+from weaksam_cli.data.fused_maps import best_maps
 from weaksam_cli.data.ground_truth import read_ground_truth
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import read_source
@@ -36,7 +36,7 @@ def ap50(run: Path, labels: Labels, found: Mapping[str, Detections]) -> float:
 def rows(root: Path) -> list[str]:
     run = RunDirectory(root)
     labels = read_labels(run.output("data", SPLIT), Path())
-    maps = fused_maps(run.output("cam", SPLIT), "fine", labels)
+    maps = best_maps(run.output("cam", SPLIT), labels)
     wsod = read_detections(run.output("wsod", SPLIT), labels)
     before, written = ap50(root, labels, wsod), []
     for variant in run.variants_of("retrain"):

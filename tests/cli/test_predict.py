@@ -19,14 +19,13 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import weaksam_cli as weaksam
+from tests.tiny import FAST, done_here
 from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.cli.app import app
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.source import SOURCE_FILE
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
 from weaksam_cli.predict.trained import chosen_detector
-from weaksam_cli.retrain.choice import Choice, Quality, Use
 
 USES = ("retrain", "wsod")
 RETRAINED = ("--use", "retrain")
@@ -225,28 +224,31 @@ def test_a_damaged_model_of_a_run_and_a_stale_one_are_refused(place: Path, tmp_p
     assert "the file is damaged or was changed" in result.stderr
 
 
-def test_which_detector_is_used(tmp_path: Path) -> None:
+def test_the_detector_that_is_there_is_used(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    split = {"layout": "voc", "path": ".", "image_root": ".", "name": "any"}
-    source = {"splits": {"train": split | {"role": "train"}, "val": split | {"role": "test"}}}
-    (tmp_path / "labels").mkdir()
-    (tmp_path / SOURCE_FILE).write_text(json.dumps(source))
     with pytest.raises(UserError, match="no trained detector"):
         chosen_detector(run)
-    use: Use
-    for use in ("wsod", "retrain"):
+    for use in USES:
         (tmp_path / use).mkdir()
         (tmp_path / use / "model.safetensors").touch()
         assert chosen_detector(run) == use
-    (tmp_path / "retrain" / "choice").mkdir()
-    choices: list[tuple[str, Use]] = [("train", "wsod"), ("val", "retrain"), ("val", "wsod")]
-    for name, use in choices:
-        quality = Quality(ranking=0.5, agreement=None)
-        choice = Choice(use=use, split=name, images=3, wsod=quality, retrain=quality)
-        (tmp_path / "retrain" / "choice" / f"{name}.json").write_text(choice.model_dump_json())
-        assert chosen_detector(run) == use, "by the split that was not learnt from, where there is one"
-    (tmp_path / "wsod" / "model.safetensors").unlink()
-    assert chosen_detector(run) == "retrain"
+        (tmp_path / use / "model.safetensors").unlink()
+
+
+def test_the_choice_of_retrain_is_followed_while_it_is_fresh(place: Path, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(place / "runs" / "tiny", run.root, copy_function=shutil.copy2)
+    choices = run.root / "retrain" / "choice"
+    assert chosen_detector(run) == json.loads((choices / "test.json").read_text())["use"] == "wsod"
+    done = ["retrain", "--dataset", "tiny", "--run-dir", str(run.root), "--split", "test", "--overwrite"]
+    sets = [word for text in (*FAST["retrain"], "choice_margin=1") for word in ("--set", text)]
+    assert "handed over: the detector of retrain" in done_here(*done, "--profile", "embedded", *sets)
+    assert chosen_detector(run) == "retrain", "by the split that was not learnt from"
+    (choices / "test.json").unlink()
+    assert chosen_detector(run) == json.loads((choices / "trainval.json").read_text())["use"] == "wsod"
+    receipt = receipt_path(run.output("wsod", "trainval"))
+    receipt.write_text(re.sub(r'"sha256": "[0-9a-f]{8}', '"sha256": "00000000', receipt.read_text()))
+    assert chosen_detector(run) == "retrain", "the choice was between other detectors"
 
 
 def test_a_retrained_detector_as_torchscript(place: Path) -> None:
@@ -267,7 +269,14 @@ def test_a_retrained_detector_as_torchscript(place: Path) -> None:
     np.testing.assert_allclose(scores[:10].numpy(), found.scores[:10], atol=0.02)
     assert boxes.shape == (len(classes), 4)
     assert "is no single network" in export("runs/tiny/wsod/model.safetensors", code=2)
-    assert "a model has no use for it" in export("runs/tiny", "--min-score", "0.5", code=2)
+    for unused in (
+        ("--min-score", "0.5"),
+        ("--scores",),
+        ("--images", "copy"),
+        ("--order", "x"),
+        ("--labels", "x"),
+    ):
+        assert "the format torchscript has no use for it" in export("runs/tiny", *unused, code=2)
 
 
 @pytest.mark.parametrize("use", USES)

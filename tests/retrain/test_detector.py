@@ -227,7 +227,9 @@ def read_script(data: bytes) -> Any:
         return torch.jit.load(io.BytesIO(data))
 
 
-@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 64), (50, 70), (200, 300), (1, 1), (3, 500)])
+@pytest.mark.parametrize(
+    "size", [(64, 64), (64, 96), (96, 64), (50, 70), (200, 300), (1, 1), (3, 500), (1, 500)]
+)
 def test_torchscript_detects_the_same(trained: nn.Module, tmp_path: Path, size: tuple[int, int]) -> None:
     path, inference = saved(tmp_path / "model.safetensors", trained, recipe()), recipe().inference
     script = read_script(scripted_bytes(path, inference, CLASSES))

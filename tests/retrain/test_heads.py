@@ -72,6 +72,15 @@ def proposals(inputs: Any, images: int) -> list[Any]:
     return found
 
 
+def _no_proposals() -> Any:
+    from detectron2.structures import Boxes, Instances
+
+    item = Instances((200, 200))
+    item.proposal_boxes = item.gt_boxes = Boxes(torch.zeros(0, 4))
+    item.gt_classes = torch.zeros(0, dtype=torch.int64)
+    return item
+
+
 def losses(
     inputs: Any, drop: RoiDrop, iteration: int, images: int = 2, deltas: Tensor | None = None
 ) -> dict[str, float]:
@@ -151,6 +160,16 @@ def test_boxes_without_classes_are_those_that_all_classes_share(cases: Any, enab
     shared = torch.tensor(inputs["box_deltas_class_major"])[:, :4]
     by_class = shared.repeat(1, inputs["num_classes"])
     assert losses(inputs, drop, 0, deltas=shared) == losses(inputs, drop, 0, deltas=by_class)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_no_region_at_all(cases: Any, width: int) -> None:
+    from detectron2.utils.events import EventStorage
+
+    predictor = layers({**cases["inputs"], "num_classes": 2}, RoiDrop(enabled=False))
+    with EventStorage(0):
+        found = predictor.losses((torch.zeros(0, 3), torch.zeros(0, width)), [_no_proposals()])
+    assert [float(value) for value in found.values()] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("iteration", [2000, 2001, 9000])

@@ -54,7 +54,7 @@ def known_images(labels: Labels, console: Console) -> list[str]:
     """
     keys = [image.key for image in labels.file.images if image.labels is not None]
     left_out = len(labels.file.images) - len(keys)
-    if not any(image.labels for image in labels.file.images):
+    if not labels.are_known:
         raise UserError(
             "no image of the training split has a label, so there is nothing to learn from",
             where=str(labels.path),

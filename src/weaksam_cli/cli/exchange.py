@@ -46,9 +46,15 @@ def export_file(
             `out`.
     """
     if layout == TORCHSCRIPT:
-        unused = {"labels": labels, "order": order, "min-score": min_score, "scores": scores or None}
-        for option in [name for name, value in unused.items() if value is not None]:
-            raise UserError("a model has no use for it", where=f"--{option}", remedy="Leave it away")
+        unused = {
+            "labels": labels is not None,
+            "order": order is not None,
+            "min-score": min_score is not None,
+            "scores": scores,
+            "images": images != "none",
+        }
+        for option, given in unused.items():
+            refuse_unused(None, option, layout, given=given)
         _export_model(options, console, file, out)
         return
     module = formats.chosen(layout, formats.writers())

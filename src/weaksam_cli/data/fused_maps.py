@@ -50,3 +50,9 @@ def fused_maps(path: Path, kind: str, labels: Labels) -> dict[str, FusedMaps]:
             if heat is not None and rows:
                 found[key] = FusedMaps(np.asarray(maps.classes(), np.int32)[rows], heat[rows], height, width)
     return found
+
+
+def best_maps(path: Path, labels: Labels) -> dict[str, FusedMaps]:
+    """The fine maps of an artifact, else those of a kind that it has."""
+    every = (fused_maps(path, kind, labels) for kind in sorted(KINDS, key=lambda kind: kind != "fine"))
+    return next(filter(None, every), {})

@@ -164,6 +164,11 @@ class Labels:
             image.key: np.isin(names, image.labels) for image in self.file.images if image.labels is not None
         }
 
+    @property
+    def are_known(self) -> bool:
+        """Does any image have a label?"""
+        return any(image.labels for image in self.file.images)
+
     def read_image(self, image: LabelledImage) -> NDArray[np.uint8]:
         """The pixels of one image, uint8 RGB (H, W, 3).
 

@@ -99,7 +99,7 @@ def box_format(layout: str) -> ModuleType:
     return formats.chosen(layout, known)
 
 
-def refuse_unused(module: ModuleType, option: str, layout: str, *, given: bool) -> None:
+def refuse_unused(module: ModuleType | None, option: str, layout: str, *, given: bool) -> None:
     """Refuse an option that was given and that a format has no use for.
 
     Raises:

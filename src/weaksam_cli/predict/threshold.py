@@ -81,7 +81,7 @@ def threshold_of(trained: Trained, context: Context) -> Threshold:
     for split, detections, _ in trained.detections():
         assert trained.run is not None
         labels = trained.run.input("data", split)
-        if not any(image.labels for image in read_labels(labels, Path()).file.images):
+        if not read_labels(labels, Path()).are_known:
             continue
         target = trained.model.with_name("threshold.json")
         run = partial(_write_best, split, labels, detections)

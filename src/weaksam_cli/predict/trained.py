@@ -45,9 +45,8 @@ class Trained:
         """What it found in the splits of its run, those that it did not learn from first: split, artifact, receipt."""
         if self.run is None:
             return []
-        roles = {name: part.role for name, part in read_source(self.run.root).splits.items()}
-        found = []
-        for split in sorted(roles, key=lambda name: roles[name] == "train"):
+        source, found = read_source(self.run.root), []
+        for split in (*source.role_names("test"), *source.role_names("train")):
             path = self.run.output(self.use, split)
             receipt = read_receipt(path)
             if receipt is not None and path.is_file():

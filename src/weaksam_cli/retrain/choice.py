@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from weaksam_cli.artifacts.class_maps import KINDS
 from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
@@ -30,10 +29,11 @@ from weaksam_cli.core.json_files import read_json
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import read_detections
-from weaksam_cli.data.fused_maps import FusedMaps, fused_maps
+from weaksam_cli.data.fused_maps import FusedMaps, best_maps
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.data.source import read_source
 from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.freshness import Freshness, State
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.steps import Step
 
@@ -178,7 +178,7 @@ def choice_step(settings: ChoiceSettings, detections: Path, context: Context, sp
     wsod, labels, cam = (run.input(stage, split) for stage in ("wsod", "data", "cam"))
     if run.given_for(train) or read_receipt(wsod) is None:
         return None
-    if not any(image.labels for image in read_labels(labels, Path()).file.images):
+    if not read_labels(labels, Path()).are_known:
         return None
     inputs = {"data": labels, "wsod": wsod, "retrain": detections}
     if read_receipt(cam) is not None:
@@ -197,10 +197,7 @@ def choice_step(settings: ChoiceSettings, detections: Path, context: Context, sp
 def _write_choice(settings: ChoiceSettings, inputs: Mapping[str, Path], job: Job) -> Outcome:
     labels = read_labels(inputs["data"], Path())
     found = {use: read_detections(inputs[use], labels) for use in USES}
-    maps: dict[str, FusedMaps] = {}
-    for kind in sorted(KINDS, key=lambda kind: kind != "fine"):  # these, where there are some
-        if not maps and "cam" in inputs:
-            maps = fused_maps(inputs["cam"], kind, labels)
+    maps = best_maps(inputs["cam"], labels) if "cam" in inputs else {}
     choice = choose(found, labels.known_classes(), maps, settings, labels.file.info.split)
     job.context.ops.write_atomically(job.path, choice.model_dump_json(indent=1).encode() + b"\n")
     job.context.console.info(f"handed over: the detector of {choice.use}, {choice.reason()}", use=choice.use)
@@ -208,14 +205,15 @@ def _write_choice(settings: ChoiceSettings, inputs: Mapping[str, Path], job: Job
 
 
 def read_choice(run: RunDirectory) -> Choice | None:
-    """The choice of a run, by a split that was not learnt from where there is one; None where nothing chose.
+    """The choice of a run, by a split that was not learnt from where there is one; None where nothing chose, or a choice is
+    not about the detectors as they are now.
 
     Raises:
         UserError: its file is damaged.
     """
-    roles = {name: part.role for name, part in read_source(run.root).splits.items()}
-    for split in sorted(roles, key=lambda name: roles[name] == "train"):
+    source, freshness = read_source(run.root), Freshness(run.root)
+    for split in (*source.role_names("test"), *source.role_names("train")):
         path = run.folder("retrain") / "choice" / f"{split}.json"
-        if path.is_file():
+        if freshness.of(path).state is State.FRESH:
             return read_json(path, _CHOICE, remedy="Make it again: weaksam retrain --overwrite")
     return None

@@ -80,7 +80,7 @@ def _merge(cfg: Any, keys: Mapping[str, Any]) -> None:
 
 
 def _build(cfg: Any) -> nn.Module:
-    """The network of a configuration; its memory format makes a training on a CPU a fifth shorter."""
+    """The network of a configuration, in the memory format that convolutions on a CPU are fastest with."""
     from detectron2.modeling import build_model
 
     model: nn.Module = build_model(cfg)

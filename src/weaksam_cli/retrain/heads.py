@@ -160,7 +160,7 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
             [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
         )
         targets = self.box2box_transform.get_deltas(boxes[foreground], matched[foreground])
-        by_class = deltas.view(len(deltas), -1, 4)
+        by_class = deltas.view(-1, deltas.shape[1] // 4, 4)
         column = classes[foreground] if by_class.shape[1] > 1 else torch.zeros_like(foreground)
         chosen = by_class[foreground, column]
         return F.smooth_l1_loss(chosen, targets, beta=self.smooth_l1_beta, reduction="none").sum(dim=1)

@@ -19,7 +19,7 @@ from weaksam_cli.engine.steps import Step
 from weaksam_cli.retrain.choice import ChoiceSettings, choice_step
 from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings, read_network
 
-STAGE = Stage("retrain", 2, "retrain", "detections/{split}.json", RESULTS)
+STAGE = Stage("retrain", 3, "retrain", "detections/{split}.json", RESULTS)
 MODEL: Final = Schema("weaksam/detectron2-detector", 1, ())
 WITHOUT_FILE: Final = ("imagenet", "random")
 """Initial weights that need no file."""

@@ -1,7 +1,7 @@
 """A retrained detector as one TorchScript file, which runs with torch and torchvision alone.
 
 detectron2's network is traced, so what an image's size or its number of boxes decides has to stay a tensor; the resizing
-around it is scripted. It resizes with torch in place of Pillow, whose rounding differs, so scores differ in the third digit.
+around it is scripted. It resizes with torch in place of Pillow, whose rounding differs, so scores differ by up to 0.02.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ScriptedDetector(nn.Module):
         height, width = image.shape[1], image.shape[2]
         factor = self.short_side / min(height, width)
         factor = min(factor, self.max_size / max(height, width))
-        size = [int(height * factor + 0.5), int(width * factor + 0.5)]
+        size = [max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))]
         pixels = image.flip(0) if self.bgr else image
         resized = F.interpolate(
             pixels[None].float(), size=size, mode="bilinear", align_corners=False, antialias=True
@@ -78,9 +78,8 @@ def scripted_bytes(path: Path, inference: Inference, class_names: Sequence[str])
     model, cfg = load_network(path, inference.model_copy(update={"augment": False}), class_names, "cpu")
     example = torch.rand(3, *_EXAMPLE, generator=torch.Generator().manual_seed(0)) * 255
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of every branch that the tracer cannot see; the example takes the usual one
+        # The tracer tells of every branch that it cannot see; the example takes the usual one.
+        warnings.simplefilter("ignore")
         network = torch.jit.trace(_Network(model.requires_grad_(False)), (example,), check_trace=False)
         detector = ScriptedDetector(
             network,
