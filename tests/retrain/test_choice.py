@@ -110,7 +110,7 @@ def test_boxes_away_from_the_maps_are_not_handed_over() -> None:
     choice = choose(found, TRUTH, MAPS, ChoiceSettings(), "test")
     assert (choice.use, choice.wsod.product, choice.retrain.product) == ("wsod", 1.0, 0.0)
     assert choose(found, TRUTH, {}, ChoiceSettings(), "test").use == "retrain"
-    assert "agreement with the class maps 0.000" in choice.reason()
+    assert "agreement with the class maps 1.000 -> 0.000" in choice.reason()
 
 
 @given(

@@ -71,10 +71,6 @@ class Quality(BaseModel):
         """Both in one figure."""
         return self.ranking * (1.0 if self.agreement is None else self.agreement)
 
-    def __str__(self) -> str:
-        agreement = "" if self.agreement is None else f", agreement with the class maps {self.agreement:.3f}"
-        return f"image-level mAP {100 * self.ranking:.1f} %{agreement}"
-
 
 class Choice(BaseModel):
     """Which detector is handed over, and why.
@@ -94,8 +90,12 @@ class Choice(BaseModel):
     retrain: Quality
 
     def reason(self) -> str:
-        """Why this one, in words."""
-        return f"by the labels of {self.images} images of {self.split}; wsod: {self.wsod}; retrain: {self.retrain}"
+        """Why this one, in words: the figures of WSOD, and what retraining made of them."""
+        old, new = self.wsod, self.retrain
+        shares = f"image-level mAP {100 * old.ranking:.1f} -> {100 * new.ranking:.1f} %"
+        if old.agreement is not None and new.agreement is not None:
+            shares += f", agreement with the class maps {old.agreement:.3f} -> {new.agreement:.3f}"
+        return f"by the labels of {self.images} images of {self.split}: {shares}"
 
 
 _CHOICE: Final = TypeAdapter(Choice)
