@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weaksam_cli.core.boxes import as_boxes, xywh_to_xyxy
+from weaksam_cli.core.masks import decode, encode
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.detections import annotations_bytes, read_detections, result_texts
+from weaksam_cli.data.detections import annotations_bytes, has_masks, read_detections, result_texts
 from weaksam_cli.data.labels import (
     Category,
     LabelledImage,
@@ -283,3 +284,52 @@ def test_labels_come_back(tmp_path: Path) -> None:
 def test_bad_labels_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_labels(_written(tmp_path, **changes), tmp_path)
+
+
+@given(st.sampled_from([0, 1, 2, 6, 7]), st.integers(0, 100))
+def test_masks_come_back(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int) -> None:
+    path, labels = tmp_path_factory.mktemp("masks") / "r.json", make_labels()
+    dense = np.random.default_rng(seed).random((n, 90, 100)) > 0.5
+    given_ = replace(detections(n, seed), masks=tuple(encode(dense)))
+    path.write_text("[" + ", ".join(result_texts(labels)("k9", given_)) + "]")
+    assert read_detections(path, labels)["k9"].masks is None, "nobody asked for them"
+    found = read_detections(path, labels, masks=True)
+    assert has_masks(found) == (n > 0)
+    np.testing.assert_array_equal(decode(found["k9"].masks or (), 90, 100), dense)
+    order = np.arange(n)[::-1]
+    np.testing.assert_array_equal(decode(found["k9"].take(order).masks or (), 90, 100), dense[order])
+    path.write_bytes(annotations_bytes({"k9": given_}, labels))
+    areas = [item["area"] for item in json.loads(path.read_text())["annotations"]]
+    assert areas == dense.sum(axis=(1, 2)).tolist()
+    assert read_detections(path, labels, masks=True)["k9"].masks == found["k9"].masks
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "expected"),
+    [
+        ([[0, 0, 10, 0, 10, 10]], True),
+        ([], False),
+        (None, False),
+        ({"size": [90, 100], "counts": [9000]}, True),
+        ({"size": [90, 101], "counts": [9090]}, "annotations[0].segmentation: run lengths of size [90, 101]"),
+        ({"size": [90, 100], "counts": [8]}, "do not cover the image"),
+        ({"size": [90, 100], "counts": "!"}, "damaged"),
+        ([[0, 0]], "three points"),
+        ("no", "expected polygons or run lengths"),
+    ],
+)
+def test_foreign_masks(tmp_path: Path, segmentation: Any, expected: bool | str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps([{**ENTRY, "segmentation": segmentation}]))
+    if isinstance(expected, str):
+        with pytest.raises(UserError) as caught:
+            read_detections(path, make_labels(), masks=True)
+        assert expected in str(caught.value)
+    else:
+        assert has_masks(read_detections(path, make_labels(), masks=True)) is expected
+    read_detections(path, make_labels())
+
+
+def test_as_many_masks_as_boxes() -> None:
+    with pytest.raises(ValueError, match="expected 2 masks, got 1"):
+        replace(detections(2), masks=(b"",))

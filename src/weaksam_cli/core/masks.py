@@ -39,3 +39,14 @@ def tight_boxes(counts: Sequence[bytes], height: int, width: int) -> FloatArray:
     boxes = np.asarray(xywh, dtype=np.float32)
     boxes[:, 2:] += boxes[:, :2]
     return as_boxes(boxes)
+
+
+def areas(counts: Sequence[bytes], height: int, width: int) -> NDArray[np.int64]:
+    """Pixels (n,) of compressed RLE strings."""
+    from pycocotools import mask as coco_mask
+
+    if not counts:
+        return np.zeros(0, np.int64)
+    return np.asarray(
+        coco_mask.area([{"size": [height, width], "counts": item} for item in counts]), np.int64
+    )

@@ -110,23 +110,30 @@ class Detections:
         boxes: float32 (n, 4), xyxy pixel edges.
         class_index: int32 (n,), index into the dataset's class names.
         scores: float32 (n,), finite.
+        masks: n compressed RLE strings (COCO's `counts`) of the image's size; None for boxes alone.
     """
 
     boxes: FloatArray
     class_index: NDArray[np.int32]
     scores: NDArray[np.float32]
+    masks: tuple[bytes, ...] | None = None
 
     def __post_init__(self) -> None:
         as_boxes(self.boxes, name="detections.boxes", ordered=True)
         _expect(self.class_index, (len(self.boxes),), "detections.class_index")
         _expect(self.scores, (len(self.boxes),), "detections.scores", finite=True)
+        if self.masks is not None and len(self.masks) != len(self.boxes):
+            raise ValueError(f"detections.masks: expected {len(self.boxes)} masks, got {len(self.masks)}")
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def take(self, index: NDArray[np.generic]) -> Detections:
         """The detections at `index` (integers or a mask), in that order."""
-        return Detections(self.boxes[index], self.class_index[index], self.scores[index])
+        masks = self.masks
+        if masks is not None:
+            masks = tuple(masks[position] for position in np.arange(len(self))[index])
+        return Detections(self.boxes[index], self.class_index[index], self.scores[index], masks)
 
     def best_scores(self, n_classes: int) -> NDArray[np.float32]:
         """The best score of each class, float32 (n_classes,); 0 for a class that was not found."""

@@ -22,9 +22,11 @@ from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.core.boxes import FloatArray, xywh_to_xyxy, xyxy_to_xywh
 from weaksam_cli.core.json_files import Items, holds_list, parse_items, read_list, read_lists, refusal
+from weaksam_cli.core.masks import areas
 from weaksam_cli.core.names import first_twice
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.box_forms import FORMS, box_form
+from weaksam_cli.data.coco.shapes import segmentation_mask
 from weaksam_cli.data.labels import Category, Integer, LabelledImage, Labels, LabelsFile, LabelsInfo, Side
 from weaksam_cli.errors import UserError
 
@@ -55,6 +57,7 @@ class _Entry(TypedDict):
     bbox: tuple[_Coordinate, _Coordinate, _Extent, _Extent]
     score: NotRequired[_Extent]
     iscrowd: NotRequired[int | bool]
+    segmentation: NotRequired[Any]
 
 
 @with_config({"strict": True})
@@ -107,19 +110,25 @@ class Document:
             yield entry
 
 
-def read_detections(path: Path, labels: Labels) -> dict[str, Detections]:
+def read_detections(path: Path, labels: Labels, *, masks: bool = False) -> dict[str, Detections]:
     """COCO results, or the annotations of a COCO-JSON document, by image key; every image of `labels` is a key.
 
     A document's images are those of its own table where that has keys, its classes those of its own table, by name; in
     results, both are numbered as in `labels`. An annotation without a score has the score 1; crowds are left out. A box that
-    stands out of its image stays as it is, as in COCO's evaluation.
+    stands out of its image stays as it is, as in COCO's evaluation. With `masks`, the segmentations are read, too; an image
+    of whose annotations one has none has boxes alone.
 
     Raises:
         UserError: a missing or damaged file; an entry with an unknown image or class, with numbers that are not finite, a
-            negative side or score, or a box that lies outside of its image or more than the image's size beyond it. The
-            entry is named.
+            negative side or score, a box that lies outside of its image or more than the image's size beyond it, or a mask
+            that does not fit the image. The entry is named.
     """
-    return _by_image(read_document(path), labels)
+    return _by_image(read_document(path), labels, masks=masks)
+
+
+def has_masks(found: Mapping[str, Detections]) -> bool:
+    """Whether there is an image whose detections have masks."""
+    return any(item.masks for item in found.values())
 
 
 def read_document(path: Path) -> Document:
@@ -190,7 +199,7 @@ def own_labels(path: Path) -> Labels | None:
     return Labels(path, file, Path())
 
 
-def _by_image(document: Document, labels: Labels) -> dict[str, Detections]:
+def _by_image(document: Document, labels: Labels, *, masks: bool) -> dict[str, Detections]:
     position = {key: number for number, key in enumerate(labels.keys)}
     images = {image.id: number for number, image in enumerate(labels.file.images)}
     for image in document.images or ():
@@ -201,6 +210,7 @@ def _by_image(document: Document, labels: Labels) -> dict[str, Detections]:
         index_of = {name: index for index, name in enumerate(labels.class_names)}
         classes = {item["id"]: index_of.get(item["name"], -1) for item in document.categories}
     numbers, rows, columns, values = array("q"), array("q"), array("i"), array("f")
+    outlines: list[bytes | None] = []
     for number, entry in enumerate(document.entries()):
         row, column = images.get(entry["image_id"], -1), classes.get(entry["category_id"], -1)
         if row < 0 or column < 0:
@@ -217,16 +227,35 @@ def _by_image(document: Document, labels: Labels) -> dict[str, Detections]:
             rows.append(row)
             columns.append(column)
             values.extend((*entry["bbox"], entry.get("score", 1.0)))
+            if masks:
+                where = f"{document.path}: annotations[{number}].segmentation"
+                outlines.append(_mask(entry.get("segmentation"), labels.file.images[row], where))
     boxed = np.asarray(values, np.float32).reshape(-1, 5)
     boxes, of_image = xywh_to_xyxy(boxed[:, :4]), np.asarray(rows, np.int64)
     sizes = np.asarray([(image.width, image.height) for image in labels.file.images], np.float32)
     _check_places(boxes, sizes.reshape(-1, 2)[of_image], numbers, document.path)
     order = np.argsort(of_image, kind="stable")
     ends = np.cumsum(np.bincount(of_image, minlength=len(labels.keys)))
-    return {
-        key: Detections(boxes[chosen], np.asarray(columns, np.int32)[chosen], boxed[chosen, 4])
-        for key, chosen in zip(labels.keys, np.split(order, ends[:-1]), strict=False)
-    }
+    classes_of = np.asarray(columns, np.int32)
+
+    def detections(chosen: NDArray[np.intp]) -> Detections:
+        drawn = [item for position in chosen if masks and (item := outlines[position]) is not None]
+        known = tuple(drawn) if masks and len(drawn) == len(chosen) else None
+        return Detections(boxes[chosen], classes_of[chosen], boxed[chosen, 4], known)
+
+    parts = np.split(order, ends[:-1])
+    return {key: detections(chosen) for key, chosen in zip(labels.keys, parts, strict=False)}
+
+
+def _mask(segmentation: Any, image: LabelledImage, where: str) -> bytes | None:
+    """Compressed RLE of an entry's segmentation; None where it has none."""
+    if segmentation is None or segmentation == []:
+        return None
+    try:
+        return segmentation_mask(segmentation, image.height, image.width)
+    except ValueError as error:
+        remedy = "Give polygons in pixels, or run lengths of the image's size"
+        raise UserError(str(error), where=where, remedy=remedy) from None
 
 
 def _check_places(boxes: FloatArray, sizes: FloatArray, numbers: Sequence[int], path: Path) -> None:
@@ -253,20 +282,26 @@ def _entries(labels: Labels) -> Callable[[str, Detections], list[dict[str, Any]]
 
     A score is the shortest decimal that is the same float32, so that none is lost.
     """
-    image_ids = {image.key: image.id for image in labels.file.images}
+    images = labels.by_key()
     category_ids = [category.id for category in labels.file.categories]
 
     def entries(key: str, found: Detections) -> list[dict[str, Any]]:
         boxes = xyxy_to_xywh(found.boxes).tolist()
         scores = [float(text) for text in found.scores.astype(str)]
+        image = images[key]
+        size = [image.height, image.width]
+        drawn: list[dict[str, Any]] = [{} for _ in boxes]
+        if found.masks is not None:
+            drawn = [{"segmentation": {"size": size, "counts": item.decode()}} for item in found.masks]
         return [
             {
-                "image_id": image_ids[key],
+                "image_id": image.id,
                 "category_id": category_ids[index],
                 "bbox": [round(value, _BOX_DECIMALS) for value in box],
                 "score": score,
+                **mask,
             }
-            for box, index, score in zip(boxes, found.class_index.tolist(), scores, strict=True)
+            for box, index, score, mask in zip(boxes, found.class_index.tolist(), scores, drawn, strict=True)
         ]
 
     return entries
@@ -282,15 +317,16 @@ def annotations_bytes(detections: Mapping[str, Detections], labels: Labels) -> b
     """Pseudo ground truth as a COCO-JSON document of all images of `labels`, numbered from 0 as published (spec 05 §8).
 
     The published code writes `image_id`, `bbox`, `category_id` and `id`; trainers that read the file with pycocotools or
-    detectron2 need `area` and `iscrowd` as well, and `score` is the box's score.
+    detectron2 need `area` and `iscrowd` as well, and `score` is the box's score. The area is the mask's where there is one.
     """
     named = ("id", "file_name", "height", "width", "key")
     entries = _entries(labels)
-    boxes = [entry for key, found in detections.items() for entry in entries(key, found)]
     annotations = [
-        {"id": number, **entry, "area": round(entry["bbox"][2] * entry["bbox"][3], 4), "iscrowd": 0}
-        for number, entry in enumerate(boxes)
+        {**entry, "area": _area(entry), "iscrowd": 0}
+        for key, found in detections.items()
+        for entry in entries(key, found)
     ]
+    annotations = [{"id": number, **entry} for number, entry in enumerate(annotations)]
     content = {
         "info": {"description": "pseudo ground truth of weaksam", "dataset": labels.file.info.dataset},
         "categories": [category.model_dump() for category in labels.file.categories],
@@ -298,3 +334,11 @@ def annotations_bytes(detections: Mapping[str, Detections], labels: Labels) -> b
         "annotations": annotations,
     }
     return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _area(entry: Mapping[str, Any]) -> float:
+    """Pixels of an entry's mask, else of its box."""
+    if "segmentation" in entry:
+        mask = entry["segmentation"]
+        return int(areas([mask["counts"].encode()], *mask["size"])[0])
+    return round(entry["bbox"][2] * entry["bbox"][3], 4)
