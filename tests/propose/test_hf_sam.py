@@ -183,8 +183,12 @@ def test_without_the_first_mask_the_others_stay_and_a_box_gives_one(segmenter: H
     later = segmenter.prompt_points(*_points(4), first_mask=False)
     np.testing.assert_array_equal(every.boxes[:, 1:], later.boxes[:, 1:])
     assert not later.area[:, 0].any()
-    counts, quality = segmenter.single_box_masks(np.asarray([[3, 4, 30, 31], [0, 0, 56, 40]], np.float32))
-    assert len(counts) == 2 and quality.shape == (2,)
+    boxes = np.asarray([[3, 4, 30, 31], [0, 0, 56, 40]], np.float32)
+    one = segmenter.prompt_boxes(boxes, masks=True, multimask=False)
+    assert one.area.shape == (2, 1) and one.counts is not None
+    np.testing.assert_array_equal(
+        rle.areas([item[0] for item in one.counts], *IMAGE.shape[:2]), one.area[:, 0]
+    )
 
 
 def test_proposals_are_made_as_those_of_sam(folder: Path) -> None:

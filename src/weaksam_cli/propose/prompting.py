@@ -64,8 +64,10 @@ class Segmenter(Protocol):
         """
         ...
 
-    def prompt_boxes(self, boxes: box_ops.FloatArray, *, masks: bool = False) -> PromptedMasks:
-        """Masks of n box prompts, float32 (n, 4), xyxy pixel edges.
+    def prompt_boxes(
+        self, boxes: box_ops.FloatArray, *, masks: bool = False, multimask: bool = True
+    ) -> PromptedMasks:
+        """Masks of n box prompts, float32 (n, 4), xyxy pixel edges; without `multimask` one each, that of the object.
 
         Raises:
             ValueError: for another shape, or no image set.

@@ -151,21 +151,14 @@ class TorchSegmenter(ABC):
             self._answer(result, rows, self._decode_points, [points, kinds], tokens, quality_above)
         return result
 
-    def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:
-        """Three masks of each of n box prompts, float32 (n, 4), xyxy pixel edges."""
-        return self._box_masks(boxes, MULTIMASK, masks=masks)
+    def prompt_boxes(
+        self, boxes: FloatArray, *, masks: bool = False, multimask: bool = True
+    ) -> PromptedMasks:
+        """Three masks of each of n box prompts, float32 (n, 4), xyxy pixel edges.
 
-    def single_box_masks(self, boxes: FloatArray) -> tuple[list[bytes], NDArray[np.float32]]:
-        """One mask for each of n box prompts, by the token that SAM keeps for unambiguous prompts (spec 05 §9).
-
-        Returns:
-            The masks as compressed RLE and their predicted IoU, float32 (n,).
+        Without `multimask` one, by the token that SAM keeps for unambiguous prompts (spec 05 §9).
         """
-        found = self._box_masks(boxes, SINGLE, masks=True)
-        return [item[0] for item in found.counts or ()], found.predicted_iou[:, 0]
-
-    def _box_masks(self, boxes: FloatArray, tokens: range, *, masks: bool) -> PromptedMasks:
-        corners = as_boxes(boxes)
+        corners, tokens = as_boxes(boxes), MULTIMASK if multimask else SINGLE
         result = _no_masks(len(corners), tokens, masks=masks)
         self._answer(result, np.arange(len(corners)), self._decode_boxes, [corners], tokens)
         return result

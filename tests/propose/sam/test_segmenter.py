@@ -105,13 +105,12 @@ def test_boxes_agree_with_sam_predictor(tiny_sam: Any, sample: Image, size: tupl
     segmenter = SamSegmenter(tiny_sam, points_per_batch=2)
     segmenter.set_image(image)
     answer = segmenter.prompt_boxes(boxes, masks=True)
-    counts, single_quality = segmenter.single_box_masks(boxes)
+    one = segmenter.prompt_boxes(boxes, masks=True, multimask=False)
     for row, box in enumerate(boxes):
         masks, quality = predictor_answer(tiny_sam, image, box=box)
         assert_same(answer, row, masks, quality)
         single, quality = predictor_answer(tiny_sam, image, multimask=False, box=box)
-        assert (rle.decode([counts[row]], height, width) != single).mean() < 1e-3
-        np.testing.assert_allclose(single_quality[row], quality[0], rtol=1e-4, atol=1e-5)
+        assert_same(one, row, single, quality)
 
 
 @pytest.mark.parametrize("size", [(90, 140), (140, 90), (40, 40)])
@@ -324,7 +323,7 @@ def test_no_prompt_gives_no_mask(tiny_sam: Any, sample: Image, masks: bool) -> N
     none = segmenter.prompt_points(np.zeros((0, 1, 2), np.float32), np.zeros((0, 1), np.int8), masks=masks)
     assert len(none) == 0 and none.boxes.shape == (0, 3, 4)
     assert len(segmenter.prompt_boxes(np.zeros((0, 4), np.float32), masks=masks)) == 0
-    assert segmenter.single_box_masks(np.zeros((0, 4), np.float32))[0] == []
+    assert len(segmenter.prompt_boxes(np.zeros((0, 4), np.float32), masks=masks, multimask=False)) == 0
 
 
 def test_is_a_segmenter(tiny_sam: Any) -> None:

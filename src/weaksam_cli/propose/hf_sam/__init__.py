@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.propose.prompting import PromptingSettings, assemble
+from weaksam_cli.propose.prompting import PromptingSettings, Segmenter, assemble
 from weaksam_cli.propose.stage import Propose, proposal_steps
 
 _CONFIGS: Final = ("config.json", "preprocessor_config.json", "processor_config.json")
@@ -47,6 +47,11 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
 
 
 def build(recipe: Recipe, weights: Path, device: str) -> Propose:
+    """What computes the proposals of an image; see `open_segmenter`."""
+    return partial(assemble, open_segmenter(recipe, weights, device), recipe)
+
+
+def open_segmenter(recipe: Recipe, weights: Path, device: str) -> Segmenter:
     """Load the network.
 
     Raises:
@@ -57,7 +62,4 @@ def build(recipe: Recipe, weights: Path, device: str) -> Propose:
 
     dtype = choose_dtype(recipe.precision, device)
     model, processor = load_network(weights.parent)
-    segmenter = HfSegmenter(
-        model.to(device), processor, points_per_batch=recipe.points_per_batch, dtype=dtype
-    )
-    return partial(assemble, segmenter, recipe)
+    return HfSegmenter(model.to(device), processor, points_per_batch=recipe.points_per_batch, dtype=dtype)

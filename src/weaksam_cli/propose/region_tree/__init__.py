@@ -18,7 +18,7 @@ from weaksam_cli.core.settings import RecipeModel, Weight
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.propose.prompting import clue_proposals, without_repeats
+from weaksam_cli.propose.prompting import Segmenter, clue_proposals, without_repeats
 from weaksam_cli.propose.stage import MOST_BOXES, MOST_PIXELS, ClueSettings, Propose, proposal_steps
 
 ColourSpace = Literal["lab", "hsv", "rgb"]
@@ -156,8 +156,15 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     return proposal_steps(recipe, context, split, build, prompted_by=recipe.clues.sources)
 
 
-def build(recipe: Recipe, _weights: Path | None, _device: str) -> Propose:
+def open_segmenter(recipe: Recipe, _weights: Path | None, _device: str) -> Segmenter:
     """Load the libraries; there are no weights."""
+    from weaksam_cli.propose.region_tree.segmenter import RegionTreeSegmenter
+
+    return RegionTreeSegmenter(recipe.tree)
+
+
+def build(recipe: Recipe, _weights: Path | None, _device: str) -> Propose:
+    """What computes the proposals of an image."""
     from weaksam_cli.propose.region_tree.segmenter import RegionTreeSegmenter
 
     segmenter = RegionTreeSegmenter(recipe.tree)

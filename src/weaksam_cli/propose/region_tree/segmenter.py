@@ -110,10 +110,12 @@ class RegionTreeSegmenter:
             chosen[some] = nodes_of_points(encoded.forest, quality, *place, self.settings.nesting_ratio)
         return self._answer(encoded, chosen, quality[chosen], masks=masks)
 
-    def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:
+    def prompt_boxes(
+        self, boxes: FloatArray, *, masks: bool = False, multimask: bool = True
+    ) -> PromptedMasks:
         """Masks of n box prompts, float32 (n, 4), xyxy pixel edges; the object's box fits the prompt best.
 
-        The predicted IoU is that of the mask's box with the prompt.
+        The predicted IoU is that of the mask's box with the prompt. Without `multimask` the object alone is answered.
 
         Raises:
             ValueError: for another shape, or no image set.
@@ -122,6 +124,8 @@ class RegionTreeSegmenter:
         canvas = encoded.canvas
         working = canvas.boxes_to_working(clip(as_boxes(boxes), canvas.height, canvas.width))
         chosen = nodes_of_boxes(encoded.forest, encoded.prompt_quality, working, self.settings.nesting_ratio)
+        if not multimask:
+            chosen = chosen[:, OBJECT : OBJECT + 1]
         fit = np.zeros(chosen.shape, np.float32)
         for index, box in enumerate(working):
             fit[index] = iou(encoded.forest.boxes[chosen[index]], box[None])[:, 0]

@@ -10,7 +10,7 @@ from typing import Literal
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
-from weaksam_cli.propose.prompting import PromptingSettings, assemble
+from weaksam_cli.propose.prompting import PromptingSettings, Segmenter, assemble
 from weaksam_cli.propose.stage import Propose, proposal_steps
 
 SamVariant = Literal["vit_h", "vit_l", "vit_b"]
@@ -41,6 +41,11 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
 
 
 def build(recipe: Recipe, weights: Path, device: str) -> Propose:
+    """What computes the proposals of an image; see `open_segmenter`."""
+    return partial(assemble, open_segmenter(recipe, weights, device), recipe)
+
+
+def open_segmenter(recipe: Recipe, weights: Path, device: str) -> Segmenter:
     """Load the network.
 
     Raises:
@@ -58,5 +63,4 @@ def build(recipe: Recipe, weights: Path, device: str) -> Propose:
     dtype = choose_dtype(recipe.precision, device)
     sam = load_sam(recipe.model, weights, device=device)
     set_precision(sam, dtype)
-    segmenter = SamSegmenter(sam, points_per_batch=recipe.points_per_batch, compiled=recipe.compile)
-    return partial(assemble, segmenter, recipe)
+    return SamSegmenter(sam, points_per_batch=recipe.points_per_batch, compiled=recipe.compile)
