@@ -54,7 +54,9 @@ class SquareSegmenter:
         counts = [[b"a", b"b", b"c"] for _ in rows] if masks else None
         return PromptedMasks(boxes.astype(np.float32), area, quality, quality, counts)
 
-    def prompt_boxes(self, boxes: FloatArray, *, masks: bool = False) -> PromptedMasks:
+    def prompt_boxes(
+        self, boxes: FloatArray, *, masks: bool = False, multimask: bool = True
+    ) -> PromptedMasks:
         raise NotImplementedError
 
 
