@@ -79,12 +79,14 @@ def export_file(
         console.info(f"{out}: fresh, nothing to do", artifact=str(out), state="fresh")
         return
     left = annotated.boxes - export.boxes
+    masks = f", {export.masks} masks" if export.masks else ""
     console.info(
         f"{out}: {export.images} images, {export.boxes} boxes{f' of {annotated.boxes}' if left else ''} of "
-        f"{len(annotated.classes)} classes ({module.WRITES[layout]}), {size(export.bytes)}",
+        f"{len(annotated.classes)} classes{masks} ({module.WRITES[layout]}), {size(export.bytes)}",
         file=str(out),
         images=export.images,
         rows=export.boxes,
+        masks=export.masks,
     )
     for hint in export.hints:
         console.info(f"  {hint}")

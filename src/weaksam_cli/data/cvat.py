@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Literal
 from xml.etree.ElementTree import Element
 
 from weaksam_cli.data.annotations import RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import ReadRecipe, likely_folders, role_of
-from weaksam_cli.data.outlines import box_of_points, numbers, polygon_mask
+from weaksam_cli.data.outlines import box_mask, box_of_points, numbers, polygon_mask
 from weaksam_cli.data.xml_files import XmlError, parse_xml, root_tag
 from weaksam_cli.errors import UserError
 
@@ -111,4 +111,16 @@ def _outlined(shape: Element, name: str, title: str) -> RawObject:
         return RawObject(name, title=title, box="a coordinate is no number")
     a, b, c, d = values
     boxes = {"box": (a, b, c, d), "mask": (a, b, a + c, b + d), "ellipse": (a - c, b - d, a + c, b + d)}
-    return RawObject(name, title=title, box=boxes[shape.tag])
+    return RawObject(name, title=title, box=boxes[shape.tag], mask=_run_lengths(shape, (d, c)))
+
+
+def _run_lengths(shape: Element, size: tuple[float, float]) -> Callable[[int, int], bytes] | None:
+    """The mask of a mask; None for other shapes, and for one without run lengths in a box of whole pixels."""
+    if shape.tag != "mask":
+        return None
+    runs = numbers((shape.get("rle") or "").split(","))
+    corner = numbers([shape.get("left"), shape.get("top")]) or []
+    if runs is None or not all(value.is_integer() for value in (*runs, *corner, *size)):
+        return None
+    left, top = map(int, corner)
+    return box_mask(left, top, list(map(int, runs)), (int(size[0]), int(size[1])))

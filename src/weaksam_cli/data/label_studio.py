@@ -14,7 +14,7 @@ from weaksam_cli.core.json_files import read_json
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import ReadRecipe, likely_folders, role_of
 from weaksam_cli.data.image_files import address_path
-from weaksam_cli.data.outlines import box_of_points, numbers
+from weaksam_cli.data.outlines import box_of_points, numbers, share_mask
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "a json list of tasks (Label Studio)"
@@ -164,18 +164,24 @@ def _objects(values: list[Mapping[str, Any]] | list[dict[str, Any]], boxes: bool
                 continue
             for name in names:
                 if isinstance(name, str) and name.strip():
-                    box = _box(value) if boxes else None
-                    yield RawObject(name.strip(), title=title, box=box)
+                    yield (
+                        _drawn(value, name.strip(), title) if boxes else RawObject(name.strip(), title=title)
+                    )
+
+
+def _drawn(value: Mapping[str, Any], name: str, title: str) -> RawObject:
+    """A region with its box, and its mask where it is a polygon; percents of the sides become fractions."""
+    if not isinstance(value.get("points"), list):
+        return RawObject(name, title=title, box=_box(value))
+    points = numbers([part for pair in value["points"] if isinstance(pair, list) for part in pair[:2]])
+    if points is None or len(points) < 6:
+        return RawObject(name, title=title, box="its points are no polygon")
+    shares = [point / 100 for point in points]
+    return RawObject(name, title=title, box=box_of_points(shares), mask=share_mask(shares))
 
 
 def _box(value: Mapping[str, Any]) -> RawBox | str:
     """Percents of the sides as fractions; a rectangle that is turned has the box around it only if it is not."""
-    if isinstance(value.get("points"), list):
-        points = numbers([part for pair in value["points"] if isinstance(pair, list) for part in pair[:2]])
-        if points is None or len(points) < 6:
-            return "its points are no polygon"
-        left, top, right, bottom = box_of_points(points)
-        return left / 100, top / 100, right / 100, bottom / 100
     values = numbers([value.get(side) for side in ("x", "y", "width", "height")])
     if values is None:
         return "has no box"

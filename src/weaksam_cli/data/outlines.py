@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any, Final
 
+import numpy as np
+
+from weaksam_cli.core.masks import encode
 from weaksam_cli.data.annotations import RawBox
 
 Polygon = Sequence[float]
@@ -50,5 +53,31 @@ def polygon_mask(polygons: Sequence[Polygon]) -> Callable[[int, int], bytes]:
             raise ValueError(f"an outline of more than {_LONGEST:,.0f} pixels")
         parts = coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width)
         return bytes(coco_mask.merge(parts)["counts"])
+
+    return mask
+
+
+def share_mask(polygon: Polygon) -> Callable[[int, int], bytes]:
+    """As `polygon_mask`, of one polygon whose points are shares of the image's width and height."""
+
+    def mask(height: int, width: int) -> bytes:
+        scaled = [value * (height if place % 2 else width) for place, value in enumerate(polygon)]
+        return polygon_mask([scaled])(height, width)
+
+    return mask
+
+
+def box_mask(left: int, top: int, runs: Sequence[int], size: tuple[int, int]) -> Callable[[int, int], bytes]:
+    """As `polygon_mask`, of CVAT's run lengths in a box of a height and width: row by row, outside first."""
+
+    def mask(height: int, width: int) -> bytes:
+        if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
+            raise ValueError("the run lengths do not cover its box")
+        if left < 0 or top < 0 or top + size[0] > height or left + size[1] > width:
+            raise ValueError("the mask stands out of the image")
+        whole = np.zeros((1, height, width), np.bool_)
+        inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size)
+        whole[0, top : top + size[0], left : left + size[1]] = inside
+        return encode(whole)[0]
 
     return mask

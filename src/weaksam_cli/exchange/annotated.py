@@ -1,4 +1,4 @@
-"""Images with labelled boxes: what the formats of annotation tools and detectors are written from.
+"""Images with labelled boxes and masks: what the formats of annotation tools and detectors are written from.
 
 Made of detections, pseudo ground truth or proposals; it holds no file open and knows no format.
 """
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip
+from weaksam_cli.core.masks import areas
 from weaksam_cli.core.names import first_twice, is_text, leaves_folder
+from weaksam_cli.core.polygons import outline
 from weaksam_cli.core.types import Detections
+from weaksam_cli.data.coco.shapes import segmentation_mask
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.image_names import first_names, without_suffix
 from weaksam_cli.data.labels import Labels
@@ -46,11 +49,15 @@ class Options:
 
 
 class Row(NamedTuple):
-    """A box: the index of its class, xyxy pixel edges, its score where there is one."""
+    """A box: the index of its class, xyxy pixel edges, its score and its mask where it has them.
+
+    The mask is compressed RLE (COCO's `counts`) of the image's size; None, too, for one without a pixel.
+    """
 
     class_index: int
     box: tuple[float, float, float, float]
     score: float | None
+    mask: bytes | None = None
 
     def fractions(self, image: AnnotatedImage) -> tuple[float, float, float, float]:
         """Left, top, width and height of the box as shares of the image's sides."""
@@ -58,10 +65,15 @@ class Row(NamedTuple):
         width, height = right - left, bottom - top
         return left / image.width, top / image.height, width / image.width, height / image.height
 
+    def polygon(self, image: AnnotatedImage) -> list[tuple[int, int]] | None:
+        """The mask's outline as x, y pixel edges, see `polygons.outline`; None without a mask."""
+        ring = None if self.mask is None else outline(self.mask, image.height, image.width)
+        return None if ring is None else [(x, y) for x, y in ring.tolist()]
+
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image and its boxes.
+    """One image with its boxes, and masks.
 
     Attributes:
         key: the image's identity: its path under the image root, or its VOC id.
@@ -71,6 +83,7 @@ class AnnotatedImage:
         classes: int32 (n,), index into `Annotated.classes`.
         scores: float32 (n,), finite; None where there are none.
         id: the integer id that COCO files of its dataset give it; None where it has none.
+        masks: n compressed RLE strings of the image's size; None for boxes alone.
 
     Raises:
         ValueError: arrays of other shapes, boxes that end before they begin, values that are not finite, an empty image.
@@ -84,9 +97,12 @@ class AnnotatedImage:
     classes: NDArray[np.int32]
     scores: NDArray[np.float32] | None = None
     id: int | None = None
+    masks: tuple[bytes, ...] | None = None
 
     def __post_init__(self) -> None:
         as_boxes(self.boxes, name=f"boxes of {self.key!r}", ordered=True)
+        if self.masks is not None and len(self.masks) != len(self.boxes):
+            raise ValueError(f"masks of {self.key!r}: expected {len(self.boxes)}, got {len(self.masks)}")
         if min(self.width, self.height) < 1:
             raise ValueError(f"{self.key!r}: expected an image of pixels, got {self.width} x {self.height}")
         for name, values in (("classes", self.classes), ("scores", self.scores)):
@@ -110,25 +126,32 @@ class AnnotatedImage:
         return self.key if self.key.endswith(suffix) else self.key + suffix
 
     def detections(self) -> Detections:
-        """The boxes with their classes and scores; 1 where there are none."""
+        """The boxes with their classes, masks and scores; 1 where there are none."""
         scores = np.ones(len(self), np.float32) if self.scores is None else self.scores
-        return Detections(self.boxes, self.classes, scores)
+        return Detections(self.boxes, self.classes, scores, self.masks)
 
     def rows(self) -> list[Row]:
-        """The boxes with their classes and scores, as the shortest decimals that are the same float32."""
+        """The boxes with their classes, scores and masks; numbers are the shortest decimals that are the same float32."""
         boxes = [(left, top, right, bottom) for left, top, right, bottom in _decimals(self.boxes)]
         scores = [None] * len(self) if self.scores is None else _decimals(self.scores)
-        return list(map(Row, self.classes.tolist(), boxes, scores))
+        masks: Sequence[bytes | None] = [None] * len(self)
+        if self.masks is not None:
+            pixels = areas(self.masks, self.height, self.width).tolist()
+            masks = [mask if count else None for mask, count in zip(self.masks, pixels, strict=True)]
+        return list(map(Row, self.classes.tolist(), boxes, scores, masks))
 
     def take(self, index: NDArray[np.generic]) -> AnnotatedImage:
         """The same with the boxes at `index` (integers or a mask)."""
         scores = None if self.scores is None else self.scores[index]
-        return replace(self, boxes=self.boxes[index], classes=self.classes[index], scores=scores)
+        masks = None
+        if self.masks is not None:
+            masks = tuple(self.masks[position] for position in np.arange(len(self))[index])
+        return replace(self, boxes=self.boxes[index], classes=self.classes[index], scores=scores, masks=masks)
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """Images with boxes of named classes.
+    """Images with boxes of named classes, and masks.
 
     Attributes:
         classes: their names, distinct.
@@ -173,6 +196,11 @@ class Annotated:
         """Have the boxes scores?"""
         return all(image.scores is not None for image in self.images if len(image))
 
+    @property
+    def masks(self) -> int:
+        """How many of the boxes have a mask."""
+        return sum(len(image) for image in self.images if image.masks is not None)
+
 
 def annotated_detections(path: Path, labels: Labels) -> Annotated:
     """Detections or pseudo ground truth (COCO results, or a COCO-JSON document) of the images of `labels`.
@@ -180,7 +208,7 @@ def annotated_detections(path: Path, labels: Labels) -> Annotated:
     Raises:
         UserError: see `read_detections`; images whose size nobody knows.
     """
-    found = read_detections(path, labels)
+    found = read_detections(path, labels, masks=True)
     images = []
     for image in labels.file.images:
         if not image.height or not image.width:
@@ -198,6 +226,7 @@ def annotated_detections(path: Path, labels: Labels) -> Annotated:
                 item.class_index,
                 item.scores,
                 image.id,
+                item.masks,
             )
         )
     ids = tuple(category.id for category in labels.file.categories)
@@ -222,10 +251,29 @@ def annotated_proposals(artifact: Artifact, labels: Labels | None, folder: Path 
         classes = np.zeros(span.stop - span.start, np.int32)
         identifier = entries[key].id if labels else None
         images.append(
-            AnnotatedImage(key, file, width, height, as_boxes(boxes[span]), classes, scores, identifier)
-        )
+            AnnotatedImage(
+                key, file, width, height, as_boxes(boxes[span]), classes, scores, identifier,
+                _proposal_masks(artifact, key, height, width),
+            )
+        )  # fmt: skip
     split = labels.file.info.split if labels else artifact.path.stem
     return Annotated((OBJECT,), tuple(images), None, split)
+
+
+def _proposal_masks(artifact: Artifact, key: str, height: int, width: int) -> tuple[bytes, ...] | None:
+    """The masks of the proposals of an image, where all have one.
+
+    Raises:
+        UserError: one that is not of the image's size.
+    """
+    found = [item.tobytes() for item in artifact.blobs(key, "masks")]
+    if not all(found):
+        return None
+    with artifact.refusing(key):
+        return tuple(
+            segmentation_mask({"size": [height, width], "counts": item.decode()}, height, width)
+            for item in found
+        )
 
 
 def _file_of(name: str, labels: Labels | None) -> Path | None:
@@ -242,7 +290,7 @@ def within(annotated: Annotated, min_score: float | None = None) -> tuple[Annota
         raise UserError("these boxes have no scores", where="--min-score", remedy="Leave it away")
     if min_score is not None and not 0 <= min_score < np.inf:
         raise UserError(f"expected a number of 0 or more, got {min_score}", where="--min-score")
-    remarks, images = Remarks(), []
+    remarks, images, without = Remarks(), [], 0
     for whole in annotated.images:
         sure = None if min_score is None or whole.scores is None else whole.scores >= np.float32(min_score)
         image = whole if sure is None else whole.take(np.asarray(sure))
@@ -253,7 +301,10 @@ def within(annotated: Annotated, min_score: float | None = None) -> tuple[Annota
         if not filled.all():
             remarks.empty[image.key] = int((~filled).sum())
         images.append(replace(image, boxes=boxes).take(filled))
-    return replace(annotated, images=tuple(images)), list(remarks.lines(""))
+        pixels = areas(images[-1].masks or (), image.height, image.width)
+        without += int((pixels == 0).sum())
+    told = [f"{without} masks have no pixel: their boxes stand alone"] if without else []
+    return replace(annotated, images=tuple(images)), [*remarks.lines(""), *told]
 
 
 def stems(images: Sequence[AnnotatedImage]) -> tuple[list[str], list[str]]:
@@ -298,6 +349,11 @@ def check_names(annotated: Annotated) -> None:
 def not_held(annotated: Annotated, why: str) -> list[str]:
     """What is to be told of scores that a format has no place for."""
     return [f"scores are left out: {why}"] if annotated.boxes and annotated.has_scores else []
+
+
+def masks_not_held(annotated: Annotated, why: str) -> list[str]:
+    """What is to be told of masks that a format has no place for."""
+    return [f"{annotated.masks} masks are left out: {why}"] if annotated.masks else []
 
 
 def json_bytes(content: Any, indent: int | None = None) -> bytes:

@@ -9,7 +9,14 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, json_bytes, stems
+from weaksam_cli.exchange.annotated import (
+    Annotated,
+    AnnotatedImage,
+    Options,
+    json_bytes,
+    masks_not_held,
+    stems,
+)
 from weaksam_cli.exchange.formats import Written
 
 WRITES: Final = {"fiftyone": "fractions: left, top, width, height"}
@@ -21,6 +28,9 @@ _DECIMALS: Final = 10
 def write(annotated: Annotated, out: Path, options: Options) -> Written:
     """A folder of two files, or one and the folder of images."""
     names, remarks = stems(annotated.images)
+    remarks += masks_not_held(
+        annotated, "this dataset has boxes alone (FiftyOne reads those of --format coco)"
+    )
     pairs = list(zip(names, annotated.images, strict=True))
     paths = {name + image.suffix: image.path for name, image in pairs if image.path}
     # FiftyOne takes the suffix from each name of `data.json`, and not from those of `labels.json`.

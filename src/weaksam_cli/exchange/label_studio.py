@@ -1,25 +1,33 @@
 """Label Studio: tasks with predictions, which it shows as pre-annotations, and the labelling configuration beside them.
 
-Boxes are percents of the image's sides. Images are named as Label Studio serves local files: relative to its document root.
+Boxes are percents of the image's sides, and so are the polygons of masks, whose parts and holes are joined
+(`core.polygons`): a region is one polygon. Images are named as Label Studio serves local files: relative to its document
+root.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
 from weaksam_cli import __version__
-from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, json_bytes
+from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, Row, json_bytes
 from weaksam_cli.exchange.formats import Written
 from weaksam_cli.exchange.markup import add, xml_bytes
 
-WRITES: Final = {"label-studio": "percents: left, top, width, height"}
+WRITES: Final = {"label-studio": "percents: left, top, width, height, or polygons of masks"}
 SUFFIX: Final = ".json"
 _ADDRESS: Final = "/data/local-files/?d="
-_CONTROL, _IMAGE = "label", "image"
+_IMAGE: Final = "image"
+_CONTROLS: Final = {
+    "rectanglelabels": ("RectangleLabels", "label"),
+    "polygonlabels": ("PolygonLabels", "outline"),
+}
+"""Type of a result -> tag and name of what draws it."""
 _DECIMALS: Final = 8
 
 
@@ -36,7 +44,7 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     ]
     config = f"{out.stem}.label_config.xml"
     files = {
-        config: labelling_config(annotated.classes),
+        config: labelling_config(annotated.classes, _kinds(tasks)),
         "": json_bytes(tasks),
     }
     hints = [
@@ -59,20 +67,16 @@ def _served(annotated: Annotated) -> tuple[str | None, list[str]]:
 def _prediction(image: AnnotatedImage, classes: tuple[str, ...], task: int) -> dict[str, Any]:
     results = []
     for number, row in enumerate(image.rows()):
-        edges = zip(("x", "y", "width", "height"), row.fractions(image), strict=True)
+        kind, value = _region(row, image)
         result = {
             "id": f"{task}-{number}",
-            "type": "rectanglelabels",
-            "from_name": _CONTROL,
+            "type": kind,
+            "from_name": _CONTROLS[kind][1],
             "to_name": _IMAGE,
             "original_width": image.width,
             "original_height": image.height,
             "image_rotation": 0,
-            "value": {
-                **{name: round(100 * value, _DECIMALS) for name, value in edges},
-                "rotation": 0,
-                "rectanglelabels": [classes[row.class_index]],
-            },
+            "value": {**value, kind: [classes[row.class_index]]},
         }
         results.append(result if row.score is None else {**result, "score": row.score})
     scores = [] if image.scores is None else image.scores.tolist()
@@ -80,11 +84,38 @@ def _prediction(image: AnnotatedImage, classes: tuple[str, ...], task: int) -> d
     return {"model_version": f"weaksam {__version__}", **mean, "result": results}
 
 
-def labelling_config(classes: tuple[str, ...]) -> bytes:
-    """What a project of Label Studio needs to show the boxes."""
+def _region(row: Row, image: AnnotatedImage) -> tuple[str, dict[str, Any]]:
+    """The type of a region, and where it is."""
+    polygon = row.polygon(image)
+    if polygon is None:
+        edges = zip(("x", "y", "width", "height"), row.fractions(image), strict=True)
+        return "rectanglelabels", {**{name: _percent(share) for name, share in edges}, "rotation": 0}
+    points = [[_percent(x / image.width), _percent(y / image.height)] for x, y in polygon]
+    return "polygonlabels", {"points": points, "closed": True}
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, _DECIMALS)
+
+
+def _kinds(tasks: list[dict[str, Any]]) -> list[str]:
+    """The types of results that there are; rectangles where there is none."""
+    used = {
+        result["type"]
+        for task in tasks
+        for prediction in task["predictions"]
+        for result in prediction["result"]
+    }
+    return [kind for kind in _CONTROLS if kind in used] or [next(iter(_CONTROLS))]
+
+
+def labelling_config(classes: tuple[str, ...], kinds: Sequence[str]) -> bytes:
+    """What a project of Label Studio needs to show regions of some types."""
     view = Element("View")
     add(view, "Image", name=_IMAGE, value=f"${_IMAGE}")
-    control = add(view, "RectangleLabels", name=_CONTROL, toName=_IMAGE)
-    for name in classes:
-        add(control, "Label", value=name)
+    for kind in kinds:
+        tag, own = _CONTROLS[kind]
+        control = add(view, tag, name=own, toName=_IMAGE)
+        for name in classes:
+            add(control, "Label", value=name)
     return xml_bytes(view)

@@ -1,5 +1,6 @@
 """LabelMe: a JSON file an image, with rectangles of two corners; X-AnyLabeling reads the scores as well.
 
+An object with a mask is one polygon, its parts and holes joined (`core.polygons`), which a person can correct.
 `imagePath` leads from the file to its image. LabelMe finds the files by itself where they are written to the folder of
 the images.
 """
@@ -13,7 +14,7 @@ from typing import Any, Final
 from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, json_bytes, stems
 from weaksam_cli.exchange.formats import Written
 
-WRITES: Final = {"labelme": "two corners in pixels"}
+WRITES: Final = {"labelme": "two corners in pixels; polygons of masks"}
 SUFFIX: Final = ""
 TAKES: Final = frozenset({"images"})
 _VERSION: Final = "5.5.0"
@@ -37,16 +38,18 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
 
 def _content(image: AnnotatedImage, path: str, classes: tuple[str, ...]) -> dict[str, Any]:
     shapes = []
-    for index, (left, top, right, bottom), score in image.rows():
+    for row in image.rows():
+        left, top, right, bottom = row.box
+        polygon = row.polygon(image)
         shape: dict[str, Any] = {
-            "label": classes[index],
-            "points": [[left, top], [right, bottom]],
+            "label": classes[row.class_index],
+            "points": polygon or [[left, top], [right, bottom]],
             "group_id": None,
             "description": "",
-            "shape_type": "rectangle",
+            "shape_type": "polygon" if polygon else "rectangle",
             "flags": {},
         }
-        shapes.append(shape if score is None else {**shape, "score": score})
+        shapes.append(shape if row.score is None else {**shape, "score": row.score})
     return {
         "version": _VERSION,
         "flags": {},

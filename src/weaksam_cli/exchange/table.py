@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from weaksam_cli.core.names import first_few
-from weaksam_cli.exchange.annotated import Annotated, Options
+from weaksam_cli.exchange.annotated import Annotated, Options, masks_not_held
 from weaksam_cli.exchange.formats import Written
 
 WRITES: Final = {"csv": "pixels: left, top, right, bottom"}
@@ -31,6 +31,7 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     changed = [name for name, is_formula in zip(annotated.classes, names, strict=True) if is_formula]
     told = f"a spreadsheet would run {len(changed)} class names, which have an apostrophe before them"
     remarks = [f"{told}: {first_few(map(repr, changed), 3)}"] if changed else []
+    remarks += masks_not_held(annotated, "a row is a box")
     return Written({"": _table(_rows(annotated, labels))}, annotated.boxes, remarks)
 
 
@@ -48,7 +49,7 @@ def _rows(annotated: Annotated, labels: list[str]) -> Iterable[tuple[object, ...
         name = f"./{image.file_name}" if _is_formula(image.file_name) else image.file_name
         if not len(image):
             yield (name, *[""] * (len(_HEADER) - 1))
-        for index, box, score in image.rows():
+        for index, box, score, _ in image.rows():
             yield name, labels[index], *box, "" if score is None else score
 
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC: an XML file an image in `Annotations`, the list of images in `ImageSets/Main`.
+"""PASCAL VOC: an XML file an image in `Annotations`, the list of images in `ImageSets/Main`; masks, see `voc_masks`.
 
 Boxes are VOC's: pixels counted from 1, both ends inside. Fractions of pixels are kept, as the releases since 2011 have them;
 whole numbers have no point, for readers that want integers.
@@ -6,6 +6,7 @@ whole numbers have no point, for readers that want integers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Final
 from xml.etree.ElementTree import Element
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.errors import UserError
+from weaksam_cli.exchange import voc_masks
 from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, Options, not_held, stems
 from weaksam_cli.exchange.formats import Written
 from weaksam_cli.exchange.markup import add, xml_bytes
@@ -34,7 +36,8 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     """
     names, remarks = stems(annotated.images)
     whole = [image.take(_has_pixels(image.boxes)) for image in annotated.images]
-    files, images = {}, {}
+    files: dict[str, bytes] = {}
+    images, painted = {}, {}
     for name, image in zip(names, whole, strict=True):
         if name != " ".join(name.splitlines()).strip():
             what = f"the image {image.key[:200]!r} cannot stand in a list with a name a line"
@@ -43,9 +46,15 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
         files[f"Annotations/{name}.xml"] = xml_bytes(_annotation(image, file, annotated.classes))
         if image.path:
             images[f"{_IMAGES}/{file}"] = image.path
-    files[f"ImageSets/Main/{annotated.split}.txt"] = "".join(f"{name}\n" for name in names).encode()
+        if image.masks:
+            painted[name] = voc_masks.Painted(image)
+            files[f"SegmentationObject/{name}.png"] = voc_masks.png(painted[name].objects)
+            files[f"SegmentationClass/{name}.png"] = voc_masks.png(painted[name].classes)
+    files[f"ImageSets/Main/{annotated.split}.txt"] = _lines(names)
+    if painted:
+        files[f"ImageSets/Segmentation/{annotated.split}.txt"] = _lines(painted)
     boxes = sum(map(len, whole))
-    remarks += not_held(annotated, "VOC has no place for them")
+    remarks += [*not_held(annotated, "VOC has no place for them"), *voc_masks.remarks(list(painted.values()))]
     if boxes < annotated.boxes:
         remarks.append(
             f"{annotated.boxes - boxes} boxes are narrower than a pixel, which VOC has no numbers for: left out"
@@ -54,6 +63,10 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
         remarks.append(f"{inner} images lie in folders of their own, which many readers of VOC do not search")
     hints = [] if options.images != "none" else [f"its images belong into {_IMAGES}: --images link, or copy"]
     return Written(files, boxes, remarks, images, hints)
+
+
+def _lines(names: Iterable[str]) -> bytes:
+    return "".join(f"{name}\n" for name in names).encode()
 
 
 def _has_pixels(boxes: FloatArray) -> NDArray[np.bool_]:
@@ -67,8 +80,8 @@ def _annotation(image: AnnotatedImage, file: str, classes: tuple[str, ...]) -> E
     size = add(root, "size")
     for tag, value in (("width", image.width), ("height", image.height), ("depth", 3)):
         add(size, tag, value)
-    add(root, "segmented", 0)
-    for index, (left, top, right, bottom), _ in image.rows():
+    add(root, "segmented", int(bool(image.masks)))
+    for index, (left, top, right, bottom), *_ in image.rows():
         thing = add(root, "object")
         add(thing, "name", classes[index])
         for tag, text in (("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):

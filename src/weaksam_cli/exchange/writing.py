@@ -28,6 +28,7 @@ class Export:
 
     Attributes:
         images, boxes: how many.
+        masks: how many of the boxes have one, whether or not the format holds it.
         bytes: of all files but images.
         is_fresh: everything stood there already.
         remarks: what the format could not hold, and what else is to be told.
@@ -36,6 +37,7 @@ class Export:
 
     images: int
     boxes: int
+    masks: int
     bytes: int
     is_fresh: bool
     remarks: tuple[str, ...]
@@ -86,7 +88,7 @@ def write(
     is_fresh = place(out, written.files, images, options.images, overwrite=overwrite, ops=files)
     told = (*remarks, *written.remarks, *_beside(out, written.files))
     size = sum(map(len, written.files.values()))
-    return Export(len(kept.images), written.rows, size, is_fresh, told, tuple(written.hints))
+    return Export(len(kept.images), written.rows, kept.masks, size, is_fresh, told, tuple(written.hints))
 
 
 def box_format(layout: str) -> ModuleType:

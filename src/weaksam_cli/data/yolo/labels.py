@@ -10,7 +10,7 @@ from typing import Final
 from weaksam_cli.core.files import beginning, read_bytes
 from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawBox, RawObject
-from weaksam_cli.data.outlines import box_of_points, numbers, polygon_mask
+from weaksam_cli.data.outlines import box_of_points, numbers, share_mask
 from weaksam_cli.errors import UserError
 
 MOST_BYTES: Final = 4 * 1000**2
@@ -100,12 +100,7 @@ def _outline(rest: Sequence[float], has_keypoints: bool) -> tuple[RawBox, Callab
         x, y, width, height = rest[:4]
         return (x - width / 2, y - height / 2, x + width / 2, y + height / 2), None
     polygon = rest[: len(rest) // 2 * 2]
-
-    def mask(height: int, width: int) -> bytes:
-        scaled = [value * (height if place % 2 else width) for place, value in enumerate(polygon)]
-        return polygon_mask([scaled])(height, width)
-
-    return box_of_points(polygon), mask
+    return box_of_points(polygon), share_mask(polygon)
 
 
 def text_of(path: Path, limit: int) -> str:

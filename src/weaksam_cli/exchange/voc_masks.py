@@ -1,0 +1,84 @@
+"""Instance masks as VOC has them: of an image a PNG of objects and a PNG of classes, in VOC's colours.
+
+A pixel belongs to one object alone. Where masks overlap it is that of the surer one.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from weaksam_cli.core.masks import decode
+from weaksam_cli.exchange.annotated import AnnotatedImage
+
+MOST: Final = 254
+"""Objects of an image, and classes: 0 is the background, 255 a border, of which there is none here."""
+
+
+class Painted:
+    """The masks of an image, the surer on top.
+
+    Args:
+        image: with masks.
+
+    Attributes:
+        objects: uint8 (h, w), value k is the k-th object.
+        classes: uint8 (h, w), value k is the k-th class.
+        covered: objects that surer ones cover partly.
+        lost: objects without a pixel that is seen, by their own mask, others or their number.
+    """
+
+    def __init__(self, image: AnnotatedImage) -> None:
+        rows = image.rows()
+        shape = (image.height, image.width)
+        self.objects, self.classes = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+        scores = np.arange(len(rows), 0, -1) if image.scores is None else image.scores
+        sizes: dict[int, int] = {}
+        for place in np.argsort(scores, kind="stable").tolist():
+            row = rows[place]
+            if row.mask is None or place >= MOST or row.class_index >= MOST:
+                continue
+            mask = decode([row.mask], *shape)[0]
+            self.objects[mask], self.classes[mask] = place + 1, row.class_index + 1
+            sizes[place + 1] = int(mask.sum())
+        seen = np.bincount(self.objects.reshape(-1), minlength=MOST + 1)
+        self.lost = len(rows) - sum(bool(seen[number]) for number in sizes)
+        self.covered = sum(0 < seen[number] < size for number, size in sizes.items())
+
+
+def png(values: NDArray[np.uint8]) -> bytes:
+    """Values (h, w) as a PNG with VOC's palette."""
+    image, buffer = Image.fromarray(values, "P"), io.BytesIO()
+    image.putpalette(_palette().tobytes())
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
+def remarks(painted: Sequence[Painted]) -> list[str]:
+    """What is to be told of pixels that belong to one object alone."""
+    covered, lost = sum(item.covered for item in painted), sum(item.lost for item in painted)
+    told = []
+    if covered:
+        told.append(
+            f"{covered} masks lie partly under surer ones, which have these pixels: VOC has one object a pixel"
+        )
+    if lost:
+        told.append(
+            f"{lost} objects have no pixel in SegmentationObject: surer ones cover them, or their masks are empty"
+        )
+    return told
+
+
+def _palette() -> NDArray[np.uint8]:
+    """(256, 3) uint8, as the devkit has it: the bits of a value are dealt to red, green and blue, the highest first."""
+    colours = np.zeros((256, 3), np.uint8)
+    for channel in range(3):
+        for place in range(8):
+            bit = np.arange(256) >> (3 * place + channel) & 1
+            colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
+    return colours
