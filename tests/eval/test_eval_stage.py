@@ -123,7 +123,7 @@ def test_objects_that_are_left_out_are_counted(evaluated: tuple[Path, str]) -> N
     assert receipt["failed"] == []
     strict = weaksam(*COMMAND, "--strict", folder=folder)
     assert strict.returncode == 3
-    assert "1 annotated objects cannot be ground truth" in strict.stderr
+    assert "1 objects are left out" in strict.stderr
 
 
 def test_the_table_has_a_row_a_source(evaluated: tuple[Path, str]) -> None:

@@ -123,7 +123,7 @@ class Outcome:
         images: how many images the artifact holds.
         failed: (image, reason) of those that could not be done.
         computed: images that this command computed itself.
-        left_out: (image, reason) of annotated objects that cannot be ground truth.
+        left_out: (image, reason) of annotated objects that cannot be ground truth, and of pseudo boxes without a mask.
     """
 
     images: int

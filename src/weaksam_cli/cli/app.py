@@ -73,7 +73,7 @@ _STAGE = tuple(dict.fromkeys([*_DATA, *_ALL, "variant", "inputs"]))
 def _add_stages(*names: str) -> None:
     """Commands are listed in the order in which they are added: that of the pipeline."""
     for name in names:
-        more = {"cam": ("fit",), "eval": ("per_class",)}.get(name, ())
+        more = {"cam": ("fit",), "pgt": ("masks",), "eval": ("per_class",)}.get(name, ())
         add = app.command(name, help=_STAGE_HELP[name])
         declare(add, *_STAGE, *more, work="run:run_one_stage", stage_name=name)(lambda: None)
 

@@ -152,7 +152,7 @@ def _origin(path: Path) -> list[str]:
         f"made by weaksam {record.program_version} at {record.finished_at} in {duration(record.wall_seconds)}: "
         f"{record.images} images, {len(record.failed)} failed",
         *(f"failed: {failure.image}: {failure.reason}" for failure in record.failed),
-        *(f"left out of the ground truth: {item.image}: {item.reason}" for item in record.left_out),
+        *(f"left out: {item.image}: {item.reason}" for item in record.left_out),
     ]
 
 

@@ -66,6 +66,10 @@ class CommonOptions:
         bool,
         Option("--fit", help="Train the network on the dataset in place of loading the recipe's weights."),
     ] = False
+    masks: Annotated[
+        bool,
+        Option("--masks", help="Masks, too: the boxes, or --input boxes=FILE, prompt a segmenter."),
+    ] = False
     per_class: Annotated[bool, Option("--per-class", help="Print the figures of each class, too.")] = False
     checkpoint_every: Annotated[
         int | None, Option("--checkpoint-every", help="Iterations of a training between checkpoints.", min=1)
@@ -214,10 +218,11 @@ def for_stages(texts: Sequence[str], form: str, option: str, *stages: str) -> li
 
 
 def _given_inputs(texts: Sequence[str]) -> dict[str, Path]:
+    from weaksam_cli.engine.runs import BOXES_INPUT
     from weaksam_cli.engine.stages import STAGE_NAMES
 
     given = {}
-    for stage, path in for_stages(texts, "stage=FILE", "--input", *STAGE_NAMES[:-1]):
+    for stage, path in for_stages(texts, "stage=FILE", "--input", *STAGE_NAMES[:-1], BOXES_INPUT):
         if not Path(path).is_file():
             raise UserError("there is no such file", where=f"--input {stage}={path}")
         given[stage] = Path(path)

@@ -29,9 +29,8 @@ from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.stages import load_stage
 from weaksam_cli.engine.steps import Summary, make, run_steps
 from weaksam_cli.errors import UserError
+from weaksam_cli.propose.segmenters import best_recipe
 
-_BEST_FIRST = ("sam-vit-h", "sam-vit-l", "sam-vit-b")
-_WITHOUT_WEIGHTS = "region-tree"
 _FOR_DATASETS = ("dataset", "split", "run-dir", "variant")
 
 
@@ -124,7 +123,7 @@ def _recipe(options: CommonOptions, context: Context) -> LoadedRecipe:
     elif profile != AUTO:
         name, why = read_profile(profile, context.weights).recipes["propose"], f" of profile {profile}"
     else:
-        name, why = _best_recipe(context)
+        name, why = best_recipe(context)
     loaded = load_recipe("propose", name, options.overrides)
     context.console.info(f"propose: recipe {loaded.name}{why}", recipe=loaded.name)
     is_prompted = "clues" in type(loaded.recipe).model_fields
@@ -134,18 +133,6 @@ def _recipe(options: CommonOptions, context: Context) -> LoadedRecipe:
     if is_prompted and not context.run.given:
         loaded = load_recipe("propose", name, [*options.overrides, "clues.sources=[]"])
     return loaded
-
-
-def _best_recipe(context: Context) -> tuple[str, str]:
-    absent: list[str] = []
-    for name in _BEST_FIRST:
-        weights = load_recipe("propose", name).resolved()["weights"]
-        found = context.weights.find(weights)
-        if found is not None:
-            better = f" ({', '.join(absent)} not found)" if absent else ""
-            return name, f", the best whose weights are here: {found}{better}"
-        absent.append(weights)
-    return _WITHOUT_WEIGHTS, f", which needs no weights (found none of {', '.join(absent)})"
 
 
 def _points_of_maps(maps: Path, dry_run: bool, target: Path, context: Context) -> Path:

@@ -11,11 +11,12 @@ import yaml
 
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages
 from weaksam_cli.console import Console, size
-from weaksam_cli.core.settings import read_yaml_mapping
+from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping
 from weaksam_cli.data.source import SOURCE_FILE
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import choose_profile
 from weaksam_cli.engine.recipes import LoadedRecipe, find_recipe, load_recipe, recipe_names
+from weaksam_cli.engine.runs import BOXES_INPUT
 from weaksam_cli.engine.stages import STAGE_NAMES, Stage, load_stage
 from weaksam_cli.engine.steps import Step, preview, run_steps
 from weaksam_cli.engine.variants import run_of_variant
@@ -36,8 +37,12 @@ def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> 
     if options.fit:
         options = _without_weights(stage_name, options, recipe_name)
     stage = load_stage(stage_name)
+    if BOXES_INPUT in context.run.given and stage_name != "pgt":
+        raise UserError("boxes prompt the masks of `pgt` alone", where="--input", remedy="Leave them out")
     splits = _splits(stage, options, context)
     loaded = load_recipe(stage_name, recipe_name, options.overrides)
+    if options.masks:
+        loaded = _with_masks(loaded)
     _run(stage, loaded, options, _for_given_split(context, splits), splits)
     if options.per_class and not options.dry_run:
         from weaksam_cli.eval.report import show_classes
@@ -45,6 +50,21 @@ def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> 
         for split in splits:
             show_classes(context.run.output(stage_name, split), console)
     return {split: context.run.output(stage_name, split) for split in splits}
+
+
+def _with_masks(loaded: LoadedRecipe) -> LoadedRecipe:
+    """`--masks` is `masks: true` of a recipe of pgt.
+
+    Raises:
+        UserError: its method makes none.
+    """
+    settings = getattr(loaded.recipe, "masks", None)
+    if not isinstance(settings, RecipeModel):
+        raise UserError(
+            f"recipe {loaded.name!r} has no masks", where="--masks", remedy="Choose another --recipe"
+        )
+    masks = settings.model_copy(update={"enabled": True})
+    return dataclasses.replace(loaded, recipe=loaded.recipe.model_copy(update={"masks": masks}))
 
 
 def _without_weights(stage: str, options: CommonOptions, recipe_name: str) -> CommonOptions:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
+
+BOXES_INPUT: Final = "boxes"
+"""Of no stage: boxes that the user gives as prompts for masks, with `--input boxes=FILE`."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class RunDirectory:
     Attributes:
         root: the folder, e.g. `runs/voc07`.
         variants: stage -> variant, for stages whose output goes to `<folder>@<variant>`.
-        given: stage -> file, for inputs that the user named with `--input stage=FILE`.
+        given: stage -> file, for inputs that the user named with `--input stage=FILE`; or `BOXES_INPUT`.
         given_split: the split that these files are of; for other splits the run's own artifacts are read.
     """
 

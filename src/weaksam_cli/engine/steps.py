@@ -278,7 +278,7 @@ def _report(step: Step, context: Context, record: receipts.Receipt, outcome: Out
     )
     if record.left_out:
         images = len({item.image for item in record.left_out})
-        what = f"{len(record.left_out)} annotated objects of {images} images cannot be ground truth"
+        what = f"{len(record.left_out)} objects of {images} images are left out"
         context.console.warn(f"{name}: {what}", left_out=len(record.left_out))
     for listed in (record.failed, record.left_out):
         for failure in listed[:_SHOWN_FAILURES]:
@@ -292,7 +292,7 @@ def _check_failures(step: Step, record: receipts.Receipt, context: Context) -> N
     if (record.failed or record.left_out) and context.strict:
         what = f"{len(record.failed)} of {record.images + len(record.failed)} images failed"
         if record.left_out:
-            what += f", {len(record.left_out)} annotated objects cannot be ground truth"
+            what += f", {len(record.left_out)} objects are left out"
         raise IncompleteError(what, where=str(step.path))
 
 

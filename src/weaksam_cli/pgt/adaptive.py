@@ -15,7 +15,8 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import LabelChoice
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.pgt.stage import selection
+from weaksam_cli.pgt.masks import MaskChoice
+from weaksam_cli.pgt.stage import pgt_steps
 
 Mutual = Literal["drop_both", "keep_best"]
 Float64Array = NDArray[np.float64]
@@ -24,7 +25,7 @@ SCORE_EPSILON, AREA_EPSILON = 1e-8, 1e-6
 """What the published code adds to a span of scores, and to an area in square pixels, before dividing by it."""
 
 
-class Recipe(LabelChoice):
+class Selection(LabelChoice):
     """Class filter, relative scores, containment.
 
     Attributes:
@@ -45,12 +46,17 @@ class Recipe(LabelChoice):
     saved_score: Literal["detector", "relative"] = "detector"
 
 
+class Recipe(Selection, MaskChoice):
+    """Pseudo boxes, and masks of them."""
+
+
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
-    """One COCO-JSON file."""
-    yield selection(recipe, context, split, partial(select, recipe=recipe))
+    """One COCO-JSON file, and with masks what it is made from."""
+    selection = recipe.part(Selection)
+    return pgt_steps(recipe, selection, context, split, partial(select, recipe=selection))
 
 
-def select(found: Detections, classes: Collection[int], recipe: Recipe) -> Detections:
+def select(found: Detections, classes: Collection[int], recipe: Selection) -> Detections:
     """Class filter, score filter and containment filter, in this order, for the detections of one image.
 
     Args:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import PGT, annotations_bytes, read_detections
 from weaksam_cli.data.labels import LabelChoice
 from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.runs import BOXES_INPUT
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
+from weaksam_cli.errors import UserError
+from weaksam_cli.pgt.masks import MaskChoice, mask_steps
 
 STAGE = Stage("pgt", 2, "pgt", "{split}.json", PGT, train_only=True)
 
@@ -18,8 +22,38 @@ Select = Callable[[Detections, Sequence[int]], Detections]
 """From the detections of one image and the classes of its labels to its pseudo boxes."""
 
 
-def selection(settings: LabelChoice, context: Context, split: str, select: Select) -> Step:
-    """The step that reads the detections of a split, selects image by image, and writes COCO-JSON with scores."""
+def pgt_steps(
+    recipe: MaskChoice, selection: LabelChoice, context: Context, split: str, select: Select
+) -> Iterator[Step]:
+    """The steps of every method: pseudo boxes; where masks are asked for, masks of them, or of boxes that are given.
+
+    Args:
+        recipe: the whole recipe.
+        selection: its part that decides the boxes.
+        context: what the command was told.
+        split: the training split.
+        select: the method.
+
+    Raises:
+        UserError: boxes are given and no masks asked for.
+    """
+    given = context.run.given_for(split).get(BOXES_INPUT)
+    document = context.run.output("pgt", split)
+    if not recipe.masks.enabled:
+        if given is not None:
+            remedy = "Add --masks, or leave the boxes out"
+            raise UserError("the boxes are prompts for masks", where=f"--input boxes={given}", remedy=remedy)
+        yield _selection(selection, document, context, split, select)
+        return
+    boxes = given
+    if boxes is None:
+        boxes = context.run.folder("pgt") / "boxes" / f"{split}.json"
+        yield _selection(selection, boxes, context, split, select)
+    yield from mask_steps(recipe, recipe.masks, boxes, context, split)
+
+
+def _selection(settings: LabelChoice, path: Path, context: Context, split: str, select: Select) -> Step:
+    """Reads the detections of a split, selects image by image, and writes COCO-JSON with scores."""
     detections = context.run.input("wsod", split)
 
     def run(job: Job) -> Outcome:
@@ -34,11 +68,11 @@ def selection(settings: LabelChoice, context: Context, split: str, select: Selec
         return Outcome(len(kept), ())
 
     return Step(
-        path=context.run.output("pgt", split),
+        path=path,
         schema=STAGE.schema,
         split=split,
         settings=settings,
         inputs={"wsod": detections, "data": context.run.input("data", split)},
         run=run,
-        title="pseudo ground truth",
+        title="pseudo boxes",
     )

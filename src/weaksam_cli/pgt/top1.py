@@ -13,10 +13,11 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import LabelChoice
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.pgt.stage import selection
+from weaksam_cli.pgt.masks import MaskChoice
+from weaksam_cli.pgt.stage import pgt_steps
 
 
-class Recipe(LabelChoice):
+class Selection(LabelChoice):
     """The best boxes of every image-level label.
 
     Attributes:
@@ -27,12 +28,17 @@ class Recipe(LabelChoice):
     k: int = Field(default=1, ge=1, le=10_000)
 
 
+class Recipe(Selection, MaskChoice):
+    """Pseudo boxes, and masks of them."""
+
+
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
-    """One COCO-JSON file."""
-    yield selection(recipe, context, split, partial(select, recipe=recipe))
+    """One COCO-JSON file, and with masks what it is made from."""
+    selection = recipe.part(Selection)
+    return pgt_steps(recipe, selection, context, split, partial(select, recipe=selection))
 
 
-def select(found: Detections, classes: Collection[int], recipe: Recipe) -> Detections:
+def select(found: Detections, classes: Collection[int], recipe: Selection) -> Detections:
     """The `k` best detections with a positive score of every image-level label of one image.
 
     Returns:
