@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +30,7 @@ def filled(*box: int) -> NDArray[np.bool_]:
     return mask
 
 
-def instances(boxes: list[tuple[int, ...]], masks: list[NDArray[np.bool_]]) -> Detections:
+def instances(boxes: Sequence[tuple[int, ...]], masks: Sequence[NDArray[np.bool_]]) -> Detections:
     n = len(boxes)
     drawn = tuple(encode(np.stack(masks))) if masks else ()
     scores = np.linspace(1, 0.5, n, dtype=np.float32)
