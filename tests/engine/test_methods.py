@@ -29,7 +29,7 @@ KNOWN = {
     "propose": {"sam", "region_tree", "selective_search"},
     "wsod": {"wsddn", "oicr", "mist"},
     "pgt": {"adaptive", "top1"},
-    "retrain": {"faster_rcnn"},
+    "retrain": {"faster_rcnn", "mask_rcnn"},
     "eval": {"standard"},
 }
 METHODS = [(stage, name) for stage in STAGE_NAMES for name in method_names(stage)]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,83 +9,39 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
-from tests.artifacts.helpers import context
-from weaksam_cli.artifacts import digest
-from weaksam_cli.artifacts.receipt import Identity
-from weaksam_cli.core.types import Detections
-from weaksam_cli.data.labels import (
-    Category,
-    LabelledImage,
-    Labels,
-    LabelsFile,
-    LabelsInfo,
-    Split,
-    labels_bytes,
+from tests.retrain import helpers
+from tests.retrain.helpers import (
+    CLASSES,
+    VALUES,
+    Killed,
+    build,
+    document,
+    entries,
+    labels_in,
+    read_image,
+    read_script,
+    saved,
 )
-from weaksam_cli.engine.context import Job
+from weaksam_cli.core.types import Detections
+from weaksam_cli.data.labels import Labels, Split
 from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
-from weaksam_cli.retrain.detector import (
-    detectron_config,
-    fit,
-    fit_detector,
-    load_detector,
-    make_optimizer,
-    stored_config,
-    training_entries,
-)
-from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
+from weaksam_cli.retrain.detection import load_detector
+from weaksam_cli.retrain.detector import make_optimizer, training_entries
+from weaksam_cli.retrain.faster_rcnn import Recipe
 from weaksam_cli.retrain.heads import Top3Matcher
 from weaksam_cli.retrain.torchscript import scripted_bytes
 from weaksam_cli.training.checkpoint import model_bytes, read_tensors
-from weaksam_cli.training.loop import TrainingRun
-
-ITERATIONS = 4
-CLASSES = ["cat", "dog"]
-LOSSES = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
 
 
 def recipe(**changes: Any) -> Recipe:
-    values: dict[str, Any] = {
-        "network": "lite0-fpn",
-        "backbone": {"weights": "random", "freeze_at": 3},
-        "detector": {
-            "channels": 8,
-            "box_head_channels": 16,
-            "roi_batch": 16,
-            "rpn_batch": 16,
-            "context": True,
-        },
-        "schedule": {"iterations": ITERATIONS, "batch_size": 2, "learning_rate": 0.001},
-        "train_images": {"short_sides": [48, 64], "max_size": 96},
-        "inference": {
-            "short_side": 64,
-            "max_size": 96,
-            "score_threshold": 0.0,
-            "detections": 7,
-            "augment_short_sides": [48, 64],
-            "augment_max_size": 96,
-        },
-        "roi_drop": {"start_iteration": 2, "tau_cls": 0.5, "tau_reg": 0.1},
-    }
-    return Recipe.model_validate(values | changes)
+    return Recipe.model_validate(VALUES | changes)
 
 
-def read_image(key: str) -> NDArray[np.uint8]:
-    rng = np.random.default_rng(int(key))
-    image = rng.integers(0, 60, (50, 70, 3), dtype=np.uint8)
-    image[10:40, 15:55] = rng.integers(120, 255, 3)
-    return image
-
-
-def entries() -> list[dict[str, Any]]:
-    box = {"bbox": [15.0, 10.0, 55.0, 40.0], "bbox_mode": 0, "category_id": 1, "iscrowd": 0}
-    size = {"height": 50, "width": 70}
-    return [{"key": str(k), "image_id": k, **size, "annotations": [box] if k else []} for k in range(4)]
+def run(folder: Path, wanted: Recipe, kill_after: int | None = None) -> nn.Module:
+    return helpers.train(folder, wanted, entries(), kill_after=kill_after)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -96,32 +49,6 @@ def single_thread() -> Iterator[None]:
     """As in a real training; on a busy machine threads that wait for each other take far longer."""
     with one_thread():
         yield
-
-
-class Killed(BaseException):
-    pass
-
-
-def run(folder: Path, wanted: Recipe, kill_after: int | None = None) -> nn.Module:
-    def progress(done: int, total: int, losses: dict[str, float]) -> None:
-        assert set(losses) == LOSSES or not losses
-        if done == kill_after:
-            raise Killed
-
-    where = TrainingRun(
-        "cpu", 5, folder / "checkpoint.pt", "recipe", Path.write_bytes, progress, checkpoint_every=1
-    )
-    return fit(wanted, config(wanted), entries(), read_image, where)
-
-
-def config(wanted: Recipe) -> Any:
-    return detectron_config(wanted.part(ModelSettings), 2, "cpu")
-
-
-def saved(path: Path, model: nn.Module, wanted: Recipe) -> Path:
-    data = {"class_names": CLASSES, "detectron2": stored_config(config(wanted))}
-    path.write_bytes(model_bytes(model, data))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -176,13 +103,6 @@ def test_optimizer_groups() -> None:
     assert sum(len(group["params"]) for group in groups) == len(learning)
 
 
-def build(wanted: Recipe) -> nn.Module:
-    from detectron2.modeling import build_model
-
-    model: nn.Module = build_model(config(wanted))
-    return model
-
-
 @pytest.mark.parametrize("keep_empty", [True, False])
 def test_no_pseudo_box_at_all(tmp_path: Path, keep_empty: bool) -> None:
     labels = labels_in(tmp_path, {"1": "1.png"}).read()
@@ -219,12 +139,6 @@ def test_predictions(trained: nn.Module, tmp_path: Path, augment: bool) -> None:
     assert np.array_equal(found["2"].scores, again.scores)
     few = load_detector(path, wanted.model_copy(update={"detections": 2}), CLASSES, "cpu")
     assert len(few(read_image("1"))) <= 2
-
-
-def read_script(data: bytes) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch would rather have torch.export
-        return torch.jit.load(io.BytesIO(data))
 
 
 @pytest.mark.parametrize(
@@ -290,60 +204,9 @@ def test_r50_trains_from_random_weights(tmp_path: Path) -> None:
 # pseudo ground truth of a run
 
 
-def labels_in(folder: Path, names: dict[str, str]) -> Split:
-    """Labels of images (key -> file name) that lie in `folder`."""
-    images = []
-    for number, (key, name) in enumerate(names.items()):
-        path = folder / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(read_image(key)).save(path)
-        images.append(
-            LabelledImage(
-                id=number,
-                key=key,
-                file_name=name,
-                height=50,
-                width=70,
-                sha256=digest.of_file(path),
-                labels=["dog"],
-            )
-        )
-    info = LabelsInfo(format="weaksam/labels", format_version=1, dataset="demo", split="t", role="train")
-    categories = [Category(id=4, name="cat"), Category(id=9, name="dog")]
-    file = LabelsFile(info=info, categories=categories, images=images, annotations=[], failed=[])
-    (folder / "labels.json").write_bytes(labels_bytes(file))
-    return Split(folder / "labels.json", folder / "images")
-
-
-def document(names: dict[str, str], **changes: Any) -> bytes:
-    images = [
-        {"id": number + 100, "key": key, "file_name": name, "height": 50, "width": 70}
-        for number, (key, name) in enumerate(names.items())
-    ]
-    box = {"image_id": 101, "category_id": 9, "bbox": [15, 10, 40, 30], "score": 0.5, "area": 1, "iscrowd": 0}
-    values = {"categories": [{"id": 9, "name": "dog"}], "images": images, "annotations": [box]}
-    return json.dumps(values | changes).encode()
-
-
 def train_on(folder: Path, split: Split, pgt: bytes) -> Path:
-    (folder / "pgt.json").write_bytes(pgt)
-    identity = Identity(
-        stage="retrain",
-        stage_version=1,
-        format="x",
-        format_version=1,
-        dataset="demo",
-        split="t",
-        recipe_name="",
-        recipe={},
-        seed=5,
-        inputs={},
-    )
-    job = Job(context(folder, device="cpu"), folder / "model.safetensors", identity)
     short = recipe(schedule={"iterations": 1, "batch_size": 1, "learning_rate": 0.01})
-    outcome = fit_detector(short.part(ModelSettings), folder / "pgt.json", split, None, job)
-    assert outcome.images == 1
-    return job.path
+    return helpers.train_on(folder, short, split, pgt)
 
 
 def test_images_are_found_by_key_after_the_image_root_moved(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.retrain.helpers import VALUES
 from weaksam_cli.detectron.compat import import_detectron2
+from weaksam_cli.retrain import mask_rcnn
+from weaksam_cli.retrain.detector import detectron_config
 from weaksam_cli.retrain.heads import (
     Dropped,
     Top3Matcher,
@@ -82,9 +85,14 @@ def _no_proposals() -> Any:
 
 
 def losses(
-    inputs: Any, drop: RoiDrop, iteration: int, images: int = 2, deltas: Tensor | None = None
+    inputs: Any,
+    drop: RoiDrop,
+    iteration: int,
+    images: int = 2,
+    deltas: Tensor | None = None,
+    predictor: Any = None,
 ) -> dict[str, float]:
-    predictor = layers(inputs, drop)
+    predictor = layers(inputs, drop) if predictor is None else predictor
     from detectron2.utils.events import EventStorage
 
     items = proposals(inputs, images)
@@ -180,6 +188,22 @@ def test_on_from_the_start_iteration(cases: Any, iteration: int, semantics: str)
     got = losses(cases["inputs"], drop, iteration)
     assert got["loss_cls"] == approx(expected["loss_cls"])
     assert got["loss_box_reg"] == approx(expected["loss_box_reg_over_R"])
+
+
+@pytest.mark.parametrize("case", ["drop_on", "drop_on_second_image_hit"])
+def test_the_box_head_of_mask_rcnn_drops_the_same(cases: Any, case: str) -> None:
+    from detectron2.modeling import build_model
+
+    inputs = cases["inputs"]
+    for semantics, expected in cases[case]["semantics"].items():
+        drop = settings_of(cases[case], semantics=semantics)
+        values = {key: value for key, value in VALUES.items() if key != "inference"}
+        wanted = mask_rcnn.ModelSettings.model_validate(values | {"roi_drop": drop})
+        model: Any = build_model(detectron_config(wanted, inputs["num_classes"], "cpu"))
+        assert model.roi_heads.mask_on
+        got = losses(inputs, drop, 0, predictor=model.roi_heads.box_predictor)
+        assert got["loss_cls"] == approx(expected["loss_cls"])
+        assert got["loss_box_reg"] == approx(expected["loss_box_reg_over_R"])
 
 
 def test_released_sum(cases: Any) -> None:

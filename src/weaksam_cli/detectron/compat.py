@@ -64,9 +64,9 @@ def import_detectron2() -> str:
             "detectron2 is not installed, and training needs it", where="detectron2", remedy=INSTALL_COMMANDS
         )
     quiet_loggers()
-    warnings.filterwarnings(
-        "ignore", message=r"torch\.meshgrid"
-    )  # detectron2's anchors, once in every process
+    # Once in every process: detectron2's anchors, and its masks, which it reads alone.
+    for message in (r"torch\.meshgrid", "The given NumPy array is not writable"):
+        warnings.filterwarnings("ignore", message=message)
     try:
         compiled = _has_extension()
         if not compiled:

@@ -1,29 +1,27 @@
-"""A detector of detectron2: built from the settings, trained on pseudo ground truth, run on images.
+"""A detector of detectron2: built from the settings, trained on pseudo ground truth, written to a file and read again.
 
 detectron2 is imported by functions, after `weaksam_cli.detectron` has mended what it does not know of today's libraries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from numpy.typing import NDArray
 from torch import nn
 
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core import boxes as box_math
+from weaksam_cli.core import masks as mask_codec
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.labels import Labels, Split
 from weaksam_cli.detectron.backbones import add_backbone_config
 from weaksam_cli.detectron.compat import base_config
-from weaksam_cli.detectron.training import ImageReader, SeededMapper, image_tensor, step_in_event_storage
+from weaksam_cli.detectron.training import ImageReader, SeededMapper, step_in_event_storage
 from weaksam_cli.engine.context import Job
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.heads import add_roi_heads_config
@@ -32,9 +30,6 @@ from weaksam_cli.retrain.settings import DetectorSettings, Inference, keys_of, r
 from weaksam_cli.training.batches import EpochSampler, sampled
 from weaksam_cli.training.checkpoint import expect_classes, load_model, model_bytes, read_metadata
 from weaksam_cli.training.loop import LearningRateSchedule, Training, TrainingRun, train, training_run
-
-Detector = Callable[[NDArray[np.uint8]], Detections]
-"""From an image uint8 RGB (H, W, 3) to its detections, best first."""
 
 
 def detectron_config(
@@ -103,7 +98,8 @@ def training_entries(
 
     Args:
         labels: of the training split; a class is its place in `class_names`.
-        found: key -> pseudo boxes, which are cut to the image; those without area are left out.
+        found: key -> pseudo boxes, which are cut to the image, with their masks where there are some; objects whose box or
+            mask has no area are left out.
         keep_empty: keep images without boxes.
 
     Raises:
@@ -111,15 +107,7 @@ def training_entries(
     """
     entries = []
     for image in labels.file.images:
-        boxes = box_math.clip(found[image.key].boxes, image.height, image.width)
-        annotations = [
-            # bbox_mode 0 is detectron2's XYXY_ABS
-            {"bbox": box.tolist(), "bbox_mode": 0, "category_id": int(index), "iscrowd": 0}
-            for box, index, area in zip(
-                boxes, found[image.key].class_index, box_math.area(boxes), strict=True
-            )
-            if area > 0
-        ]
+        annotations = _annotations(found[image.key], image.height, image.width)
         if annotations or keep_empty:
             size = {"height": image.height, "width": image.width}
             entries.append({"key": image.key, "image_id": image.id, **size, "annotations": annotations})
@@ -132,17 +120,49 @@ def training_entries(
     return entries
 
 
+def _annotations(found: Detections, height: int, width: int) -> list[dict[str, Any]]:
+    boxes = box_math.clip(found.boxes, height, width)
+    has_area, drawn = box_math.area(boxes) > 0, found.masks
+    if drawn is not None:
+        has_area &= mask_codec.areas(drawn, height, width) > 0
+    annotations = []
+    for index in has_area.nonzero()[0].tolist():
+        # bbox_mode 0 is detectron2's XYXY_ABS
+        item = {"bbox": boxes[index].tolist(), "bbox_mode": 0, "iscrowd": 0}
+        item["category_id"] = int(found.class_index[index])
+        if drawn is not None:
+            item["segmentation"] = {"size": [height, width], "counts": drawn[index]}
+        annotations.append(item)
+    return annotations
+
+
+def expect_masks(found: Mapping[str, Detections], path: Path) -> None:
+    """Refuse pseudo ground truth, read from `path`, some of whose boxes have no masks.
+
+    Raises:
+        UserError: it names an image.
+    """
+    shown = [key for key, item in found.items() if len(item)]
+    without = [key for key in shown if found[key].masks is None]
+    if without:
+        what = f"{len(without)} of {len(shown)} images have pseudo boxes without masks, as {without[0]!r}"
+        remedy = "Make them: weaksam pgt --masks; or train on boxes alone: a recipe of Faster R-CNN"
+        raise UserError(what, where=str(path), remedy=remedy)
+
+
 def fit_detector(
     settings: DetectorSettings, pgt: Path, split: Split, weights: Path | None, job: Job
 ) -> Outcome:
     """Train, going on from the checkpoint where there is one, and write the model as safetensors.
 
     Raises:
-        UserError: damaged or foreign pseudo ground truth, or what `fit` raises.
+        UserError: damaged or foreign pseudo ground truth, or one without the masks that are learnt; what `fit` raises.
     """
     labels = split.read()
     images = labels.by_key()
-    found = read_detections(pgt, labels)
+    found = read_detections(pgt, labels, masks=settings.learns_masks)
+    if settings.learns_masks:
+        expect_masks(found, pgt)
     entries = training_entries(labels, found, keep_empty=settings.train_images.keep_empty)
     settings = settings.resolved(len(entries))
     words = settings.in_words(len(entries))
@@ -226,34 +246,6 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     return torch.optim.SGD(settings, lr=schedule.learning_rate, momentum=schedule.momentum)
 
 
-@dataclass(frozen=True)
-class DetectImages:
-    """Detections of the images of a split by a trained model.
-
-    Attributes:
-        model: the file of `fit_detector`, which tells its network.
-        inference: how images are looked at.
-        split: of the images.
-        device: where the model goes.
-    """
-
-    model: Path
-    inference: Inference
-    split: Split
-    device: str
-
-    def open(self) -> Callable[[str], Detections]:
-        """Load the model once a process.
-
-        Raises:
-            UserError: the model is missing, damaged, or was trained for other classes.
-        """
-        labels = self.split.read()
-        images = labels.by_key()
-        detect = load_detector(self.model, self.inference, labels.class_names, self.device)
-        return lambda key: detect(labels.read_image(images[key]))
-
-
 def trained_inference(path: Path) -> Inference:
     """How images are looked at where nothing but the model's file says it: at the largest size of its training.
 
@@ -298,46 +290,13 @@ def _trained_config(path: Path, class_names: Sequence[str] | None) -> Any:
 def load_network(
     path: Path, inference: Inference, class_names: Sequence[str], device: str
 ) -> tuple[nn.Module, Any]:
-    """detectron2's model of a trained detector in evaluation mode, and its configuration; see `load_detector`."""
+    """detectron2's model of a trained detector in evaluation mode, and its configuration.
+
+    Raises:
+        UserError: the file is missing, damaged, or of a model for other classes.
+    """
     cfg = _trained_config(path, class_names)
     _merge(cfg, keys_of(inference) | {"MODEL.DEVICE": device})
     model = _build(cfg)
     load_model(model, path)
     return model.eval(), cfg
-
-
-def load_detector(path: Path, inference: Inference, class_names: Sequence[str], device: str) -> Detector:
-    """A trained detector; with `inference.augment` it unites the detections of all sizes and flips, class by class.
-
-    Raises:
-        UserError: the file is missing, damaged, or of a model for other classes.
-    """
-    from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
-    from detectron2.modeling import GeneralizedRCNNWithTTA
-
-    model, cfg = load_network(path, inference, class_names, device)
-    if inference.augment:
-        model = GeneralizedRCNNWithTTA(cfg, model, batch_size=1).eval()  # it has a mode of its own
-
-    def detect(image: NDArray[np.uint8]) -> Detections:
-        (height, width), shown = image.shape[:2], image
-        if not inference.augment:
-            sizes = inference.short_side, inference.max_size
-            shape = ResizeShortestEdge.get_output_shape(height, width, *sizes)
-            shown = ResizeTransform(height, width, *shape).apply_image(image)
-        sample = {"image": image_tensor(shown, cfg.INPUT.FORMAT), "height": height, "width": width}
-        with torch.inference_mode():
-            answer = model([sample])
-        return _detections(answer[0]["instances"].to("cpu"), height, width)
-
-    return detect
-
-
-def _detections(instances: Any, height: int, width: int) -> Detections:
-    scores = instances.scores.numpy().astype(np.float32)
-    rank = np.argsort(-scores, kind="stable")
-    return Detections(
-        box_math.clip(instances.pred_boxes.tensor.numpy().astype(np.float32), height, width)[rank],
-        instances.pred_classes.numpy().astype(np.int32)[rank],
-        scores[rank],
-    )

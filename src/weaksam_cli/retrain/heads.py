@@ -185,6 +185,16 @@ class _WithContext(nn.Module):
         return torch.cat([self.box_head(pooled), average], dim=1)
 
 
+def _pool_densely(pooler: Any, head: CfgNode, device: str) -> None:
+    """Let a head's pooler work as a processor is fastest, where its number of samples is fixed."""
+    samples = head.POOLER_SAMPLING_RATIO
+    if device == "cpu" and samples > 0:
+        pooler.level_poolers = nn.ModuleList(
+            DenseRoiAlign(head.POOLER_RESOLUTION, level.spatial_scale, samples)
+            for level in pooler.level_poolers
+        )
+
+
 @ROI_HEADS_REGISTRY.register()
 class WeakSamRoiHeads(StandardROIHeads):
     """`StandardROIHeads` that reads `MODEL.ROI_HEADS.{DROP,MATCHER}` and `MODEL.BACKBONE.CONTEXT`."""
@@ -200,16 +210,18 @@ class WeakSamRoiHeads(StandardROIHeads):
     @classmethod
     def _init_box_head(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
         arguments: dict[str, Any] = super()._init_box_head(cfg, input_shape)
-        samples = cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO
-        if cfg.MODEL.DEVICE == "cpu" and samples > 0:
-            pooler, bins = arguments["box_pooler"], cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
-            pooler.level_poolers = nn.ModuleList(
-                DenseRoiAlign(bins, level.spatial_scale, samples) for level in pooler.level_poolers
-            )
+        _pool_densely(arguments["box_pooler"], cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.DEVICE)
         context = cfg.MODEL.BACKBONE.CONTEXT
         if context:
             arguments["box_head"] = _WithContext(arguments["box_head"], context, input_shape[context])
         arguments["box_predictor"] = RoiDropOutputLayers(cfg, arguments["box_head"].output_shape)
+        return arguments
+
+    @classmethod
+    def _init_mask_head(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
+        arguments: dict[str, Any] = super()._init_mask_head(cfg, input_shape)
+        if arguments:
+            _pool_densely(arguments["mask_pooler"], cfg.MODEL.ROI_MASK_HEAD, cfg.MODEL.DEVICE)
         return arguments
 
     def _forward_box(self, features: dict[str, Tensor], proposals: list[Any]) -> Any:

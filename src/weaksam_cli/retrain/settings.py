@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, reduce
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -184,8 +184,10 @@ class DetectorSettings(RecipeModel):
 
     Attributes:
         network: a file of `stages/retrain/networks`.
+        learns_masks: whether the pseudo ground truth has to have masks; of the method, not of a recipe.
     """
 
+    learns_masks: ClassVar[bool] = False
     network: str
     backbone: Backbone = Backbone()
     detector: Detector = Detector()

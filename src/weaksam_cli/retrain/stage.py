@@ -65,7 +65,7 @@ def detection_step(inference: InferenceSettings, model: Path, context: Context, 
     """Detections of a split by a trained detector, whatever its method: its file tells its network."""
 
     def work(context: Context) -> PerImage:
-        from weaksam_cli.retrain.detector import DetectImages
+        from weaksam_cli.retrain.detection import DetectImages
 
         device, images = context.torch_device(), context.split(split)
         detector = DetectImages(model, inference.inference, images, device)

@@ -31,11 +31,52 @@ class _Network(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (n, 4) in pixels of the image, scores (n,), classes int64 (n,) of an image float (3, h, w), 0 to 255."""
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Boxes (n, 4) in pixels of the image, scores (n,), classes int64 (n,) of an image float (3, h, w), 0 to 255.
+
+        Where the model draws masks: their probabilities, too, (n, 1, m, m) over the boxes.
+        """
         with import_tracing().patch_builtin_len():
             found = self.model.inference([{"image": image}], do_postprocess=False)[0]
-        return found.pred_boxes.tensor, found.scores, found.pred_classes
+        plain = found.pred_boxes.tensor, found.scores, found.pred_classes
+        return (*plain, found.pred_masks) if found.has("pred_masks") else plain
+
+
+def _resized(image: Tensor, short_side: int, max_size: int, bgr: bool) -> Tensor:
+    """The image uint8 RGB (3, H, W) as the network is shown it: float (3, h, w)."""
+    height, width = image.shape[1], image.shape[2]
+    factor = short_side / min(height, width)
+    factor = min(factor, max_size / max(height, width))
+    size = [max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))]
+    pixels = image.flip(0) if bgr else image
+    resized = F.interpolate(
+        pixels[None].float(), size=size, mode="bilinear", align_corners=False, antialias=True
+    )
+    return resized[0].round().clamp(0, 255)
+
+
+def _in_image(boxes: Tensor, image: Tensor, resized: Tensor) -> Tensor:
+    """Boxes (n, 4) of the resized image in pixels of the image, cut to it."""
+    height, width = image.shape[1], image.shape[2]
+    factor = [width / resized.shape[2], height / resized.shape[1]]
+    boxes = boxes * torch.tensor(factor, device=boxes.device).repeat(2)
+    x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
+    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
+
+
+def _pasted(probabilities: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
+    """Masks bool (n, height, width) of probabilities (n, 1, m, m) over boxes (n, 4); see `detection.pasted`."""
+    masks = torch.zeros((boxes.shape[0], height, width), dtype=torch.bool, device=boxes.device)
+    for index in range(boxes.shape[0]):
+        left, top, right, bottom = boxes[index].unbind()
+        up, down = int(top), min(int(bottom) + 1, height)
+        first, end = int(left), min(int(right) + 1, width)
+        y = (torch.arange(up, down, device=boxes.device) + 0.5 - top) / (bottom - top) * 2 - 1
+        x = (torch.arange(first, end, device=boxes.device) + 0.5 - left) / (right - left) * 2 - 1
+        grid = torch.stack([x[None].expand(down - up, -1), y[:, None].expand(-1, end - first)], dim=2)
+        values = F.grid_sample(probabilities[index][None], grid[None], align_corners=False)[0, 0]
+        masks[index, up:down, first:end] = values >= 0.5
+    return masks
 
 
 class ScriptedDetector(nn.Module):
@@ -55,18 +96,20 @@ class ScriptedDetector(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes float (n, 4), xyxy in pixels of the image, cut to it; scores float (n,); classes int64 (n,)."""
-        height, width = image.shape[1], image.shape[2]
-        factor = self.short_side / min(height, width)
-        factor = min(factor, self.max_size / max(height, width))
-        size = [max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))]
-        pixels = image.flip(0) if self.bgr else image
-        resized = F.interpolate(
-            pixels[None].float(), size=size, mode="bilinear", align_corners=False, antialias=True
-        )
-        boxes, scores, classes = self.network(resized[0].round().clamp(0, 255))
-        boxes = boxes * torch.tensor([width / size[1], height / size[0]], device=boxes.device).repeat(2)
-        x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
-        return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1), scores, classes
+        resized = _resized(image, self.short_side, self.max_size, self.bgr)
+        boxes, scores, classes = self.network(resized)
+        return _in_image(boxes, image, resized), scores, classes
+
+
+class ScriptedSegmenter(ScriptedDetector):
+    """The same, and a mask for each box."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """As of `ScriptedDetector`, and masks bool (n, H, W)."""
+        resized = _resized(image, self.short_side, self.max_size, self.bgr)
+        boxes, scores, classes, probabilities = self.network(resized)
+        boxes = _in_image(boxes, image, resized)
+        return boxes, scores, classes, _pasted(probabilities, boxes, image.shape[1], image.shape[2])
 
 
 def scripted_bytes(path: Path, inference: Inference, class_names: Sequence[str]) -> bytes:
@@ -81,7 +124,8 @@ def scripted_bytes(path: Path, inference: Inference, class_names: Sequence[str])
         # The tracer tells of every branch that it cannot see; the example takes the usual one.
         warnings.simplefilter("ignore")
         network = torch.jit.trace(_Network(model.requires_grad_(False)), (example,), check_trace=False)
-        detector = ScriptedDetector(
+        kind = ScriptedSegmenter if cfg.MODEL.MASK_ON else ScriptedDetector
+        detector = kind(
             network,
             class_names,
             inference.short_side,
