@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.data.helpers import read_labelled, read_truth, sample
+from weaksam_cli.core.masks import areas
 from weaksam_cli.data import yolo
 from weaksam_cli.data.stage import choose_layout
 from weaksam_cli.errors import UserError
@@ -192,7 +193,9 @@ def test_lines_of_every_task(tmp_path: Path, line: str, box: tuple[float, ...], 
     if area is None:
         assert truth.images[0].masks == (None,)
     else:
-        assert truth.images[0].areas[0] == pytest.approx(area, rel=0.06)
+        (mask,) = truth.images[0].masks or ()
+        assert mask is not None
+        assert areas([mask], 50, 100)[0] == pytest.approx(area, rel=0.06)
 
 
 def test_keypoints_of_two_numbers_are_told_by_the_yaml(tmp_path: Path) -> None:

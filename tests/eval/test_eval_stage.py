@@ -159,7 +159,7 @@ def test_the_plot_is_an_artifact(evaluated: tuple[Path, str]) -> None:
     folder = evaluated[0]
     plot = folder / "runs" / "tiny" / "eval" / "trainval-recall.png"
     assert Image.open(plot).size == (1350, 585)
-    assert results(folder)["format_version"] == 4
+    assert results(folder)["format_version"] == 5
     drawn = plot.read_bytes()
     again = weaksam(*COMMAND, folder=folder)
     assert again.stderr.count("fresh, nothing to do") == 2

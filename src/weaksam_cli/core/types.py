@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import FloatArray, as_boxes
+
+T = TypeVar("T")
 
 
 def _expect(
@@ -22,6 +25,13 @@ def _expect(
         raise ValueError(f"{name}: expected shape {wanted}, got {array.shape}")
     if finite and not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+
+
+def _taken(values: tuple[T, ...] | None, index: NDArray[np.generic]) -> tuple[T, ...] | None:
+    """The values at `index`, integers or a mask."""
+    if values is None:
+        return None
+    return tuple(values[position] for position in np.arange(len(values))[index])
 
 
 @dataclass(frozen=True)
@@ -130,9 +140,7 @@ class Detections:
 
     def take(self, index: NDArray[np.generic]) -> Detections:
         """The detections at `index` (integers or a mask), in that order."""
-        masks = self.masks
-        if masks is not None:
-            masks = tuple(masks[position] for position in np.arange(len(self))[index])
+        masks = _taken(self.masks, index)
         return Detections(self.boxes[index], self.class_index[index], self.scores[index], masks)
 
     def best_scores(self, n_classes: int) -> NDArray[np.float32]:
@@ -155,16 +163,31 @@ class GroundTruth:
         boxes: float32 (n, 4), xyxy pixel edges.
         class_index: int32 (n,), index into the dataset's class names.
         difficult: bool (n,), VOC's flag (COCO: `iscrowd`).
+        areas: float32 (n,), pixels, as annotated; NaN where the annotation does not say. None: nowhere.
+        masks: n compressed RLE strings (COCO's `counts`) of the image's size, None for an object without a mask; None
+            where nobody asked for masks.
     """
 
     boxes: FloatArray
     class_index: NDArray[np.int32]
     difficult: NDArray[np.bool_]
+    areas: NDArray[np.float32] | None = None
+    masks: tuple[bytes | None, ...] | None = None
 
     def __post_init__(self) -> None:
         as_boxes(self.boxes, name="ground_truth.boxes", ordered=True)
         _expect(self.class_index, (len(self.boxes),), "ground_truth.class_index")
         _expect(self.difficult, (len(self.boxes),), "ground_truth.difficult")
+        if self.areas is not None:
+            _expect(self.areas, (len(self.boxes),), "ground_truth.areas")
+        if self.masks is not None and len(self.masks) != len(self.boxes):
+            raise ValueError(f"ground_truth.masks: expected {len(self.boxes)} masks, got {len(self.masks)}")
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def take(self, index: NDArray[np.generic]) -> GroundTruth:
+        """The objects at `index` (integers or a mask), in that order."""
+        areas = None if self.areas is None else self.areas[index]
+        masks = _taken(self.masks, index)
+        return GroundTruth(self.boxes[index], self.class_index[index], self.difficult[index], areas, masks)

@@ -26,8 +26,8 @@ class RawObject:
         box: xyxy pixel edges, 0-based (fractions of the sides where the split says so), as written and unchecked; else in
             words why there is none. None where boxes were not asked for.
         area: pixels, where the annotation says it.
-        mask: from (height, width) to compressed RLE (COCO's `counts`); raises ValueError with the reason why there is none.
-            None where masks were not asked for, or the object has none.
+        mask: from (height, width) to compressed RLE (COCO's `counts`), or None where it turns out that there is none; raises
+            ValueError with the reason why it cannot be used. None where masks were not asked for, or the object has none.
     """
 
     name: str
@@ -35,7 +35,7 @@ class RawObject:
     title: str = ""
     box: RawBox | str | None = None
     area: float | None = None
-    mask: Callable[[int, int], bytes] | None = None
+    mask: Callable[[int, int], bytes | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ nowhere else on their way from a detector to the detector that is trained on its
 from __future__ import annotations
 
 import json
+import mmap
+import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +45,8 @@ _REMEDY: Final = (
     "(put logits through a sigmoid)"
 )
 _TABLES_REMEDY: Final = "Images are {id, height, width, ...}, categories {id, name}"
+_SEGMENTATION: Final = re.compile(rb'"segmentation"\s*:\s*(?:\{|\[\s*[\[\d{-])')
+"""Of polygons or run lengths; tools write an empty list for none."""
 _Coordinate = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
 _Extent = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
 
@@ -129,6 +133,14 @@ def read_detections(path: Path, labels: Labels, *, masks: bool = False) -> dict[
 def has_masks(found: Mapping[str, Detections]) -> bool:
     """Whether there is an image whose detections have masks."""
     return any(item.masks for item in found.values())
+
+
+def holds_masks(path: Path) -> bool:
+    """Whether an entry of a JSON artifact has a mask: by its text, which is a hundred times as fast as parsing it."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _SEGMENTATION.search(data) is not None
 
 
 def read_document(path: Path) -> Document:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from weaksam_cli.core.boxes import area, as_boxes
+from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.core.json_files import refusal
 from weaksam_cli.core.masks import tight_boxes
+from weaksam_cli.core.names import first_few
 from weaksam_cli.core.types import GroundTruth
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.box_forms import FORMS, Form, as_edges, box_form
-from weaksam_cli.data.dataset import ImageRecord, ReadRecipe, Remark
+from weaksam_cli.data.dataset import ImageRecord, ReadRecipe, Remark, Remarks
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.data.reading import located
 from weaksam_cli.data.source import SOURCE_FILE, Source
@@ -35,9 +36,7 @@ class AnnotatedImage:
         key: the image's identity.
         height: pixels, of the file.
         width: pixels.
-        objects: boxes, classes and difficult flags.
-        areas: float32 (n,), pixels: the annotation's own area, else the mask's, else the box's.
-        masks: n compressed RLE strings, None for an object without a mask; None when masks were not asked for.
+        objects: boxes, classes, difficult flags and areas, and masks where they were asked for.
         image_id: the dataset's own integer.
     """
 
@@ -45,9 +44,12 @@ class AnnotatedImage:
     height: int
     width: int
     objects: GroundTruth
-    areas: NDArray[np.float32]
-    masks: tuple[bytes | None, ...] | None = None
     image_id: int | None = None
+
+    @property
+    def masks(self) -> tuple[bytes | None, ...] | None:
+        """Those of the objects."""
+        return self.objects.masks
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ def annotated(split: RawSplit, labels: Labels, *, masks: bool) -> GroundTruthSpl
             fits = image.declared in (None, (record.height, record.width))
             shown = _Shown(record, split, form, labels.class_names, fits)
             images[record.key] = shown.annotated(image.objects, masks=masks)
+    if masks:
+        _tell_maskless(images, remarks)
     return GroundTruthSplit(images, *remarks.told(labels.class_names))
 
 
@@ -174,18 +178,15 @@ class _Shown:
         """Those of the objects that can be used."""
         kept = [(item, box) for item in objects if (box := self._box(item)) is not None]
         found = [self._mask(item, box) if masks else None for item, box in kept]
-        boxes = as_boxes([box for _, box in kept])
-        areas = [self._area(item, box, mask) for (item, box), mask in zip(kept, found, strict=True)]
         truth = GroundTruth(
-            boxes,
+            as_boxes([box for _, box in kept]),
             np.asarray([self._class_index(item) for item, _ in kept], dtype=np.int32),
             np.asarray([item.difficult for item, _ in kept], dtype=bool),
+            np.asarray([_area(item) for item, _ in kept], dtype=np.float32),
+            tuple(found) if masks else None,
         )
         image = self.image
-        return AnnotatedImage(
-            image.key, image.height, image.width, truth, np.asarray(areas, np.float32),
-            tuple(found) if masks else None, image.image_id,
-        )  # fmt: skip
+        return AnnotatedImage(image.key, image.height, image.width, truth, image.image_id)
 
     def _box(self, item: RawObject) -> RawBox | None:
         """Its box in pixels; None after noting why it cannot be used."""
@@ -206,12 +207,13 @@ class _Shown:
 
     def _mask(self, item: RawObject, box: RawBox) -> bytes | None:
         if item.mask is None:
-            self.split.remarks.warn(self.image.key, f"{item.title} ({item.name}) has no mask")
             return None
         try:
             if not self.has_declared_size:
                 raise ValueError("the file has not the size that its mask was drawn on")
             mask = item.mask(self.image.height, self.image.width)
+            if mask is None:
+                return None
             left, top, right, bottom = tight_boxes([mask], self.image.height, self.image.width)[0]
             if right <= box[0] or left >= box[2] or bottom <= box[1] or top >= box[3]:
                 raise ValueError("its mask is empty, or lies elsewhere than its box")
@@ -219,15 +221,6 @@ class _Shown:
         except ValueError as error:
             self.split.remarks.fail(self.image.key, f"{item.title} ({item.name}): {error}")
             return None
-
-    def _area(self, item: RawObject, box: RawBox, mask: bytes | None) -> float:
-        if item.area is not None and 0 < item.area < _LARGEST**2:
-            return item.area
-        if mask is not None:
-            from pycocotools import mask as coco_mask
-
-            return float(coco_mask.area({"size": [self.image.height, self.image.width], "counts": mask}))
-        return float(area(as_boxes([box]))[0])
 
     def _class_index(self, item: RawObject) -> int:
         try:
@@ -238,3 +231,17 @@ class _Shown:
                 where=str(self.split.where),
                 remedy="The annotations changed: run `weaksam data SOURCE` again",
             ) from None
+
+
+def _area(item: RawObject) -> float:
+    """Pixels, as annotated; NaN where it is not said, or is no area."""
+    return item.area if item.area is not None and 0 < item.area < _LARGEST**2 else math.nan
+
+
+def _tell_maskless(images: Mapping[str, AnnotatedImage], remarks: Remarks) -> None:
+    """Note how many objects have no mask: many a dataset has masks of some of its images alone."""
+    lacking = {key: sum(mask is None for mask in image.masks or ()) for key, image in images.items()}
+    which = [key for key, count in lacking.items() if count]
+    if which:
+        what = f"{sum(lacking.values())} objects of {len(which)} images have no mask"
+        remarks.warn("", f"{what}: {first_few(which, 3)}")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from weaksam_cli.core.types import Detections, GroundTruth
-from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.detections import has_masks, read_detections
 from weaksam_cli.data.ground_truth import read_ground_truth
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.data.source import Source
@@ -136,8 +136,14 @@ class Case:
 
     @cached_property
     def detections(self) -> dict[str, Detections]:
-        """What a JSON artifact holds, by image key; read once for all evaluators."""
-        return read_detections(self.path, self.labels)
+        """What a JSON artifact holds, by image key, with masks where objects have some; read once for all evaluators."""
+        drawn = any(objects.masks for objects in self.truth.values())
+        return read_detections(self.path, self.labels, masks=drawn)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether both the artifact and the objects have masks."""
+        return has_masks(self.detections)
 
     def metric(self, name: str, value: float | None, *, share: bool = True) -> Metric:
         """A figure of this artifact as a whole."""
@@ -163,22 +169,35 @@ class AnnotatedSplit:
     warnings: tuple[str, ...]
 
     def digest(self) -> str:
-        """SHA-256 of all boxes, classes and flags."""
+        """SHA-256 of all boxes, classes, flags and areas, and of the masks that were read."""
         value = hashlib.sha256()
         for key, objects in self.objects.items():
             value.update(key.encode())
-            for array in (objects.boxes, objects.class_index, objects.difficult):
-                value.update(np.ascontiguousarray(array).tobytes())
+            for array in (objects.boxes, objects.class_index, objects.difficult, objects.areas):
+                value.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+            for mask in objects.masks or ():
+                value.update(b"\0" if mask is None else mask + b"\n")
         return value.hexdigest()
 
+    def counts(self) -> dict[str, int]:
+        """Objects, and where masks were read, objects with masks and the images that have some."""
+        masks = [sum(mask is not None for mask in item.masks or ()) for item in self.objects.values()]
+        found = {"objects": sum(map(len, self.objects.values()))}
+        were_read = any(item.masks is not None for item in self.objects.values())
+        return found | (
+            {"masks": sum(masks), "images_with_masks": sum(map(bool, masks))} if were_read else {}
+        )
 
-def load_ground_truth(run_root: Path, source: Source, labels: Labels) -> AnnotatedSplit:
-    """Annotated objects with class indexes of the labels; none in a dataset whose layout has no boxes.
+
+def load_ground_truth(
+    run_root: Path, source: Source, labels: Labels, *, masks: bool = False
+) -> AnnotatedSplit:
+    """Annotated objects with class indexes of the labels, with `masks` theirs, too; none where the layout has no boxes.
 
     Raises:
         UserError: annotations without boxes, or classes that are not those of the labels.
     """
-    found = read_ground_truth(run_root, source, labels)
+    found = read_ground_truth(run_root, source, labels, masks=masks)
     if found is None:
         return AnnotatedSplit({}, (), ())
     empty = GroundTruth(np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 
 from weaksam_cli.core.boxes import area, xyxy_to_xywh
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.core.types import Detections
-from weaksam_cli.eval.case import Case, Metric, Truth
+from weaksam_cli.core.types import Detections, GroundTruth
+from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.matching import in_order
 
 Kind = Literal["bbox", "segm"]
 CocoJson = Mapping[str, Any]
-COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10))
-MASK_THRESHOLDS = (0.25, 0.5, 0.7, 0.75)
+COCO_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
+"""To the last bit as in pycocotools, where .9 is a little less."""
+SIZES = ("small", "medium", "large")
+"""COCO's ranges of areas, beside all, in COCOeval's order."""
 MAX_DETECTIONS = 100
 """Detections of an image and class that count."""
 
@@ -36,71 +39,72 @@ class CocoSettings(RecipeModel):
 
 
 def evaluate(case: Case, settings: CocoSettings) -> list[Metric]:
-    """AP over IoU .50:.05:.95, at .50 and at .75."""
+    """AP of boxes over IoU .50:.05:.95, at .50 and at .75, and of small, medium and large objects."""
     if not settings.coco_ap:
         return []
     dataset, numbers = coco_dataset(case.truth, case.class_names)
     figures = coco_ap(dataset, coco_results(case.detections, numbers))
     return [
-        replace(case.metric("COCO AP", figures.ap), classes=figures.per_class),
-        case.metric("COCO AP50", figures.ap50),
-        case.metric("COCO AP75", figures.ap75),
+        case.per_class("COCO AP", figures.ap),
+        case.per_class("COCO AP50", figures.at[0.5]),
+        case.per_class("COCO AP75", figures.at[0.75]),
+        *(case.per_class(f"COCO AP {size}", found) for size, found in figures.of_size.items()),
     ]
 
 
 @dataclass(frozen=True)
 class CocoAp:
-    """COCO's figures as shares in [0, 1]; NaN where the ground truth holds no object of that kind.
+    """COCO's figures, each a mean over classes; NaN where the ground truth holds no object of that kind.
 
     Attributes:
         ap: mean over IoU .50:.05:.95.
-        ap50: at IoU .50.
-        ap75: at IoU .75.
-        per_class: class name to `ap`.
+        at: the figure at every single IoU threshold that was asked for.
+        of_size: `ap` of small, medium and large objects, whose areas are below 32², up to 96² and above.
     """
 
-    ap: float
-    ap50: float
-    ap75: float
-    per_class: dict[str, float]
+    ap: PerClass
+    at: dict[float, PerClass]
+    of_size: dict[str, PerClass]
 
 
-def coco_ap(dataset: CocoJson, results: Sequence[Mapping[str, Any]], *, kind: Kind = "bbox") -> CocoAp:
-    """COCO's average precision over IoU .50:.05:.95.
+def coco_ap(
+    dataset: CocoJson,
+    results: Sequence[Mapping[str, Any]],
+    *,
+    kind: Kind = "bbox",
+    more: Sequence[float] = (),
+) -> CocoAp:
+    """COCO's average precision by the 101-point rule, at most 100 detections an image and class.
 
     Args:
         dataset: COCO ground truth as loaded from JSON: `images`, `categories`, `annotations`.
         results: COCO results as loaded from JSON; none at all gives zeros.
         kind: compare boxes (`bbox`) or masks (`segm`, RLE).
+        more: IoU thresholds beside COCO's own.
     """
-    precision = _precision(dataset, results, kind)
+    thresholds = sorted({*COCO_THRESHOLDS, *more})
+    precision = _precision(dataset, results, kind, thresholds)
     categories = sorted(dataset["categories"], key=lambda item: item["id"])
+    counts = Counter(item["category_id"] for item in dataset["annotations"] if not item.get("iscrowd"))
+    support = np.asarray([counts[item["id"]] for item in categories], np.int64)
+    names, own = [item["name"] for item in categories], [value in COCO_THRESHOLDS for value in thresholds]
+
+    def mean(part: NDArray[np.float64]) -> PerClass:
+        """Of precision (thresholds, 101, classes); -1 stands for no object."""
+        return PerClass.of(names, np.where(part > -1, part, np.nan).mean(axis=(0, 1)), support)
+
     return CocoAp(
-        ap=_mean(precision),
-        ap50=_mean(precision[0]),
-        ap75=_mean(precision[5]),
-        per_class={item["name"]: _mean(precision[:, :, k]) for k, item in enumerate(categories)},
+        ap=mean(precision[own, ..., 0]),
+        at={value: mean(precision[t : t + 1, ..., 0]) for t, value in enumerate(thresholds)},
+        of_size={size: mean(precision[own, ..., a]) for a, size in enumerate(SIZES, start=1)},
     )
 
 
-def coco_ap_at(
-    dataset: CocoJson, results: Sequence[Mapping[str, Any]], thresholds: Sequence[float] = MASK_THRESHOLDS
-) -> dict[float, float]:
-    """Average precision of masks at single IoU thresholds, by COCO's 101-point rule over objects of every size.
-
-    The paper reports masks on VOC12 at .25, .5, .7 and .75 without stating the protocol; see also
-    `weaksam_cli.eval.mask_ap.mask_ap_voc`.
-
-    Args:
-        dataset, results: see `coco_ap`.
-        thresholds: IoU thresholds.
-    """
-    precision = _precision(dataset, results, "segm", thresholds)
-    return {value: _mean(precision[t]) for t, value in enumerate(thresholds)}
-
-
 def coco_dataset(ground_truth: Truth, class_names: Sequence[str]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Ground truth as a COCO dataset (annotations without ids), and its number of every image; difficult ones are crowds."""
+    """Ground truth as a COCO dataset (annotations without ids), and its number of every image; difficult ones are crowds.
+
+    Areas, which decide what is small or large, are the annotation's, as in COCO those of the masks; else the box's.
+    """
     numbers = {key: number for number, key in enumerate(ground_truth, start=1)}
     annotations = [
         {
@@ -114,7 +118,7 @@ def coco_dataset(ground_truth: Truth, class_names: Sequence[str]) -> tuple[dict[
         for category, box, size, difficult in zip(
             objects.class_index,
             xyxy_to_xywh(objects.boxes).tolist(),
-            area(objects.boxes).tolist(),
+            areas_or(objects, area(objects.boxes)).tolist(),
             objects.difficult,
             strict=True,
         )
@@ -125,6 +129,11 @@ def coco_dataset(ground_truth: Truth, class_names: Sequence[str]) -> tuple[dict[
         "annotations": annotations,
     }
     return dataset, numbers
+
+
+def areas_or(objects: GroundTruth, otherwise: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Areas (n,) as annotated; where the annotation does not say, the others."""
+    return otherwise if objects.areas is None else np.where(np.isnan(objects.areas), otherwise, objects.areas)
 
 
 def coco_results(
@@ -165,28 +174,21 @@ def load_quietly(dataset: CocoJson, results: Sequence[Mapping[str, Any]]) -> tup
 
 
 def _precision(
-    dataset: CocoJson,
-    results: Sequence[Mapping[str, Any]],
-    kind: Kind,
-    thresholds: Sequence[float] = COCO_THRESHOLDS,
+    dataset: CocoJson, results: Sequence[Mapping[str, Any]], kind: Kind, thresholds: Sequence[float]
 ) -> NDArray[np.float64]:
-    """COCOeval's precision (thresholds, 101 recalls, classes), objects of every size; -1 where there is no object."""
+    """COCOeval's precision (thresholds, 101 recalls, classes, sizes); sizes are all, small, medium, large.
+
+    -1 stands where there is no object.
+    """
     from pycocotools.cocoeval import COCOeval
 
     truth, found = load_quietly(dataset, results)
     if not truth.anns:
-        return np.full((len(thresholds), 101, len(dataset["categories"])), -1.0)
+        return np.full((len(thresholds), 101, len(dataset["categories"]), 1 + len(SIZES)), -1.0)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, found, kind)
-        parameters = evaluation.params
-        parameters.maxDets = [MAX_DETECTIONS]
-        parameters.iouThrs = np.asarray(thresholds, dtype=np.float64)
-        parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], ["all"]
+        evaluation.params.maxDets = [MAX_DETECTIONS]
+        evaluation.params.iouThrs = np.asarray(thresholds, dtype=np.float64)
         evaluation.evaluate()
         evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"][..., 0, 0], dtype=np.float64)
-
-
-def _mean(precision: NDArray[np.float64]) -> float:
-    known = precision[precision > -1]
-    return float(known.mean()) if known.size else float("nan")
+    return np.asarray(evaluation.eval["precision"][..., 0], dtype=np.float64)

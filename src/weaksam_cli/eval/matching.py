@@ -146,12 +146,14 @@ class Overlaps:
     claimed: IndexArray
 
 
-def _groups(items: Sequence[GroundTruth] | Sequence[Detections], n_classes: int) -> IndexArray:
+def groups(items: Sequence[GroundTruth] | Sequence[Detections], n_classes: int) -> IndexArray:
+    """The group of every object or detection, images in order, int64 (n,); see `Overlaps`."""
     image = np.repeat(np.arange(len(items)), [len(item) for item in items])
-    return image * n_classes + _joined([item.class_index for item in items]).astype(np.int64)
+    return image * n_classes + joined([item.class_index for item in items]).astype(np.int64)
 
 
-def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The arrays of all images as one; nothing of no image."""
     return np.concatenate(arrays) if arrays else np.zeros(0, np.float32)
 
 
@@ -165,9 +167,9 @@ def best_overlaps(
     """
     objects = [*truth.values()]
     found = in_order(truth, detections, Detections.empty(), name="detections")
-    boxes = convention.ground_truth_boxes(_joined([item.boxes for item in objects]).reshape(-1, 4))
-    detected = convention.detection_boxes(_joined([item.boxes for item in found]).reshape(-1, 4))
-    objects_group, group = _groups(objects, n_classes), _groups(found, n_classes)
+    boxes = convention.ground_truth_boxes(joined([item.boxes for item in objects]).reshape(-1, 4))
+    detected = convention.detection_boxes(joined([item.boxes for item in found]).reshape(-1, 4))
+    objects_group, group = groups(objects, n_classes), groups(found, n_classes)
     order = np.argsort(objects_group, kind="stable")
     low = np.searchsorted(objects_group[order], group, side="left")
     count = np.searchsorted(objects_group[order], group, side="right") - low
@@ -180,8 +182,8 @@ def best_overlaps(
     claimed = np.full(len(low), -1, dtype=np.int64)
     winners = np.flatnonzero(overlap == best[detection])[::-1]
     claimed[detection[winners]] = candidate[winners]
-    difficult = _joined([item.difficult for item in objects]).astype(bool)
-    scores = convention.detection_scores(_joined([item.scores for item in found]))
+    difficult = joined([item.difficult for item in objects]).astype(bool)
+    scores = convention.detection_scores(joined([item.scores for item in found]))
     return Overlaps(objects_group, difficult, group, scores, best, claimed)
 
 
@@ -234,13 +236,23 @@ def first_claims(
 def match_detections(
     truth: Truth, detections: Mapping[str, Detections], n_classes: int, convention: Convention
 ) -> Matches:
-    """Match at an IoU of .5 as VOC does: a detection stands or falls with the object of its class that it overlaps most.
+    """Match boxes at an IoU of .5, see `matched`.
 
     Raises:
         UserError: see `best_overlaps`.
     """
     found = best_overlaps(truth, detections, n_classes, convention)
-    hit = (found.claimed >= 0) & convention.reaches(found.best, THRESHOLD)
-    order, status = first_claims(found.claimed, hit, found.difficult, found.scores)
+    return matched(found, convention.reaches(found.best, THRESHOLD), n_classes)
+
+
+def matched(found: Overlaps, hit: NDArray[np.bool_], n_classes: int) -> Matches:
+    """Match as VOC does: a detection stands or falls with the object of its class that it overlaps most.
+
+    Args:
+        found: the overlaps.
+        hit: bool (detections,), whether the largest is large enough.
+        n_classes: how many there are.
+    """
+    order, status = first_claims(found.claimed, hit & (found.claimed >= 0), found.difficult, found.scores)
     n_objects = np.bincount(found.objects_group[~found.difficult] % n_classes, minlength=n_classes)
     return Matches(found.group[order] % n_classes, status, n_objects)

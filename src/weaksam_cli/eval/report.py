@@ -21,7 +21,10 @@ _WIDTH, _HEIGHT, _DOTS = 9.0, 3.9, 150
 """Inches, and dots an inch: letters stay legible when a page shows the image 900 pixels wide."""
 _STYLES = ("-", "--", "-.", ":")
 _PROTOCOL = re.compile(r"(.+?) \(([\w-]+)\)(.*)")
-_OF_CLASSES = ("classification", "precision", "recall", "CorLoc", "VOC AP50")
+_OF_CLASSES = (
+    *("classification", "precision", "recall", "CorLoc", "VOC AP50"),
+    *("mean best mask IoU", "mask precision", "mask recall", "mask AP50"),
+)
 """How the names begin of metrics that are told of each class."""
 
 

@@ -9,10 +9,10 @@ from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.stages import STAGE_NAMES, Stage
 
-RESULTS = Schema("weaksam/results", 4, ())
+RESULTS = Schema("weaksam/results", 5, ())
 """Version 2 has `curves`; version 3 says `metrics` for `measures`, and counts the `ground_truth`; version 4 lists what it
-leaves out, an entry an object."""
-STAGE = Stage("eval", 2, "eval", "{split}.json", RESULTS)
+leaves out, an entry an object; version 5 counts masks."""
+STAGE = Stage("eval", 3, "eval", "{split}.json", RESULTS)
 
 
 def artifacts_of(context: Context, split: str) -> dict[str, Path]:

@@ -15,11 +15,22 @@ from weaksam_cli.artifacts.receipt import InputDigest
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.data.detections import holds_masks
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Standing, State
 from weaksam_cli.engine.steps import Step, preview
-from weaksam_cli.eval import coco_ap, corloc, maps, pointing, pseudo_boxes, recall, voc_ap
+from weaksam_cli.eval import (
+    coco_ap,
+    corloc,
+    maps,
+    mask_ap,
+    pointing,
+    pseudo_boxes,
+    pseudo_masks,
+    recall,
+    voc_ap,
+)
 from weaksam_cli.eval.case import AnnotatedSplit, Case, load_ground_truth
 from weaksam_cli.eval.report import draw_results, show_results
 from weaksam_cli.eval.results import read_results
@@ -29,9 +40,9 @@ EVALUATORS: dict[str, tuple[ModuleType, ...]] = {
     "cam": (maps,),
     "prompt": (pointing,),
     "propose": (recall,),
-    "wsod": (corloc, voc_ap, coco_ap),
-    "pgt": (pseudo_boxes,),
-    "retrain": (corloc, voc_ap, coco_ap),
+    "wsod": (corloc, voc_ap, coco_ap, mask_ap),
+    "pgt": (pseudo_boxes, pseudo_masks),
+    "retrain": (corloc, voc_ap, coco_ap, mask_ap),
 }
 WITHOUT_BOXES = (maps,)
 """What has something to say of image-level labels alone."""
@@ -39,7 +50,13 @@ PLOT = Schema("weaksam/recall-plot", 1, ())
 _SHOWN_WARNINGS = 5
 
 
-class Recipe(recall.RecallSettings, corloc.CorlocSettings, voc_ap.VocSettings, coco_ap.CocoSettings):
+class Recipe(
+    recall.RecallSettings,
+    corloc.CorlocSettings,
+    voc_ap.VocSettings,
+    coco_ap.CocoSettings,
+    mask_ap.MaskApSettings,
+):
     """Which protocols are computed, and how."""
 
     method: Literal["standard"] = "standard"
@@ -49,10 +66,11 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     """One results file a split, the plot of its curves, and its table."""
     source, labels = context.source(), context.split(split).read()
     part = source.splits[split]
-    truth = load_ground_truth(context.run.root, source, labels)
+    inputs = artifacts_of(context, split)
+    drawn = any(path.suffix == ".json" and holds_masks(path) for path in inputs.values())
+    truth = load_ground_truth(context.run.root, source, labels, masks=drawn)
     if not truth.objects:
         context.console.warn("this dataset has labels and no boxes: only classification can be evaluated")
-    inputs = artifacts_of(context, split)
 
     def run(job: Job) -> Outcome:
         for warning in truth.warnings[:_SHOWN_WARNINGS]:
@@ -64,7 +82,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
             "split": split,
             "images": len(labels.file.images),
             "ground_truth": {
-                "objects": sum(map(len, truth.objects.values())),
+                **truth.counts(),
                 "objects_left_out": [{"image": image, "reason": reason} for image, reason in truth.left_out],
                 "warnings": list(truth.warnings),
             },

@@ -44,6 +44,8 @@ _DOES: Final = {
     "retrain": "detector trained on them",
     "eval": "figures against the truth",
 }
+_HEADLINES: Final = ("VOC AP50", "mask AP50", "")
+"""How the names begin of the metrics that come first."""
 _STATES: Final = ("damaged", "partial", "missing", "stale")
 """The first that an artifact of a stage has is the stage's."""
 
@@ -186,7 +188,7 @@ def _figures(stage: str, run: Run) -> list[tuple[str, str]]:
         split = run.split_of_role(role)
         rows = [row for row in split.results.metrics if row.source == stage] if split else []
         rows = [row for row in rows if row.value is not None and ": " not in row.name]
-        rows.sort(key=lambda row: not row.name.startswith("VOC AP50"))
+        rows.sort(key=lambda row: next(n for n, name in enumerate(_HEADLINES) if row.name.startswith(name)))
         if split and rows:
             return [(f"{named(row.name)[0]} ({split.name})", row.text) for row in _distinct(rows)[:2]]
     boxes = [(split.name, split.boxes[stage]) for split in run.splits if stage in split.boxes]

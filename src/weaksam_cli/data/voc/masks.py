@@ -14,12 +14,16 @@ from weaksam_cli.core import masks as mask_codec
 MASKS: Final = "SegmentationObject"
 
 
-def read_mask(path: Path, number: int, height: int, width: int) -> bytes:
+def read_mask(path: Path, number: int, height: int, width: int) -> bytes | None:
     """The mask of an object as compressed RLE: value k of the PNG is the k-th object of the XML, 255 is border.
+
+    None where the image has no PNG: VOC has masks of some images alone.
 
     Raises:
         ValueError: there is no such mask, or the PNG is none of masks.
     """
+    if not path.exists():
+        return None
     values = _mask_values(path)
     if values.shape != (height, width):
         raise ValueError(
@@ -41,7 +45,5 @@ def _mask_values(path: Path) -> NDArray[np.uint8]:
             if file.mode not in ("P", "L"):
                 raise ValueError(f"{MASKS}/{path.name}: expected a palette or grey PNG, got {file.mode}")
             return np.asarray(file, dtype=np.uint8)
-    except FileNotFoundError:
-        raise ValueError(f"no mask file {MASKS}/{path.name}") from None
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{MASKS}/{path.name} cannot be read ({error})") from None
