@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weaksam_cli.core import masks
 from weaksam_cli.core.drawing import Canvas, colour, draw_detections, letters_are_missing, printable, sheet
 from weaksam_cli.core.types import Detections
 
@@ -82,3 +83,28 @@ def test_a_sheet_holds_every_tile() -> None:
     whole = sheet(tiles, 2, gap=1)
     assert whole.shape == (4 + 1 + 5, 6 + 1 + 9, 3)
     assert [(whole == value).all(axis=2).sum() for value in range(3)] == [24, 18, 15]
+
+
+def test_masks_are_translucent_and_outlined() -> None:
+    """What they show stays visible, a hole stays as it was, and boxes beside them are thin."""
+    mask = np.zeros((1, 240, 320), bool)
+    mask[0, 80:200, 60:260] = True
+    mask[0, 120:160, 130:190] = False
+    box, index, score = (
+        np.asarray([[60, 80, 260, 200]], np.float32),
+        np.zeros(1, np.int32),
+        np.ones(1, np.float32),
+    )
+    (counts,) = masks.encode(mask)
+    drawn = draw_detections(GREY, Detections(box, index, score, (counts,)), ["x"])
+    factor = drawn.shape[0] / 240
+    for x, y, inside in ((100, 100, True), (160, 140, False), (20, 120, False), (225, 180, True)):
+        colour_there = drawn[round(y * factor), round(x * factor)]
+        assert ((colour_there != 128).any() and not (colour_there == (0xE6, 0x19, 0x4B)).all()) == inside
+    plain = draw_detections(GREY, Detections(box, index, score), ["x"])
+    assert (plain[round(140 * factor), round(160 * factor)] == 128).all()
+    for count in (0, 1, 2, 6, 7):
+        several = Detections(
+            box.repeat(count, 0), index.repeat(count), score.repeat(count), (counts,) * count
+        )
+        assert draw_detections(GREY, several, ["x"]).shape == drawn.shape

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -16,13 +18,15 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.cli.app import app
+from weaksam_cli.core import masks
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.detections import RESULTS, result_texts
+from weaksam_cli.data.detections import PGT, RESULTS, annotations_bytes, result_texts
 from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.engine.context import Job
 from weaksam_cli.engine.sharded import PerImage
 from weaksam_cli.engine.stages import load_stage
 from weaksam_cli.engine.steps import Step, make
+from weaksam_cli.pgt import adaptive
 
 SCRIPT, QUOTE, CHINESE = (
     "</script><script>alert(1)</script>",
@@ -32,11 +36,18 @@ SCRIPT, QUOTE, CHINESE = (
 CLASSES = (SCRIPT, QUOTE, CHINESE)
 SPLITS = {"train": 8, "test": 3}
 HEIGHT, WIDTH = 60, 80
+CIRCLE = np.stack([np.cos(np.linspace(0, 6, 24)), np.sin(np.linspace(0, 6, 24))], axis=1)
 
 
 def box_of(number: int) -> tuple[int, int, int, int]:
     """Left, top, width and height of the object of an image."""
     return 6 + 5 * (number % 5), 5 + 4 * (number % 4), 36, 30
+
+
+def centre_of(number: int) -> NDArray[np.float64]:
+    """x and y of its centre."""
+    left, top, width, height = box_of(number)
+    return np.asarray([left + width / 2, top + height / 2])
 
 
 def write_dataset(folder: Path) -> Path:
@@ -51,7 +62,9 @@ def write_dataset(folder: Path) -> Path:
             Image.fromarray(pixels).save(folder / "images" / name)
             images.append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
             entry = {"id": number, "image_id": number, "category_id": number % 3 + 1, "iscrowd": 0}
-            annotations.append({**entry, "bbox": [left, top, width, height], "area": width * height})
+            ring = (centre_of(number) + 0.5 * np.asarray([width, height]) * CIRCLE).round(2)
+            entry |= {"bbox": [left, top, width, height], "segmentation": [ring.reshape(-1).tolist()]}
+            annotations.append({**entry, "area": width * height})
         categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES, start=1)]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (folder / "annotations").mkdir(exist_ok=True)
@@ -96,18 +109,56 @@ def detections(labels: Labels, shift: float) -> dict[str, Detections]:
     return found
 
 
-def write_detections(run: Path, stage: str, split: str, shift: float) -> None:
+def masked(found: dict[str, Detections]) -> dict[str, Detections]:
+    """The same with a mask each: the ellipse in its box, with a hole."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+
+    def drawn(box: NDArray[np.float32]) -> NDArray[np.bool_]:
+        (left, top, right, bottom), radius = box, np.maximum((box[2:] - box[:2]) / 2, 1)
+        away = ((columns - (left + right) / 2) / radius[0]) ** 2 + (
+            (rows - (top + bottom) / 2) / radius[1]
+        ) ** 2
+        return np.asarray((away <= 1) & (away > 0.05))
+
+    return {
+        key: replace(item, masks=tuple(masks.encode(np.stack([drawn(box) for box in item.boxes]))))
+        for key, item in found.items()
+    }
+
+
+def write_detections(run: Path, stage: str, split: str, shift: float, *, outlined: bool = False) -> None:
     labels = read_labels(run / "labels" / f"{split}.json", run)
-    texts = [
-        text for key, item in detections(labels, shift).items() for text in result_texts(labels)(key, item)
-    ]
+    found = detections(labels, shift)
+    found = masked(found) if outlined else found
+    texts = [text for key, item in found.items() for text in result_texts(labels)(key, item)]
 
     def write(job: Job) -> Outcome:
         job.context.ops.write_atomically(job.path, f"[{','.join(texts)}]".encode())
         return Outcome(len(labels.keys), ((labels.keys[0], "<i>no reason</i>"),))
 
     step = Step(run / stage / "detections" / f"{split}.json", RESULTS, split, Knob(), {}, write, "made up")
-    make(step, load_stage(stage), context(run, dataset="marks"))
+    make(step, load_stage(stage), context(run, dataset="marks", overwrite=outlined))
+
+
+def with_masks(run: Path, copy: Path) -> Path:
+    """A copy of a finished run whose pseudo labels and retrained detections have masks."""
+    shutil.copytree(run, copy, copy_function=shutil.copy2)
+    labels = read_labels(copy / "labels" / "train.json", copy)
+    chosen = {
+        key: item.take(np.arange(1 + number % 2))
+        for number, (key, item) in enumerate(detections(labels, 4).items())
+    }
+
+    def write(job: Job) -> Outcome:
+        job.context.ops.write_atomically(job.path, annotations_bytes(masked(chosen), labels))
+        return Outcome(len(labels.keys))
+
+    inputs = {"wsod": copy / "wsod" / "detections" / "train.json", "data": copy / "labels" / "train.json"}
+    step = Step(copy / "pgt" / "train.json", PGT, "train", adaptive.Recipe(), inputs, write, "made up")
+    make(step, load_stage("pgt"), context(copy, dataset="marks", overwrite=True))
+    for split in SPLITS:
+        write_detections(copy, "retrain", split, 2, outlined=True)
+    return copy
 
 
 def finished_run(folder: Path) -> Path:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.artifacts.helpers import context
 from tests.report.browser import Browser, browser
-from tests.report.runs import CHINESE, CLASSES, QUOTE, SCRIPT, finished_run, typed
+from tests.report.runs import CHINESE, CLASSES, QUOTE, SCRIPT, finished_run, typed, with_masks
 from weaksam_cli.cli.summary import sum_up
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.report.panels import photo_uri
@@ -169,7 +170,7 @@ def test_without_truth_and_without_images(run: Path, tmp_path: Path) -> None:
     for path in (folder / "annotations").iterdir():
         content = json.loads(path.read_text())
         for entry in content["annotations"]:
-            del entry["bbox"]
+            del entry["bbox"], entry["segmentation"]
         path.write_text(json.dumps(content))
     next((folder / "images" / "test").iterdir()).unlink()
     found = written(copy, tmp_path)
@@ -203,6 +204,53 @@ def test_photographs_are_of_bounded_size(most: int, side: int) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (1200, 900, 3), np.uint8)
     size = len(photo_uri(noise, most))
     assert size < max(most * 1.4, 8_000)
+
+
+# ---------------------------------------------------------------- masks
+@pytest.fixture(scope="module")
+def outlined(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_masks(run, tmp_path_factory.mktemp("outlined") / "run")
+
+
+def test_a_page_with_masks(page: Page, outlined: Path, tmp_path: Path) -> None:
+    """Of detections, pseudo labels and the truth; the paper's Figure 4 in three columns."""
+    found = written(outlined, tmp_path)
+    assert 'class="mask"' not in page.source and "Top-1 and this run" in page.text
+    assert "Top-1, Adaptive, Pseudo instance labels" in found.text
+    assert re.search(r"Pseudo instance labels: 12 masks, \d+ % of them on an object", found.text)
+    panels = re.findall(r'<figure class="panel">.*?</figure>', found.source)
+    shown = {title: [item for item in panels if f"<b>{title}</b>" in item] for title in (
+        "Image and truth", "Pseudo ground truth", "Retrained", "WSOD", "Top-1", "Adaptive", "Pseudo instance labels",
+    )}  # fmt: skip
+    have = {title: {item.count("<path") > 0 for item in items} for title, items in shown.items()}
+    assert have == {
+        "Image and truth": {True}, "Pseudo ground truth": {True}, "Retrained": {True}, "WSOD": {False},
+        "Top-1": {False}, "Adaptive": {False}, "Pseudo instance labels": {True},
+    }  # fmt: skip
+    paths = re.findall(r'<path class="mask" d="(M[-\d Mlz]+)"', found.source)
+    assert max(map(len, paths)) < 1000 and any(path.count("M") == 2 for path in paths), "holes are left out"
+    assert written(outlined, tmp_path).source == found.source
+
+
+def test_figure_4_of_the_paper_as_a_sheet(outlined: Path, tmp_path: Path) -> None:
+    """Three rows of pseudo instance labels, one of other artifacts, and of these with a threshold."""
+
+    def size(name: str, *more: str) -> tuple[int, int]:
+        typed("inspect", outlined / name, "--first", "3", "--draw", tmp_path / "a.png", *more)
+        with Image.open(tmp_path / "a.png") as image:
+            return image.size
+
+    width, height = size("retrain/detections/train.json")
+    across = (width - 8) // 2
+    assert size("pgt/train.json") == (3 * across + 16, 3 * ((height - 8) // 2) + 16)
+    assert size("pgt/train.json", "--score", "0.1") == (width, height)
+    text = typed("inspect", outlined / "pgt" / "train.json", "--first", "1")
+    assert re.search(r"score +mask pixels", text)
+    (outlined / "wsod/detections/train.json").rename(tmp_path / "gone.json")
+    try:
+        assert size("pgt/train.json") == (width, height)
+    finally:
+        (tmp_path / "gone.json").rename(outlined / "wsod/detections/train.json")
 
 
 # ---------------------------------------------------------------- in a browser

@@ -1,4 +1,7 @@
-"""`weaksam inspect FILE --image KEY --draw OUT.png`: an image with what an artifact says about it."""
+"""`weaksam inspect FILE --image KEY --draw OUT.png`: an image with what an artifact says about it.
+
+Pseudo instance labels come with what was chosen before there were masks, in three rows (the paper's Figure 4).
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,19 @@ from weaksam_cli.artifacts.receipt import OUR_NAME, read_receipt, refuse_foreign
 from weaksam_cli.core.drawing import Canvas, colour, draw_detections, letters_are_missing, overlay, sheet
 from weaksam_cli.core.types import Detections, Points
 from weaksam_cli.data.artifact_labels import labels_of, no_labels, of_image
-from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.detections import has_masks, read_detections
 from weaksam_cli.data.images import SUFFIXES, read_image
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError, nearest
+from weaksam_cli.pgt.compared import detections_behind, selections
+from weaksam_cli.predict.trained import run_of
 
 _MOST_PROPOSALS = 25
 _MOST_DETECTIONS = 12
 _SHARE_OF_BEST = 0.5
 """Where no threshold is given, detections are drawn down to this share of the best score of their class in the image."""
+_WIDEST_ROW = 5
+"""Images side by side, where there are several rows of the same images."""
 _LONGEST_TILE = 640
 """Pixels of the longer side of an image among several."""
 Draw = Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]]
@@ -101,11 +108,20 @@ def draw_artifact(
     """
     labels, several = labels_of(path), len(keys) > 1
     what = What(kinds, least_score, _LONGEST_TILE if several else None, several)
-    with _opened(path, labels, what) as (draw, names):
-        tiles = [draw(key, _pixels(path, key, labels, images)) for key in keys]
-    data = png_bytes(sheet(tiles, math.ceil(math.sqrt(len(tiles)))))
-    FileOps().write_atomically(output, data)
+    with _opened(path, labels, what) as (rows, names):
+        shown = {key: _pixels(path, key, labels, images) for key in keys}
+        drawn = [[draw(key, pixels) for key, pixels in shown.items()] for draw in rows]
+    FileOps().write_atomically(output, png_bytes(_arranged(drawn)))
     return [name for name in names if letters_are_missing(name)]
+
+
+def _arranged(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+    """One row as a square sheet; several, which are of the same images, below each other."""
+    if len(rows) == 1:
+        return sheet(rows[0], math.ceil(math.sqrt(len(rows[0]))))
+    across = math.ceil(len(rows[0]) / math.ceil(len(rows[0]) / _WIDEST_ROW))
+    parts = [[row[start : start + across] for row in rows] for start in range(0, len(rows[0]), across)]
+    return sheet([sheet([tile for row in part for tile in row], len(part[0])) for part in parts], 1)
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
@@ -137,22 +153,59 @@ def _pixels(path: Path, key: str, labels: Labels | None, images: Path | None) ->
 
 
 @contextmanager
-def _opened(path: Path, labels: Labels | None, what: What) -> Iterator[tuple[Draw, list[str]]]:
-    """What draws an image of an artifact, and the names of the classes that it writes."""
+def _opened(path: Path, labels: Labels | None, what: What) -> Iterator[tuple[list[Draw], list[str]]]:
+    """What draws an image of an artifact, for each row of the sheet, and the names of the classes that it writes."""
     if path.suffix == ".h5":
         with open_artifact(path) as artifact:
             names = artifact.table("class_names") if artifact.format_name != PROPOSALS.name else []
-            yield partial(_draw_rows, artifact, names, what), names
+            yield [partial(_draw_rows, artifact, names, what)], names
     elif labels is None:
         raise no_labels(path)
     else:
-        found, names = read_detections(path, labels), labels.class_names
+        found = read_detections(path, labels, masks=True)
+        rows = {} if what.least_score is not None else _selections(path, labels, found)
+        draw = partial(_draw_boxes, path, labels, what)
+        parts = [partial(draw, every, name) for name, every in rows.items()]
+        yield parts or [partial(draw, found, "")], labels.class_names
 
-        def draw(key: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            chosen = _chosen(of_image(found, key, path), what.least_score)
-            return draw_detections(pixels, chosen, names, title=what.title(key), longest=what.longest)
 
-        yield draw, names
+def _selections(
+    path: Path, labels: Labels, found: Mapping[str, Detections]
+) -> dict[str, dict[str, Detections]]:
+    """Pseudo instance labels and what was chosen before them; nothing where these are none, or the detections are gone."""
+    record, run = read_receipt(path), run_of(path)
+    if record is None or run is None or not has_masks(found):
+        return {}
+    source = detections_behind(path, run.root)
+    if source is None:
+        return {}
+    return selections(read_detections(source, labels), found, labels, record.identity.recipe)
+
+
+def _draw_boxes(
+    path: Path,
+    labels: Labels,
+    what: What,
+    found: Mapping[str, Detections],
+    text: str,
+    key: str,
+    pixels: NDArray[np.uint8],
+) -> NDArray[np.uint8]:
+    chosen = of_image(found, key, path)
+    chosen = chosen if text else _chosen(chosen, what.least_score)
+    _refuse_other_size(chosen, labels, key, pixels, path)
+    title = what.title(key, text)
+    return draw_detections(pixels, chosen, labels.class_names, title=title, longest=what.longest)
+
+
+def _refuse_other_size(
+    found: Detections, labels: Labels, key: str, pixels: NDArray[np.uint8], path: Path
+) -> None:
+    """Masks are of the size that the labels say; run lengths of another cannot be drawn."""
+    entry = labels.by_key()[key]
+    if found.masks is not None and (entry.height, entry.width) != pixels.shape[:2]:
+        text = f"the masks are those of an image of {entry.width} x {entry.height} pixels"
+        raise UserError(f"{text}, {key!r} has {pixels.shape[1]} x {pixels.shape[0]}", where=str(path))
 
 
 def _draw_rows(

@@ -225,13 +225,14 @@ def _describe_json(path: Path, console: Console) -> None:
 
 def _describe_boxes(path: Path, keys: list[str], console: Console) -> None:
     from weaksam_cli.core.boxes import xyxy_to_xywh
+    from weaksam_cli.core.masks import areas
     from weaksam_cli.data.artifact_labels import labels_of, no_labels, of_image
     from weaksam_cli.data.detections import read_detections
 
     labels = labels_of(path)
     if labels is None:
         raise no_labels(path)
-    every = read_detections(path, labels)
+    every = read_detections(path, labels, masks=True)
     for key in keys:
         found = of_image(every, key, path)
         if path.absolute() == labels.path.absolute():
@@ -243,7 +244,12 @@ def _describe_boxes(path: Path, keys: list[str], console: Console) -> None:
                 found.class_index, xyxy_to_xywh(found.boxes), found.scores, strict=True
             )
         ]
-        _show_rows(path, key, len(rows), ["class", "bbox xywh", "score"], rows[:_SHOWN_ROWS], console)
+        header = ["class", "bbox xywh", "score"]
+        if found.masks is not None:
+            header, size = [*header, "mask pixels"], labels.by_key()[key]
+            pixels = areas(found.masks, size.height, size.width)
+            rows = [[*row, f"{count:,}"] for row, count in zip(rows, pixels, strict=True)]
+        _show_rows(path, key, len(rows), header, rows[:_SHOWN_ROWS], console)
 
 
 def _describe_model(path: Path, console: Console) -> None:

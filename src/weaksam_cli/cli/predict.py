@@ -221,10 +221,17 @@ def _tell(sure: Annotated, threshold: Threshold, target: Path, console: Console)
     empty = sum(not len(image) for image in sure.images)
     half = f" and {threshold.share:.0%} of the best of the class in the image" if threshold.share else ""
     text = (
-        f"{target}: {sure.boxes:,} boxes in {len(sure.images)} images, {empty} of them without any; scores from "
+        f"{target}: {sure.boxes:,} boxes{' with masks' if sure.masks else ''} in {len(sure.images)} images, {empty} of "
+        "them without any; scores from "
         f"{threshold.score:.3g} on{half}: {threshold.reason()}"
     )
-    fields = {"boxes": sure.boxes, "images": len(sure.images), "empty": empty, "min_score": threshold.score}
+    fields = {
+        "boxes": sure.boxes,
+        "masks": sure.masks,
+        "images": len(sure.images),
+        "empty": empty,
+        "min_score": threshold.score,
+    }
     console.result(text, output=str(target), **fields)
 
 

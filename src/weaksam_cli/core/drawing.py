@@ -1,4 +1,4 @@
-"""Pictures of boxes with labels that keep clear of each other; pure functions from pixels to pixels."""
+"""Pictures of boxes and masks with labels that keep clear of each other; pure functions from pixels to pixels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from weaksam_cli.core import masks
+from weaksam_cli.core.polygons import rings
 from weaksam_cli.core.types import Detections
 
 PALETTE = (
@@ -25,6 +27,10 @@ _TEXT_SHARE = 26
 """The letters' height is this part of the geometric mean of the sides."""
 _WIDEST_LABEL = 0.6
 """Of the image's width; a longer name is cut."""
+_OPACITY = 110
+"""Of a mask, of 255: what it is of stays visible."""
+_SMOOTHING = 0.75
+"""Pixels of the image that a mask's drawn outline may lie beside its steps."""
 Box = tuple[float, float, float, float]
 
 
@@ -52,11 +58,11 @@ def draw_detections(
     title: str = "",
     longest: int | None = None,
 ) -> NDArray[np.uint8]:
-    """All boxes of `found` with class and score, the best on top and first to choose where its label stands.
+    """All boxes and masks of `found` with class and score, the best on top and first to choose where its label stands.
 
     Args:
         pixels: uint8 RGB (h, w, 3).
-        found: boxes in the coordinates of `pixels`.
+        found: boxes in the coordinates of `pixels`, masks of its size.
         class_names: in the order of the class indexes.
         title: a tag in the upper left corner.
         longest: pixels of the longer side of the answer, at most.
@@ -67,8 +73,11 @@ def draw_detections(
     canvas = Canvas(pixels, longest)
     canvas.title(title)
     order = np.argsort(-found.scores, kind="stable")
+    for row in reversed(order) if found.masks is not None else ():
+        (mask,) = masks.decode(found.masks[row : row + 1], *pixels.shape[:2])
+        canvas.mask(mask, colour(int(found.class_index[row])))
     for row in reversed(order):
-        canvas.box(found.boxes[row], colour(int(found.class_index[row])))
+        canvas.box(found.boxes[row], colour(int(found.class_index[row])), thin=found.masks is not None)
     for row in order:
         index = int(found.class_index[row])
         canvas.label(found.boxes[row], f"{class_names[index]} {found.scores[row]:.2f}", colour(index))
@@ -124,9 +133,21 @@ class Canvas:
             self._pen.text(tag.at, tag.text, fill=ink(tag.paint), font=tag.font, anchor="lt")
         return np.asarray(self._drawn)
 
-    def box(self, box: NDArray[np.float32], paint: str) -> None:
-        """An outline in a colour, on a dark one that shows on any ground."""
+    def mask(self, mask: NDArray[np.bool_], paint: str) -> None:
+        """A mask (h, w) of the image's size: translucent, with an outline on a dark one."""
+        stencil = Image.fromarray(mask).convert("L").resize(self._drawn.size, Image.Resampling.BILINEAR)
+        self._drawn.paste(paint, (0, 0), stencil.point(lambda value: _OPACITY if value > 127 else 0))
+        for ring in rings(mask, _SMOOTHING):
+            points = [(x * self._factor, y * self._factor) for x, y in (*ring.tolist(), ring[0].tolist())]
+            self._pen.line(points, "black", self._line + 2, joint="curve")
+            self._pen.line(points, paint, self._line, joint="curve")
+
+    def box(self, box: NDArray[np.float32], paint: str, *, thin: bool = False) -> None:
+        """An outline in a colour, on a dark one that shows on any ground; thin beside a mask, which says more."""
         left, top, right, bottom = self._inside(box)
+        if thin:
+            self._pen.rectangle((left, top, right, bottom), outline=paint, width=1)
+            return
         self._pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=self._line + 2)
         self._pen.rectangle((left, top, right, bottom), outline=paint, width=self._line)
 

@@ -260,8 +260,8 @@ def _by_image(document: Document, labels: Labels, *, masks: bool) -> dict[str, D
 
 
 def _mask(segmentation: Any, image: LabelledImage, where: str) -> bytes | None:
-    """Compressed RLE of an entry's segmentation; None where it has none."""
-    if segmentation is None or segmentation == []:
+    """Compressed RLE of an entry's segmentation; None where it has none, or nobody knows the image's size."""
+    if segmentation is None or segmentation == [] or not (image.height and image.width):
         return None
     try:
         return segmentation_mask(segmentation, image.height, image.width)

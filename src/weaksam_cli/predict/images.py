@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weaksam_cli.core.boxes import FloatArray, as_boxes
+from weaksam_cli.core.masks import decode
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.dataset import Difficult
 from weaksam_cli.data.images import image_pixels, read_image
@@ -39,11 +40,15 @@ class ImageDetections:
         boxes: float32 (n, 4), xyxy pixel edges, 0-based, of the upright image.
         scores: float32 (n,).
         classes: n names.
+        counts: n compressed RLE strings (COCO's `counts`) of the upright image's size; None of a detector of boxes alone.
+        size: height and width of the upright image.
     """
 
     boxes: FloatArray
     scores: NDArray[np.float32]
     classes: tuple[str, ...]
+    counts: tuple[bytes, ...] | None = None
+    size: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         as_boxes(self.boxes, name="boxes", ordered=True)
@@ -51,8 +56,16 @@ class ImageDetections:
             counts = f"{len(self.boxes)} boxes, {len(self.scores)} scores, {len(self.classes)} classes"
             raise ValueError(f"expected as many boxes, scores and classes, got {counts}")
 
+        if self.counts is not None and len(self.counts) != len(self.boxes):
+            raise ValueError(f"expected as many masks as boxes, got {len(self.counts)} and {len(self.boxes)}")
+
     def __len__(self) -> int:
         return len(self.boxes)
+
+    @property
+    def masks(self) -> NDArray[np.bool_] | None:
+        """Dense masks (n, height, width), decoded when they are asked for; None of a detector of boxes alone."""
+        return None if self.counts is None else decode(self.counts, *self.size)
 
 
 class ImageDetector:
@@ -96,9 +109,9 @@ class ImageDetector:
         rule = self.threshold if min_score is None else Threshold(score=min_score, share=0)
         found = found.take(np.argsort(-found.scores, kind="stable"))
         found = found.take(rule.believes(found))
-        return ImageDetections(
-            found.boxes, found.scores, tuple(self.classes[index] for index in found.class_index)
-        )
+        names = tuple(self.classes[index] for index in found.class_index)
+        height, width = self._shown[0].shape[:2]
+        return ImageDetections(found.boxes, found.scores, names, found.masks, (height, width))
 
 
 def pixels_of(image: AnyImage) -> NDArray[np.uint8]:

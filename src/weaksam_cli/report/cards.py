@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +21,7 @@ from weaksam_cli.data.image_names import open_artifact_of
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.recall import best_first
 from weaksam_cli.report import choose, panels
-from weaksam_cli.report.collect import SplitRun
+from weaksam_cli.report.collect import Masks, SplitRun
 
 _MOST_MAPS = 3
 _MOST_VARIANTS = 3
@@ -65,6 +65,7 @@ class SplitCards:
     most: float
     photo_bytes: int
     problems: list[str] = field(default_factory=list)
+    _masks: Mapping[str, Masks] = field(default_factory=dict)
 
     @cached_property
     def sure(self) -> dict[str, float]:
@@ -88,6 +89,11 @@ class SplitCards:
 
     def make(self, keys: list[str], first: int) -> Iterator[Card]:
         """A card for each key; photographs are numbered from `first`."""
+        if self.split.truth_masks is not None:
+            try:
+                self._masks = self.split.truth_masks(keys)
+            except UserError as error:
+                self.problems.append(error.one_line())
         with ExitStack() as opened:
             files = {
                 stage: artifact
@@ -138,8 +144,9 @@ class SplitCards:
         truth = self.split.truth.get(key)
         if truth is None:
             return [panels.panel(photo, "Image", [])]
-        note = f"{len(truth)} annotated"
-        return [panels.panel(photo, "Image and truth", [panels.truth_layer(photo, truth)], note)]
+        note, names = f"{len(truth)} annotated", self.split.labels.class_names
+        layer = panels.truth_layer(photo, truth, self._masks.get(key, ()), names)
+        return [panels.panel(photo, "Image and truth", [layer], note)]
 
     def _maps(self, key: str, photo: panels.Photo, files: dict[str, Artifact]) -> list[Markup]:
         names, found = self.split.labels.class_names, []
@@ -175,7 +182,7 @@ class SplitCards:
             boxes = every[key]
             if stage.startswith("pgt"):
                 layer = panels.pseudo_layer(photo, boxes, names)
-                found.append(panels.panel(photo, title_of(stage), [layer], counted(len(boxes), "box")))
+                found.append(panels.panel(photo, title_of(stage), [layer], counted_boxes(boxes)))
             else:
                 places = self._ranks[stage][key]
                 layer = panels.boxes_layer(photo, boxes, places, names, self.most)
@@ -187,14 +194,17 @@ class SplitCards:
         return {stage: choose.ranks(every) for stage, every in self.split.boxes.items()}
 
 
-def compared(photo: panels.Photo, one: Detections, other: Detections, names: list[str]) -> tuple[Markup, ...]:
-    """Two selections of pseudo boxes of an image: top-1, and what the run was trained on."""
-    return (
-        panels.panel(photo, "Top-1", [panels.pseudo_layer(photo, one, names)], counted(len(one), "box")),
-        panels.panel(
-            photo, "This run", [panels.pseudo_layer(photo, other, names)], counted(len(other), "box")
-        ),
+def compared(photo: panels.Photo, rows: Mapping[str, Detections], names: list[str]) -> tuple[Markup, ...]:
+    """Several selections of pseudo labels of an image, by their names."""
+    return tuple(
+        panels.panel(photo, name, [panels.pseudo_layer(photo, found, names)], counted_boxes(found))
+        for name, found in rows.items()
     )
+
+
+def counted_boxes(found: Detections) -> str:
+    """`1 box`, `2 masks`."""
+    return counted(len(found), "box" if found.masks is None else "mask")
 
 
 def counted(number: int, word: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,10 +13,10 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from weaksam_cli.artifacts.receipt import Receipt
 from weaksam_cli.core.files import read_bytes
 from weaksam_cli.core.types import Detections, GroundTruth
-from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.detections import has_masks, read_detections
 from weaksam_cli.data.ground_truth import read_ground_truth
 from weaksam_cli.data.labels import Labels, read_labels
-from weaksam_cli.data.source import image_root
+from weaksam_cli.data.source import Source, image_root
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.freshness import Freshness
 from weaksam_cli.engine.overview import run_artifacts
@@ -26,6 +27,8 @@ from weaksam_cli.eval.stage import artifacts_of
 from weaksam_cli.retrain.choice import Choice, read_choice
 
 T = TypeVar("T")
+Masks = Sequence[bytes | None]
+"""Compressed RLE of each annotated object of an image, None where it has none."""
 _BOX_STAGES = ("wsod", "pgt", "retrain")
 _MAX_METRICS_BYTES = 50 * 1000**2
 
@@ -47,6 +50,8 @@ class SplitRun:
 
     Attributes:
         truth: image key to annotated objects; empty where there are none.
+        truth_masks: from image keys to the masks of their objects; None where the run has no masks to be compared with them,
+            for the annotations are read once more.
         paths: `stage` or `stage@variant` -> complete artifact.
         boxes: the same -> image key -> detections or pseudo boxes; in the order of the pipeline.
         results: what `eval` measured.
@@ -60,6 +65,7 @@ class SplitRun:
     boxes: Mapping[str, Mapping[str, Detections]] = field(default_factory=dict)
     results: Results = field(default_factory=Results)
     choice: Choice | None = None
+    truth_masks: Callable[[Sequence[str]], dict[str, Masks]] | None = None
 
     @property
     def final(self) -> str:
@@ -151,12 +157,29 @@ def _read_split(context: Context, name: str, problems: list[str]) -> SplitRun:
     boxes: dict[str, dict[str, Detections]] = {}
     for stage, path in paths.items():
         if stage.partition("@")[0] in _BOX_STAGES:
-            read = attempt(lambda path=path: read_detections(path, labels), None)  # type: ignore[misc]
+            read = attempt(lambda path=path: read_detections(path, labels, masks=True), None)  # type: ignore[misc]
             if read is not None:
                 boxes[stage] = read
     results = attempt(lambda: read_results(run.output("eval", name)), Results())
     choice = attempt(lambda: read_choice(run), None)
-    return SplitRun(name, labels, attempt(truth, {}), paths, boxes, results, choice)
+    known = attempt(truth, {})
+    masks = None
+    if known and any(map(has_masks, boxes.values())):
+        masks = partial(_truth_masks, run.root, source, labels)
+    return SplitRun(name, labels, known, paths, boxes, results, choice, masks)
+
+
+def _truth_masks(root: Path, source: Source, labels: Labels, keys: Sequence[str]) -> dict[str, Masks]:
+    """The masks of the annotated objects of some images.
+
+    Raises:
+        UserError: see `read_ground_truth`.
+    """
+    wanted = set(keys)
+    images = [image for image in labels.file.images if image.key in wanted]
+    some = replace(labels, file=labels.file.model_copy(update={"images": images}))
+    found = read_ground_truth(root, source, some, masks=True)
+    return {key: image.masks or () for key, image in found.images.items()} if found else {}
 
 
 def _trainings(root: Path, problems: list[str]) -> dict[str, list[dict[str, float]]]:

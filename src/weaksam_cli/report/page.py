@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, StrictUndefined
@@ -18,12 +17,12 @@ from markupsafe import Markup
 from weaksam_cli import __version__
 from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.console import duration
-from weaksam_cli.data.dataset import Difficult
+from weaksam_cli.data.detections import has_masks
 from weaksam_cli.engine.stages import STAGE_NAMES
 from weaksam_cli.eval.pseudo_boxes import precision_and_recall
 from weaksam_cli.eval.report import named
 from weaksam_cli.eval.results import MetricRow
-from weaksam_cli.pgt import top1
+from weaksam_cli.pgt.compared import selections
 from weaksam_cli.report import charts, choose
 from weaksam_cli.report.cards import Card, SplitCards, compared, title_of
 from weaksam_cli.report.classes import boxes_an_image, class_rows, detectors, evaluated
@@ -215,7 +214,10 @@ def _tiles(run: Run, train: SplitRun | None, last: SplitRun | None) -> list[tupl
     if train is not None and "pgt" in train.boxes:
         every = train.boxes["pgt"]
         count, covered = sum(map(len, every.values())), sum(len(item) > 0 for item in every.values())
-        tiles.append((f"{count:,}", "pseudo boxes to learn from", f"in {covered:,} of {len(every):,} images"))
+        what = "masks" if has_masks(every) else "boxes"
+        tiles.append(
+            (f"{count:,}", f"pseudo {what} to learn from", f"in {covered:,} of {len(every):,} images")
+        )
     counted = [f"{len(item.labels.keys):,} {item.name}" for item in run.splits]
     images = sum(len(item.labels.keys) for item in run.splits)
     tiles.append((f"{images:,}", "images", ", ".join(counted)))
@@ -235,43 +237,38 @@ def _failures(run: Run) -> list[tuple[ArtifactLine, list[tuple[str, str]], int]]
 
 
 # ---------------------------------------------------------------- pseudo boxes
-def _difficult(pgt: Path) -> Difficult | None:
-    """Which labels counted when pseudo boxes were chosen."""
-    receipt = read_receipt(pgt)
-    value = receipt.identity.recipe.get("difficult") if receipt else None
-    return value if value in ("include", "exclude") else None
-
-
 def _figure4(run: Run, images: int, sections: list[tuple[str, list[Card]]]) -> dict[str, Any] | None:
-    """The best box of each label beside what the run was trained on, where both are known (the paper's Figure 4)."""
+    """What several selections make of the same detections, the last what the run was trained on (the paper's Figure 4)."""
     train = run.split_of_role("train")
     if train is None or not {"wsod", "pgt"} <= set(train.boxes):
         return None
-    labels, recipe = train.labels.counting(_difficult(train.paths["pgt"])), top1.Recipe()
-    found, kept = train.boxes["wsod"], train.boxes["pgt"]
-    best = {
-        image.key: top1.select(found[image.key], labels.class_indexes(image), recipe)
-        for image in labels.file.images
-    }
+    receipt, names = read_receipt(train.paths["pgt"]), train.labels.class_names
+    recipe = receipt.identity.recipe if receipt else {}
+    rows = selections(train.boxes["wsod"], train.boxes["pgt"], train.labels, recipe)
+    best, *_, kept = rows.values()
     lines = []
-    for name, every in (("Top-1", best), ("This run", kept)):
-        text = f"{name}: {sum(map(len, every.values())):,} boxes"
+    for name, every in rows.items():
+        text = f"{name}: {sum(map(len, every.values())):,} {'masks' if has_masks(every) else 'boxes'}"
         if train.truth:
             truth = {key: train.truth[key] for key in every if key in train.truth}
             scored = {key: item for key, item in every.items() if key in truth}
-            precision, recall = precision_and_recall(truth, scored, labels.class_names)
+            precision, recall = precision_and_recall(truth, scored, names)
             if not math.isnan(precision.total) and not math.isnan(recall.total):
                 text += f", {100 * precision.total:.0f} % of them on an object"
                 text += f", {100 * recall.total:.0f} % of the objects found"
         lines.append(text)
     cards = {card.key: card for _, every in sections for card in every if card.split == train.name}
     more = {key: float(len(kept[key]) - len(best[key])) for key in cards}
-    chosen = [key for key in choose.first_by(more, images, highest=True) if more[key]]
-    names = labels.class_names
+    chosen = [key for key in choose.first_by(more, images, highest=True) if more[key] or len(rows) > 2]
     return {
+        "title": ", ".join(rows) if len(rows) > 2 else "Top-1 and this run",
+        "triples": len(rows) > 2,
         "lines": lines,
         "cards": [
-            replace(cards[key], panels=compared(cards[key].photo, best[key], kept[key], names))
+            replace(
+                cards[key],
+                panels=compared(cards[key].photo, {name: every[key] for name, every in rows.items()}, names),
+            )
             for key in chosen
         ],
     }

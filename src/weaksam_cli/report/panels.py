@@ -1,4 +1,4 @@
-"""Images of the page as SVG: a photograph that stands there once, and boxes, points and maps over it."""
+"""Images of the page as SVG: a photograph that stands there once, and boxes, masks, points and maps over it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from weaksam_cli.core.drawing import (
     shortened,
     text_width,
 )
+from weaksam_cli.core.masks import decode
+from weaksam_cli.core.polygons import rings
 from weaksam_cli.core.types import Detections, GroundTruth, Points
 
 _WIDEST, _HIGHEST = 320, 512
@@ -34,6 +36,12 @@ _MOST_BOXES = 20
 _STEPS = ((560, 78), (480, 74), (400, 68), (320, 60), (240, 50), (160, 40), (96, 30))
 """Longest side and quality of a photograph, until it is small enough."""
 _MAP_SIDE = 56
+_MASK_TOLERANCE = 1.2
+"""Units that a mask's outline may lie beside the mask: a page has hundreds of them."""
+_SMOOTHING = 0.75
+"""The same in pixels of the image, at least: steps of pixels are not drawn."""
+_FINENESS = 10
+"""Steps of a unit in which outlines are written, as whole numbers, which are short."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Photo:
         uri: a data URI; '' where the image could not be read.
         width, height: of a panel, in its units.
         scale: units a pixel of the image.
+        size: height and width of the image as labelled, which masks have.
     """
 
     name: str
@@ -52,6 +61,7 @@ class Photo:
     width: float
     height: float
     scale: float
+    size: tuple[int, int]
 
     @classmethod
     def of(cls, name: str, pixels: NDArray[np.uint8] | None, size: tuple[int, int], most_bytes: int) -> Photo:
@@ -59,7 +69,7 @@ class Photo:
         height, width = pixels.shape[:2] if pixels is not None else size
         scale = min(_WIDEST / max(width, 1), _HIGHEST / max(height, 1))
         uri = "" if pixels is None else photo_uri(pixels, most_bytes)
-        return cls(name, uri, round(width * scale, 1), round(height * scale, 1), scale)
+        return cls(name, uri, round(width * scale, 1), round(height * scale, 1), scale, size)
 
 
 def photo_uri(pixels: NDArray[np.uint8], most_bytes: int) -> str:
@@ -110,7 +120,7 @@ def panel(photo: Photo, title: str, layers: Sequence[Markup], note: str = "") ->
 def boxes_layer(
     photo: Photo, found: Detections, ranks: NDArray[np.float64], names: Sequence[str], most: float
 ) -> Markup:
-    """Detections with class and score, the best on top; those whose rank is `most` or above are there and not shown."""
+    """Detections with class, score and mask, the best on top; those whose rank is `most` or above are there, not shown."""
     order = np.argsort(-found.scores, kind="stable")[:_MOST_BOXES]
     taken: list[Box] = []
     outlines, tags, end = [], [], Markup("</g>")
@@ -126,7 +136,11 @@ def boxes_layer(
         group = Markup('<g class="box{}" data-rank="{:.3f}"><title>{} {:.3f}</title>').format(
             " off" if ranks[row] >= most else "", ranks[row], name, score
         )
-        outlines.append(group + _outline(place, "line", paint) + end)
+        mask = None if found.masks is None else found.masks[row]
+        shape = _mask(photo, mask, "mask", paint) + _outline(
+            place, "line" if mask is None else "beside", paint
+        )
+        outlines.append(group + shape + end)
         tag = Markup(
             '<rect class="tag" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{}" fill="{}"/>'
             '<text x="{:.1f}" y="{:.1f}" fill="{}">{}</text>'
@@ -159,10 +173,26 @@ def proposals_layer(
     return Markup("").join(parts), int((overlap.max(axis=1) >= 0.5).sum())
 
 
-def truth_layer(photo: Photo, truth: GroundTruth) -> Markup:
-    """Annotated objects, dashed in white and black, which shows on any ground."""
+def truth_layer(
+    photo: Photo, truth: GroundTruth, masks: Sequence[bytes | None] = (), names: Sequence[str] = ()
+) -> Markup:
+    """Annotated objects, dashed in white and black, which shows on any ground; masks in the colours of their classes.
+
+    Args:
+        photo: of the image.
+        truth: the objects.
+        masks: compressed RLE of each, None where it has none; none at all where they are not known.
+        names: of the classes.
+    """
+    parts = [
+        Markup("<g><title>{}</title>").format(printable(names[index]))
+        + _mask(photo, mask, "mask", colour(index))
+        + Markup("</g>")
+        for index, mask in zip(truth.class_index.tolist(), masks, strict=False)
+    ]
     places = [_place(photo, box) for box in truth.boxes]
-    return Markup("").join(_outline(place, kind, "") for place in places for kind in ("under", "truth"))
+    parts += [_outline(place, kind, "") for place in places for kind in ("under", "truth")]
+    return Markup("").join(parts)
 
 
 def map_layer(photo: Photo, heat: NDArray[np.float32]) -> Markup:
@@ -195,4 +225,22 @@ def _outline(place: Box, kind: str, paint: str) -> Markup:
     left, top, right, bottom = place
     return Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"{}/>').format(
         kind, left, top, right - left, bottom - top, Markup(' stroke="{}"').format(paint) if paint else ""
+    )
+
+
+def _mask(photo: Photo, counts: bytes | None, kind: str, paint: str) -> Markup:
+    """A mask of the image's size as a path, holes left out by the even-odd rule; nothing for None, or of an empty one."""
+    if counts is None:
+        return Markup("")
+    fine = photo.scale * _FINENESS
+    parts = []
+    for ring in rings(decode([counts], *photo.size)[0], max(_MASK_TOLERANCE / photo.scale, _SMOOTHING)):
+        points = np.rint(ring * fine).astype(int)
+        steps = np.diff(points, axis=0).tolist()
+        parts.append(f"M{points[0, 0]} {points[0, 1]}l{' '.join(f'{x} {y}' for x, y in steps)}z")
+    path = "".join(parts).replace(" -", "-")
+    if not path:
+        return Markup("")
+    return Markup('<path class="{}" d="{}" transform="scale({})" fill="{}" stroke="{}"/>').format(
+        kind, path, 1 / _FINENESS, paint, paint
     )
