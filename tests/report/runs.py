@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,12 @@ def write_dataset(folder: Path) -> Path:
             (folder / "images" / split).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(folder / "images" / name)
             images.append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
-            entry = {"id": number, "image_id": number, "category_id": number % 3 + 1, "iscrowd": 0}
+            entry: dict[str, Any] = {
+                "id": number,
+                "image_id": number,
+                "category_id": number % 3 + 1,
+                "iscrowd": 0,
+            }
             ring = (centre_of(number) + 0.5 * np.asarray([width, height]) * CIRCLE).round(2)
             entry |= {"bbox": [left, top, width, height], "segmentation": [ring.reshape(-1).tolist()]}
             annotations.append({**entry, "area": width * height})

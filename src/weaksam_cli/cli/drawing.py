@@ -158,14 +158,15 @@ def _opened(path: Path, labels: Labels | None, what: What) -> Iterator[tuple[lis
     if path.suffix == ".h5":
         with open_artifact(path) as artifact:
             names = artifact.table("class_names") if artifact.format_name != PROPOSALS.name else []
-            yield [partial(_draw_rows, artifact, names, what)], names
+            drawing: Draw = partial(_draw_rows, artifact, names, what)
+            yield [drawing], names
     elif labels is None:
         raise no_labels(path)
     else:
         found = read_detections(path, labels, masks=True)
         rows = {} if what.least_score is not None else _selections(path, labels, found)
         draw = partial(_draw_boxes, path, labels, what)
-        parts = [partial(draw, every, name) for name, every in rows.items()]
+        parts: list[Draw] = [partial(draw, every, name) for name, every in rows.items()]
         yield parts or [partial(draw, found, "")], labels.class_names
 
 

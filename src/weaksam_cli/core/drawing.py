@@ -73,9 +73,10 @@ def draw_detections(
     canvas = Canvas(pixels, longest)
     canvas.title(title)
     order = np.argsort(-found.scores, kind="stable")
-    for row in reversed(order) if found.masks is not None else ():
-        (mask,) = masks.decode(found.masks[row : row + 1], *pixels.shape[:2])
-        canvas.mask(mask, colour(int(found.class_index[row])))
+    for row in reversed(order):
+        (mask,) = masks.decode(found.masks[row : row + 1], *pixels.shape[:2]) if found.masks else (None,)
+        if mask is not None:
+            canvas.mask(mask, colour(int(found.class_index[row])))
     for row in reversed(order):
         canvas.box(found.boxes[row], colour(int(found.class_index[row])), thin=found.masks is not None)
     for row in order:

@@ -162,7 +162,8 @@ def _read_split(context: Context, name: str, problems: list[str]) -> SplitRun:
                 boxes[stage] = read
     results = attempt(lambda: read_results(run.output("eval", name)), Results())
     choice = attempt(lambda: read_choice(run), None)
-    known = attempt(truth, {})
+    no_truth: dict[str, GroundTruth] = {}
+    known = attempt(truth, no_truth)
     masks = None
     if known and any(map(has_masks, boxes.values())):
         masks = partial(_truth_masks, run.root, source, labels)
