@@ -107,7 +107,8 @@ def test_auto_falls_back_and_says_what_is_missing(tmp_path: Path) -> None:
     assert profile.name == "embedded"
     assert "sam_vit_h_4b8939.pth" in why
     assert profile_names()[0] == "auto"
-    assert read_profile("embedded", WeightsFinder(())).missing(WeightsFinder(())) == []
+    for name in ("embedded", "embedded-masks"):
+        assert read_profile(name, WeightsFinder(())).missing(WeightsFinder(())) == []
 
 
 def test_auto_never_takes_what_it_cannot_run(tmp_path: Path) -> None:
