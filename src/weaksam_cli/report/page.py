@@ -45,6 +45,8 @@ _DOES: Final = {
 }
 _HEADLINES: Final = ("VOC AP50", "mask AP50", "")
 """How the names begin of the metrics that come first."""
+_OF_MASKS: Final = ("mask AP50", "mean best mask IoU")
+"""How the names begin of the figures that are told of masks first."""
 _STATES: Final = ("damaged", "partial", "missing", "stale")
 """The first that an artifact of a stage has is the stage's."""
 
@@ -182,14 +184,16 @@ def _stage(name: str, run: Run) -> StageView:
 
 
 def _figures(stage: str, run: Run) -> list[tuple[str, str]]:
-    """Two figures of a stage: of `eval`, else what can be counted."""
+    """Two figures of a stage, and one of masks: of `eval`, else what can be counted."""
     for role in ("test", "train"):
         split = run.split_of_role(role)
         rows = [row for row in split.results.metrics if row.source == stage] if split else []
         rows = [row for row in rows if row.value is not None and ": " not in row.name]
         rows.sort(key=lambda row: next(n for n, name in enumerate(_HEADLINES) if row.name.startswith(name)))
         if split and rows:
-            return [(f"{named(row.name)[0]} ({split.name})", row.text) for row in _distinct(rows)[:2]]
+            shown = _distinct(rows)
+            of_masks = [row for row in shown[2:] if row.name.startswith(_OF_MASKS)]
+            return [(f"{named(row.name)[0]} ({split.name})", row.text) for row in (*shown[:2], *of_masks[:1])]
     boxes = [(split.name, split.boxes[stage]) for split in run.splits if stage in split.boxes]
     return [(f"boxes ({name})", f"{sum(map(len, every.values())):,}") for name, every in boxes]
 
@@ -209,6 +213,9 @@ def _tiles(run: Run, train: SplitRun | None, last: SplitRun | None) -> list[tupl
             more = " → ".join(f"{title_of(row.source)} {row.text}" for row in known)
             best = last.results.of(last.final, "VOC AP50") or known[-1]
             tiles.append((best.text, f"VOC AP50 on {last.name}", more))
+        masks = last.results.of(last.final, "mask AP50")
+        if masks is not None and masks.value is not None:
+            tiles.append((masks.text, f"mask AP50 on {last.name}", title_of(masks.source)))
         if last.choice is not None:
             tiles.append((title_of(last.choice.use), "what predict uses", last.choice.reason()))
     if train is not None and "pgt" in train.boxes:
