@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, NamedTuple
 from xml.etree.ElementTree import Element
@@ -14,9 +14,10 @@ from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject
 from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, Remarks, Role, role_of, split_name
 from weaksam_cli.data.image_files import ImageFiles, without_suffix
 from weaksam_cli.data.outlines import box_of_points, numbers
+from weaksam_cli.data.voc import sbd
 from weaksam_cli.data.voc.folders import Part, VocFolder, find_voc, xml_folders
 from weaksam_cli.data.voc.lists import read_lists, sets_folder
-from weaksam_cli.data.voc.masks import MASKS, read_mask
+from weaksam_cli.data.voc.masks import MaskFolders
 from weaksam_cli.data.xml_files import XmlError, parse_xml
 from weaksam_cli.errors import UserError
 
@@ -88,11 +89,15 @@ def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: boo
             where=str(source),
             remedy="Give the folder that holds JPEGImages and Annotations, or the VOCdevkit above it",
         )
-    masks = folder.root / MASKS
+    masks = MaskFolders.of(folder.root, VOC_CLASSES) if boxes else None
     readers: dict[str, _Reader] = {}
     for name, part in folder.parts.items():
-        readers[name] = _Reader(part, boxes, masks if boxes and masks.is_dir() else None, readers)
+        readers[name] = _Reader(part, masks, readers)
     splits, warnings = _splits(folder, readers, source, recipe.task)
+    wanted = [name for name in recipe.splits or () if name in sbd.NAMES and name not in splits]
+    if wanted and len(readers) == 1:
+        ((_, reader),) = readers.items()
+        splits |= {name: _Split(reader, sbd.train_aug(folder.root, reader.ids)) for name in wanted}
 
     def split(name: str) -> RawSplit:
         return splits[name].reader.split(name, splits[name].ids)
@@ -150,22 +155,20 @@ class _Reader:
 
     Args:
         part: where they lie.
-        boxes: whether boxes are wanted.
-        masks: the folder of instance masks, where they are wanted.
+        masks: where instance masks lie; None where neither boxes nor masks are wanted.
         readers: those of all parts of the dataset, which may have their images in one folder.
     """
 
-    def __init__(self, part: Part, boxes: bool, masks: Path | None, readers: Mapping[str, _Reader]) -> None:
-        self.part, self._boxes, self._masks, self._all = part, boxes, masks, readers
+    def __init__(self, part: Part, masks: MaskFolders | None, readers: Mapping[str, _Reader]) -> None:
+        self.part, self._masks, self._all = part, masks, readers
         self._read: dict[str, VocAnnotation | str] = {}
 
     def annotation(self, image_id: str) -> VocAnnotation | str | None:
         """What the XML file of an image says, or why it cannot be used; None where there is none."""
         path = self.part.xml.get(image_id)
         if path is not None and image_id not in self._read:
-            mask = None if self._masks is None else self._masks / f"{image_id}.png"
             try:
-                self._read[image_id] = read_annotation(path, mask, boxes=self._boxes)
+                self._read[image_id] = read_annotation(path, image_id, self._masks)
             except XmlError as error:
                 self._read[image_id] = f"{path.name}: {error}"
             except OSError as error:
@@ -296,13 +299,13 @@ class _Reader:
             yield f"{len(which)} XML files {kind}: {first_few(which, 3)}"
 
 
-def read_annotation(path: Path, mask: Path | None, *, boxes: bool) -> VocAnnotation:
+def read_annotation(path: Path, image_id: str, masks: MaskFolders | None) -> VocAnnotation:
     """Parse one file; entities and document types are refused.
 
     Args:
         path: the file.
-        mask: the PNG of its instance masks, where they are wanted.
-        boxes: whether boxes are wanted; otherwise they are not looked at.
+        image_id: of its image.
+        masks: where instance masks lie; None where no boxes are wanted, either: they are not looked at then.
 
     Raises:
         XmlError: in words, for whatever is wrong with the file.
@@ -311,7 +314,7 @@ def read_annotation(path: Path, mask: Path | None, *, boxes: bool) -> VocAnnotat
     if root.tag.casefold() != "annotation":
         raise XmlError(f"the root element is <{root.tag}>, expected <annotation>")
     oddities: dict[str, None] = {}
-    objects: list[RawObject] = []
+    objects: dict[int, RawObject] = {}
     for number, element in enumerate(root.findall("object"), start=1):
         if text_of(element, "deleted") == "1":  # LabelMe 3 keeps what was deleted
             continue
@@ -320,15 +323,15 @@ def read_annotation(path: Path, mask: Path | None, *, boxes: bool) -> VocAnnotat
             raise XmlError(f"object {number} has no <name>")
         if flag not in _DIFFICULT and flag not in _PLAIN:
             oddities[f"say <difficult>{flag[:20]}</difficult>, which is taken as not difficult"] = None
-        box = read_box(element) if boxes else None
-        read = None if mask is None else partial(read_mask, mask, number)
-        objects.append(RawObject(name, flag in _DIFFICULT, f"object {number}", box, mask=read))
+        box = None if masks is None else read_box(element)
+        objects[number] = RawObject(name, flag in _DIFFICULT, f"object {number}", box)
     sides = numbers([text_of(root, f"size/{tag}") for tag in ("height", "width")])
     size = (int(sides[0]), int(sides[1])) if sides and all(1 <= side < 1e9 for side in sides) else None
     if sides and size is None:
         oddities["give a <size> without pixels; the size of the image is taken"] = None
     filename = PurePosixPath(text_of(root, "filename").replace("\\", "/")).name
-    return VocAnnotation(filename, size, tuple(objects), tuple(oddities))
+    every = tuple(objects.values()) if masks is None else masks.attach(image_id, objects)
+    return VocAnnotation(filename, size, every, tuple(oddities))
 
 
 def read_box(element: Element) -> RawBox | str:

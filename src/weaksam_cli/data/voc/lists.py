@@ -72,6 +72,12 @@ def read_lists(
     return Lists({}, list(_unread(unread, root)))
 
 
+def read_list(path: Path, ids: Collection[str]) -> tuple[str, ...]:
+    """The images that a list names, in any spelling; () where there is no such file. `ids` are those of all images."""
+    reader, lines = _Reader(ids, set), _lines(path)
+    return reader.ids_of(lines, path)
+
+
 def sets_folder(root: Path) -> Path | None:
     """PASCAL's folder of lists."""
     return next((child for child in subfolders(root) if _SETS.fullmatch(child.name)), None)
@@ -128,6 +134,10 @@ class _Reader:
             else:
                 lists[name] = tuple(dict.fromkeys([*lists[name], *ids])) if name in lists else ids
         return {**of_classes, **lists}
+
+    def ids_of(self, lines: Sequence[str], path: Path) -> tuple[str, ...]:
+        """The ids of the lines of a list."""
+        return _ids(lines, [self._find(line) for line in lines], path) if lines else ()
 
     def _files(self, folder: Path, is_official: bool) -> list[Path]:
         """The files that may be lists; outside ImageSets, those that are named as a split and lie beside no image."""

@@ -1,30 +1,66 @@
-"""Instance masks of VOC: a PNG an image."""
+"""Instance masks of a VOC folder: VOC's own, a PNG an image, and where it has none, those of SBD."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from weaksam_cli.core import masks as mask_codec
+from weaksam_cli.data.annotations import RawObject
+from weaksam_cli.data.voc.png import mask_values
+from weaksam_cli.data.voc.sbd import Instances, SbdFolder, find_sbd
 
 MASKS: Final = "SegmentationObject"
 
 
-def read_mask(path: Path, number: int, height: int, width: int) -> bytes | None:
-    """The mask of an object as compressed RLE: value k of the PNG is the k-th object of the XML, 255 is border.
+@dataclass(frozen=True)
+class MaskFolders:
+    """Where the masks of a VOC folder lie.
 
-    None where the image has no PNG: VOC has masks of some images alone.
+    Attributes:
+        official: the folder of VOC's PNGs; None without one.
+        sbd: where SBD lies.
+        class_names: VOC's, in their order, as SBD numbers them.
+    """
+
+    official: Path | None
+    sbd: SbdFolder
+    class_names: Sequence[str]
+
+    @classmethod
+    def of(cls, root: Path, class_names: Sequence[str]) -> MaskFolders:
+        """Those of the dataset at `root`."""
+        official = root / MASKS
+        return cls(official if official.is_dir() else None, find_sbd(root), class_names)
+
+    def attach(self, image_id: str, objects: Mapping[int, RawObject]) -> tuple[RawObject, ...]:
+        """The objects of an image, by their numbers in its XML file, with what reads their masks."""
+        if self.official is not None and (path := self.official / f"{image_id}.png").is_file():
+            return tuple(
+                replace(item, mask=partial(read_mask, path, number)) for number, item in objects.items()
+            )
+        files = self.sbd.files(image_id)
+        if not files:
+            return tuple(objects.values())
+        names = tuple(item.name for item in objects.values())
+        boxes = tuple(item.box if isinstance(item.box, tuple) else None for item in objects.values())
+        instances = Instances(files, names, boxes, self.class_names)
+        return tuple(
+            replace(item, mask=partial(instances.mask, position))
+            for position, item in enumerate(objects.values())
+        )
+
+
+def read_mask(path: Path, number: int, height: int, width: int) -> bytes:
+    """The mask of an object as compressed RLE: value k of the PNG is the k-th object of the XML, 255 is border.
 
     Raises:
         ValueError: there is no such mask, or the PNG is none of masks.
     """
-    if not path.exists():
-        return None
-    values = _mask_values(path)
+    values = mask_values(path)
     if values.shape != (height, width):
         raise ValueError(
             f"{MASKS}/{path.name}: expected {width} x {height} pixels, got {values.shape[1]} x {values.shape[0]}"
@@ -33,17 +69,3 @@ def read_mask(path: Path, number: int, height: int, width: int) -> bytes | None:
     if not mask.any():
         raise ValueError(f"{MASKS}/{path.name} has no pixel of it")
     return mask_codec.encode(mask[None])[0]
-
-
-@lru_cache(maxsize=2)
-def _mask_values(path: Path) -> NDArray[np.uint8]:
-    """The PNG of an image, which is asked for once for each of its objects."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=("PNG",)) as file:
-            if file.mode not in ("P", "L"):
-                raise ValueError(f"{MASKS}/{path.name}: expected a palette or grey PNG, got {file.mode}")
-            return np.asarray(file, dtype=np.uint8)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{MASKS}/{path.name} cannot be read ({error})") from None

@@ -1,0 +1,31 @@
+"""Masks in PNGs as VOC has them: the number of an object or class in each pixel."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@lru_cache(maxsize=4)
+def mask_values(path: Path) -> NDArray[np.uint8]:
+    """The PNG of an image, uint8 (height, width), which is asked for once for each of its objects.
+
+    Raises:
+        ValueError: it cannot be read, or has other values.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("PNG",)) as file:
+            if file.mode not in ("P", "L"):
+                raise ValueError(f"{_named(path)}: expected a palette or grey PNG, got {file.mode}")
+            return np.asarray(file, dtype=np.uint8)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{_named(path)} cannot be read ({error})") from None
+
+
+def _named(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
