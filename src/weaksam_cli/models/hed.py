@@ -7,6 +7,7 @@ brings; its code, which needs TensorFlow, is neither imported nor needed.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -82,6 +83,23 @@ def edge_map(network: HedNetwork, image: NDArray[np.uint8]) -> FloatArray:
         network: from `load_hed`.
         image: uint8 RGB (H, W, 3), at least one pixel.
     """
+    return edges_and_features(network, image, ())[0]
+
+
+def edges_and_features(
+    network: HedNetwork, image: NDArray[np.uint8], wanted: Collection[int]
+) -> tuple[FloatArray, tuple[FloatArray, ...]]:
+    """`edge_map`, and what some of the five blocks saw on the way.
+
+    Args:
+        network: from `load_hed`.
+        image: uint8 RGB (H, W, 3), at least one pixel.
+        wanted: blocks, 1 to 5.
+
+    Returns:
+        The edge map, and a map of each wanted block, ascending: float32 (c, ceil(H / s), ceil(W / s)) after its last ReLU,
+        c = 64, 128, 256, 512, 512 channels at stride s = 1, 2, 4, 8, 16.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -89,14 +107,17 @@ def edge_map(network: HedNetwork, image: NDArray[np.uint8]) -> FloatArray:
     pixels = image[:, :, ::-1].astype(np.float32) - np.asarray(BGR_MEAN, np.float32)
     with torch.inference_mode():
         x = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
-        found = []
-        for index, (layers, side) in enumerate(zip(network.blocks, network.sides, strict=True)):
+        found, features = [], []
+        for block, (layers, side) in enumerate(zip(network.blocks, network.sides, strict=True), start=1):
             # "Same" pooling: an odd last row or column is a window of its own.
-            x = F.max_pool2d(x, 2, ceil_mode=True) if index else x
+            x = F.max_pool2d(x, 2, ceil_mode=True) if block > 1 else x
             for weight, bias in layers:
                 x = F.relu_(F.conv2d(x, weight, bias, padding=1))
+            if block in wanted:
+                features.append(np.asarray(x[0].numpy()))
             found.append(F.interpolate(F.conv2d(x, *side), size, mode="bilinear", align_corners=False))
-        return np.asarray(torch.sigmoid(F.conv2d(torch.cat(found, 1), *network.fuse))[0, 0].numpy())
+        edges = np.asarray(torch.sigmoid(F.conv2d(torch.cat(found, 1), *network.fuse))[0, 0].numpy())
+    return edges, tuple(features)
 
 
 def _layer(file: object, name: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
