@@ -153,6 +153,10 @@ def test_the_command_on_detections_and_on_boxes(working: Path, given: str) -> No
     result = run_here(*asked)
     assert result.exit_code == 0, result.output
     assert "segmenter region-tree, which needs no weights" in result.output
+    assert (
+        "segmenter region-tree-masks: its masks of boxes are better than those of region-tree"
+        in result.output
+    )
     assert "2 pseudo masks in 2 images, 0 dropped" in result.output
     assert (working / "runs/tiny/pgt/boxes").exists() == (given == "wsod")
     coco = COCO(str(working / "runs/tiny/pgt/trainval.json"))

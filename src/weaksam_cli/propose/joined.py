@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from weaksam_cli.engine.methods import load_method
 from weaksam_cli.engine.recipes import find_recipe
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.propose.stage import MOST_BOXES, ClueSettings, ClueSource, Propose, proposal_steps
+
+MASKS_BY: Final = "region-tree-masks"
+"""The recipe that answers boxes, which a list of proposals does not."""
 
 _CLUES = [SOURCES.index(source) for source in CLUE_SOURCES]
 

@@ -19,6 +19,8 @@ BEST_FIRST: Final = ("sam-vit-h", "sam-vit-l", "sam-vit-b")
 WITHOUT_WEIGHTS: Final = "region-tree"
 _OPEN: Final = "open_segmenter"
 """The function of a method's module, from its recipe, the file of its weights and a torch device to a `Segmenter`."""
+_MASKS_BY: Final = "MASKS_BY"
+"""A method whose answers to boxes are not the best that its proposals allow names with it the recipe whose are."""
 _OF_IMAGES: Final = ("data", "prompt")
 
 
@@ -82,7 +84,7 @@ def choose_segmenter(name: str | None, context: Context, split: str, *, where: s
     Raises:
         UserError: a recipe whose method answers no prompts, or whose weights are not found.
     """
-    loaded = load_recipe("propose", name) if name else _of_proposals(context, split)
+    loaded = load_recipe("propose", name) if name else _for_masks(_of_proposals(context, split), context)
     if not hasattr(loaded.method, _OPEN):
         named = [item for item in recipe_names("propose") if _answers(item)]
         what = f"recipe {loaded.name} of propose makes boxes and answers no prompts, so it makes no masks"
@@ -101,6 +103,16 @@ def _of_proposals(context: Context, split: str) -> LoadedRecipe:
     name, why = best_recipe(context)
     context.console.info(f"no proposals to go by: segmenter {name}{why}", segmenter=name)
     return load_recipe("propose", name)
+
+
+def _for_masks(loaded: LoadedRecipe, context: Context) -> LoadedRecipe:
+    """The recipe itself, or the one that its method names for masks."""
+    better = getattr(loaded.method, _MASKS_BY, None)
+    if better is None:
+        return loaded
+    what = f"segmenter {better}: its masks of boxes are better than those of {loaded.name}"
+    context.console.info(what, segmenter=better)
+    return load_recipe("propose", better)
 
 
 def _answers(name: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.propose.prompting import Segmenter, clue_proposals, without_repeats
 from weaksam_cli.propose.stage import MOST_BOXES, MOST_PIXELS, ClueSettings, Propose, proposal_steps
+
+MASKS_BY: Final = "region-tree-masks"
+"""The recipe that answers boxes better."""
 
 ColourSpace = Literal["lab", "hsv", "rgb"]
 
