@@ -141,6 +141,43 @@ def _all(
     """Every stage, from labels to the table of results."""
 
 
+@declare(app.command("sweep"), *_ALL, "split", work="sweep:sweep")
+def _sweep(
+    stage: Annotated[str, typer.Argument(help="Whose settings: cam, prompt, propose, wsod, pgt or retrain.")],
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="KEY=VALUE,VALUE", help="Values of a key of its recipe (repeatable)."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="0,1,2", help="Every setting with each; default: --seed.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until", metavar="STAGE", help="The last stage that each has of its own, before eval."
+        ),
+    ] = None,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Option("--recipe", metavar="STAGE=NAME", help="Another recipe of a stage (repeatable)."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="STAGE.KEY=VALUE", help="Change a stage's recipe for all (repeatable)."
+        ),
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option("--variant", help="Sweep on top of this variant: read it; all names begin with its."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write every figure of every seed there, as CSV.")
+    ] = None,
+) -> None:
+    """Variants of a stage over a grid of settings and seeds, then eval: one table with mean and spread."""
+
+
 @declare(
     app.command("predict"),
     *_WHICH, "device", "workers", "shard", "weights_dir", "overwrite", "allow_stale", "strict", *_SPEAK,

@@ -24,6 +24,7 @@ from weaksam_cli.engine.freshness import Freshness, Standing, State, file_digest
 from weaksam_cli.engine.publishing import Publisher
 from weaksam_cli.engine.queue import UnfinishedError
 from weaksam_cli.engine.sharded import ImageByImage
+from weaksam_cli.engine.sharing import take_over
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.errors import IncompleteError, UserError
 
@@ -138,7 +139,7 @@ def _input_digest(
 
 
 def make(step: Step, stage: Stage, context: Context) -> receipts.Receipt:
-    """Make the artifact of one step, or find that it is fresh.
+    """Make the artifact of one step, or find that it is fresh, or that another variant has made it.
 
     Raises:
         UserError: an input that is missing, or stale (without `allow_stale`); an artifact of another recipe in its place
@@ -156,9 +157,21 @@ def make(step: Step, stage: Stage, context: Context) -> receipts.Receipt:
     context.ops.remove_stale_temporaries(step.path.parent)
     start = time.monotonic()
     ops = Publisher(context.ops, step.path, identity.key(), context.overwrite)
+    shared = None if context.overwrite else take_over(step.path, identity, context.run, ops)
+    if shared is not None:
+        return _share(step, *shared, context)
     outcome = step.run(Job(replace(context, ops=ops), step.path, identity))
     record = _finish(step, identity, ops, outcome, time.monotonic() - start)
     _report(step, context, record, outcome)
+    _check_failures(step, record, context)
+    return record
+
+
+def _share(step: Step, record: receipts.Receipt, source: Path, context: Context) -> receipts.Receipt:
+    receipts.write_receipt(context.ops, step.path, record)
+    remove_shards(context.ops, step.path)
+    name, other = context.run.relative(step.path), context.run.relative(source)
+    context.console.info(f"{name}: the same as {other}, shared", artifact=name, shared=other)
     _check_failures(step, record, context)
     return record
 
