@@ -6,6 +6,7 @@ detectron2 is imported by functions, after `weaksam_cli.detectron` has mended wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _merge(cfg: Any, keys: Mapping[str, Any]) -> None:
     cfg.merge_from_list([item for pair in keys.items() for item in pair])
 
 
-def _build(cfg: Any) -> nn.Module:
+def build_network(cfg: Any) -> nn.Module:
     """The network of a configuration, in the memory format that convolutions on a CPU are fastest with."""
     from detectron2.modeling import build_model
 
@@ -169,12 +170,13 @@ def fit_detector(
     job.context.console.info(f"training: {words}", schedule=settings.schedule.model_dump())
     with training_run(job, settings.schedule.steps) as run:
         cfg = detectron_config(settings, len(labels.class_names), run.device, weights)
-        model = fit(settings, cfg, entries, lambda key: labels.read_image(images[key]), run)
-    metadata = {
-        "class_names": labels.class_names,
-        "detectron2": stored_config(cfg),
-        "schedule": settings.schedule.model_dump(mode="json"),
-    }
+        metadata = {
+            "class_names": labels.class_names,
+            "detectron2": stored_config(cfg),
+            "schedule": settings.schedule.model_dump(mode="json"),
+        }
+        told = replace(run, metadata=metadata)
+        model = fit(settings, cfg, entries, lambda key: labels.read_image(images[key]), told)
     job.context.ops.write_atomically(job.path, model_bytes(model, metadata))
     return Outcome(len(entries), ())
 
@@ -200,7 +202,7 @@ def fit(
         UserError: a weights file is missing, damaged or of another network; what `train` raises.
     """
     torch.manual_seed(run.seed)
-    model = _build(cfg)
+    model = build_network(cfg)
     schedule = settings.schedule
     sampler = EpochSampler(len(entries), schedule.batch_size, run.seed)
     train(
@@ -262,9 +264,14 @@ def _trained_config(path: Path, class_names: Sequence[str] | None) -> Any:
     Raises:
         UserError: the file is missing, damaged, no detector of `weaksam retrain`, or for other classes.
     """
+    return config_of(read_metadata(path), path, class_names)
+
+
+def config_of(metadata: Mapping[str, Any], path: Path, class_names: Sequence[str] | None) -> Any:
+    """The configuration in the metadata of a trained detector, which were read from `path`; see `_trained_config`."""
     from detectron2.config import CfgNode
 
-    metadata, cfg = read_metadata(path), _empty_config()
+    cfg = _empty_config()
     names, remedy = metadata.get("class_names"), "Train it again"
     if not isinstance(metadata.get("detectron2"), dict) or not isinstance(names, list):
         raise UserError("is no detector of `weaksam retrain`", where=str(path), remedy=remedy)
@@ -297,6 +304,6 @@ def load_network(
     """
     cfg = _trained_config(path, class_names)
     _merge(cfg, keys_of(inference) | {"MODEL.DEVICE": device})
-    model = _build(cfg)
+    model = build_network(cfg)
     load_model(model, path)
     return model.eval(), cfg

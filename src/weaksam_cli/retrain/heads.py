@@ -46,6 +46,22 @@ class Dropped(NamedTuple):
     regression: Tensor
 
 
+class RegionLosses(NamedTuple):
+    """What each sampled RoI would be taught.
+
+    Attributes:
+        classes: int64 (R,), the class that it is to be; the number of classes is background.
+        classification: float (R,), cross-entropy, natural logarithm.
+        foreground: int64 (F,), positions of the foreground RoIs among the R.
+        regression: float (F,), L1 distance summed over four weighted deltas, in the order of `foreground`.
+    """
+
+    classes: Tensor
+    classification: Tensor
+    foreground: Tensor
+    regression: Tensor
+
+
 def find_dropped(cross_entropy: Tensor, distances: Tensor, foreground: Tensor, drop: RoiDrop) -> Dropped:
     """Which of R RoIs are dropped from which loss.
 
@@ -135,13 +151,18 @@ class RoiDropOutputLayers(FastRCNNOutputLayers):
         arguments["roi_drop"] = RoiDrop(**cfg.MODEL.ROI_HEADS.DROP)
         return arguments
 
-    def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> dict[str, Tensor]:
-        """`loss_cls` and `loss_box_reg` of logits (R, K + 1) and deltas (R, 4 K) or (R, 4); see `reduce_losses`."""
+    def region_losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> RegionLosses:
+        """The losses of each RoI by logits (R, K + 1) and deltas (R, 4 K) or (R, 4)."""
         logits, deltas = predictions
         classes = torch.cat([p.gt_classes for p in proposals])
         foreground = torch.nonzero((classes >= 0) & (classes < self.num_classes)).flatten()
         cross_entropy = F.cross_entropy(logits, classes, reduction="none")
         distances = self._distances(deltas, classes, foreground, proposals)
+        return RegionLosses(classes, cross_entropy, foreground, distances)
+
+    def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> dict[str, Tensor]:
+        """`loss_cls` and `loss_box_reg` of logits (R, K + 1) and deltas (R, 4 K) or (R, 4); see `reduce_losses`."""
+        _, cross_entropy, foreground, distances = self.region_losses(predictions, proposals)
         drop, dropped = self.roi_drop, None
         if drop.active(get_event_storage().iter):
             dropped = find_dropped(cross_entropy.detach(), distances.detach(), foreground, drop)
@@ -227,12 +248,22 @@ class WeakSamRoiHeads(StandardROIHeads):
     def _forward_box(self, features: dict[str, Tensor], proposals: list[Any]) -> Any:
         if not isinstance(self.box_head, _WithContext):
             return super()._forward_box(features, proposals)
-        boxes = [item.proposal_boxes for item in proposals]
-        pooled = self.box_pooler([features[name] for name in self.box_in_features], boxes)
-        predictions = self.box_predictor(self.box_head(pooled, features[self.box_head.name], boxes))
+        predictions = self._predict(features, proposals)
         if self.training:
             return self.box_predictor.losses(predictions, proposals)
         return self.box_predictor.inference(predictions, proposals)[0]
+
+    def _predict(self, features: dict[str, Tensor], proposals: list[Any]) -> tuple[Tensor, Tensor]:
+        boxes = [item.proposal_boxes for item in proposals]
+        pooled = self.box_pooler([features[name] for name in self.box_in_features], boxes)
+        around = (features[self.box_head.name], boxes) if isinstance(self.box_head, _WithContext) else ()
+        predictions: tuple[Tensor, Tensor] = self.box_predictor(self.box_head(pooled, *around))
+        return predictions
+
+    def region_losses(self, features: dict[str, Tensor], sampled: list[Any]) -> RegionLosses:
+        """The losses of each RoI of `label_and_sample_proposals`, which nobody learns from."""
+        found: RegionLosses = self.box_predictor.region_losses(self._predict(features, sampled), sampled)
+        return found
 
 
 def add_roi_heads_config(cfg: CfgNode) -> None:

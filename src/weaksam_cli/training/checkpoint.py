@@ -38,6 +38,7 @@ class Checkpoint:
         fingerprint: what the training was started with (recipe, seed, digests of the inputs).
         extras: name -> state of what a training keeps besides.
         losses: state of the `LossLog`; {} in files of older programs.
+        metadata: what the finished model's file will tell of itself; {} in files of older programs.
     """
 
     iteration: int
@@ -47,6 +48,7 @@ class Checkpoint:
     fingerprint: str
     extras: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """A line with format, version and SHA-256, then a file of `torch.save` that `weights_only=True` loads."""
@@ -62,8 +64,12 @@ def _header(payload: bytes | memoryview) -> bytes:
     return b"%s %d %s\n" % (_MAGIC, _VERSION, hashlib.sha256(payload).hexdigest().encode())
 
 
-def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
+def read_checkpoint(path: Path, fingerprint: str | None) -> Checkpoint | None:
     """The checkpoint at `path`, its tensors on the CPU; None where there is no file.
+
+    Args:
+        path: the file.
+        fingerprint: of the training that goes on from it; None for who only looks at it.
 
     Raises:
         UserError: the file is damaged (a single flipped bit is noticed), of another format or version, or of a training
@@ -85,7 +91,7 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
             f"cannot be loaded safely ({type(error).__name__})", where=str(path), remedy=_AGAIN
         ) from error
     checkpoint = Checkpoint(**content)
-    if checkpoint.fingerprint != fingerprint:
+    if fingerprint not in (None, checkpoint.fingerprint):
         raise UserError(
             "the checkpoint belongs to a training with another recipe, seed or input",
             where=str(path),

@@ -111,6 +111,7 @@ class TrainingRun:
         workers: threads that load batches ahead.
         checkpoint_every: iterations between checkpoints; the last iteration always writes one.
         losses: what they were, kept in the checkpoint.
+        metadata: kept there, too: what the finished model's file will tell of itself, in plain values.
     """
 
     device: str
@@ -122,6 +123,7 @@ class TrainingRun:
     workers: int = 0
     checkpoint_every: int = 100
     losses: LossLog = field(default_factory=LossLog)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -365,6 +367,7 @@ def _save(training: Training, extras: Mapping[str, Stateful]) -> None:
         fingerprint=training.run.fingerprint,
         extras={name: item.state_dict() for name, item in extras.items()},
         losses=training.run.losses.state_dict(),
+        metadata=dict(training.run.metadata),
     )
     training.run.save_bytes(training.run.checkpoint, checkpoint.to_bytes())
     training.saved = checkpoint.iteration
