@@ -30,7 +30,7 @@ KNOWN = {
     "wsod": {"wsddn", "oicr", "mist"},
     "pgt": {"adaptive", "top1"},
     "retrain": {"faster_rcnn", "mask_rcnn"},
-    "eval": {"standard"},
+    "eval": {"standard", "loss_analysis", "feature_similarity"},
 }
 METHODS = [(stage, name) for stage in STAGE_NAMES for name in method_names(stage)]
 

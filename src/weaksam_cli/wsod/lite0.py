@@ -43,6 +43,7 @@ from weaksam_cli.wsod.method import (
 if TYPE_CHECKING:
     from weaksam_cli.artifacts.class_maps import ClassMaps
     from weaksam_cli.wsod.detector import Sample
+    from weaksam_cli.wsod.own_features import Layer, RegionFeatures, TrainedDetector
     from weaksam_cli.wsod.roi_features import ImageMaps
 
 SAMPLES = Schema(
@@ -196,6 +197,12 @@ class Lite0(RecipeModel):
 
         path, detect = context.run.output("wsod", split), ImageByImage(work)
         yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
+
+    def region_features(self, trained: TrainedDetector, layer: Layer) -> RegionFeatures:
+        """See `own_features.lite0_features`."""
+        from weaksam_cli.wsod.own_features import lite0_features
+
+        return lite0_features(self, trained, layer)
 
 
 class FeatureSettings(RecipeModel):

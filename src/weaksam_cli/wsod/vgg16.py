@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ from weaksam_cli.wsod.method import (
     ProposalSettings,
     ScheduleSettings,
 )
+
+if TYPE_CHECKING:
+    from weaksam_cli.wsod.own_features import Layer, RegionFeatures, TrainedDetector
 
 MODEL: Final = Schema("weaksam/vgg-detector", 2, ())
 RANDOM: Final = "random"
@@ -183,6 +186,12 @@ class Vgg16(Vgg16Training):
 
         path, detect = run.output("wsod", split), ImageByImage(work)
         yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
+
+    def region_features(self, trained: TrainedDetector, layer: Layer) -> RegionFeatures:
+        """See `own_features.vgg16_features`."""
+        from weaksam_cli.wsod.own_features import vgg16_features
+
+        return vgg16_features(self, trained, layer)
 
 
 class TrainingSettings(LabelChoice):

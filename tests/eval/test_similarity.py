@@ -6,10 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.feature_similarity import cosine_matrix, mean_off_diagonal, sample_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.eval.similarity import (
+    comparison,
+    cosine_matrix,
+    draw_matrices,
+    largest_first,
+    mean_off_diagonal,
+    sample_rows,
+)
 
 
 def test_cosines_by_hand() -> None:
@@ -105,3 +114,35 @@ def test_a_draw_depends_on_seed_and_image_and_is_fair() -> None:
 def test_negative_numbers_are_refused(count: int, most: int) -> None:
     with pytest.raises(ValueError, match="0 or more"):
         sample_rows(count, most, 0, "a")
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 6, 7])
+def test_sets_side_by_side(images: int) -> None:
+    """The second is lower by 0.1 in every image; nothing is known of the last image of the third."""
+    cosines = np.tile(np.asarray([0.5, 0.4, 0.6]), (images, 1)) + np.arange(images)[:, None] / 100
+    cosines[-1:, 2] = np.nan
+    first, second, third = comparison(["a", "b", "c"], cosines, cosines / 2)
+    assert (first["images"], third["images"]) == (images, max(images - 1, 0))
+    if not images:
+        assert first == {"set": "a", "images": 0} | {
+            key: None for key in first if key not in ("set", "images")
+        }
+        return
+    assert (second["lower"], second["lower_share"]) == (pytest.approx(0.1), 1)
+    assert second["lower_error"] == pytest.approx(0, abs=1e-9)
+    assert second["mean_iou"] == pytest.approx(second["mean"] / 2)
+    assert (third["lower_share"], third["deviation"]) == (
+        (0, pytest.approx(np.arange(images - 1).std() / 100)) if images > 1 else (None, None)
+    )
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7])
+def test_matrices_can_be_drawn(n: int) -> None:
+    matrix = np.eye(n, dtype=np.float32)
+    assert draw_matrices({"a": matrix, "b": -matrix}, "two sets").startswith(b"\x89PNG")
+
+
+def test_largest_first() -> None:
+    boxes = as_boxes([[0, 0, 5, 5], [0, 0, 9, 9], [0, 0, 1, 20]])
+    assert largest_first(boxes, 2).tolist() == [boxes[1].tolist(), boxes[0].tolist()]
+    assert len(largest_first(boxes, 0)) == 3 and len(largest_first(boxes[:0], 0)) == 0
