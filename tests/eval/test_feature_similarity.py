@@ -16,7 +16,7 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.training.checkpoint import model_bytes
 from weaksam_cli.wsod.own_features import Layer, TrainedDetector, vgg16_features
-from weaksam_cli.wsod.vgg16 import TestImageSettings, Vgg16
+from weaksam_cli.wsod import vgg16
 from weaksam_cli.wsod.vgg_detector import VggDetector
 from weaksam_cli.wsod.wsddn import Wsddn
 
@@ -95,9 +95,9 @@ def test_what_cannot_be_compared(compared: tuple[Path, str], more: str, message:
 
 @pytest.mark.parametrize("last_relu", [True, False])
 def test_vgg16_pools_its_last_map(tmp_path: Path, last_relu: bool) -> None:
-    network = Vgg16(
+    network = vgg16.Vgg16(
         name="vgg16", weights="random", widths=(2, 2, 4, 4, 8), hidden=16, last_relu=last_relu,
-        test_images=TestImageSettings(short_sides=(64, 96)),
+        test_images=vgg16.TestImageSettings(short_sides=(64, 96)),
     )  # fmt: skip
     torch.manual_seed(0)
     detector = VggDetector(Wsddn(), network, 2)

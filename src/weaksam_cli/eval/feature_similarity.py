@@ -65,7 +65,7 @@ class PairSettings(RecipeModel):
         sets: variants of `propose`, `plain` for none; null: all that the run has.
     """
 
-    sets: tuple[str, ...] | None = None
+    sets: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)] | None = None
     layer: Layer = "pooled"
     most: Annotated[int, Field(ge=1, le=10_000)] = 200
     min_side: Annotated[float, Field(ge=0, le=100_000)] = 0
@@ -78,7 +78,7 @@ class RowSettings(PairSettings):
         images: so many, evenly spaced; null takes all.
     """
 
-    images: Annotated[int, Field(ge=1)] | None = None
+    images: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
 
 
 class PlotSettings(PairSettings):
