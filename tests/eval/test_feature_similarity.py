@@ -15,8 +15,8 @@ from tests.tiny import done_here, run_here
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.training.checkpoint import model_bytes
-from weaksam_cli.wsod.own_features import Layer, TrainedDetector, vgg16_features
 from weaksam_cli.wsod import vgg16
+from weaksam_cli.wsod.own_features import Layer, TrainedDetector, vgg16_features
 from weaksam_cli.wsod.vgg_detector import VggDetector
 from weaksam_cli.wsod.wsddn import Wsddn
 
