@@ -33,7 +33,8 @@ class MaskSettings(RecipeModel):
 
     Attributes:
         enabled: make them.
-        segmenter: the recipe of `propose` whose method answers the box prompts; null: the one that made the proposals.
+        segmenter: the recipe of `propose` whose method answers the box prompts; null: the one that made the proposals,
+            or that their method names for masks.
         choice: `single` is the segmenter's one mask for a box, SAM's `multimask_output=False`; `best` is that of highest
             predicted IoU among its three.
         box: of an instance: the tight box of its mask, or the pseudo box that prompted.

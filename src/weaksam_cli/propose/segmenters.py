@@ -75,6 +75,8 @@ def best_recipe(context: Context) -> tuple[str, str]:
 def choose_segmenter(name: str | None, context: Context, split: str, *, where: str) -> ChosenSegmenter:
     """The segmenter of a recipe; without a name, the one that made the run's proposals, else the best that is here.
 
+    Of either, the method may name another recipe for masks.
+
     Args:
         name: of a recipe of `propose`, or the path of one.
         context: what the command was told; its console is told of a choice.
