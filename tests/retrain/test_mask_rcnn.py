@@ -248,6 +248,26 @@ def test_a_recipe_of_boxes_leaves_masks_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("boxes", "masks", "pyramid", "pooled"),
+    [
+        (4, None, "c4 c5", "p4 p5"),
+        (4, 3, "c3 c4 c5", "p3 p4 p5"),
+        (3, 4, "c3 c4 c5", "p4 p5"),
+        (2, 2, "c2 c3 c4 c5", "p2 p3 p4 p5"),
+    ],
+)
+def test_masks_may_be_pooled_from_finer_levels_than_boxes(
+    boxes: int, masks: int | None, pyramid: str, pooled: str
+) -> None:
+    levels = VALUES["detector"] | {"first_level": boxes, "anchor_sizes": [32] * (7 - boxes)}
+    settings = recipe(detector=levels, mask_head=HEAD | {"first_level": masks})
+    assert pyramid.split() == config(settings).MODEL.FPN.IN_FEATURES
+    heads: Any = build(settings).roi_heads
+    assert heads.mask_in_features == pooled.split()
+    assert heads.box_in_features == [f"p{level}" for level in range(boxes, 6)]
+
+
+@pytest.mark.parametrize(
     ("name", "iterations", "milestones"),
     [
         ("mask-rcnn-r50-fpn", 9000, (6000, 8000)),
@@ -271,8 +291,13 @@ def test_r50_in_detectron2s_words() -> None:
     theirs = get_cfg()
     theirs.merge_from_file(str(base_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")))
     ours = config(load_recipe("retrain", "mask-rcnn-r50-fpn").recipe.part(ModelSettings))
-    for name in ("RPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD", "FPN", "RESNETS", "ANCHOR_GENERATOR", "PIXEL_MEAN"):
-        assert getattr(ours.MODEL, name) == getattr(theirs.MODEL, name), name
+    for name in ("RPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD", "FPN", "RESNETS", "ANCHOR_GENERATOR"):
+        same = {key: value for key, value in getattr(ours.MODEL, name).items() if key != "IN_FEATURES"}
+        assert same.items() <= getattr(theirs.MODEL, name).items(), name
+    for name in ("FPN", "RPN"):
+        assert getattr(ours.MODEL, name).IN_FEATURES == getattr(theirs.MODEL, name).IN_FEATURES
+    assert ours.MODEL.ROI_MASK_HEAD.IN_FEATURES == ours.MODEL.ROI_HEADS.IN_FEATURES
+    assert ours.MODEL.PIXEL_MEAN == theirs.MODEL.PIXEL_MEAN
     own = {"NAME", "NUM_CLASSES", "MATCHER", "DROP"}
     heads = {key: value for key, value in ours.MODEL.ROI_HEADS.items() if key not in own}
     assert heads == {key: value for key, value in theirs.MODEL.ROI_HEADS.items() if key not in own}

@@ -51,9 +51,9 @@ def detectron_config(
     cfg.merge_from_file(str(base_config(network["base"])))
     cfg.merge_from_other_cfg(CfgNode(network["detectron2"]))
     _merge(cfg, settings.detectron_keys())
-    finest = settings.detector.first_level - 2
-    for node in (cfg.MODEL.FPN, cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS):
-        node.IN_FEATURES = node.IN_FEATURES[finest:]
+    cfg.MODEL.FPN.IN_FEATURES = cfg.MODEL.FPN.IN_FEATURES[settings.finest_level - 2 :]
+    for node in (cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS):
+        node.IN_FEATURES = node.IN_FEATURES[settings.detector.first_level - 2 :]
     cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = class_count
     cfg.MODEL.DEVICE = device

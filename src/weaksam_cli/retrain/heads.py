@@ -218,7 +218,8 @@ def _pool_densely(pooler: Any, head: CfgNode, device: str) -> None:
 
 @ROI_HEADS_REGISTRY.register()
 class WeakSamRoiHeads(StandardROIHeads):
-    """`StandardROIHeads` that reads `MODEL.ROI_HEADS.{DROP,MATCHER}` and `MODEL.BACKBONE.CONTEXT`."""
+    """`StandardROIHeads` that reads `MODEL.ROI_HEADS.{DROP,MATCHER}`, `MODEL.ROI_MASK_HEAD.IN_FEATURES` (none: as boxes) and
+    `MODEL.BACKBONE.CONTEXT`."""
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
@@ -240,6 +241,10 @@ class WeakSamRoiHeads(StandardROIHeads):
 
     @classmethod
     def _init_mask_head(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
+        levels = cfg.MODEL.ROI_MASK_HEAD.IN_FEATURES
+        if levels:
+            cfg = cfg.clone()
+            cfg.MODEL.ROI_HEADS.IN_FEATURES = levels
         arguments: dict[str, Any] = super()._init_mask_head(cfg, input_shape)
         if arguments:
             _pool_densely(arguments["mask_pooler"], cfg.MODEL.ROI_MASK_HEAD, cfg.MODEL.DEVICE)
@@ -269,4 +274,5 @@ class WeakSamRoiHeads(StandardROIHeads):
 def add_roi_heads_config(cfg: CfgNode) -> None:
     """Add what these heads read to a detectron2 configuration."""
     cfg.MODEL.ROI_HEADS.MATCHER = "standard"
+    cfg.MODEL.ROI_MASK_HEAD.IN_FEATURES = []
     cfg.MODEL.ROI_HEADS.DROP = CfgNode(RoiDrop(enabled=False).model_dump())

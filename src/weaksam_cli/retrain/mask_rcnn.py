@@ -23,6 +23,7 @@ class MaskHead(RecipeModel):
     """The layers that draw masks, in detectron2's terms.
 
     Attributes:
+        first_level: finest level of the pyramid that masks are pooled from; null: as boxes are.
         convolutions: 3 x 3, before the transposed one that doubles the side.
         channels: of all of them.
         pooled: side of a pooled RoI in cells; a mask has twice as many.
@@ -30,6 +31,7 @@ class MaskHead(RecipeModel):
         class_agnostic: one mask for all classes, which a few objects a class can teach.
     """
 
+    first_level: Literal[2, 3, 4] | None = None
     convolutions: Annotated[int, Field(ge=0, le=16), "MODEL.ROI_MASK_HEAD.NUM_CONV"] = 4
     channels: Annotated[Width, "MODEL.ROI_MASK_HEAD.CONV_DIM"] = 256
     pooled: Annotated[int, Field(ge=1, le=128), "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION"] = 14
@@ -44,9 +46,23 @@ class ModelSettings(DetectorSettings):
     method: Literal["mask_rcnn"] = "mask_rcnn"
     mask_head: MaskHead = MaskHead()
 
+    @property
+    def finest_level(self) -> int:
+        """Of the pyramid, for all heads together."""
+        return min(self.detector.first_level, self._mask_level)
+
+    @property
+    def _mask_level(self) -> int:
+        return self.mask_head.first_level or self.detector.first_level
+
     def detectron_keys(self) -> dict[str, Any]:
         """All of this in detectron2's configuration, the schedule apart: key -> value."""
-        keys = {"MODEL.MASK_ON": True, "INPUT.MASK_FORMAT": "bitmask"}
+        levels = [f"p{level}" for level in range(self._mask_level, 6)]
+        keys = {
+            "MODEL.MASK_ON": True,
+            "MODEL.ROI_MASK_HEAD.IN_FEATURES": levels,
+            "INPUT.MASK_FORMAT": "bitmask",
+        }
         return super().detectron_keys() | keys_of(self.mask_head) | keys
 
 

@@ -195,6 +195,11 @@ class DetectorSettings(RecipeModel):
     train_images: TrainImages
     roi_drop: RoiDrop = RoiDrop()
 
+    @property
+    def finest_level(self) -> int:
+        """Of the pyramid, for all heads together."""
+        return self.detector.first_level
+
     def resolved(self, images: int) -> Self:
         """The settings for so many training images: epochs and shares as iterations."""
         schedule, drop = self.schedule.resolved(images), self.roi_drop
