@@ -263,7 +263,7 @@ def test_documents_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "an unknown format": ((DETECTIONS, "--format", "vok", "-o", "x"), "did you mean 'voc'?"),
-    "all formats": ((DETECTIONS, "--format", "?", "-o", "x"), "Allowed: coco, csv, cvat, detectron2, fiftyone"),
+    "all formats": ((DETECTIONS, "--format", "?", "-o", "x"), "Allowed: coco, coco-results, csv, cvat"),
     "an order": ((DETECTIONS, "--format", "voc", "--order", LABELS, "-o", "x"), "--order: the format voc has no use"),
     "scores of voc": ((DETECTIONS, "--format", "voc", "--scores", "-o", "x"), "--scores: the format voc has no use"),
     "images of mmdet": ((PROPOSALS_FILE, "--format", "mmdet", "--images", "copy", "-o", "x"), "--images: the format mmdet"),

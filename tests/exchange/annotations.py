@@ -26,6 +26,8 @@ HOSTILE = (
 )
 KEYS = ("a.jpg", "b.png", "sub/a.jpg", "sub/deep er/ü 犬.jpg", "=x.jpg", "0007.jpg", "c%20d.jpg")
 COUNTS = (0, 1, 2, 6, 7, 1, 2)
+SERVERS = frozenset({"voc-server", "coco-results"})
+"""Formats of results, which hold neither all images nor the order of their boxes: see `test_servers`."""
 Found = dict[str, list[tuple[str, tuple[float, float, float, float]]]]
 """Name of an image -> class and box (xyxy pixel edges) of each of its objects."""
 

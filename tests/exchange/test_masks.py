@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.data.helpers import read_truth
-from tests.exchange.annotations import COUNTS, KEYS, annotated_image
+from tests.exchange.annotations import COUNTS, KEYS, SERVERS, annotated_image
 from weaksam_cli.core import masks
 from weaksam_cli.data import coco, cvat, label_studio, labelme, voc, yolo
 from weaksam_cli.exchange.annotated import Annotated, AnnotatedImage, ImagesWish, Options, within
@@ -273,7 +273,7 @@ def test_what_cannot_hold_masks_says_so(tmp_path: Path) -> None:
     annotated = outlined(tmp_path / "pictures", KEPT[:4])
     boxes_only = {"csv": ".csv", "fiftyone": ""}
     known = {name for name, module in writers().items() if not hasattr(module, "SCHEMA")}
-    assert {*READERS, "voc", *boxes_only} == known
+    assert {*READERS, "voc", *boxes_only, *SERVERS} == known
     for layout, suffix in boxes_only.items():
         remarks = write(annotated, layout, tmp_path / f"x{suffix}").remarks
         assert any(remark.startswith("9 masks are left out: ") for remark in remarks)

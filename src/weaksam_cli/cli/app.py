@@ -311,7 +311,7 @@ def _export(
         str,
         typer.Option(
             "--format",
-            help="coco, voc, yolo, labelme, cvat, label-studio, fiftyone, csv, ... (`?` lists all); torchscript.",
+            help="coco, voc, yolo, labelme, cvat, label-studio, fiftyone, csv, voc-server, ... (`?` lists all).",
         ),
     ],
     out: Annotated[
@@ -319,7 +319,7 @@ def _export(
         typer.Option(
             "--out",
             "-o",
-            help="What to write: a folder for voc, yolo, labelme, fiftyone, points; else a file.",
+            help="What to write: a folder for voc, yolo, labelme, fiftyone, points and results of servers; else a file.",
         ),
     ],
     labels: Annotated[

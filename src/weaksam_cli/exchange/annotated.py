@@ -346,6 +346,16 @@ def check_names(annotated: Annotated) -> None:
             raise UserError(f"the class name {name[:200]!r} is no text")
 
 
+def require_scores(annotated: Annotated) -> None:
+    """Refuse boxes without scores, for formats of results, which are ranked by them.
+
+    Raises:
+        UserError: there are some.
+    """
+    if annotated.boxes and not annotated.has_scores:
+        raise UserError("these boxes have no scores, and results have one each", remedy="Export to coco")
+
+
 def not_held(annotated: Annotated, why: str) -> list[str]:
     """What is to be told of scores that a format has no place for."""
     return [f"scores are left out: {why}"] if annotated.boxes and annotated.has_scores else []

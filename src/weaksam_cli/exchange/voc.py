@@ -35,13 +35,11 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
         UserError: a name that a list with a name a line, or XML, cannot hold.
     """
     names, remarks = stems(annotated.images)
-    whole = [image.take(_has_pixels(image.boxes)) for image in annotated.images]
+    whole = [image.take(has_pixels(image.boxes)) for image in annotated.images]
     files: dict[str, bytes] = {}
     images, painted = {}, {}
     for name, image in zip(names, whole, strict=True):
-        if name != " ".join(name.splitlines()).strip():
-            what = f"the image {image.key[:200]!r} cannot stand in a list with a name a line"
-            raise UserError(what, remedy="Export to coco, or rename it")
+        check_line(name, image)
         file = name + image.suffix
         files[f"Annotations/{name}.xml"] = xml_bytes(_annotation(image, file, annotated.classes))
         if image.path:
@@ -55,21 +53,36 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
         files[f"ImageSets/Segmentation/{annotated.split}.txt"] = _lines(painted)
     boxes = sum(map(len, whole))
     remarks += [*not_held(annotated, "VOC has no place for them"), *voc_masks.remarks(list(painted.values()))]
-    if boxes < annotated.boxes:
-        remarks.append(
-            f"{annotated.boxes - boxes} boxes are narrower than a pixel, which VOC has no numbers for: left out"
-        )
+    remarks += thin(annotated.boxes - boxes)
     if inner := sum("/" in name for name in names):
         remarks.append(f"{inner} images lie in folders of their own, which many readers of VOC do not search")
     hints = [] if options.images != "none" else [f"its images belong into {_IMAGES}: --images link, or copy"]
     return Written(files, boxes, remarks, images, hints)
 
 
+def check_line(name: str, image: AnnotatedImage) -> None:
+    """Refuse a name that breaks its line.
+
+    Raises:
+        UserError: it does.
+    """
+    if name != " ".join(name.splitlines()).strip():
+        what = f"the image {image.key[:200]!r} cannot stand in a list with a name a line"
+        raise UserError(what, remedy="Export to coco, or rename it")
+
+
+def thin(count: int) -> list[str]:
+    """What is to be told of boxes without `has_pixels`."""
+    what = "boxes are narrower than a pixel, which VOC has no numbers for: left out"
+    return [f"{count} {what}"] if count else []
+
+
 def _lines(names: Iterable[str]) -> bytes:
     return "".join(f"{name}\n" for name in names).encode()
 
 
-def _has_pixels(boxes: FloatArray) -> NDArray[np.bool_]:
+def has_pixels(boxes: FloatArray) -> NDArray[np.bool_]:
+    """Which boxes (n, 4) are a pixel wide and high, so that VOC has numbers for them."""
     return np.asarray((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1))
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weaksam_cli.core.masks import decode
+from weaksam_cli.data.voc.png import voc_palette
 from weaksam_cli.exchange.annotated import AnnotatedImage
 
 MOST: Final = 254
@@ -54,7 +55,7 @@ class Painted:
 def png(values: NDArray[np.uint8]) -> bytes:
     """Values (h, w) as a PNG with VOC's palette."""
     image, buffer = Image.fromarray(values, "P"), io.BytesIO()
-    image.putpalette(_palette().tobytes())
+    image.putpalette(voc_palette())
     image.save(buffer, "png")
     return buffer.getvalue()
 
@@ -72,13 +73,3 @@ def remarks(painted: Sequence[Painted]) -> list[str]:
             f"{lost} objects have no pixel in SegmentationObject: surer ones cover them, or their masks are empty"
         )
     return told
-
-
-def _palette() -> NDArray[np.uint8]:
-    """(256, 3) uint8, as the devkit has it: the bits of a value are dealt to red, green and blue, the highest first."""
-    colours = np.zeros((256, 3), np.uint8)
-    for channel in range(3):
-        for place in range(8):
-            bit = np.arange(256) >> (3 * place + channel) & 1
-            colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
-    return colours

@@ -14,7 +14,8 @@ from weaksam_cli.data import demo, voc
 from weaksam_cli.data.demo.brush import SCALE, Brush, Canvas, ellipse, rectangle
 from weaksam_cli.data.demo.scene import DemoImage, make_demo
 from weaksam_cli.data.demo.things import CLASS_NAMES, LOOKS
-from weaksam_cli.data.demo.voc_folder import voc_palette, write_demo_voc
+from weaksam_cli.data.demo.voc_folder import write_demo_voc
+from weaksam_cli.data.voc.png import voc_palette
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from PIL import Image
 from weaksam_cli.core.boxes import edges_to_voc
 from weaksam_cli.data.demo.scene import DemoImage, make_demo
 from weaksam_cli.data.demo.things import CLASS_NAMES
+from weaksam_cli.data.voc.png import voc_palette
 
 _ANNOTATION = """<annotation>
 \t<folder>VOC-demo</folder><filename>{key}.jpg</filename><segmented>1</segmented>
@@ -72,11 +73,3 @@ def _write_mask(path: Path, drawn: DemoImage, values: Iterable[int]) -> None:
     image = Image.fromarray(canvas)
     image.putpalette(voc_palette())
     image.save(path, optimize=True)
-
-
-def voc_palette() -> bytes:
-    """VOC's 256 colours: the bits of the index dealt in turn to red, green and blue, highest first."""
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        colours[:, bit % 3] |= ((np.arange(256) >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
-    return colours.tobytes()

@@ -29,3 +29,11 @@ def mask_values(path: Path) -> NDArray[np.uint8]:
 
 def _named(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
+
+
+def voc_palette() -> bytes:
+    """VOC's 256 colours: the bits of the index dealt in turn to red, green and blue, highest first."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= ((np.arange(256) >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
+    return colours.tobytes()
