@@ -267,9 +267,9 @@ def read_foreground(path: Path) -> ForegroundRegions:
 
 
 def _write_figures(settings: FigureSettings, rows: Path, model: Path, job: Job) -> Outcome:
-    from weaksam_cli.retrain.region_losses import read_told
+    from weaksam_cli.retrain.region_losses import read_description
 
-    told, regions = read_told(model), read_foreground(rows)
+    told, regions = read_description(model), read_foreground(rows)
     tau_cls = told.drop.tau_cls if settings.tau_cls is None else settings.tau_cls
     tau_reg = told.drop.tau_reg if settings.tau_reg is None else settings.tau_reg
     with open_artifact(rows, LOSSES, verify=False) as artifact:

@@ -23,7 +23,7 @@ from weaksam_cli.detectron.training import image_tensor
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.detector import build_network, config_of
 from weaksam_cli.retrain.settings import RoiDrop
-from weaksam_cli.training.checkpoint import Checkpoint, read_checkpoint, read_metadata, read_tensors
+from weaksam_cli.training.checkpoint import Checkpoint, load_model, read_checkpoint, read_metadata
 
 CHECKPOINT_SUFFIX = ".pt"
 
@@ -70,7 +70,7 @@ RegionLosses = Callable[[NDArray[np.uint8], Detections, int], Regions]
 
 
 @dataclass(frozen=True)
-class Told:
+class Description:
     """What the file of a detector, finished or not, tells of it.
 
     Attributes:
@@ -84,7 +84,7 @@ class Told:
     iterations: int
 
 
-def read_told(path: Path, class_names: Sequence[str] | None = None) -> Told:
+def read_description(path: Path, class_names: Sequence[str] | None = None) -> Description:
     """What a model.safetensors of `retrain`, or a checkpoint of its training, tells.
 
     Raises:
@@ -92,7 +92,7 @@ def read_told(path: Path, class_names: Sequence[str] | None = None) -> Told:
     """
     metadata, iterations = _metadata(path)
     cfg = config_of(metadata, path, class_names)
-    return Told(cfg, RoiDrop(**cfg.MODEL.ROI_HEADS.DROP), iterations)
+    return Description(cfg, RoiDrop(**cfg.MODEL.ROI_HEADS.DROP), iterations)
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], int]:
@@ -119,15 +119,17 @@ def load_region_losses(
     """The network of a model.safetensors of `retrain`, or of a checkpoint of its training.
 
     Raises:
-        UserError: as `read_told`, or its weights are of another network.
+        UserError: as `read_description`, or its weights are of another network.
     """
     from detectron2.data.transforms import ResizeShortestEdge
 
-    cfg = read_told(path, class_names).cfg
+    cfg = read_description(path, class_names).cfg
     cfg.MODEL.DEVICE = device
     model: Any = build_network(cfg)
-    state = _checkpoint(path).model if path.suffix == CHECKPOINT_SUFFIX else read_tensors(path)
-    model.load_state_dict(state)
+    if path.suffix == CHECKPOINT_SUFFIX:
+        model.load_state_dict(_checkpoint(path).model)
+    else:
+        load_model(model, path)
     _as_in_training(model, sampling)
     short_side = sampling.short_side or max(cfg.INPUT.MIN_SIZE_TRAIN)
     resize = ResizeShortestEdge(short_side, cfg.INPUT.MAX_SIZE_TRAIN)
