@@ -28,14 +28,24 @@ def oracle() -> Any:
     return load
 
 
+def _photographs(name: str) -> Path:
+    """A folder of real photographs, or a skip: in `WEAKSAM_TEST_DATA` or `../shared/data`."""
+    root = Path(os.environ.get("WEAKSAM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (root / name).is_dir():
+        pytest.skip(f"real photographs are not at hand: set WEAKSAM_TEST_DATA to a folder with {name}")
+    return root / name
+
+
 @pytest.fixture(scope="session")
 def voc07_mini() -> Path:
-    """The folder of real photographs, or a skip: `WEAKSAM_TEST_DATA` or `../shared/data`."""
-    root = Path(os.environ.get("WEAKSAM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    folder = root / "voc07-mini"
-    if not folder.is_dir():
-        pytest.skip("real photographs are not at hand: set WEAKSAM_TEST_DATA to a folder with voc07-mini")
-    return folder
+    """600 + 300 photographs with boxes."""
+    return _photographs("voc07-mini")
+
+
+@pytest.fixture(scope="session")
+def voc12_inst_mini() -> Path:
+    """70 + 30 photographs with masks."""
+    return _photographs("voc12-inst-mini")
 
 
 @pytest.fixture(scope="session")

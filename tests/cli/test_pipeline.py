@@ -90,6 +90,9 @@ def test_without_boxes_every_stage_before_eval_gives_the_same_bytes(finished: Pa
     shutil.copytree(finished / "voc", tmp_path / "voc")
     for path in (tmp_path / "voc" / "Annotations").glob("*.xml"):
         path.write_text(re.sub(r"<bndbox>.*?</bndbox>", "", path.read_text(), flags=re.DOTALL))
+        damaged = tmp_path / "voc" / "SegmentationObject" / f"{path.stem}.png"
+        damaged.parent.mkdir(exist_ok=True)
+        damaged.write_bytes(b"no mask")
     run_all(tmp_path, tmp_path / "voc")
     with_boxes = {
         name: item

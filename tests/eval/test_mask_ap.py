@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.helpers import read_truth
 from tests.eval.masks import CLASSES, SIZE, blobs, found, objects, rectangles
 from tests.eval.test_coco_ap import summarized
 from tests.exchange.helpers import labels
 from weaksam_cli.core.masks import encode
 from weaksam_cli.core.types import Detections, GroundTruth
+from weaksam_cli.data import voc
 from weaksam_cli.data.detections import annotations_bytes
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
@@ -39,13 +42,13 @@ def coco(truth: Split, masks: Found) -> dict[float, float]:
     return {value: at[value].mean for value in MASK_THRESHOLDS}
 
 
-def voc(truth: Split, masks: Found) -> dict[float, float]:
+def chainer(truth: Split, masks: Found) -> dict[float, float]:
     figures = mask_ap_voc(truth, masks, CLASSES, dict.fromkeys(truth, SIZE))
     return {value: figure.mean for value, figure in figures.items()}
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 6, 7])
-@pytest.mark.parametrize("protocol", [coco, voc])
+@pytest.mark.parametrize("protocol", [coco, chainer])
 def test_the_true_masks_are_perfect(protocol: Any, n: int) -> None:
     drawn = rectangles([[20 * i, 5 * i, 20 * i + 15, 5 * i + 30] for i in range(n)])
     truth = {"a": objects(drawn, [1] * n), "b": objects([], [])}
@@ -53,7 +56,7 @@ def test_the_true_masks_are_perfect(protocol: Any, n: int) -> None:
     assert got == pytest.approx(dict.fromkeys(MASK_THRESHOLDS, 1 if n else np.nan), nan_ok=True)
 
 
-@pytest.mark.parametrize("protocol", [coco, voc])
+@pytest.mark.parametrize("protocol", [coco, chainer])
 def test_the_papers_thresholds(protocol: Any) -> None:
     """Masks of IoU .6 and .3 with the object of their class."""
     truth = {"a": objects(rectangles([[0, 0, 100, 100], [110, 0, 150, 100]]), [0, 1])}
@@ -62,7 +65,7 @@ def test_the_papers_thresholds(protocol: Any) -> None:
     assert protocol(truth, {}) == dict.fromkeys(MASK_THRESHOLDS, 0)
 
 
-@pytest.mark.parametrize("protocol", [coco, voc])
+@pytest.mark.parametrize("protocol", [coco, chainer])
 def test_equality_is_enough(protocol: Any) -> None:
     truth = {"a": objects(rectangles([[0, 0, 100, 100]]), [0])}
     masks = {"a": found(rectangles([[0, 0, 100, 75]]), [0], [0.9])}
@@ -74,7 +77,7 @@ def test_the_protocols_differ_in_the_sum() -> None:
     truth = {"a": objects(rectangles([[0, 0, 40, 40], [60, 0, 100, 40]]), [0, 0])}
     third = rectangles([[0, 0, 40, 40], [0, 60, 40, 100], [60, 0, 100, 40]])
     masks = {"a": found(third, [0, 0, 0], [0.9, 0.8, 0.7])}
-    assert voc(truth, masks)[0.5] == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert chainer(truth, masks)[0.5] == pytest.approx(0.5 + 0.5 * 2 / 3)
     assert coco(truth, masks)[0.5] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
@@ -83,10 +86,10 @@ def test_the_protocols_differ_in_the_match() -> None:
     truth = {"a": objects(rectangles([[0, 0, 60, 100], [40, 0, 100, 100]]), [0, 0])}
     masks = {"a": found(rectangles([[0, 0, 60, 100], [10, 0, 80, 100]]), [0, 0], [0.9, 0.8])}
     assert coco(truth, masks)[0.25] == pytest.approx(1)
-    assert voc(truth, masks)[0.25] == pytest.approx(0.5)
+    assert chainer(truth, masks)[0.25] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("protocol", [coco, voc])
+@pytest.mark.parametrize("protocol", [coco, chainer])
 def test_flagged_objects_count_neither_way(protocol: Any) -> None:
     pair = rectangles([[0, 0, 40, 40], [60, 0, 100, 40]])
     truth = {"a": objects(pair, [0, 0], [False, True])}
@@ -160,6 +163,56 @@ def test_a_plain_loop_sums_up_to_the_same(seed: int) -> None:
     for threshold in MASK_THRESHOLDS:
         expected = [plain_ap(plain, masks, wanted, offered, k, threshold) for k in range(2)]
         assert list(got[threshold].values.values()) == pytest.approx(expected, nan_ok=True)
+
+
+def test_as_the_published_evaluator_sums_up(oracle: Any) -> None:
+    """MIST's boxes are pixels with both ends inside, and its IoU that of the masks of these pixels."""
+    case = oracle("mist_wetectron")["voc_ap_wetectron"]
+
+    def drawn(boxes: list[list[float]]) -> tuple[bytes, ...]:
+        dense = np.zeros((len(boxes), 160, 160), bool)
+        for mask, (left, top, right, bottom) in zip(dense, np.asarray(boxes, int), strict=True):
+            mask[top : bottom + 1, left : right + 1] = True
+        return tuple(encode(dense))
+
+    truth = {
+        str(number): GroundTruth(
+            np.asarray(item["boxes"], np.float32), np.asarray(item["labels"], np.int32) - 1,
+            np.asarray(item["difficult"]), masks=drawn(item["boxes"]),
+        )
+        for number, item in enumerate(case["gts"])
+    }  # fmt: skip
+    masks = {
+        str(number): Detections(
+            np.asarray(item["boxes"], np.float32), np.asarray(item["labels"], np.int32) - 1,
+            np.asarray(item["scores"], np.float32), drawn(item["boxes"]),
+        )
+        for number, item in enumerate(case["preds"])
+    }  # fmt: skip
+    figures = mask_ap_voc(truth, masks, CLASSES, dict.fromkeys(truth, (160, 160)))
+    assert list(figures[0.5].values.values()) == pytest.approx(case["ap_area"][1:])
+
+
+def test_the_true_masks_of_photographs_are_perfect(voc12_inst_mini: Path) -> None:
+    truth = read_truth(voc, voc12_inst_mini, "val", task="Segmentation", masks=True)
+    sizes = {image.key: (image.height, image.width) for image in truth.images}
+    wanted = {image.key: image.objects for image in truth.images}
+    masks = {
+        key: Detections(
+            item.boxes, item.class_index, np.linspace(0.1, 0.9, len(item), dtype=np.float32),
+            tuple(mask or b"" for mask in item.masks or ()),
+        )
+        for key, item in wanted.items()
+    }  # fmt: skip
+    assert (len(wanted), sum(map(len, wanted.values())), truth.failed) == (30, 66, ())
+    plain = {key: replace(item, difficult=np.zeros(len(item), bool)) for key, item in wanted.items()}
+    figures = mask_ap_voc(plain, masks, voc.VOC_CLASSES, sizes)
+    assert {value: figure.mean for value, figure in figures.items()} == pytest.approx(
+        dict.fromkeys(MASK_THRESHOLDS, 1)
+    )
+    dataset, numbers = coco_mask_dataset(plain, voc.VOC_CLASSES, sizes)
+    results = coco_mask_results(masks, numbers, sizes)
+    assert coco_ap(dataset, results, kind="segm").ap.mean == pytest.approx(1)
 
 
 # ---------------------------------------------------------------- artifacts
