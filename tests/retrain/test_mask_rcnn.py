@@ -130,6 +130,19 @@ def test_predictions(model_file: Path, augment: bool) -> None:
     assert (len(empty), empty.masks) == (0, ())
 
 
+def test_one_view_is_as_good_as_none(model_file: Path) -> None:
+    """Test-time augmentation at the one size of the plain detector finds what that finds, and draws it the same."""
+    plain = recipe().inference
+    sizes = {"augment_short_sides": (64,), "augment_flip": False}
+    views = plain.model_copy(update={"augment": True, **sizes})
+    once, augmented = (load_detector(model_file, item, CLASSES, "cpu") for item in (plain, views))
+    pixels = np.random.default_rng(3).integers(0, 256, (64, 80, 3), np.uint8)
+    expected, found = once(pixels), augmented(pixels)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    masks = [decode(item.masks or (), 64, 80) for item in (expected, found)]
+    assert np.mean(masks[0] != masks[1]) < 1e-3
+
+
 @pytest.mark.parametrize("augment", [False, True])
 def test_very_long_images_are_looked_at(model_file: Path, augment: bool) -> None:
     wanted = recipe().inference.model_copy(update={"augment": augment})
