@@ -177,7 +177,11 @@ def test_any_number_of_instances(root: Path, n: int) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"no matlab", "cannot be read as SBD's instances"), (None, "expected 40 x 30 pixels, got 5 x 4")],
+    [
+        (b"no matlab", "cannot be read as SBD's instances"),
+        (bytes(1_000_001), "is no file of SBD"),
+        (None, "expected 40 x 30 pixels, got 5 x 4"),
+    ],
 )
 def test_damaged_instances_are_named(root: Path, content: bytes | None, reason: str) -> None:
     write_matlab(root / "inst", IDS[0], np.ones((4, 5), np.uint8), [CAT])

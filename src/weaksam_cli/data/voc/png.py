@@ -23,7 +23,7 @@ def mask_values(path: Path) -> NDArray[np.uint8]:
             if file.mode not in ("P", "L"):
                 raise ValueError(f"{_named(path)}: expected a palette or grey PNG, got {file.mode}")
             return np.asarray(file, dtype=np.uint8)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{_named(path)} cannot be read ({error})") from None
 
 

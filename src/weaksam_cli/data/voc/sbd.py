@@ -33,6 +33,8 @@ _OBJECTS: Final = "SegmentationObjectAug"
 _CLASSES: Final = "SegmentationClassAug"
 _TASK: Final = "Segmentation"
 _BORDER: Final = 255
+_MAX_BYTES: Final = 1_000_000
+"""Of a MATLAB file, which may be packed a thousandfold."""
 _LEAST_IOU: Final = 0.5
 """Of the box around an instance with the box of its object."""
 
@@ -176,6 +178,8 @@ def _read(files: tuple[Path, ...]) -> tuple[NDArray[np.uint8], dict[int, int]]:
 def _read_matlab(path: Path) -> tuple[NDArray[np.uint8], dict[int, int]]:
     from scipy.io import loadmat
 
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path.name} is no file of SBD, which are some kilobytes")
     try:
         content: dict[str, Any] = loadmat(path, simplify_cells=True)
         found = content["GTinst"]
