@@ -160,6 +160,24 @@ def test_a_model_by_itself(place: Path) -> None:
     assert "retrain.results.json: fresh, nothing to do" in in_run.stderr
 
 
+def test_a_dry_run_writes_nothing(place: Path, tmp_path: Path) -> None:
+    """It says which detector with which settings, from which score on, and how the files stand."""
+    threshold = place / "runs/tiny/retrain/threshold.json"
+    kept = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    target = str(tmp_path / "dry.json")
+    for use, steps in (("retrain", 1), ("wsod", 5)):
+        text = predict("new", "-o", target, "--use", use, "--dry-run").stdout
+        assert re.search(
+            rf"# predict: {steps} steps an image, what is below [\d.]+ left out \(the best agreement", text
+        )
+        assert "dry.results.json: missing" in text and "would be written from it (coco)" in text
+        assert "short_side" in text
+    assert not list(tmp_path.iterdir()) and threshold.is_file() == (threshold in kept)
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == kept
+    predict("new", "-o", target, *RETRAINED)
+    assert "dry.results.json: fresh" in predict("new", "-o", target, *RETRAINED, "--dry-run").stdout
+
+
 def test_strict_ends_with_code_3_and_the_file(place: Path) -> None:
     predict("new", "-o", "strict.json", "--strict", code=3)
     assert len(json.loads((place / "strict.json").read_text())["images"]) == 3
@@ -177,6 +195,10 @@ MISTAKES = {
     "half": (("new", "--model", "half.safetensors"), "not a safetensors file"),
     "other settings": (("new", "--model", "odd.safetensors"), "its configuration is none of this version"),
     "fewer classes": (("new", "--model", "few.safetensors"), "it names 2 classes and has 3"),
+    "a head of class maps": (
+        ("new", "--model", "runs/tiny/cam/head.safetensors"),
+        "is a model of weaksam, and no detector",
+    ),
     "format": (("new", "--format", "yola"), "there is no format 'yola', did you mean 'yolo'"),
     "not ours": (("new", "-o", "mine.json"), "which weaksam did not write"),
     "a folder": (("new", "-o", "new.json"), "is a folder|a folder stands"),
@@ -269,6 +291,7 @@ def test_a_retrained_detector_as_torchscript(place: Path) -> None:
     np.testing.assert_allclose(scores[:10].numpy(), found.scores[:10], atol=0.02)
     assert boxes.shape == (len(classes), 4)
     assert "is no single network" in export("runs/tiny/wsod/model.safetensors", code=2)
+    assert "is a model of weaksam, and no detector" in export("runs/tiny/cam/head.safetensors", code=2)
     for unused in (
         ("--min-score", "0.5"),
         ("--scores",),

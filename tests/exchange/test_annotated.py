@@ -199,6 +199,28 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
         write(annotated, "cocoo", tmp_path / "x.json")
 
 
+@pytest.mark.parametrize("layout", ["coco", "yolo", "label-studio", "labelme"])
+def test_an_earlier_export_is_replaced_unless_somebody_changed_it(tmp_path: Path, layout: str) -> None:
+    both = sample(("cat",), ("a.jpg", "b.jpg"), tmp_path / "pictures")
+    suffix = READERS[layout][1]
+    out = tmp_path / "exports" / f"out{suffix}"
+    write(both, layout, out)
+    assert write(both, layout, out).is_fresh
+    sure = within(both, 0.99)[0]
+    assert not write(sure, layout, out).is_fresh
+    changed = out if suffix else next(path for path in out.rglob("*") if path.stem == "b")
+    changed.write_text("corrected by hand")
+    with pytest.raises(UserError, match="or which was changed since") as raised:
+        write(both, layout, out)
+    assert "--overwrite" in str(raised.value.remedy) and changed.read_text() == "corrected by hand"
+    write(both, layout, out, overwrite=True)
+    write(sure, layout, out)
+    (marks,) = [path for path in (tmp_path / "exports").rglob(".*") if path.name.endswith(".weaksam-export")]
+    marks.write_text("{damaged")
+    with pytest.raises(UserError, match="which weaksam did not write"):
+        write(both, layout, out)
+
+
 def test_leftovers_of_another_export_are_told(tmp_path: Path) -> None:
     both = sample(("cat",), ("a.jpg", "b.jpg"), tmp_path / "pictures")
     write(both, "yolo", tmp_path / "out")
@@ -212,9 +234,7 @@ def test_images_are_copied_or_linked_and_those_that_are_gone_are_named(tmp_path:
     write(annotated, "yolo", tmp_path / "out", Options(images="link"))
     link = tmp_path / "out/images/sub/b.png"
     assert link.is_symlink() and link.samefile(tmp_path / "pictures/sub/b.png")
-    with pytest.raises(UserError, match="there is another file"):
-        write(annotated, "yolo", tmp_path / "out", Options(images="copy"))
-    write(annotated, "yolo", tmp_path / "out", Options(images="copy"), overwrite=True)
+    write(annotated, "yolo", tmp_path / "out", Options(images="copy"))  # the link was ours
     assert not link.is_symlink() and link.read_bytes() == (tmp_path / "pictures/sub/b.png").read_bytes()
     (tmp_path / "pictures/a.jpg").unlink()
     with pytest.raises(UserError, match=r"1 images are not there: .*pictures/a\.jpg"):

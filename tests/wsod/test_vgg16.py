@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.artifacts.helpers import context
 from tests.tiny import write_voc
 from typer.testing import CliRunner
 
@@ -22,8 +24,11 @@ from weaksam_cli.artifacts.schema import concatenate
 from weaksam_cli.cli.app import app
 from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.data.labels import LABELS_FORMAT, LABELS_VERSION, Split
+from weaksam_cli.data.unlabelled import list_images, look_at
 from weaksam_cli.engine.predictors import ImageRunner
-from weaksam_cli.errors import ImageError
+from weaksam_cli.engine.recipes import load_recipe
+from weaksam_cli.errors import ImageError, UserError
+from weaksam_cli.predict.chain import NEW_IMAGES
 from weaksam_cli.wsod.detector import Answer, Sample
 from weaksam_cli.wsod.method import InferenceSettings, ProposalSettings
 from weaksam_cli.wsod.mist import Mist
@@ -252,3 +257,13 @@ def test_an_image_that_changed_fails_alone(predictor: DetectionPredictor) -> Non
     with pytest.raises(ImageError, match="changed after"):
         opened("c")
     assert len(opened("a").boxes) == 4
+
+
+def test_new_images_need_no_weights_of_imagenet(folder: Path) -> None:
+    """`predict` asks for the detections alone; whoever trains needs the weights."""
+    split = look_at(list_images(folder / "voc" / "JPEGImages"), lambda _: None, (), NEW_IMAGES)
+    new = context(folder / "runs" / "tiny", dataset="tiny", unlabelled=split)
+    steps = list(load_recipe("wsod", "mist-vgg16").steps(new, NEW_IMAGES))
+    assert [step.title for step in steps] == ["detections"] and "weights" not in steps[0].inputs
+    with pytest.raises(UserError, match="vgg16"):
+        list(load_recipe("wsod", "mist-vgg16").steps(replace(new, unlabelled=None), "test"))

@@ -180,7 +180,7 @@ def _sweep(
 
 @declare(
     app.command("predict"),
-    *_WHICH, "device", "workers", "shard", "weights_dir", "overwrite", "allow_stale", "strict", *_SPEAK,
+    *_WHICH, "device", "workers", "shard", "weights_dir", "overwrite", "allow_stale", "dry_run", "strict", *_SPEAK,
     work="predict:predict_images",
 )  # fmt: skip
 def _predict(

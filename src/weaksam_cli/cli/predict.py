@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 import numpy as np
+import yaml
 
 from weaksam_cli.artifacts import digest
 from weaksam_cli.artifacts.receipt import InputDigest, Receipt, read_receipt, refuse_foreign
@@ -33,8 +34,8 @@ from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import file_digest
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.sharded import SHARD_IMAGES, ImageByImage, PerImage
-from weaksam_cli.engine.steps import Step, make, recorded_inputs, run_steps
-from weaksam_cli.errors import IncompleteError, unknown
+from weaksam_cli.engine.steps import Step, make, preview, recorded_inputs, run_steps
+from weaksam_cli.errors import IncompleteError, UserError, unknown
 from weaksam_cli.exchange.annotated import Annotated, annotated_detections, within
 from weaksam_cli.exchange.writing import Export, box_format, check_out, write
 from weaksam_cli.predict.chain import NEW_IMAGES, Prediction, predict
@@ -74,20 +75,26 @@ def predict_images(
     check_out(target, suffix)
     trained = find_detector(model or context.run.root, _use(use))
     _say_which(trained, console)
-    threshold = threshold_of(trained, context) if min_score is None else Threshold(score=min_score, share=0)
+    threshold = Threshold(score=min_score or 0, share=0)
+    if min_score is None:
+        threshold = threshold_of(trained, context, keep=not options.dry_run)
     split = read_images(listing, console, categories=trained.categories, name=NEW_IMAGES)
     results = target.with_name(f"{target.stem}.results.json")
     given = digest_of(listing, split, target)
     refuse_other_images(results, given, "detections", context)
     if suffix:
         refuse_foreign(target, overwrite=context.overwrite)
-    detecting = _detecting(results, predict(trained, split, context), given)
+    prediction = predict(trained, split, context)
+    detecting = _detecting(results, prediction, given)
     context = replace(
         context,
         dataset=trained.dataset,
         run=RunDirectory(target.parent, {}, {}, SPLIT),
         recipe_name=trained.use,
     )
+    if options.dry_run:
+        _preview(detecting, prediction, layout, target, threshold, context)
+        return target
     patient = replace(context, strict=False)
     for record in run_steps(lambda _: iter([detecting]), STAGE, patient, [SPLIT]):
         renew_place(record, detecting, context)
@@ -138,6 +145,27 @@ def _detecting(results: Path, prediction: Prediction, images: InputDigest) -> St
         title="detections",
         given={IMAGES_INPUT: images, **_digests(prediction, recorded_inputs(results))},
     )
+
+
+def _preview(
+    detecting: Step, prediction: Prediction, layout: str, target: Path, threshold: Threshold, context: Context
+) -> None:
+    """What decides the detections, and how the files stand that would be written."""
+    settings = prediction.settings.model_dump(mode="json")
+    lines = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    context.console.result(
+        f"# predict: {len(prediction.steps)} steps an image, what is below {threshold.score:.3g} left out "
+        f"({threshold.reason()})",
+        *lines.splitlines(), settings=settings, min_score=threshold.score,
+    )  # fmt: skip
+    found = preview(detecting, STAGE, context)
+    name, fields = context.run.relative(detecting.path), {"artifact": str(detecting.path)}
+    if isinstance(found, UserError):
+        context.console.result(f"{name}: {found.one_line()}", state="blocked", **fields)
+        return
+    told = "; ".join([found.state.value, *found.reasons])
+    context.console.result(f"{name}: {told}", state=found.state.value, what=detecting.title, **fields)
+    context.console.result(f"{target}: would be written from it ({layout})", output=str(target))
 
 
 def _digests(prediction: Prediction, recorded: Mapping[str, InputDigest]) -> dict[str, InputDigest]:

@@ -18,6 +18,7 @@ from weaksam_cli.core.names import first_few
 from weaksam_cli.errors import UserError, unknown
 from weaksam_cli.exchange import formats
 from weaksam_cli.exchange.annotated import Annotated, ImagesWish, Options, check_names, within
+from weaksam_cli.exchange.manifest import Manifest
 
 _DEFAULTS: Final = Options()
 
@@ -154,7 +155,7 @@ def place(
         files: see `formats.Written`.
         images: place below it -> image.
         wish: whether images are copied or linked.
-        overwrite: replace files that weaksam did not write.
+        overwrite: replace files that weaksam did not write, or that were changed since.
         ops: how files are written.
 
     Returns:
@@ -172,8 +173,9 @@ def place(
         raise UserError(what, where="--images", remedy="Bring them back, or leave --images away")
     new = {path: data for path, data in targets.items() if not path.is_file() or path.read_bytes() != data}
     new_pictures = {path: image for path, image in pictures.items() if not _is_placed(path, image, wish)}
+    manifest = Manifest(out, is_folder="" not in files)
     for path in (*new, *new_pictures):
-        refuse_foreign(path, overwrite=overwrite)
+        _refuse(path, manifest, overwrite=overwrite)
     for folder in {path.parent for path in (*new, *new_pictures)}:
         ops.remove_stale_temporaries(folder)
     for path, image in new_pictures.items():
@@ -183,7 +185,28 @@ def place(
             ops.build_atomically(path, partial(_copy, image))
     for path, data in new.items():
         ops.write_atomically(path, data)
+    manifest.note((*targets, *pictures), ops)
     return not new and not new_pictures
+
+
+def _refuse(path: Path, manifest: Manifest, *, overwrite: bool) -> None:
+    """Refuse to replace what is not ours; a file of an earlier export is.
+
+    Raises:
+        UserError: it is not, or somebody changed it since.
+    """
+    if manifest.has(path):
+        return
+    try:
+        refuse_foreign(path, overwrite=overwrite)
+    except UserError as error:
+        if path.is_dir():
+            raise
+        what = f"{error.what}, or which was changed since"
+        remedy = (
+            "Give another name, or --overwrite to replace it; files of an earlier export are replaced unasked"
+        )
+        raise UserError(what, where=error.where, remedy=remedy) from None
 
 
 def _base(out: Path, files: Mapping[str, bytes]) -> Path:

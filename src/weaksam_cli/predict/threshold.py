@@ -72,8 +72,8 @@ class Threshold(BaseModel):
 _THRESHOLD: Final = TypeAdapter(Threshold)
 
 
-def threshold_of(trained: Trained, context: Context) -> Threshold:
-    """The threshold of a detector, computed once and kept beside its model.
+def threshold_of(trained: Trained, context: Context, *, keep: bool = True) -> Threshold:
+    """The threshold of a detector, computed once and kept beside its model, unless nothing is to be written.
 
     Raises:
         UserError: detections or labels of the run are damaged.
@@ -83,6 +83,8 @@ def threshold_of(trained: Trained, context: Context) -> Threshold:
         labels = trained.run.input("data", split)
         if not read_labels(labels, Path()).are_known:
             continue
+        if not keep:
+            return _best(split, labels, detections)
         target = trained.model.with_name("threshold.json")
         run = partial(_write_best, split, labels, detections)
         inputs = {"data": labels, f"{trained.use}-detections": detections}

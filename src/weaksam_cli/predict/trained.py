@@ -16,6 +16,8 @@ from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.choice import USES, Use, read_choice
 
 _MODEL: Final = "model.safetensors"
+_HEADS: Final = "heads."
+"""How the names begin of the tensors that every detector of `wsod` has (`wsod.detector.RegionDetector`)."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,8 @@ def find_detector(place: Path, use: Use | None = None) -> Trained:
     if not place.is_file():
         remedy = "Give the folder of a run, or a model.safetensors of weaksam wsod or retrain"
         raise UserError("there is no such run or model", where=str(place), remedy=remedy)
-    from weaksam_cli.training.checkpoint import read_metadata
-
-    metadata = read_metadata(place)
-    names = metadata.get("class_names")
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise UserError("is no detector of weaksam", where=str(place), remedy="Give a model.safetensors")
     run = run_of(place)
-    own: Use = "retrain" if "detectron2" in metadata else "wsod"
+    own, names = _look_into(place)
     if use not in (None, own):
         what = f"is the detector of {own}"
         raise UserError(what, where=str(place), remedy=f"Leave out --use {use}, or give the run")
@@ -103,6 +99,26 @@ def find_detector(place: Path, use: Use | None = None) -> Trained:
         raise UserError(what, where=str(place), remedy="Give it where it lies in its run, or --run-dir")
     categories = [Category(id=number, name=name) for number, name in enumerate(names, 1)]
     return Trained(own, place, tuple(categories), DATASET, None)
+
+
+def _look_into(model: Path) -> tuple[Use, list[str]]:
+    """The stage that trained a model's file, and its classes.
+
+    Raises:
+        UserError: it is no detector; `cam` and `wsod` keep other models with class names, too.
+    """
+    from weaksam_cli.training.checkpoint import read_metadata, read_names
+
+    metadata, where = read_metadata(model), str(model)
+    names = metadata.get("class_names")
+    remedy = f"Give the {_MODEL} of wsod or retrain, or the folder of their run"
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError("is no detector of weaksam", where=where, remedy=remedy)
+    if "detectron2" in metadata:
+        return "retrain", names
+    if not any(name.startswith(_HEADS) for name in read_names(model)):
+        raise UserError("is a model of weaksam, and no detector", where=where, remedy=remedy)
+    return "wsod", names
 
 
 def _in_run(run: RunDirectory, use: Use | None) -> Trained:

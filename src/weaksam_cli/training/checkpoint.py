@@ -126,6 +126,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
 
 
+def read_names(path: Path) -> list[str]:
+    """The names of the tensors of a safetensors file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with _open(path) as handle:
+        return list(handle.keys())
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of a file of `model_bytes`; empty for a safetensors file of another program.
 

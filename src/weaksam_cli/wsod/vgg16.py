@@ -153,27 +153,14 @@ class Vgg16(Vgg16Training):
     def steps(
         self, settings: DetectorSettings, method: Method, context: Context, split: str
     ) -> Iterator[Step]:
-        """The detector, from the training split; then the detections of this split.
+        """The detector, from the training split; then the detections of this split. Of new images these alone.
 
         Raises:
             UserError: the initial weights are not found.
         """
-        train, run, weights = context.train_split(), context.run, None
-        images, proposals = context.split(train), run.input("propose", train)
-        model = run.folder("wsod") / "model.safetensors"
-        inputs = {"data": images.labels, "propose": proposals}
-        if self.weights != RANDOM:
-            weights = inputs["weights"] = context.weights.require(self.weights)
-        training = TrainingSettings(
-            method=method,
-            network=self.part(Vgg16Training),
-            proposals=settings.proposals,
-            schedule=settings.schedule,
-            difficult=settings.difficult,
-        )
-        fit, title = partial(_fit, training, images, proposals, weights), "the weakly supervised detector"
-        yield Step(model, MODEL, train, training, inputs, fit, title)
-
+        run, model = context.run, context.run.folder("wsod") / "model.safetensors"
+        if context.unlabelled is None or split != context.unlabelled.name:
+            yield self._training(settings, method, context, model)
         images = context.split(split)
         detection = DetectionSettings(
             method=method, network=self, proposals=settings.proposals, inference=settings.inference
@@ -192,6 +179,22 @@ class Vgg16(Vgg16Training):
         from weaksam_cli.wsod.own_features import vgg16_features
 
         return vgg16_features(self, trained, layer)
+
+    def _training(self, settings: DetectorSettings, method: Method, context: Context, model: Path) -> Step:
+        train, weights = context.train_split(), None
+        images, proposals = context.split(train), context.run.input("propose", train)
+        inputs = {"data": images.labels, "propose": proposals}
+        if self.weights != RANDOM:
+            weights = inputs["weights"] = context.weights.require(self.weights)
+        training = TrainingSettings(
+            method=method,
+            network=self.part(Vgg16Training),
+            proposals=settings.proposals,
+            schedule=settings.schedule,
+            difficult=settings.difficult,
+        )
+        fit = partial(_fit, training, images, proposals, weights)
+        return Step(model, MODEL, train, training, inputs, fit, "the weakly supervised detector")
 
 
 class TrainingSettings(LabelChoice):
