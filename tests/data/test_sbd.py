@@ -99,6 +99,8 @@ def test_without_a_list_it_is_made_of_sbd_and_voc(root: Path, home: str, lists: 
         (folder / "val.txt").write_text(f"{IDS[3]}\n{IDS[2]}\n")
     (split, _) = read_labelled(voc, root, **SETTINGS)
     assert [image.key for image in split.images] == sorted(IDS[:3])
+    recipe = voc.Recipe(**SETTINGS)
+    assert voc.read(root, recipe, boxes=False).warnings == (), "all images are in a split"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from weaksam_cli.data.image_files import ImageFiles, without_suffix
 from weaksam_cli.data.outlines import box_of_points, numbers
 from weaksam_cli.data.voc import sbd
 from weaksam_cli.data.voc.folders import Part, VocFolder, find_voc, xml_folders
-from weaksam_cli.data.voc.lists import read_lists, sets_folder
+from weaksam_cli.data.voc.lists import read_lists, sets_folder, unlisted
 from weaksam_cli.data.voc.masks import MaskFolders
 from weaksam_cli.data.xml_files import XmlError, parse_xml
 from weaksam_cli.errors import UserError
@@ -93,11 +93,7 @@ def read(source: Path, recipe: Recipe, images: Path | None = None, *, boxes: boo
     readers: dict[str, _Reader] = {}
     for name, part in folder.parts.items():
         readers[name] = _Reader(part, masks, readers)
-    splits, warnings = _splits(folder, readers, source, recipe.task)
-    wanted = [name for name in recipe.splits or () if name in sbd.NAMES and name not in splits]
-    if wanted and len(readers) == 1:
-        ((_, reader),) = readers.items()
-        splits |= {name: _Split(reader, sbd.train_aug(folder.root, reader.ids)) for name in wanted}
+    splits, warnings = _splits(folder, readers, source, recipe)
 
     def split(name: str) -> RawSplit:
         return splits[name].reader.split(name, splits[name].ids)
@@ -114,7 +110,7 @@ class _Split(NamedTuple):
 
 
 def _splits(
-    folder: VocFolder, readers: Mapping[str, _Reader], source: Path, task: str
+    folder: VocFolder, readers: Mapping[str, _Reader], source: Path, recipe: Recipe
 ) -> tuple[dict[str, _Split], Sequence[str]]:
     """The splits by lists or by folders, and what is to be told of them."""
     if len(readers) > 1:
@@ -125,9 +121,14 @@ def _splits(
     home = reader.part.home
     parents = {parent: None for path in reader.part.xml.values() for parent in path.parents}
     inside = [parent for parent in parents if parent.is_relative_to(home)]
-    lists = read_lists(folder.root, [*inside, source, reader.files.root], task, reader.ids, reader.classes)
+    lists = read_lists(
+        folder.root, [*inside, source, reader.files.root], recipe.task, reader.ids, reader.classes
+    )
+    added = [split for split in recipe.splits or () if split in sbd.NAMES and split not in lists.ids]
+    lists.ids |= {split: sbd.train_aug(folder.root, reader.ids) for split in added}
     if lists.ids:
-        return {split: _Split(reader, ids) for split, ids in lists.ids.items()}, lists.warnings
+        warnings = [*lists.warnings, *unlisted(lists.ids, reader.ids)]
+        return {split: _Split(reader, ids) for split, ids in lists.ids.items()}, warnings
     by_folder = {} if name else reader.by_folder()
     rest = by_folder.pop("", [])
     if by_folder:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -63,7 +63,7 @@ def read_lists(
             found |= reader.read(place, places in official)
             unread += reader.unread
         if found:
-            warnings = [*_unread(unread, root), *_unlisted(found, ids)]
+            warnings = list(_unread(unread, root))
             if official and places != official[0]:
                 missing, used = (_shown(folder, root) for folder in (official[0][0], places[0]))
                 warnings.insert(0, f"there is no list in {missing}; those of {used} are used")
@@ -93,7 +93,8 @@ def _shown(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def _unlisted(lists: dict[str, tuple[str, ...]], ids: Collection[str]) -> Iterator[str]:
+def unlisted(lists: Mapping[str, Sequence[str]], ids: Collection[str]) -> Iterator[str]:
+    """What is to be told of images that no list names."""
     left = set(ids).difference(*lists.values())
     if left:
         yield f"{len(left)} images stand in no list and are in no split: {first_few(sorted(left), 3)}"
