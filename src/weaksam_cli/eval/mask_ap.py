@@ -12,7 +12,7 @@ from weaksam_cli.core.masks import areas
 from weaksam_cli.core.types import Detections
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.coco_ap import areas_or, coco_ap, coco_dataset, coco_results
-from weaksam_cli.eval.mask_matching import MaskSettings, Sizes, best_mask_overlaps, masks_of
+from weaksam_cli.eval.mask_matching import MaskSettings, Sizes, best_mask_overlaps, masks_of, run_lengths
 from weaksam_cli.eval.matching import matched
 from weaksam_cli.eval.voc_ap import average_precisions
 
@@ -101,10 +101,10 @@ def coco_mask_dataset(
         image["height"], image["width"] = sizes[key]
     annotations = iter(dataset["annotations"])
     for key, objects in truth.items():
-        drawn = [mask or b"" for mask in objects.masks or ()]
-        pixels = areas_or(objects, areas(drawn, *sizes[key]).astype(np.float64)).tolist()
-        for mask, size in zip(drawn, pixels, strict=True):
-            next(annotations).update(segmentation=_rle(mask, sizes[key]), area=size)
+        drawn = run_lengths(objects, sizes[key])
+        pixels = areas([mask["counts"] for mask in drawn], *sizes[key]).astype(np.float64)
+        for mask, size in zip(drawn, areas_or(objects, pixels).tolist(), strict=True):
+            next(annotations).update(segmentation=mask, area=size)
     return dataset, numbers
 
 
@@ -118,16 +118,12 @@ def coco_mask_results(
     """
     boxed = coco_results(detections, image_numbers)
     drawn = [
-        _rle(mask, sizes[key])
+        mask
         for key in image_numbers
         if key in detections
-        for mask in detections[key].masks or ()
+        for mask in run_lengths(detections[key], sizes[key])
     ]
     return [
         {**{name: value for name, value in item.items() if name != "bbox"}, "segmentation": mask}
         for item, mask in zip(boxed, drawn, strict=True)
     ]
-
-
-def _rle(mask: bytes, size: tuple[int, int]) -> dict[str, Any]:
-    return {"size": [*size], "counts": mask}

@@ -61,6 +61,11 @@ def _masked(objects: GroundTruth) -> GroundTruth | None:
     return objects.take(drawn)
 
 
+def run_lengths(items: GroundTruth | Detections, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """The masks of an image of a height and width as pycocotools takes them; all items have one."""
+    return [{"size": [*size], "counts": mask} for mask in items.masks or ()]
+
+
 def mask_ious(
     truth: Truth, detections: Mapping[str, Detections], sizes: Sizes
 ) -> Iterator[tuple[IndexArray, IndexArray, Float64Array]]:
@@ -74,18 +79,12 @@ def mask_ious(
     for (key, objects), found in zip(
         truth.items(), in_order(truth, detections, Detections.empty(), name="masks"), strict=True
     ):
-        height, width = sizes[key]
-
-        def encoded(
-            masks: Any, rows: IndexArray, size: tuple[int, int] = (height, width)
-        ) -> list[dict[str, Any]]:
-            return [{"size": [*size], "counts": masks[row]} for row in rows]
-
+        drawn, offers = run_lengths(objects, sizes[key]), run_lengths(found, sizes[key])
         for class_index in np.intersect1d(objects.class_index, found.class_index):
             wanted = np.flatnonzero(objects.class_index == class_index)
             offered = np.flatnonzero(found.class_index == class_index)
             overlap = coco_mask.iou(
-                encoded(found.masks, offered), encoded(objects.masks, wanted), [0] * len(wanted)
+                [offers[row] for row in offered], [drawn[row] for row in wanted], [0] * len(wanted)
             )
             yield first_object + wanted, first_mask + offered, np.asarray(overlap, np.float64)
         first_object, first_mask = first_object + len(objects), first_mask + len(found)

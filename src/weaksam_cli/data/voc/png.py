@@ -8,14 +8,34 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+Stamp = tuple[int, int]
+"""Time of the last change in nanoseconds, and bytes: what is kept of a file is its own as long as these are the same."""
 
-@lru_cache(maxsize=4)
+
+def stamp_of(path: Path) -> Stamp:
+    """Of a file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ValueError(f"{_named(path)} cannot be read ({error.strerror})") from None
+    return found.st_mtime_ns, found.st_size
+
+
 def mask_values(path: Path) -> NDArray[np.uint8]:
     """The PNG of an image, uint8 (height, width), which is asked for once for each of its objects.
 
     Raises:
         ValueError: it cannot be read, or has other values.
     """
+    return _values(path, stamp_of(path))
+
+
+@lru_cache(maxsize=4)
+def _values(path: Path, _: Stamp) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:

@@ -20,7 +20,7 @@ from weaksam_cli.core import masks as mask_codec
 from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
 from weaksam_cli.data.dataset import subfolders
 from weaksam_cli.data.voc.lists import read_list, sets_folder
-from weaksam_cli.data.voc.png import mask_values
+from weaksam_cli.data.voc.png import Stamp, mask_values, stamp_of
 from weaksam_cli.errors import UserError
 
 NAMES: Final = ("train_aug", "trainaug")
@@ -132,19 +132,22 @@ class Instances:
         Raises:
             ValueError: the files cannot be read, or are of another size.
         """
-        values, _ = _read(self.files)
+        values, _ = self._content()
         if values.shape != (height, width):
             size = f"{values.shape[1]} x {values.shape[0]}"
             raise ValueError(f"{self.files[0].name}: expected {width} x {height} pixels, got {size}")
         number = self._of_object.get(position)
         return None if number is None else mask_codec.encode((values == number)[None])[0]
 
+    def _content(self) -> tuple[NDArray[np.uint8], dict[int, int]]:
+        return _read(self.files, tuple(map(stamp_of, self.files)))
+
     @cached_property
     def _of_object(self) -> dict[int, int]:
         """Position of an object -> number of its instance; the assignment with the largest sum of IoUs."""
         from scipy.optimize import linear_sum_assignment
 
-        values, ids = _read(self.files)
+        values, ids = self._content()
         names = enumerate(self.class_names, start=1)
         classes = {number: name for k, name in names for number, own in ids.items() if own == k}
         numbers = [number for number in classes if (values == number).any()]
@@ -165,7 +168,7 @@ def _extent(mask: NDArray[np.bool_]) -> FloatArray:
 
 
 @lru_cache(maxsize=2)
-def _read(files: tuple[Path, ...]) -> tuple[NDArray[np.uint8], dict[int, int]]:
+def _read(files: tuple[Path, ...], _: tuple[Stamp, ...]) -> tuple[NDArray[np.uint8], dict[int, int]]:
     """The instances of an image, which are asked for once for each object: their numbers in each pixel, uint8 (height,
     width), and number -> class, counted from 1.
 
