@@ -126,6 +126,19 @@ def test_proposals_of_a_folder(place: Path) -> None:
     assert task["data"]["image"] == "/data/local-files/?d=000001.jpg"
 
 
+def test_masks_of_proposals_go_where_there_is_a_place(place: Path) -> None:
+    """Into COCO; a pickle of boxes says that it has none."""
+    recipe = ("--recipe", "region-tree", "--set", "masks=true", "--set", "grid_boxes=3", "--workers", "1")
+    done_here("propose", "voc/JPEGImages/000001.jpg", "-o", "masks.h5", *recipe)
+    found = json.loads(_read(place, "masks.h5", "coco", "m.json"))["annotations"]
+    assert found and all(item["segmentation"]["size"] == [48, 64] and item["area"] > 0 for item in found)
+    text = done_here("export", "masks.h5", "--format", "detectron2", "-o", "m.pkl")
+    assert f"{len(found)} masks are left out: the format has boxes alone" in text
+    assert "masks are left out" not in done_here(
+        "export", PROPOSALS_FILE, "--format", "detectron2", "-o", "p.pkl"
+    )
+
+
 def _read(place: Path, file: str, layout: str, out: str) -> str:
     done_here("export", file, "--format", layout, "-o", out)
     return (place / out).read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ import weaksam_cli as weaksam
 from tests.tiny import FAST, done_here
 from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.cli.app import app
+from weaksam_cli.core.masks import encode
 from weaksam_cli.core.types import Detections
+from weaksam_cli.data.detections import result_texts
+from weaksam_cli.data.labels import Labels
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
 from weaksam_cli.predict.trained import chosen_detector
@@ -147,6 +151,49 @@ def test_killed_resumed_divided_and_with_workers_the_bytes_are_the_same(place: P
     for name in ("killed", "parts"):
         assert [(place / f"{name}{end}").read_bytes() for end in (".json", ".results.json")] == expected
         assert not list(place.glob(f"{name}*.shards"))
+
+
+def test_masks_of_a_segmenter(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into the results, every format and the pictures; the left half of each box stands for what a network answers."""
+    texts_of = result_texts
+
+    def with_masks(labels: Labels) -> Any:
+        images, texts = labels.by_key(), texts_of(labels)
+
+        def masked(key: str, found: Detections) -> list[str]:
+            dense = np.zeros((len(found), images[key].height, images[key].width), bool)
+            for mask, (left, top, right, bottom) in zip(dense, found.boxes.astype(int).tolist(), strict=True):
+                mask[top : bottom + 1, left : (left + right) // 2 + 1] = True
+            return texts(key, replace(found, masks=tuple(encode(dense)) if len(found) else ()))
+
+        return masked
+
+    monkeypatch.setattr("weaksam_cli.engine.detectors.result_texts", with_masks)
+    out = tmp_path / "m.json"
+    text = predict("new", *RETRAINED, "-o", str(out), "--draw", str(tmp_path / "pics")).stdout
+    assert re.search(r"m\.json: \d+ boxes with masks in 3 images", text)
+    entries = json.loads(out.read_text())["annotations"]
+    assert entries and all(entry["segmentation"]["size"] == [48, 64] for entry in entries)
+    assert all(entry["segmentation"] for entry in json.loads((tmp_path / "m.results.json").read_text()))
+    told = [
+        json.loads(line) for line in predict("new", *RETRAINED, "-o", str(out), "--json").stdout.splitlines()
+    ]
+    assert told[-1]["masks"] == told[-1]["boxes"] == len(entries)
+    predict(
+        "new",
+        *RETRAINED,
+        "-o",
+        str(tmp_path / "plain"),
+        "--format",
+        "yolo",
+        "--draw",
+        str(tmp_path / "other"),
+    )
+    lines = [
+        line.split() for path in (tmp_path / "plain").rglob("*.txt") for line in path.read_text().splitlines()
+    ]
+    assert len(lines) == len(entries) and all(len(line) >= 9 for line in lines)
+    assert len(list((tmp_path / "pics").iterdir())) == 3
 
 
 def test_a_model_by_itself(place: Path) -> None:

@@ -163,7 +163,7 @@ def _export_rows(
     )
     with opened as artifact:
         outgoing = formats.Outgoing.of(artifact, known, order)
-        written = module.write(outgoing, layout)
+        written, masks = module.write(outgoing, layout), outgoing.masks
     left_out = every - len(outgoing.keys)
     if place(out, written.files, {}, "none", overwrite=options.overwrite, ops=FileOps()):
         console.info(f"{out}: fresh, nothing to do", artifact=str(out), state="fresh")
@@ -175,6 +175,8 @@ def _export_rows(
         console.warn(f"{left_out} images are not in the {'list' if order else 'labels'} and are left out")
     for remark in written.remarks:
         console.warn(remark)
+    if masks:
+        console.warn(f"{masks} masks are left out: the format has boxes alone (--format coco has masks)")
     console.info(
         f"{out}: {len(outgoing.keys)} images, {written.rows} {formats.row_name(module)} ({module.WRITES[layout]}), "
         f"{size(sum(map(len, written.files.values())))}",

@@ -160,6 +160,14 @@ class Outgoing:
         """Images that failed."""
         return [key for key in self.keys if key in self.artifact.failed]
 
+    @property
+    def masks(self) -> int:
+        """How many of the proposals have a mask, in the whole artifact: formats of proposals have no place for any."""
+        offsets = f"{PROPOSALS.blobs[0].name}_offsets"
+        if self.artifact.format_name != PROPOSALS.name or offsets not in self.artifact.names:
+            return 0
+        return int((np.diff(self.artifact.column(offsets)) > 0).sum())
+
     def boxes(self, by: Literal["key", "id"]) -> list[ImageBoxes]:
         """The proposals of each image, named by its key or its integer id.
 
