@@ -68,7 +68,9 @@ def row(name: str, way: Callable[[Mask], Ring], every: list[Mask]) -> str:
 
 def main() -> None:
     """The table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, help="voc12-inst-mini")
     every = true_masks(parser.parse_args().data)
     holes = sum(len(rings(mask)) > 1 for mask in every)

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/mask_rcnn.py path/to/voc12-inst-mini --pgt true --set roi_drop.enabled=false
     OMP_NUM_THREADS=1 python benchmarks/mask_rcnn.py path/to/voc12-inst-mini --pgt runs/masks/pgt/train.json
-    OMP_NUM_THREADS=1 python benchmarks/mask_rcnn.py path/to/voc12-inst-mini --speed
+    OMP_NUM_THREADS=1 python benchmarks/mask_rcnn.py path/to/voc12-inst-mini --speed        # or --resolution
 
 `--pgt true` writes the annotated objects of the training split as if `weaksam pgt --masks` had made them: the upper bound of
 what weak labels can reach. A row: average precision of masks at IoU .25, .5, .7 and .75 by the usual rule of weakly
@@ -74,8 +74,6 @@ def detect(options: argparse.Namespace, labels: Labels, model: Path, target: Pat
 
 def quality(options: argparse.Namespace) -> str:
     root, variant = options.out, options.variant
-    if not (root / "labels/source.json").exists():
-        weaksam("data", options.data, "--run-dir", root, "--dataset", root.name)
     pgt = root.with_name(f"{root.name}-true-masks.json") if options.pgt == "true" else Path(options.pgt)
     if options.pgt == "true":
         write_true_masks(options, pgt)
@@ -155,6 +153,36 @@ def speed(options: argparse.Namespace) -> str:
     )
 
 
+def resolution(options: argparse.Namespace) -> str:
+    """The best that masks of some side can reach: IoU of true masks with themselves, resized to it as a target and back."""
+    import torch
+
+    from weaksam_cli.core.masks import decode
+    from weaksam_cli.detectron.compat import import_detectron2
+    from weaksam_cli.retrain.detection import pasted
+
+    import_detectron2()
+    from detectron2.structures import BitMasks
+
+    labels = labels_of(options, options.train)
+    sizes = {image.key: (image.height, image.width) for image in labels.file.images}
+    found: dict[int, list[float]] = {14: [], 28: [], 56: []}
+    for key, objects in truth_of(options, labels).items():
+        drawn = [index for index, mask in enumerate(objects.masks or ()) if mask]
+        true = decode([(objects.masks or ())[index] or b"" for index in drawn], *sizes[key])
+        boxes = torch.from_numpy(objects.boxes[drawn])
+        for side, values in found.items():
+            small = BitMasks(torch.from_numpy(true)).crop_and_resize(boxes, side).float()
+            again = decode(pasted(small, boxes, *sizes[key]), *sizes[key])
+            values += [
+                float((one & two).sum() / (one | two).sum()) for one, two in zip(true, again, strict=True)
+            ]
+    return "\n".join(
+        f"| {side} x {side} | {np.mean(values):.3f} | {np.mean(np.asarray(values) >= 0.75):.3f} |"
+        for side, values in found.items()
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -169,8 +197,12 @@ def main() -> None:
     parser.add_argument("--train", default="train")
     parser.add_argument("--test", default="val")
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--resolution", action="store_true")
     options = parser.parse_args()
-    sys.stdout.write((speed if options.speed else quality)(options) + "\n")
+    measure = speed if options.speed else resolution if options.resolution else quality
+    if not (options.out / "labels/source.json").exists():
+        weaksam("data", options.data, "--run-dir", options.out, "--dataset", options.out.name)
+    sys.stdout.write(measure(options) + "\n")
 
 
 if __name__ == "__main__":
