@@ -246,6 +246,7 @@ def test_figure_4_of_the_paper_as_a_sheet(outlined: Path, tmp_path: Path) -> Non
     assert size("pgt/train.json", "--score", "0.1") == (width, height)
     text = typed("inspect", outlined / "pgt" / "train.json", "--first", "1")
     assert re.search(r"score +mask pixels", text)
+    assert re.search(r"class +boxes +masks", typed("inspect", outlined / "pgt" / "train.json"))
     (outlined / "wsod/detections/train.json").rename(tmp_path / "gone.json")
     try:
         assert size("pgt/train.json") == (width, height)

@@ -215,12 +215,17 @@ def _describe_json(path: Path, console: Console) -> None:
     if document.is_results:
         lines.append(f"COCO results: {len(document.annotations)} detections")
     names = {item["id"]: item["name"] for item in document.categories or ()}
-    counted = Counter(
-        names.get(entry["category_id"], str(entry["category_id"])) for entry in document.entries()
-    )
+    boxes: Counter[str] = Counter()
+    masks: Counter[str] = Counter()
+    for entry in document.entries():
+        name = names.get(entry["category_id"], str(entry["category_id"]))
+        boxes[name] += 1
+        masks[name] += bool(entry.get("segmentation"))
     console.result(*lines, path=str(path))
-    if counted:
-        console.table("", ["class", "boxes"], [[name, str(count)] for name, count in counted.most_common()])
+    counted = [boxes, masks] if masks.total() else [boxes]
+    rows = [[name, *(str(count[name]) for count in counted)] for name, _ in boxes.most_common()]
+    if rows:
+        console.table("", ["class", "boxes", "masks"][: len(counted) + 1], rows)
 
 
 def _describe_boxes(path: Path, keys: list[str], console: Console) -> None:
