@@ -46,8 +46,8 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
             images[f"{_IMAGES}/{file}"] = image.path
         if image.masks:
             painted[name] = voc_masks.Painted(image)
-            files[f"SegmentationObject/{name}.png"] = voc_masks.png(painted[name].objects)
-            files[f"SegmentationClass/{name}.png"] = voc_masks.png(painted[name].classes)
+            files[f"SegmentationObject/{name}.png"] = painted[name].objects
+            files[f"SegmentationClass/{name}.png"] = painted[name].classes
     files[f"ImageSets/Main/{annotated.split}.txt"] = _lines(names)
     if painted:
         files[f"ImageSets/Segmentation/{annotated.split}.txt"] = _lines(painted)

@@ -28,8 +28,8 @@ class Painted:
         image: with masks.
 
     Attributes:
-        objects: uint8 (h, w), value k is the k-th object.
-        classes: uint8 (h, w), value k is the k-th class.
+        objects: a PNG, value k is the k-th object.
+        classes: a PNG, value k is the k-th class.
         covered: objects that surer ones cover partly.
         lost: objects without a pixel that is seen, by their own mask, others or their number.
     """
@@ -37,7 +37,7 @@ class Painted:
     def __init__(self, image: AnnotatedImage) -> None:
         rows = image.rows()
         shape = (image.height, image.width)
-        self.objects, self.classes = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+        objects, classes = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
         scores = np.arange(len(rows), 0, -1) if image.scores is None else image.scores
         sizes: dict[int, int] = {}
         for place in np.argsort(scores, kind="stable").tolist():
@@ -45,14 +45,15 @@ class Painted:
             if row.mask is None or place >= MOST or row.class_index >= MOST:
                 continue
             mask = decode([row.mask], *shape)[0]
-            self.objects[mask], self.classes[mask] = place + 1, row.class_index + 1
+            objects[mask], classes[mask] = place + 1, row.class_index + 1
             sizes[place + 1] = int(mask.sum())
-        seen = np.bincount(self.objects.reshape(-1), minlength=MOST + 1)
+        seen = np.bincount(objects.reshape(-1), minlength=MOST + 1)
+        self.objects, self.classes = _png(objects), _png(classes)
         self.lost = len(rows) - sum(bool(seen[number]) for number in sizes)
         self.covered = sum(0 < seen[number] < size for number, size in sizes.items())
 
 
-def png(values: NDArray[np.uint8]) -> bytes:
+def _png(values: NDArray[np.uint8]) -> bytes:
     """Values (h, w) as a PNG with VOC's palette."""
     image, buffer = Image.fromarray(values, "P"), io.BytesIO()
     image.putpalette(voc_palette())

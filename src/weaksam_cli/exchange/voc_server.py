@@ -57,8 +57,8 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     for name, image in zip(names, whole, strict=True):
         if name in painted:
             base = f"results/{year}/Segmentation/{_MASKS}_{annotated.split}"
-            files[f"{base}_cls/{name}.png"] = voc_masks.png(painted[name].classes)
-            files[f"{base}_inst/{name}.png"] = voc_masks.png(painted[name].objects)
+            files[f"{base}_cls/{name}.png"] = painted[name].classes
+            files[f"{base}_inst/{name}.png"] = painted[name].objects
             files[f"{base}_inst/{name}.txt"] = _instances(image, annotated.classes).encode()
     boxes = sum(map(len, whole))
     remarks += [*thin(annotated.boxes - boxes), *voc_masks.remarks(list(painted.values()))]
