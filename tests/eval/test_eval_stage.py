@@ -60,7 +60,8 @@ def write_proposals(run: Path, variant: str, predictor: KnownProposals, sources:
     keys = [f"{number:06d}" for number in range(1, IMAGES + 1)]
     run_all = PerImage(PROPOSALS, keys, predictor, "proposals", {"source_names": sources})
     path = run / f"proposals{variant}" / "trainval.h5"
-    step = Step(path, PROPOSALS, "trainval", Knob(), {}, run_all, "proposals")
+    settings = Knob(knob=int(predictor.unranked))
+    step = Step(path, PROPOSALS, "trainval", settings, {}, run_all, "proposals")
     make(step, STAGE, context(run, dataset="tiny"))
 
 
