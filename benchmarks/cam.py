@@ -29,8 +29,8 @@ from weaksam_cli.cam.class_tokens.method import MapSettings
 from weaksam_cli.cam.mctformer import MCTformerMaps
 from weaksam_cli.cam.weaktr import WeakTrMaps
 from weaksam_cli.data.images import read_image
+from weaksam_cli.models.vit.checkpoint import VitShape
 from weaksam_cli.models.vit.mctformer import MCTformer
-from weaksam_cli.models.vit.network import VitShape
 from weaksam_cli.models.vit.weaktr import FusionShape, WeakTr
 
 METHODS = ("weaktr-v3", "weaktr-v1-max", "weaktr-v1-avg", "weaktr-none", "mctformer-v1", "mctformer-v2")

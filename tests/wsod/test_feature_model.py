@@ -15,7 +15,7 @@ from weaksam_cli.wsod.feature_model import (
     fold_of,
     sample_cells,
 )
-from weaksam_cli.wsod.lite0 import DenseSettings
+from weaksam_cli.wsod.lite0_settings import DenseSettings
 
 SETTINGS = DenseSettings(cells=20, epochs=40, hidden=16, dropout=0.0)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.wsod.feature_model import CELL_CHANNELS
-from weaksam_cli.wsod.lite0 import DenseSettings, FeatureSettings, RoiSettings, SamplePredictor, Sources
+from weaksam_cli.wsod.lite0 import SamplePredictor, Sources
+from weaksam_cli.wsod.lite0_settings import DenseSettings, FeatureSettings, RoiSettings
 from weaksam_cli.wsod.method import ProposalSettings
 from weaksam_cli.wsod.roi_features import (
     ImageMaps,

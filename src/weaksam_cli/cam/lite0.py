@@ -146,10 +146,10 @@ class PoolPredictor:
 
     def open(self) -> ImageFunction:
         """Load the backbone once a process."""
-        from weaksam_cli.models.lite0 import load_lite0, view_features
+        from weaksam_cli.models.lite0 import frozen_lite0, view_features
 
         labels = self.split.read()
-        images, backbone = labels.by_key(), load_lite0()
+        images, backbone = labels.by_key(), frozen_lite0()
         side, flip = self.settings.short_side, self.settings.flip
 
         def function(image_id: str) -> ImageRows:
@@ -169,10 +169,10 @@ class MapsPredictor:
 
     def open(self) -> ImageFunction:
         """Load the network once a process."""
-        from weaksam_cli.models.lite0 import load_lite0
+        from weaksam_cli.models.lite0 import frozen_lite0
 
         labels = self.split.read(self.recipe.difficult)
-        images, backbone = labels.by_key(), load_lite0()
+        images, backbone = labels.by_key(), frozen_lite0()
         head = LinearHead.load(self.head, labels.class_names)
 
         def function(image_id: str) -> ImageRows:

@@ -19,8 +19,8 @@ from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 
 if TYPE_CHECKING:
+    from weaksam_cli.models.vit.checkpoint import VitCheckpoint, VitShape
     from weaksam_cli.models.vit.mctformer import MCTformer
-    from weaksam_cli.models.vit.network import VitCheckpoint, VitShape
 
 
 class VersionSettings(HeadsSettings):

@@ -21,7 +21,7 @@ from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from weaksam_cli.models.vit.network import VitCheckpoint, VitShape
+    from weaksam_cli.models.vit.checkpoint import VitCheckpoint, VitShape
     from weaksam_cli.models.vit.weaktr import WeakTr
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,16 @@ def load_lite0(weights: Path | None = None) -> Lite0:
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.network.load_state_dict(renamed(state, list(model.network.state_dict())), strict=True)
     return model
+
+
+@cache
+def frozen_lite0() -> Lite0:
+    """`load_lite0`, once a process: for all who look through it and leave it as it is.
+
+    Raises:
+        UserError: see `load_lite0`.
+    """
+    return load_lite0().requires_grad_(False)
 
 
 def packaged_weights() -> Path:

@@ -23,7 +23,7 @@ from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.checkpoint import expect_classes, read_metadata, read_tensors, tensors_bytes
-from weaksam_cli.wsod.lite0 import POOLED_CHANNELS, DenseSettings, FeatureSettings
+from weaksam_cli.wsod.lite0_settings import POOLED_CHANNELS, DenseSettings, FeatureSettings
 
 MIDDLE_CHANNELS = 112
 CELL_CHANNELS = MIDDLE_CHANNELS + 320

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, SerializeAsAny
+from pydantic import Field
 
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.computed import Rows
@@ -21,24 +21,28 @@ from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.boxes import FloatArray
-from weaksam_cli.core.settings import Epoch, RecipeModel, Side
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.data.image_names import open_artifact_of
-from weaksam_cli.data.labels import LabelChoice, Split
+from weaksam_cli.data.labels import Split
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.detectors import per_image_detections
 from weaksam_cli.engine.predictors import ImageFunction, one_thread
 from weaksam_cli.engine.sharded import SHARD_IMAGES, ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step, rows_of
 from weaksam_cli.training.batches import generator_of
-from weaksam_cli.wsod.method import (
-    DetectorSettings,
-    InferenceSettings,
-    Method,
-    ProposalSettings,
-    ScheduleSettings,
+from weaksam_cli.wsod.lite0_settings import (
+    DenseSettings,
+    DetectionSettings,
+    FeatureSettings,
+    PriorSettings,
+    RegionSettings,
+    RoiSettings,
+    SampleSettings,
+    TrainingSettings,
 )
+from weaksam_cli.wsod.method import DetectorSettings, Method
 
 if TYPE_CHECKING:
     from weaksam_cli.artifacts.class_maps import ClassMaps
@@ -53,12 +57,9 @@ SAMPLES = Schema(
     blobs=(Column("cells", "float16"), Column("cell_labels", "int16"), Column("pooled", "float16")),
 )
 """One row an image: sampled cells (n x 432), their labels (0 background), and pooled features of sampled RoIs (m x 2560)."""
-POOLED_CHANNELS = 2 * 1280
-"""Of lite0's last map, inside a RoI and against its surroundings."""
 FEATURE_MODEL = Schema("weaksam/feature-model", 1, ())
 MODEL = Schema("weaksam/region-detector", 2, ())
 _DETECTIONS_A_SHARD = 64
-Thresholds = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, max_length=20)]
 
 
 def regions_schema(feature_size: int, n_classes: int) -> Schema:
@@ -73,62 +74,6 @@ def regions_schema(feature_size: int, n_classes: int) -> Schema:
         ),
         image_columns=(Column("image_size", "int32", (2,)), Column("class_scores", "float32", (n_classes,))),
     )
-
-
-class DenseSettings(RecipeModel):
-    """The dense classifier: cells of an image learn the class that the fine maps show there, or background.
-
-    Attributes:
-        short_side: the images' shorter side when features are taken.
-        cells: training cells of an image, half foreground, half background.
-        foreground: normalised maps above it make a cell foreground.
-        background: below it, background.
-        hidden, dropout, epochs, learning_rate: of the two-layer perceptron.
-        folds: classifiers that leave out a part of the training images, so that RoI features of a training image come
-            from one that has not seen it.
-    """
-
-    short_side: Side = 480
-    cells: int = Field(default=120, ge=2, le=10_000)
-    foreground: float = Field(default=0.5, gt=0, lt=1)
-    background: float = Field(default=0.2, gt=0, lt=1)
-    hidden: int = Field(default=128, ge=1, le=4096)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    epochs: Annotated[Epoch, Field(ge=1)] = 6
-    learning_rate: float = Field(default=2e-3, gt=0, le=100)
-    folds: int = Field(default=3, ge=2, le=10)
-
-
-class RoiSettings(RecipeModel):
-    """RoI features.
-
-    Attributes:
-        samples: RoIs of a training image that the principal components are fitted to.
-        components: principal components of the pooled features that are kept.
-        context_scale: the box around a RoI whose features are subtracted, relative to the RoI.
-        grid: cells a side of the grid of dense probabilities over the RoI.
-        grid_scale: extent of that grid, relative to the RoI.
-    """
-
-    samples: int = Field(default=32, ge=1, le=2_000)
-    components: int = Field(default=256, ge=1, le=POOLED_CHANNELS)
-    context_scale: float = Field(default=1.6, gt=1, le=100)
-    grid: int = Field(default=5, ge=1, le=14)
-    grid_scale: float = Field(default=5 / 3, ge=1, le=100)
-
-
-class PriorSettings(RecipeModel):
-    """Class maps as a prior: IoU of a proposal with the box of the map's largest component.
-
-    Attributes:
-        thresholds: of the normalised map; the IoUs are averaged.
-        floor: added to the prior before its power is taken.
-        weight: power of the prior in the score at test; 0 leaves it out.
-    """
-
-    thresholds: Thresholds = (0.2, 0.3, 0.4, 0.5, 0.6)
-    floor: float = Field(default=0.02, gt=0, lt=1)
-    weight: float = Field(default=1.0, ge=0, le=100)
 
 
 class Lite0(RecipeModel):
@@ -205,46 +150,6 @@ class Lite0(RecipeModel):
         return lite0_features(self, trained, layer)
 
 
-class FeatureSettings(RecipeModel):
-    """What decides the features of images and proposals."""
-
-    proposals: ProposalSettings
-    dense: DenseSettings
-    features: RoiSettings
-
-    def feature_size(self, class_count: int) -> int:
-        """D: projected pooled features, and the grid of probabilities with background."""
-        return min(self.features.components, POOLED_CHANNELS) + (class_count + 1) * self.features.grid**2
-
-
-class SampleSettings(LabelChoice, FeatureSettings):
-    """What decides the feature model."""
-
-
-class RegionSettings(FeatureSettings):
-    """What decides features and prior of every proposal."""
-
-    prior_thresholds: Thresholds
-
-
-class TrainingSettings(LabelChoice):
-    """What decides the detector, besides its regions."""
-
-    method: SerializeAsAny[Method]
-    grid: int
-    prior_floor: float
-    schedule: ScheduleSettings
-
-
-class DetectionSettings(RecipeModel):
-    """What decides the detections, besides detector and regions."""
-
-    method: SerializeAsAny[Method]
-    prior: PriorSettings
-    image_score_weight: float
-    inference: InferenceSettings
-
-
 def _region_step(settings: RegionSettings, context: Context, split: str, feature_model: Path) -> Step:
     path = context.run.folder("wsod") / f"regions-{split}.h5"
     sources, is_training = Sources.of(context, split), split == context.train_split()
@@ -280,11 +185,11 @@ class Sources:
     def open(self, settings: FeatureSettings) -> Callable[[str], tuple[ImageMaps, ClassMaps, FloatArray]]:
         """Load the backbone; what is returned gives maps, class maps and usable proposals of an image."""
         from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
-        from weaksam_cli.models.lite0 import load_lite0
+        from weaksam_cli.models.lite0 import frozen_lite0
         from weaksam_cli.wsod.detector import image_loader
         from weaksam_cli.wsod.roi_features import image_maps
 
-        labels, backbone = self.split.read(), load_lite0()
+        labels, backbone = self.split.read(), frozen_lite0()
         cam = open_artifact(self.cam, cam_schema(len(labels.class_names)), verify=False)
         proposals = open_artifact_of(labels, self.proposals, PROPOSALS, verify=False)
         load = image_loader(labels, proposals, settings.proposals)

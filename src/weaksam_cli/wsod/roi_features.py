@@ -30,7 +30,7 @@ from weaksam_cli.wsod.feature_model import (
     describe_cells,
     sample_cells,
 )
-from weaksam_cli.wsod.lite0 import FeatureSettings, RoiSettings
+from weaksam_cli.wsod.lite0_settings import FeatureSettings, RoiSettings
 from weaksam_cli.wsod.method import Regions
 
 _FINE = KINDS.index("fine")

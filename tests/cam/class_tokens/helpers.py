@@ -14,8 +14,8 @@ from weaksam_cli.cam.class_tokens.images import TrainingImages
 from weaksam_cli.cam.class_tokens.method import AugmentSettings, FitSettings
 from weaksam_cli.cam.class_tokens.training import Best, fit
 from weaksam_cli.data.labels import Category, LabelledImage, Labels, LabelsFile, LabelsInfo
+from weaksam_cli.models.vit.checkpoint import VitShape
 from weaksam_cli.models.vit.mctformer import MCTformer
-from weaksam_cli.models.vit.network import VitShape
 from weaksam_cli.training.loop import TrainingRun
 
 PLAIN = AugmentSettings(rand_augment=None, erasing=0.0, colour_jitter=0.0, smallest_area=0.5)

@@ -16,7 +16,7 @@ from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
 from weaksam_cli.artifacts.points import POINTS, read_points
 from weaksam_cli.cli.app import app
-from weaksam_cli.models.vit.network import VitShape
+from weaksam_cli.models.vit.checkpoint import VitShape
 
 SHAPE = VitShape(n_classes=3, width=16, depth=3, heads=2, hidden=32, patch=8, side=4)
 SETTINGS = ("--set", "cross_layers=[1, 2]", "--set", "logit_threshold=1000", "--workers", "1")

@@ -13,7 +13,8 @@ from weaksam_cli.core.names import first_few
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.lite0 import load_lite0
-from weaksam_cli.models.vit.network import Attention, VitShape
+from weaksam_cli.models.vit.checkpoint import VitShape
+from weaksam_cli.models.vit.network import Attention
 from weaksam_cli.models.vit.weaktr import FusionShape, WeakTr
 
 SMALL = ("weights=null", "fit.initial=null", "fit.network={width: 24, depth: 2, patch: 8}", "fit.crop=24")

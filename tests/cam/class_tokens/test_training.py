@@ -21,8 +21,9 @@ from weaksam_cli.cam.class_tokens.training import (
     soft_margins,
 )
 from weaksam_cli.errors import UserError
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint
 from weaksam_cli.models.vit.mctformer import load_mctformer
-from weaksam_cli.models.vit.network import ClassTokenVit, VitCheckpoint
+from weaksam_cli.models.vit.network import ClassTokenVit
 from weaksam_cli.training.checkpoint import read_checkpoint as read_training
 from weaksam_cli.training.loop import DivergedError
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint, VitShape
 from weaksam_cli.models.vit.mctformer import MCTformer, Version, load_mctformer
-from weaksam_cli.models.vit.network import VitCheckpoint, VitShape
 from weaksam_cli.models.vit.weaktr import FusionShape, Pool, Variant, WeakTr, load_weaktr
 
 N = TypeVar("N", bound=torch.nn.Module)

@@ -12,8 +12,8 @@ import torch
 from tests.models.vit.helpers import TINY, images, random_mctformer, random_weaktr
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.attention import Workspace
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint
 from weaksam_cli.models.vit.mctformer import load_mctformer
-from weaksam_cli.models.vit.network import VitCheckpoint
 from weaksam_cli.models.vit.weaktr import FusionV1, FusionV3, load_weaktr
 
 STATE = dict(random_weaktr("v3").state_dict())

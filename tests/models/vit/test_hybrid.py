@@ -11,8 +11,8 @@ import torch
 from weaksam_cli.cam.class_tokens.start import start_from_random
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.lite0 import load_lite0
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint, VitShape
 from weaksam_cli.models.vit.mctformer import MCTformer, load_mctformer
-from weaksam_cli.models.vit.network import VitCheckpoint, VitShape
 
 HYBRID = VitShape(2, width=8, depth=1, heads=2, hidden=16, patch=16, side=2, embedding="lite0")
 

@@ -14,8 +14,9 @@ from tests.models.vit.helpers import (
     state_shapes,
 )
 from weaksam_cli.models.vit.attention import Workspace
+from weaksam_cli.models.vit.checkpoint import VitShape
 from weaksam_cli.models.vit.mctformer import MCTformer
-from weaksam_cli.models.vit.network import VitShape, choose_map
+from weaksam_cli.models.vit.network import choose_map
 
 ALL = [0, 1, 2]
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tests.models.vit.helpers import TINY, images, random_mctformer, random_weaktr
 from weaksam_cli.models.vit.attention import Workspace
-from weaksam_cli.models.vit.network import Block, VitShape, native_side, positions_for
+from weaksam_cli.models.vit.checkpoint import VitShape, native_side
+from weaksam_cli.models.vit.network import Block, positions_for
 
 SIDES = st.integers(min_value=16, max_value=120)
 

@@ -17,7 +17,8 @@ from tests.models.vit.helpers import (
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit import attention
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
-from weaksam_cli.models.vit.network import Encoded, VitCheckpoint, VitShape, choose_map, spread
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint, VitShape
+from weaksam_cli.models.vit.network import Encoded, choose_map, spread
 from weaksam_cli.models.vit.weaktr import FusionShape, FusionV1, WeakTr, load_weaktr
 
 ORACLES = [("weaktr", "tiny_weaktr", index) for index in range(3)] + [

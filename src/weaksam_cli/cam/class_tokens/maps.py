@@ -21,7 +21,8 @@ from weaksam_cli.data.voc import VOC_CLASSES
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.lite0 import IMAGENET_MEAN, IMAGENET_STD
 from weaksam_cli.models.vit.attention import Workspace
-from weaksam_cli.models.vit.network import ClassTokenVit, ClueMaps, VitCheckpoint
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint
+from weaksam_cli.models.vit.network import ClassTokenVit, ClueMaps
 
 FloatArray = NDArray[np.float32]
 _COCO: Final = (

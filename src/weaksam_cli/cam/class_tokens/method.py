@@ -21,7 +21,8 @@ from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
     from weaksam_cli.cam.class_tokens.maps import Views
-    from weaksam_cli.models.vit.network import ClassTokenVit, VitCheckpoint, VitShape
+    from weaksam_cli.models.vit.checkpoint import VitCheckpoint, VitShape
+    from weaksam_cli.models.vit.network import ClassTokenVit
 
 MODEL: Final = Schema("weaksam/class-token-transformer", 1, columns=())
 

@@ -13,14 +13,8 @@ from torch import Tensor, nn
 from weaksam_cli.cam.class_tokens.method import TrainingSettings
 from weaksam_cli.core.names import first_few
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.vit.network import (
-    DEIT_HEAD_WIDTH,
-    Attention,
-    ClassTokenVit,
-    Lite0Embedding,
-    VitCheckpoint,
-    VitShape,
-)
+from weaksam_cli.models.vit.checkpoint import DEIT_HEAD_WIDTH, VitCheckpoint, VitShape
+from weaksam_cli.models.vit.network import Attention, ClassTokenVit, Lite0Embedding
 
 _HEAD: Final = "head."
 _MAY_BE_RANDOM: Final = (_HEAD, "adaptive_attention_fusion.")

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint, VitShape
 from weaksam_cli.models.vit.network import (
     AttentionType,
     ClassTokenVit,
     ClueMaps,
     Encoded,
-    VitCheckpoint,
-    VitShape,
     choose_map,
     patch_scores,
     spread,

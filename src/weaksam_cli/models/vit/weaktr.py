@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
+from weaksam_cli.models.vit.checkpoint import VitCheckpoint, VitShape
 from weaksam_cli.models.vit.network import (
     AttentionType,
     ClassTokenVit,
     ClueMaps,
     Encoded,
-    VitCheckpoint,
-    VitShape,
     choose_map,
     patch_scores,
     spread,
