@@ -185,7 +185,9 @@ def test_what_all_says_in_the_end(run: Path, page: Page) -> None:
     out = io.StringIO()
     sum_up(context(run, dataset="marks", console=Console(Mode.HUMAN, out, io.StringIO())))
     lines = out.getvalue().splitlines()
-    assert lines[1].startswith("what was found (Retrained; the best 2 detections an image")
+    assert lines[1].startswith(
+        "what was found (Retrained; detections: the best 2 an image, as many as pseudo boxes;"
+    )
     assert [line.split()[-4:] for line in lines[4:6]] == [["3", "6", "2", "0.85"], ["3", "6", "2", "0.37"]]
     assert [line.partition(":")[0] for line in lines[-4:]] == ["time", "see it", "detections", "new images"]
     assert (run / "report.html").read_text() == page.source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -103,6 +104,9 @@ def predict_images(
         _write(whole, layout, target, results, threshold, patient)
         sure, _ = within(whole)
         _tell(sure, threshold, target, console)
+        if layout == "coco":
+            again = f"weaksam export {shlex.quote(str(target))} --format yolo -o FOLDER"
+            console.info(f"  in another format, without a second look at the images: {again}")
         if draw is not None:
             _draw(draw, sure, labels, context)
         if record.failed and context.strict:
@@ -122,6 +126,8 @@ def _use(name: str | None) -> Use | None:
 
 def _say_which(trained: Trained, console: Console) -> None:
     how = "" if trained.use == "retrain" else ", which makes class maps and proposals of the images first"
+    if trained.use == "wsod":
+        how += "; its scores rank boxes and are no probabilities"
     names = first_few(trained.class_names)
     text = f"predict: the detector of {trained.use}{how}: {trained.model} ({len(trained.categories)} classes: {names})"
     console.info(text, use=trained.use, model=str(trained.model), classes=trained.class_names)
@@ -274,7 +280,7 @@ def _draw(folder: Path, sure: Annotated, labels: Labels, context: Context) -> No
             drawn = draw_detections(pixels, image.detections(), sure.classes, longest=_LONGEST)
             context.ops.write_atomically(path, png_bytes(drawn))
             progress.advance()
-    context.console.info(f"{folder}: {len(images)} pictures", pictures=len(images), folder=str(folder))
+    context.console.info(f"{folder}: {len(images)} images drawn", pictures=len(images), folder=str(folder))
 
 
 def _below(key: str) -> str:

@@ -60,7 +60,11 @@ def _print_classes(run: Run, context: Context) -> None:
 
 def _title(last: SplitRun, most: float) -> str:
     detector = title_of(last.final) if last.final else "no detector"
-    return f"what was found ({detector}; the best {most:g} detections an image; score: mean of the best of an image)"
+    shown = f"detections: the best {most:g} an image, as many as pseudo boxes"
+    score = "score: mean of the best of an image"
+    if last.final == "wsod":
+        score += ", which ranks boxes and is no probability"
+    return f"what was found ({detector}; {shown}; {score})"
 
 
 def _print_times(run: Run, context: Context) -> None:

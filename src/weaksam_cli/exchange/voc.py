@@ -56,7 +56,8 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     remarks += thin(annotated.boxes - boxes)
     if inner := sum("/" in name for name in names):
         remarks.append(f"{inner} images lie in folders of their own, which many readers of VOC do not search")
-    hints = [] if options.images != "none" else [f"its images belong into {_IMAGES}: --images link, or copy"]
+    belong = f"its images belong into {_IMAGES}: `weaksam export --images link` puts them there, or copy"
+    hints = [belong] if options.images == "none" else []
     return Written(files, boxes, remarks, images, hints)
 
 

@@ -32,14 +32,19 @@ def write(annotated: Annotated, out: Path, options: Options) -> Written:
     }
     images = {f"images/{name}{image.suffix}": image.path for name, image in pairs if image.path}
     if not options.scores:
-        remarks += not_held(annotated, "a line for training has none (--scores writes lines of predictions)")
+        remarks += not_held(
+            annotated, "lines for training have none (`weaksam export --scores` writes those of predictions)"
+        )
     hints = [
         "data.yaml names the images as train and as val, which trainers ask for: name images of your own as val"
     ]
     if outlined:
         hints.insert(0, "the lines are outlines: train a model of the segment task on them")
     if options.images == "none":
-        hints.insert(0, "to train on it, put the images into it: --images link, or copy")
+        hints.insert(
+            0,
+            "to train on it, put the images into its folder images: `weaksam export --images link`, or copy",
+        )
     content = {"train": "images", "val": "images", "names": dict(enumerate(annotated.classes))}
     files["data.yaml"] = yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode()
     return Written(files, annotated.boxes, remarks, images, hints)

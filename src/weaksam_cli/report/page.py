@@ -91,6 +91,8 @@ def render(run: Run, images: int) -> bytes:
         "missing": [line.name for line in run.artifacts if line.state in ("missing", "partial")],
         "tiles": _tiles(run, train, last),
         "detectors": [title_of(name) for name in evaluated(last)],
+        "has_truth": any(split.truth for split in run.splits),
+        "ranks_only": last is not None and last.final == "wsod",
         "classes": class_rows(train, last, most)[:_MOST_CLASSES],
         "class_names": run.splits[0].labels.class_names if run.splits else [],
         "most": most,
