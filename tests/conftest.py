@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +51,40 @@ def voc12_inst_mini() -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with a finished run over a tiny VOC dataset; it is looked at, and never changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    write_voc(folder / "voc", trainval=9, test=3)
-    run_all(folder, folder / "voc")
-    run_stage(folder, "eval")
-    return folder
+def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A working folder with a finished run over a tiny VOC dataset; it is looked at, and never changed.
+
+    It is made once: by the worker of pytest-xdist that needs it first, for the others to copy.
+    """
+    base, folder = tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("finished") / "work"
+    made = (base.parent if hasattr(request.config, "workerinput") else base) / "made"
+    made.mkdir(exist_ok=True)
+    with (made / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made / "done").exists():
+            shutil.rmtree(made / "work", ignore_errors=True)
+            write_voc(made / "work" / "voc", trainval=9, test=3)
+            run_all(made / "work", made / "work" / "voc")
+            run_stage(made / "work", "eval")
+            (made / "done").touch()
+    return shutil.copytree(made / "work", folder)
+
+
+HEAVY = ("fuzz", "kill", "docs", "cli", "wsod", "eval", "cam", "retrain")
+"""Whole runs of the program. They come first, so that short files fill what is left when one worker is done."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`--dist loadfile` takes the files in our order, not those with many tests first, which are the quick ones."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first."""
+    order = {name: number for number, name in enumerate(HEAVY)}
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: order.get(item.path.relative_to(tests).parts[0], len(order)))
 
 
 # Shared machines stall now and then; a test that hangs is ended by its own timeout.

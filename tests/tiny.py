@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.fuzz.process import end_group, run_forked, start_forked
+from weaksam_cli.__main__ import main
 from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, cam_schema
 from weaksam_cli.artifacts.schema import ImageRows
 from weaksam_cli.cli.app import app
@@ -78,7 +84,64 @@ def write_voc(folder: Path, trainval: int = 6, test: int = 3, size: tuple[int, i
 def weaksam(
     *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user types it, in `folder`."""
+    """Run the program as a user types it, in `folder`: in a child of this process, which has imported what takes seconds."""
+    words = [*map(str, arguments)]
+    _import_libraries()
+    with TemporaryDirectory(prefix="weaksam-test-") as log:
+        (ended,) = run_forked([partial(_typed, words, environment)], folder, Path(log), seconds=300)
+    assert ended.code is not None, f"weaksam {words} does not end"
+    return subprocess.CompletedProcess(words, ended.code, ended.out.decode(), ended.err.decode())
+
+
+@cache
+def _import_libraries() -> None:
+    """What a child would need seconds to import, each child anew."""
+    for name in ("torch", "torchvision", "timm", "sklearn.cluster", "matplotlib.pyplot", "pycocotools.coco"):
+        import_module(name)
+
+
+def _typed(words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    """The program in this process, a child, for good."""
+    os.environ.update({"WEAKSAM_WEIGHTS": "", **(environment or {})})
+    sys.argv = ["weaksam", *words]
+    main()
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command of the program that runs in a child, whose id is that of its group, too.
+
+    Attributes:
+        child: process id.
+        log: folder of what it writes.
+    """
+
+    child: int
+    log: Path
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.child, number)
+
+    def is_running(self) -> bool:
+        return os.waitid(os.P_PID, self.child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def ended(self) -> tuple[int, str]:
+        """Wait: its exit code, negative for a signal, and what it said on stderr."""
+        status, _ = end_group(self.child, kill=False)
+        return os.waitstatus_to_exitcode(status), (self.log / "err-0").read_text()
+
+
+def start_weaksam(*arguments: str, folder: Path, log: Path) -> Started:
+    """Begin what `weaksam` runs to its end; `log` is a new folder for its output."""
+    log.mkdir()
+    _import_libraries()
+    return Started(start_forked(partial(_typed, arguments), folder, log), log)
+
+
+def weaksam_alone(
+    *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The same in an interpreter of its own: for what depends on how that starts, and on what is imported when."""
     return subprocess.run(
         [sys.executable, "-m", "weaksam_cli", *map(str, arguments)],
         cwd=folder,

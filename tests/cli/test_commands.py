@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.tiny import CLASSES, weaksam, write_voc
+from tests.tiny import CLASSES, weaksam, weaksam_alone, write_voc
 
 COMMANDS = (
     "data",
@@ -52,7 +52,7 @@ def test_help_names_every_command_and_is_quick(tmp_path: Path) -> None:
     times = []
     for _ in range(5):
         start = _cpu_seconds()
-        result = weaksam("--help", folder=tmp_path)
+        result = weaksam_alone("--help", folder=tmp_path)
         times.append(_cpu_seconds() - start)
     assert result.returncode == 0
     for command in COMMANDS:
@@ -68,7 +68,7 @@ def test_each_command_has_help(tmp_path: Path, command: str) -> None:
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
-    result = weaksam("--help", folder=tmp_path, environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    result = weaksam_alone("--help", folder=tmp_path, environment={"PYTHONPROFILEIMPORTTIME": "1"})
     for library in ("torch", "numpy", "h5py", "pydantic", "cv2", "PIL"):
         assert f"| {library}\n" not in result.stderr.replace("  ", " ")
 
@@ -256,7 +256,7 @@ def test_closed_stdout_is_no_error(labelled: Path) -> None:
 
 @pytest.mark.parametrize("environment", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"TERM": "dumb"}, {"HOME": ""}])
 def test_odd_environments(labelled: Path, environment: dict[str, str]) -> None:
-    result = weaksam("status", "--dataset", "tiny", folder=labelled, environment=environment)
+    result = weaksam_alone("status", "--dataset", "tiny", folder=labelled, environment=environment)
     assert result.returncode == 0, result.stderr
     assert "labels/trainval.json" in result.stdout
 

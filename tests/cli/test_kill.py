@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.artifacts.helpers import STAGE, context, entries, step
-from tests.tiny import synthetic_cam, weaksam, write_voc
+from tests.tiny import start_weaksam, synthetic_cam, weaksam, write_voc
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.data.labels import read_labels
@@ -36,8 +34,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _command(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "weaksam_cli", "prompt", "--dataset", "tiny", "--workers", "1"]
+PROMPT = ("prompt", "--dataset", "tiny", "--workers", "1")
 
 
 @dataclass
@@ -91,27 +88,25 @@ def test_killed_at_every_file_operation_it_goes_on_to_the_same_bytes(tmp_path: P
         assert left - {f"{again.path.name}.shards"} == {again.path.name, receipt_path(again.path).name}
 
 
-def test_two_identical_commands_at_once(prepared: Path) -> None:
+def test_two_identical_commands_at_once(prepared: Path, tmp_path: Path) -> None:
     target = prepared / "runs" / "tiny" / "prompts" / "trainval.h5"
     assert weaksam("prompt", "--dataset", "tiny", folder=prepared).returncode == 0
     expected = target.read_bytes()
-    for _ in range(2):
+    for number in range(2):
         target.unlink()
         receipt_path(target).unlink()
-        both = [
-            subprocess.Popen(_command(prepared), cwd=prepared, stderr=subprocess.PIPE, text=True)
-            for _ in range(2)
-        ]
+        logs = [tmp_path / f"{number}-{name}" for name in "ab"]
+        both = [start_weaksam(*PROMPT, folder=prepared, log=log) for log in logs]
         for process in both:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
+            code, errors = process.ended()
+            assert code == 0, errors
         assert target.read_bytes() == expected
 
 
 def test_the_number_of_workers_does_not_change_the_bytes(prepared: Path) -> None:
     target = prepared / "runs" / "tiny" / "prompts" / "trainval.h5"
     found = set()
-    for workers in ("1", "3"):
+    for workers in ("1", "2"):
         target.unlink(missing_ok=True)
         receipt_path(target).unlink(missing_ok=True)
         result = weaksam("prompt", "--dataset", "tiny", "--workers", workers, folder=prepared)
@@ -122,17 +117,18 @@ def test_the_number_of_workers_does_not_change_the_bytes(prepared: Path) -> None
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_with_its_code_and_keeps_finished_shards(
-    prepared: Path, number: signal.Signals, code: int
+    prepared: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     target = prepared / "runs" / "tiny" / "prompts" / "trainval.h5"
     target.unlink(missing_ok=True)
     receipt_path(target).unlink(missing_ok=True)
-    process = subprocess.Popen(_command(prepared), cwd=prepared, stderr=subprocess.PIPE, text=True)
+    process = start_weaksam(*PROMPT, folder=prepared, log=tmp_path / "log")
     shards = target.with_name(target.name + ".shards")
     while not list(shards.rglob("*.h5")):
+        assert process.is_running()
         time.sleep(0.005)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
+    process.send(number)
+    ended, errors = process.ended()
+    assert ended == code
     assert "finished shards are kept" in errors
     assert weaksam("prompt", "--dataset", "tiny", folder=prepared).returncode == 0

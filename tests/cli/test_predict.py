@@ -6,8 +6,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import weaksam_cli as weaksam
-from tests.tiny import FAST, done_here
+from tests.tiny import FAST, done_here, start_weaksam
 from weaksam_cli.artifacts.receipt import receipt_path
 from weaksam_cli.cli.app import app
 from weaksam_cli.core.masks import encode
@@ -134,15 +132,12 @@ def test_killed_resumed_divided_and_with_workers_the_bytes_are_the_same(place: P
     predict("new", "-o", "out/wsod.json", "--use", "wsod")
     expected = [(place / "out" / name).read_bytes() for name in ("wsod.json", "wsod.results.json")]
     shards = place / "killed.results.json.shards"
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "weaksam_cli", *command, "killed.json", "--workers", "1"],
-        stderr=subprocess.DEVNULL,
-    )
+    killed = start_weaksam(*command, "killed.json", "--workers", "1", folder=place, log=place / "log")
     while not list(shards.rglob("*.json")):
-        assert killed.poll() is None
+        assert killed.is_running()
         time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.send(signal.SIGKILL)
+    assert killed.ended()[0] == -signal.SIGKILL
     assert not (place / "killed.json").exists()
     predict("new", "-o", "killed.json", "--use", "wsod", workers="2")
     assert "still missing" in predict("new", "-o", "parts.json", "--use", "wsod", "--shard", "1/2").stderr

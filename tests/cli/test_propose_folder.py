@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tests.artifacts.helpers import STAGE, context
-from tests.tiny import synthetic_cam, weaksam, write_voc
+from tests.tiny import Started, start_weaksam, synthetic_cam, weaksam, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.receipt import read_receipt, receipt_path
@@ -321,14 +318,8 @@ def test_points_and_maps_of_a_run_add_prompts(folder: Path) -> None:
     assert "holds points of none of these images: its images are called like '000001'" in none.stderr
 
 
-def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "weaksam_cli", "propose", "pics", "-o", "p.h5", *arguments],
-        cwd=folder,
-        env={**os.environ, "WEAKSAM_WEIGHTS": ""},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(*arguments: str, folder: Path, log: str) -> Started:
+    return start_weaksam("propose", "pics", "-o", "p.h5", *arguments, folder=folder, log=folder / log)
 
 
 def test_parts_killed_parts_and_workers_give_the_same_bytes(
@@ -339,10 +330,13 @@ def test_parts_killed_parts_and_workers_give_the_same_bytes(
         sample(tmp_path / "pics" / f"{number}.png", number, (64, 80))
     target = tmp_path / "p.h5"
     sets = ("--set", "grid_boxes=9")
-    both = [start(*sets, "--workers", "1", "--shard", part, folder=tmp_path) for part in ("3/3", "1/3")]
+    both = [
+        start(*sets, "--workers", "1", "--shard", f"{part}/3", folder=tmp_path, log=f"log-{part}")
+        for part in (3, 1)
+    ]
     for process in both:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        code, errors = process.ended()
+        assert code == 0, errors
         assert "2/3 (4 shards)" in errors
     assert not target.exists()
     last = propose("pics", "-o", "p.h5", *sets, "--workers", "1", "--shard", "2/3")
@@ -354,12 +348,12 @@ def test_parts_killed_parts_and_workers_give_the_same_bytes(
     assert target.read_bytes() == expected
     for path in (target, receipt_path(target)):
         path.unlink()
-    killed = start(*sets, "--workers", "1", "--shard", "1/3", folder=tmp_path)
+    killed = start(*sets, "--workers", "1", "--shard", "1/3", folder=tmp_path, log="log")
     while not list(tmp_path.glob("p.h5.shards/*/*.h5")):
-        assert killed.poll() is None or list(tmp_path.glob("p.h5.shards/*/*.h5"))
+        assert killed.is_running() or list(tmp_path.glob("p.h5.shards/*/*.h5"))
         time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=60)
+    killed.send(signal.SIGKILL)
+    killed.ended()
     rest = propose("pics", "-o", "p.h5", *sets, "--workers", "2")
     assert re.search(r"resuming: \d+ of 12 images are done", rest.stderr)
     assert re.search(r"12 images \([\d.]+ kB\), recipe region-tree", rest.stderr)

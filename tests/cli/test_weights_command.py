@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from tests.models.weights.server import FileServer, serving
-from tests.tiny import weaksam
+from tests.tiny import weaksam, weaksam_alone
 from weaksam_cli.cli.app import app
 from weaksam_cli.models.weights import catalogue as weights_catalogue
 
@@ -115,7 +115,8 @@ def test_list_says_what_is_here(empty: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_list_and_verify_load_nothing_that_downloads(tmp_path: Path) -> None:
     for command in ("list", "verify"):
-        result = weaksam("weights", command, folder=tmp_path, environment={"PYTHONPROFILEIMPORTTIME": "1"})
+        profile = {"PYTHONPROFILEIMPORTTIME": "1"}
+        result = weaksam_alone("weights", command, folder=tmp_path, environment=profile)
         assert result.returncode == 0
         imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
         assert "weaksam_cli.models.weights.catalogue" in imported

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.tiny import weaksam, write_voc
+from tests.tiny import weaksam, weaksam_alone, write_voc
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.core.settings import RecipeModel
@@ -114,7 +114,7 @@ def test_a_method_of_another_distribution_is_found_and_runs(tmp_path: Path) -> N
     (tmp_path / "mine.yaml").write_text("method: theirs\nshare: 0.25\n")
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))}
     assert weaksam("data", voc, "--dataset", "tiny", folder=tmp_path).returncode == 0
-    done = weaksam(
+    done = weaksam_alone(
         "propose", "--dataset", "tiny", "--recipe", "mine.yaml", folder=tmp_path, environment=paths
     )
     assert done.returncode == 0, done.stderr

@@ -115,7 +115,7 @@ def _need_memory() -> None:
 
 
 def test_the_judge_sees_what_may_not_happen(tmp_path: Path) -> None:
-    ended = run_forked([_hang], tmp_path, tmp_path, seconds=3)
+    ended = run_forked([_hang], tmp_path, tmp_path, seconds=1)
     ended += run_forked([_fail, _need_memory, lambda: None], tmp_path, tmp_path, seconds=60)
     kinds = [[finding.kind for finding in findings(each)] for each in ended]
     assert kinds == [["hang"], ["traceback"], [], ["memory"]], "memory is known when the process ends"

@@ -22,7 +22,7 @@ from random import Random
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.fuzz.process import end_group, program, start_forked
-from tests.kill.stages import Finished, Stage, count_operations, finish, kill_at, prepare
+from tests.kill.stages import Finished, Stage, finish, kill_at, prepare, run_child
 from weaksam_cli.console import Console, Mode, format_table
 
 _TWO_WORKERS = 0.05
@@ -50,11 +50,11 @@ def main() -> None:
         folder = Path(name)
         stages = prepare(folder)
         gc.freeze()  # what is shared with the children is not written to
-        timed = [_timed(stage, folder) for stage in stages]
+        timed = [(stage, _seconds(stage, folder)) for stage in stages]
         every = [
             (stage, seconds, k, k)
-            for stage, seconds, operations in timed
-            for k in range(0 if options.random else operations)
+            for stage, seconds in timed
+            for k in range(0 if options.random else stage.operations)
         ]
         with ProcessPoolExecutor(options.j, get_context("fork")) as pool:
             run = partial(_trial, folder=folder)
@@ -63,7 +63,7 @@ def main() -> None:
             with console.progress("killing", options.n, "random moments") as progress:
                 while (missing := options.n - sum(kills for _, kills, _ in moments)) > 0:
                     numbers = range(len(moments), len(moments) + max(options.j, missing // 3))
-                    jobs: list[Job] = [(*timed[number % len(timed)][:2], number, None) for number in numbers]
+                    jobs: list[Job] = [(*timed[number % len(timed)], number, None) for number in numbers]
                     for result in pool.map(run, jobs):
                         moments.append(result)
                         progress.advance(result[1])
@@ -73,14 +73,14 @@ def main() -> None:
     sys.exit(any(finished != Finished([], [], [], "") for *_, finished in (*operations, *moments)))
 
 
-def _timed(stage: Stage, folder: Path) -> tuple[Stage, float, int]:
-    """The stage, its seconds in a child, and its file operations."""
+def _seconds(stage: Stage, folder: Path) -> float:
+    """What the command takes in a child."""
     work, log = _laid_out(stage, folder / "timed")
     start = time.monotonic()
-    operations = count_operations(stage, work, log)
+    assert run_child(partial(program, stage.arguments()), work, log) == 0, (log / "err-0").read_text()
     seconds = time.monotonic() - start
     shutil.rmtree(folder / "timed")
-    return stage, seconds, operations
+    return seconds
 
 
 def _laid_out(stage: Stage, place: Path) -> tuple[Path, Path]:

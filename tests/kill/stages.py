@@ -9,8 +9,11 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from tests.fuzz.corpus import TINY_NETWORK
 from tests.fuzz.process import end_group, program, start_forked
@@ -63,12 +66,14 @@ class Stage:
         command: without the number of workers.
         before: the working folder as the command finds it.
         expected: path -> digest of every file that it leaves; receipts hold times, and have none.
+        operations: how many file operations it takes.
     """
 
     name: str
     command: tuple[str, ...]
     before: Path
     expected: dict[str, str]
+    operations: int
 
     def arguments(self, workers: int = 1) -> tuple[str, ...]:
         """With the number of workers, for commands that have such a thing."""
@@ -88,11 +93,19 @@ def prepare(folder: Path) -> list[Stage]:
                 shutil.copy("../voc/ImageSets/Main/trainval.txt", "order.txt")
                 _run("export", "runs/tiny/proposals/trainval.h5", "--format", "mmdet", "-o", "theirs.pkl")
             before = shutil.copytree(work, folder / f"before-{number}")
-            stage = Stage(name, command, before, {})
-            _run(*stage.arguments())
-            stage.expected.update(digests(work))
-            stages.append(stage)
+            stage = Stage(name, command, before, {}, 0)
+            operations = _counted(partial(_run, *stage.arguments()))
+            stages.append(replace(stage, expected=digests(work), operations=operations))
     return stages
+
+
+def _counted(run: Callable[[], object]) -> int:
+    """File operations of what is run in this process."""
+    names: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileOps, "before", lambda _, operation, path: names.append(operation))
+        run()
+    return len(names)
 
 
 def _run(*arguments: str) -> None:
@@ -164,23 +177,6 @@ def run_child(work: Callable[[], object], folder: Path, log: Path) -> int:
     """`work` in a child to its end: its exit code, negative for a signal."""
     status, _ = end_group(start_forked(work, folder, log), kill=False)
     return os.waitstatus_to_exitcode(status)
-
-
-def count_operations(stage: Stage, work: Path, log: Path) -> int:
-    """File operations of the command, started in `work`."""
-    counted = log / "operations"
-    counted.unlink(missing_ok=True)
-
-    def command() -> None:
-        def before(_: FileOps, operation: str, path: Path) -> None:
-            with counted.open("ab") as handle:
-                handle.write(b".")
-
-        FileOps.before = before  # type: ignore[assignment, method-assign]  # in the child alone
-        program(stage.arguments())
-
-    assert run_child(command, work, log) == 0, (log / "err-0").read_text()
-    return counted.stat().st_size
 
 
 def kill_at(stage: Stage, k: int, work: Path, log: Path) -> int:

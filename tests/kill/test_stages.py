@@ -14,7 +14,6 @@ from tests.kill.stages import (
     COMMANDS,
     Finished,
     Stage,
-    count_operations,
     differences,
     finish,
     half_artifacts,
@@ -41,13 +40,10 @@ def test_killed_at_a_file_operation_it_goes_on_to_the_same_bytes(
     stages: dict[str, Stage], tmp_path: Path, name: str
 ) -> None:
     stage, work = stages[name], tmp_path / "work"
-    shutil.copytree(stage.before, work)
-    operations = count_operations(stage, work, tmp_path)
-    assert differences(stage, work) == ([], [])
-    assert operations > 7
-    step = 1 if name in EVERY else -(-operations // SAMPLE)
-    for k in range(step // 2, operations, step):
-        shutil.rmtree(work)
+    assert stage.operations > 7
+    step = 1 if name in EVERY else -(-stage.operations // SAMPLE)
+    for k in range(step // 2, stage.operations, step):
+        shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(stage.before, work)
         assert kill_at(stage, k, work, tmp_path) == -signal.SIGKILL
         assert finish(stage, work, tmp_path) == Finished([], [], [], ""), f"killed at operation {k}"

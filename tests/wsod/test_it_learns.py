@@ -30,7 +30,7 @@ def test_the_best_box_of_most_images_is_on_the_object(
 ) -> None:
     """CorLoc of the same network after one step of nothing was 28 %; the box of the whole image is never right."""
     monkeypatch.chdir(tmp_path)
-    write_images(tmp_path / "shapes", 60)
+    write_images(tmp_path / "shapes", 40)
     run("data", "shapes")
     run("propose", "--recipe", "selective-search", "--workers", "1")
     changes = [item for setting in SETS for item in ("--set", setting)]
