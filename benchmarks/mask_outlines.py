@@ -9,6 +9,7 @@ largest part alone with its holes filled, as a converter writes it that takes th
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,11 +75,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="voc12-inst-mini")
     every = true_masks(parser.parse_args().data)
     holes = sum(len(rings(mask)) > 1 for mask in every)
-    print(f"{len(every)} masks, {holes} of them of several outlines (parts or holes)\n")
-    print("| polygon | mean IoU | least | corners, mean | most | CPU ms a mask |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    sys.stdout.write(f"{len(every)} masks, {holes} of them of several outlines (parts or holes)\n\n")
+    sys.stdout.write("| polygon | mean IoU | least | corners, mean | most | CPU ms a mask |\n")
+    sys.stdout.write("| --- | ---: | ---: | ---: | ---: | ---: |\n")
     for name, way in WAYS.items():
-        print(row(name, way, every))
+        sys.stdout.write(f"{row(name, way, every)}\n")
 
 
 if __name__ == "__main__":
