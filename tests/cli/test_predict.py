@@ -28,8 +28,8 @@ from weaksam_cli.data.labels import Labels
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
 from weaksam_cli.predict.trained import chosen_detector
+from weaksam_cli.retrain.choice import TRAINED, USES, Use, named
 
-USES = ("retrain", "wsod")
 RETRAINED = ("--use", "retrain")
 KEYS = ("000010.jpg", "000011.jpg", "000012.jpg")
 """The test split: of its images the stages, too, did not know the labels."""
@@ -72,9 +72,9 @@ def by_key(results: Path, images: Path) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("use", USES)
-def test_new_images_get_what_the_stage_itself_finds_in_them(place: Path, use: str) -> None:
+def test_new_images_get_what_the_stage_itself_finds_in_them(place: Path, use: Use) -> None:
     result = predict("new", "-o", f"out/{use}.json", "--use", use)
-    assert f"predict: the detector of {use}" in result.stderr
+    assert f"predict: {named(use)}" in result.stderr
     assert "warning: broken.jpg: not an image of a known kind" in result.stderr
     assert re.search(
         rf"out/{use}\.json: \d+ boxes in 3 images, \d of them without any; scores from [\d.]+ on and 50% of the best of the "
@@ -82,7 +82,8 @@ def test_new_images_get_what_the_stage_itself_finds_in_them(place: Path, use: st
         result.stdout,
     )
     run = place / "runs" / "tiny"
-    own = by_key(run / use / "detections" / "test.json", run / "labels" / "test.json")
+    made = run / ("retrain/both" if use == "both" else f"{use}/detections") / "test.json"
+    own = by_key(made, run / "labels" / "test.json")
     new = by_key(place / "out" / f"{use}.results.json", place / "out" / f"{use}.json")
     assert new.keys() == own.keys()
     for key, rows in own.items():
@@ -292,7 +293,7 @@ def test_the_detector_that_is_there_is_used(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     with pytest.raises(UserError, match="no trained detector"):
         chosen_detector(run)
-    for use in USES:
+    for use in TRAINED:
         (tmp_path / use).mkdir()
         (tmp_path / use / "model.safetensors").touch()
         assert chosen_detector(run) == use
@@ -303,13 +304,13 @@ def test_the_choice_of_retrain_is_followed_while_it_is_fresh(place: Path, tmp_pa
     run = RunDirectory(tmp_path / "run")
     shutil.copytree(place / "runs" / "tiny", run.root, copy_function=shutil.copy2)
     choices = run.root / "retrain" / "choice"
-    assert chosen_detector(run) == json.loads((choices / "test.json").read_text())["use"] == "wsod"
+    assert chosen_detector(run) == json.loads((choices / "test.json").read_text())["use"]
     done = ["retrain", "--dataset", "tiny", "--run-dir", str(run.root), "--split", "test", "--overwrite"]
-    sets = [word for text in (*FAST["retrain"], "choice_margin=1") for word in ("--set", text)]
+    sets = [word for text in (*FAST["retrain"], "choice_margin=1", "both=null") for word in ("--set", text)]
     assert "handed over: the detector of retrain" in done_here(*done, "--profile", "embedded", *sets)
     assert chosen_detector(run) == "retrain", "by the split that was not learnt from"
     (choices / "test.json").unlink()
-    assert chosen_detector(run) == json.loads((choices / "trainval.json").read_text())["use"] == "wsod"
+    assert chosen_detector(run) == json.loads((choices / "trainval.json").read_text())["use"]
     receipt = receipt_path(run.output("wsod", "trainval"))
     receipt.write_text(re.sub(r'"sha256": "[0-9a-f]{8}', '"sha256": "00000000', receipt.read_text()))
     assert chosen_detector(run) == "retrain", "the choice was between other detectors"

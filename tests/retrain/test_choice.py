@@ -11,7 +11,7 @@ from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.fused_maps import FusedMaps
 from weaksam_cli.retrain.choice import (
-    USES,
+    TRAINED,
     ChoiceSettings,
     Use,
     choose,
@@ -70,6 +70,21 @@ def test_choice(wsod: Best, retrain: Best, margin: float, use: str) -> None:
     assert "by the labels of 2 images of test" in choice.reason()
 
 
+@pytest.mark.parametrize(
+    ("both", "retrain", "use"),
+    [(GOOD, GOOD, "both"), (SWAPPED, GOOD, "retrain"), (SWAPPED, SWAPPED, "wsod"), (GOOD, SWAPPED, "both")],
+)
+def test_both_together_come_first(both: Best, retrain: Best, use: str) -> None:
+    found: dict[Use, dict[str, Detections]] = {
+        "wsod": detections(GOOD),
+        "retrain": detections(retrain),
+        "both": detections(both),
+    }
+    choice = choose(found, TRUTH, {}, ChoiceSettings(), "test")
+    assert choice.use == use and choice.both is not None
+    assert "-> 100.0 %" in choice.reason() or use == "wsod"
+
+
 MAPS = {
     "0": FusedMaps(
         np.array([0]), np.array([[[1, 1, 0, 0], [1, 1, 0.5, 0]]], np.float32), height=20, width=40
@@ -102,7 +117,7 @@ def test_map_agreement(boxes: list[tuple[int, ...] | None], expected: float) -> 
 def test_boxes_away_from_the_maps_are_not_handed_over() -> None:
     found: dict[Use, dict[str, Detections]] = {}
     places = {"wsod": [(0, 0, 20, 20), (30, 0, 40, 20)], "retrain": [(20, 0, 40, 20), (0, 0, 10, 20)]}
-    for use in USES:
+    for use in TRAINED:
         found[use] = {
             str(number): Detections(as_boxes([box]), np.array([number], np.int32), np.ones(1, np.float32))
             for number, box in enumerate(places[use])

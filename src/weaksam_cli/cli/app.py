@@ -197,7 +197,7 @@ def _predict(
     use: Annotated[
         str | None,
         typer.Option(
-            "--use", help="Which detector of the run: wsod or retrain; default: the one that `retrain` chose."
+            "--use", help="Which detector of the run: wsod, retrain or both; default: what `retrain` chose."
         ),
     ] = None,
     layout: Annotated[

@@ -42,7 +42,7 @@ from weaksam_cli.exchange.writing import Export, box_format, check_out, write
 from weaksam_cli.predict.chain import NEW_IMAGES, Prediction, predict
 from weaksam_cli.predict.threshold import STAGE, Threshold, threshold_of
 from weaksam_cli.predict.trained import Trained, find_detector
-from weaksam_cli.retrain.choice import USES, Use
+from weaksam_cli.retrain.choice import USES, Use, named
 
 _LEAST_SHARDS: Final = 32
 _LONGEST: Final = 1600
@@ -129,7 +129,7 @@ def _say_which(trained: Trained, console: Console) -> None:
     if trained.use == "wsod":
         how += "; its scores rank boxes and are no probabilities"
     names = first_few(trained.class_names)
-    text = f"predict: the detector of {trained.use}{how}: {trained.model} ({len(trained.categories)} classes: {names})"
+    text = f"predict: {named(trained.use)}{how}: {trained.model} ({len(trained.categories)} classes: {names})"
     console.info(text, use=trained.use, model=str(trained.model), classes=trained.class_names)
 
 

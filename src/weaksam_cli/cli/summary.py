@@ -12,6 +12,7 @@ from weaksam_cli.errors import UserError
 from weaksam_cli.report.cards import title_of
 from weaksam_cli.report.classes import boxes_an_image, class_rows
 from weaksam_cli.report.collect import Run, SplitRun, read_run
+from weaksam_cli.retrain.choice import named
 
 _MOST_CLASSES = 30
 
@@ -31,7 +32,7 @@ def sum_up(context: Context) -> None:
     if last is None or not last.final:
         return
     if last.choice is not None:
-        text = f"detector:    {last.choice.use} ({last.choice.reason()})"
+        text = f"detector:    {named(last.choice.use)} ({last.choice.reason()})"
         console.result(text, use=last.choice.use, choice=last.choice.model_dump())
     path = last.paths[last.final]
     console.result(f"detections:  {path}", detections=str(path))

@@ -79,7 +79,11 @@ def gains(metrics: Sequence[MetricRow]) -> list[str]:
     headline = next((item.name for item in metrics if item.name.startswith("VOC AP50")), "")
     found = [item for item in metrics if item.name == headline]
     before = {item.variant: item for item in found if item.stage == "wsod"}
-    pairs = [(before.get(item.variant) or before.get(""), item) for item in found if item.stage == "retrain"]
+    pairs = [
+        (before.get(item.variant) or before.get(""), item)
+        for item in found
+        if item.stage in ("retrain", "both")
+    ]
     return [
         f"{item.source}: {named(headline)[0]} {old.text} -> {item.text} ({change:+.1f})"
         for old, item in pairs

@@ -8,6 +8,7 @@ from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.stages import STAGE_NAMES, Stage
+from weaksam_cli.retrain.both import both_output
 
 RESULTS = Schema("weaksam/results", 5, ())
 """Version 2 has `curves`; version 3 says `metrics` for `measures`, and counts the `ground_truth`; version 4 lists what it
@@ -16,7 +17,7 @@ STAGE = Stage("eval", 3, "eval", "{split}.json", RESULTS)
 
 
 def artifacts_of(context: Context, split: str) -> dict[str, Path]:
-    """`stage` or `stage@variant` -> complete artifact of the split, for all that are there."""
+    """`stage` or `stage@variant` -> complete artifact of the split, for all that are there; after `retrain` comes `both`."""
     found: dict[str, Path] = {}
     for stage in STAGE_NAMES[:-1]:
         given = context.run.given_for(split).get(stage)
@@ -24,7 +25,11 @@ def artifacts_of(context: Context, split: str) -> dict[str, Path]:
             found[stage] = given
             continue
         for variant in context.run.variants_of(stage):
-            path = context.run.with_variant(stage, variant).output(stage, split)
-            if path.is_file() and receipts.read_receipt(path) is not None:
-                found[f"{stage}@{variant}" if variant else stage] = path
+            run = context.run.with_variant(stage, variant)
+            paths = {stage: run.output(stage, split)}
+            if stage == "retrain":
+                paths["both"] = both_output(run, split)
+            for name, path in paths.items():
+                if path.is_file() and receipts.read_receipt(path) is not None:
+                    found[f"{name}@{variant}" if variant else name] = path
     return found

@@ -43,6 +43,7 @@ EVALUATORS: dict[str, tuple[ModuleType, ...]] = {
     "wsod": (corloc, voc_ap, coco_ap, mask_ap),
     "pgt": (pseudo_boxes, pseudo_masks),
     "retrain": (corloc, voc_ap, coco_ap, mask_ap),
+    "both": (corloc, voc_ap, coco_ap),
 }
 WITHOUT_BOXES = (maps,)
 """What has something to say of image-level labels alone."""

@@ -1,7 +1,7 @@
 """From new images to detections: the stages' own predictors, with the recipes that the detector was trained with.
 
 A retrained detector needs its file alone. One of WSOD makes class maps, points and proposals of an image first, in memory,
-image by image; which classes have maps is predicted, as for the test split.
+image by image; which classes have maps is predicted, as for the test split. Both together do both.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from weaksam_cli.artifacts.receipt import Receipt, read_receipt
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.unlabelled import UnlabelledSplit
 from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.detectors import ResultsPredictor
 from weaksam_cli.engine.freshness import Freshness, State
 from weaksam_cli.engine.recipes import recorded_recipe
 from weaksam_cli.engine.runs import RunDirectory
@@ -22,6 +23,7 @@ from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step, computed
 from weaksam_cli.errors import UserError
 from weaksam_cli.predict.trained import Trained, run_of
+from weaksam_cli.retrain.both import BothSettings, FusedDetector
 from weaksam_cli.retrain.settings import InferenceSettings
 
 NEW_IMAGES: Final = "new images"
@@ -67,9 +69,7 @@ class Prediction:
 
     def work(self) -> PerImage:
         """Image by image."""
-        last = self.steps[-1].run
-        assert isinstance(last, ImageByImage)
-        return last.work(self.context)
+        return _work(self.steps[-1], self.context)
 
 
 def predict(trained: Trained, images: UnlabelledSplit, context: Context) -> Prediction:
@@ -84,7 +84,8 @@ def predict(trained: Trained, images: UnlabelledSplit, context: Context) -> Pred
         UserError: what the detector needs is gone, stale (without `allow_stale`), or was made by another program.
     """
     context = replace(context, unlabelled=images, run=trained.run or context.run)
-    steps, context = (_retrained if trained.use == "retrain" else _wsod)(trained, context)
+    make = {"retrain": _retrained, "wsod": _wsod, "both": _both}[trained.use]
+    steps, context = make(trained, context)
     settings = PredictionSettings(
         classes={category.name: category.id for category in trained.categories},
         steps={step.title: step.settings.model_dump(mode="json") for step in steps},
@@ -126,6 +127,31 @@ def _wsod(trained: Trained, context: Context) -> tuple[list[Step], Context]:
         steps, made = [*steps, *more], {**made, stage: computed(more[-1], own)}
     more, own = _steps_like(path, replace(context, computed=made))
     return [*steps, *more], own
+
+
+def _both(trained: Trained, context: Context) -> tuple[list[Step], Context]:
+    settings = BothSettings.model_validate(trained.detections()[0][2].identity.recipe)
+    wsod, own = _wsod(replace(trained, use="wsod"), context)
+    retrained, _ = _retrained(replace(trained, use="retrain"), context)
+
+    def work(_: Context) -> PerImage:
+        first, second = _work(wsod[-1], own), _work(retrained[-1], context)
+        assert isinstance(first.predictor, ResultsPredictor) and isinstance(
+            second.predictor, ResultsPredictor
+        )
+        assert settings.both is not None, "the detections of both were made with it"
+        detector = FusedDetector(first.predictor.detector, second.predictor.detector, settings.both)
+        return replace(first, predictor=ResultsPredictor(detector, first.predictor.split))
+
+    together = replace(
+        retrained[-1], settings=settings, inputs={}, run=ImageByImage(work), title="both detectors"
+    )
+    return [*wsod, *retrained, together], context
+
+
+def _work(step: Step, context: Context) -> PerImage:
+    assert isinstance(step.run, ImageByImage)
+    return step.run.work(context)
 
 
 def _refuse_stale(path: Path, root: Path, context: Context) -> None:

@@ -85,7 +85,8 @@ def threshold_of(trained: Trained, context: Context, *, keep: bool = True) -> Th
             continue
         if not keep:
             return _best(split, labels, detections)
-        target = trained.model.with_name("threshold.json")
+        name = "threshold-both.json" if trained.use == "both" else "threshold.json"
+        target = trained.model.with_name(name)
         run = partial(_write_best, split, labels, detections)
         inputs = {"data": labels, f"{trained.use}-detections": detections}
         step = Step(target, STAGE.schema, split, RecipeModel(), inputs, run, "threshold", summary=_summary)

@@ -13,7 +13,8 @@ from weaksam_cli.data.source import SOURCE_FILE, read_source
 from weaksam_cli.data.unlabelled import DATASET
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
-from weaksam_cli.retrain.choice import USES, Use, read_choice
+from weaksam_cli.retrain.both import both_output
+from weaksam_cli.retrain.choice import TRAINED, Use, read_choice
 
 _MODEL: Final = "model.safetensors"
 _HEADS: Final = "heads."
@@ -25,8 +26,8 @@ class Trained:
     """A detector that was trained.
 
     Attributes:
-        use: the stage that trained it.
-        model: its file.
+        use: the stage that trained it, or `both`.
+        model: its file; of both, the retrained one's.
         categories: the classes, in the model's order, with the ids that the dataset gives them.
         dataset: that it was trained on; `images` for a model's file by itself.
         run: the run that it is part of, with the variant of its stage; None for a retrained model's file by itself.
@@ -49,7 +50,7 @@ class Trained:
             return []
         source, found = read_source(self.run.root), []
         for split in (*source.role_names("test"), *source.role_names("train")):
-            path = self.run.output(self.use, split)
+            path = both_output(self.run, split) if self.use == "both" else self.run.output(self.use, split)
             receipt = read_receipt(path)
             if receipt is not None and path.is_file():
                 found.append((split, path, receipt))
@@ -62,7 +63,7 @@ def chosen_detector(run: RunDirectory) -> Use:
     Raises:
         UserError: there is none.
     """
-    there = [use for use in USES if (run.folder(use) / _MODEL).is_file()]
+    there = [use for use in TRAINED if (run.folder(use) / _MODEL).is_file()]
     if not there:
         what = "there is no trained detector in this run"
         raise UserError(what, where=str(run.root), remedy="Train one: weaksam wsod, weaksam retrain, or all")
@@ -126,14 +127,21 @@ def _in_run(run: RunDirectory, use: Use | None) -> Trained:
         what = "is no run of weaksam"
         raise UserError(what, where=str(run.root), remedy="Give the folder of a run (runs/<dataset>)")
     chosen = use or chosen_detector(run)
-    model = run.folder(chosen) / _MODEL
-    receipt = read_receipt(model)
-    if receipt is None:
-        state = "is not whole" if model.is_file() else "is not there"
-        raise UserError(f"the detector {state}", where=str(model), remedy=f"Train it: weaksam {chosen}")
-    verify(model, receipt)
+    for stage in ("wsod", "retrain") if chosen == "both" else (chosen,):
+        model = run.folder(stage) / _MODEL
+        receipt = read_receipt(model)
+        if receipt is None:
+            state = "is not whole" if model.is_file() else "is not there"
+            raise UserError(f"the detector {state}", where=str(model), remedy=f"Train it: weaksam {stage}")
+        verify(model, receipt)
+    assert receipt is not None
     labels = read_labels(run.output("data", receipt.identity.split), Path())
-    return Trained(chosen, model, tuple(labels.file.categories), receipt.identity.dataset, run)
+    trained = Trained(chosen, model, tuple(labels.file.categories), receipt.identity.dataset, run)
+    if chosen == "both" and not trained.detections():
+        what = "both detectors were not used together in this run, so how is not known"
+        remedy = "Run `weaksam retrain` with a recipe that has `both`, or give --use retrain"
+        raise UserError(what, where=str(run.root), remedy=remedy)
+    return trained
 
 
 def run_of(artifact: Path) -> RunDirectory | None:

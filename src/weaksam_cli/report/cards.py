@@ -25,7 +25,13 @@ from weaksam_cli.report.collect import Masks, SplitRun
 
 _MOST_MAPS = 3
 _MOST_VARIANTS = 3
-_TITLES = {"propose": "Proposals", "wsod": "WSOD", "pgt": "Pseudo ground truth", "retrain": "Retrained"}
+_TITLES = {
+    "propose": "Proposals",
+    "wsod": "WSOD",
+    "pgt": "Pseudo ground truth",
+    "retrain": "Retrained",
+    "both": "Both detectors",
+}
 
 
 @dataclass(frozen=True)

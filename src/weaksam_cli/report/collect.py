@@ -29,7 +29,7 @@ from weaksam_cli.retrain.choice import Choice, read_choice
 T = TypeVar("T")
 Masks = Sequence[bytes | None]
 """Compressed RLE of each annotated object of an image, None where it has none."""
-_BOX_STAGES = ("wsod", "pgt", "retrain")
+_BOX_STAGES = ("wsod", "pgt", "retrain", "both")
 _MAX_METRICS_BYTES = 50 * 1000**2
 
 

@@ -1,4 +1,4 @@
-"""Which detector of a run is handed over, the weakly supervised or the retrained one: judged without any box.
+"""Which detector of a run is handed over, the weakly supervised, the retrained one or both: judged without any box.
 
 No ground truth is at hand where a user trains. What is: the classes in each image, and the class maps.
 
@@ -8,7 +8,8 @@ No ground truth is at hand where a user trains. What is: the classes in each ima
   that learnt wrong boxes by heart still names the classes, and looks elsewhere.
 
 Their product is the quality of a detector. The maps lead the mining of the weakly supervised one, so it is ahead a little
-where both are equally good: the retrained one is handed over unless its quality is clearly lower.
+where all are equally good: another is handed over unless its quality is clearly lower, both together before the retrained
+one.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ from weaksam_cli.engine.freshness import Freshness, State
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.engine.steps import Step
 
-Use = Literal["wsod", "retrain"]
-USES: Final[tuple[Use, ...]] = ("retrain", "wsod")
-"""Stages that train a detector; the first is handed over where nothing speaks against it."""
+Use = Literal["wsod", "retrain", "both"]
+USES: Final[tuple[Use, ...]] = ("both", "retrain", "wsod")
+"""What can be handed over; the first that there is, where nothing speaks against it."""
+TRAINED: Final[tuple[Use, ...]] = ("retrain", "wsod")
+"""Stages that train a detector."""
 SCHEMA: Final = Schema("weaksam/choice", 1, ())
+_BOTH: Final = "retrain-both"
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -48,7 +52,7 @@ class ChoiceSettings(RecipeModel):
     """What decides the choice besides detections, labels and maps.
 
     Attributes:
-        choice_margin: such a share of the weakly supervised detector's quality the retrained one may lack.
+        choice_margin: such a share of the weakly supervised detector's quality another one may lack.
     """
 
     choice_margin: _Share = 0.05
@@ -79,7 +83,7 @@ class Choice(BaseModel):
         use: the detector.
         split: whose labels were asked.
         images: of that split, with known labels.
-        wsod, retrain: what is known of each.
+        wsod, retrain, both: what is known of each; None where both are not used together.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -88,10 +92,11 @@ class Choice(BaseModel):
     images: int
     wsod: Quality
     retrain: Quality
+    both: Quality | None = None
 
     def reason(self) -> str:
         """Why this one, in words: the figures of WSOD, and what retraining made of them."""
-        old, new = self.wsod, self.retrain
+        old, new = self.wsod, self.both if self.use == "both" and self.both is not None else self.retrain
         shares = f"image-level mAP {100 * old.ranking:.1f} -> {100 * new.ranking:.1f} %"
         if old.agreement is not None and new.agreement is not None:
             shares += f", agreement with the class maps {old.agreement:.3f} -> {new.agreement:.3f}"
@@ -99,6 +104,11 @@ class Choice(BaseModel):
 
 
 _CHOICE: Final = TypeAdapter(Choice)
+
+
+def named(use: Use) -> str:
+    """What is handed over, for people."""
+    return "both detectors" if use == "both" else f"the detector of {use}"
 
 
 def image_level_map(found: Mapping[str, Detections], truth: Mapping[str, NDArray[np.bool_]]) -> float:
@@ -149,24 +159,27 @@ def choose(
     settings: ChoiceSettings,
     split: str,
 ) -> Choice:
-    """The choice between the detections of both detectors; see `image_level_map` and `map_agreement`."""
-    wsod, retrain = (
-        Quality(
-            ranking=image_level_map(found[use], truth),
-            agreement=map_agreement(found[use], maps) if maps else None,
+    """The choice between the detections of both detectors, and of both together; see `image_level_map`, `map_agreement`."""
+    known: dict[Use, Quality] = {
+        use: Quality(
+            ranking=image_level_map(item, truth), agreement=map_agreement(item, maps) if maps else None
         )
-        for use in ("wsod", "retrain")
-    )
-    use: Use = "wsod" if retrain.product < (1 - settings.choice_margin) * wsod.product else "retrain"
-    return Choice(use=use, split=split, images=len(truth), wsod=wsod, retrain=retrain)
+        for use, item in found.items()
+    }
+    least = (1 - settings.choice_margin) * known["wsod"].product
+    use = next(use for use in USES if use in known and (use == "wsod" or known[use].product >= least))
+    return Choice(use=use, split=split, images=len(truth), **known)
 
 
-def choice_step(settings: ChoiceSettings, detections: Path, context: Context, split: str) -> Step | None:
+def choice_step(
+    settings: ChoiceSettings, detections: Path, both: Path | None, context: Context, split: str
+) -> Step | None:
     """The step that chooses by the labels of a split.
 
     Args:
         settings: of the recipe.
         detections: of the retrained detector, which are made by then.
+        both: detections of both detectors together, where they are.
         context: of the command.
         split: whose labels are asked.
 
@@ -181,6 +194,8 @@ def choice_step(settings: ChoiceSettings, detections: Path, context: Context, sp
     if not read_labels(labels, Path()).are_known:
         return None
     inputs = {"data": labels, "wsod": wsod, "retrain": detections}
+    if both is not None:
+        inputs[_BOTH] = both
     if read_receipt(cam) is not None:
         inputs["cam"] = cam
     return Step(
@@ -196,11 +211,12 @@ def choice_step(settings: ChoiceSettings, detections: Path, context: Context, sp
 
 def _write_choice(settings: ChoiceSettings, inputs: Mapping[str, Path], job: Job) -> Outcome:
     labels = read_labels(inputs["data"], Path())
-    found = {use: read_detections(inputs[use], labels) for use in USES}
+    paths: dict[Use, Path | None] = {use: inputs.get(_BOTH if use == "both" else use) for use in USES}
+    found = {use: read_detections(path, labels) for use, path in paths.items() if path is not None}
     maps = best_maps(inputs["cam"], labels) if "cam" in inputs else {}
     choice = choose(found, labels.known_classes(), maps, settings, labels.file.info.split)
     job.context.ops.write_atomically(job.path, choice.model_dump_json(indent=1).encode() + b"\n")
-    job.context.console.info(f"handed over: the detector of {choice.use}, {choice.reason()}", use=choice.use)
+    job.context.console.info(f"handed over: {named(choice.use)}, {choice.reason()}", use=choice.use)
     return Outcome(choice.images)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
+from weaksam_cli.retrain.both import BothSettings
 from weaksam_cli.retrain.choice import ChoiceSettings
 from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings
 from weaksam_cli.retrain.stage import train_then_detect
@@ -18,8 +19,8 @@ class ModelSettings(DetectorSettings):
     method: Literal["faster_rcnn"] = "faster_rcnn"
 
 
-class Recipe(ModelSettings, InferenceSettings, ChoiceSettings):
-    """Training on pseudo ground truth, detection with the trained model, and whether it is handed over."""
+class Recipe(ModelSettings, InferenceSettings, BothSettings, ChoiceSettings):
+    """Training on pseudo ground truth, detection with the trained model, and what is handed over."""
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
@@ -27,6 +28,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     return train_then_detect(
         recipe.part(ModelSettings),
         recipe.part(InferenceSettings),
+        recipe.part(BothSettings),
         recipe.part(ChoiceSettings),
         context,
         split,

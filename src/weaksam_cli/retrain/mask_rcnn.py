@@ -14,6 +14,7 @@ from pydantic import Field
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
+from weaksam_cli.retrain.both import BothSettings
 from weaksam_cli.retrain.choice import ChoiceSettings
 from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings, Width, keys_of
 from weaksam_cli.retrain.stage import train_then_detect
@@ -75,6 +76,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     return train_then_detect(
         recipe.part(ModelSettings),
         recipe.part(InferenceSettings),
+        BothSettings(),  # WSOD has no masks
         recipe.part(ChoiceSettings),
         context,
         split,

@@ -16,6 +16,7 @@ from weaksam_cli.engine.detectors import per_image_detections
 from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
+from weaksam_cli.retrain.both import BothSettings, both_step
 from weaksam_cli.retrain.choice import ChoiceSettings, choice_step
 from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings, read_network
 
@@ -28,11 +29,13 @@ WITHOUT_FILE: Final = ("imagenet", "random")
 def train_then_detect(
     settings: DetectorSettings,
     inference: InferenceSettings,
+    together: BothSettings,
     choosing: ChoiceSettings,
     context: Context,
     split: str,
 ) -> Iterator[Step]:
-    """The steps of a method on detectron2: the model, from the training split; the detections of this split; the choice.
+    """The steps of a method on detectron2: the model, from the training split; detections of this split, and those of both
+    detectors together; the choice.
 
     Raises:
         UserError: the initial weights are not found.
@@ -56,7 +59,10 @@ def train_then_detect(
     yield Step(model, MODEL, train, settings, inputs, fit, "the retrained detector", given)
     detections = detection_step(inference, model, context, split)
     yield detections
-    choice = choice_step(choosing, detections.path, context, split)
+    both = both_step(together, detections.path, context, split)
+    if both is not None:
+        yield both
+    choice = choice_step(choosing, detections.path, both.path if both else None, context, split)
     if choice is not None:
         yield choice
 
