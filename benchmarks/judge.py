@@ -1,10 +1,11 @@
-"""Does the choice between WSOD and retrained detector, made without boxes, agree with AP50 on true boxes?
+"""Does the choice between WSOD, retrained detector and both, made without boxes, agree with AP50 on true boxes?
 
     python benchmarks/judge.py runs/gate/gate-200-0 runs/gate/gate-demo-0 ...
 
-For each run, and each variant of its `retrain`, a row: AP50 on test of both, ranking and agreement of both (see
-`weaksam_cli/retrain/choice.py`), the quality of the retrained one over that of the other, and which is handed over. Short
-trainings make bad detectors on purpose: `weaksam retrain --variant short --set schedule.min_iterations=60`.
+For each run, and each variant of its `retrain`, a row: AP50 on test of the three, their ranking and agreement (see
+`weaksam_cli/retrain/choice.py`), the quality of the retrained one and of both over that of WSOD, what is handed over, and
+what that gains. Short trainings make bad detectors on purpose: `weaksam retrain --variant short --set
+schedule.min_iterations=60`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.data.source import read_source
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.eval.voc_ap import VOC_PROTOCOLS, voc_ap
+from weaksam_cli.retrain.both import Fusion, fuse
 from weaksam_cli.retrain.choice import ChoiceSettings, Use, choose
 
 SPLIT = "test"
@@ -43,14 +45,23 @@ def rows(root: Path) -> list[str]:
         path = run.with_variant("retrain", variant).output("retrain", SPLIT)
         if not path.is_file():
             continue
-        found: dict[Use, Mapping[str, Detections]] = {"wsod": wsod, "retrain": read_detections(path, labels)}
+        retrained = read_detections(path, labels)
+        both = {key: fuse(wsod[key], retrained[key], Fusion()) for key in wsod}
+        found: dict[Use, Mapping[str, Detections]] = {"wsod": wsod, "retrain": retrained, "both": both}
         choice = choose(found, labels.known_classes(), maps, ChoiceSettings(), SPLIT)
-        after, one, other = ap50(root, labels, found["retrain"]), choice.wsod, choice.retrain
+        assert choice.both is not None, "it was given"
+        figures = {"wsod": before} | {use: ap50(root, labels, found[use]) for use in ("retrain", "both")}
+        three = (choice.wsod, choice.retrain, choice.both)
         cells = [
-            root.name, variant or "recipe", f"{before:.1f}", f"{after:.1f}", f"{after - before:+.1f}",
-            f"{100 * one.ranking:.1f} / {100 * other.ranking:.1f}", f"{one.agreement:.3f} / {other.agreement:.3f}",
-            f"{other.product / one.product:.2f}", choice.use,
-        ]  # fmt: skip
+            root.name,
+            variant or "recipe",
+            " / ".join(f"{value:.1f}" for value in figures.values()),
+            " / ".join(f"{100 * item.ranking:.1f}" for item in three),
+            " / ".join(f"{item.agreement:.3f}" for item in three),
+            " / ".join(f"{item.product / choice.wsod.product:.2f}" for item in three[1:]),
+            choice.use,
+            f"{figures[choice.use] - before:+.1f}",
+        ]
         written.append(f"| {' | '.join(cells)} |")
     return written
 
