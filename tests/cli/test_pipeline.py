@@ -48,8 +48,11 @@ def test_retrain_chooses_by_the_labels_of_each_split(finished: Path, tmp_path: P
     for split in ("trainval", "test"):
         choice = json.loads((run / "retrain" / "choice" / f"{split}.json").read_text())
         assert choice["split"] == split and choice["images"] > 0
-        wsod, retrain = (choice[use]["ranking"] * choice[use]["agreement"] for use in ("wsod", "retrain"))
-        assert (choice["use"] == "wsod") == (retrain < 0.95 * wsod)
+        wsod, retrain, both = (
+            choice[use]["ranking"] * choice[use]["agreement"] for use in ("wsod", "retrain", "both")
+        )
+        assert (choice["use"] == "both") == (both >= 0.9 * wsod)
+        assert (choice["use"] == "wsod") == (both < 0.9 * wsod and retrain < 0.95 * wsod)
     plan = ["retrain", "--dataset", "tiny", "--run-dir", str(run), "--dry-run"]
     assert "retrain/choice/test.json" in weaksam(*plan, folder=finished).stdout
     given = tmp_path / "given.json"
@@ -70,7 +73,7 @@ def test_results_are_printed_and_written(finished: Path) -> None:
         assert metric in text
     results = json.loads((finished / "runs" / "tiny" / "eval" / "trainval.json").read_text())
     stages = {item["stage"] for item in results["metrics"]}
-    assert stages == {"cam", "prompt", "propose", "wsod", "baseline", "pgt", "retrain"}
+    assert stages == {"cam", "prompt", "propose", "wsod", "baseline", "pgt", "retrain", "both"}
     for item in results["metrics"]:
         assert item["value"] is None or not item["share"] or 0 <= item["value"] <= 1
 
@@ -232,7 +235,7 @@ def test_a_variant_of_the_whole_run_shares_what_does_not_differ(finished: Path, 
     receipt = json.loads((run / "retrain@top1" / "model.safetensors.receipt.json").read_text())
     assert receipt["identity"]["inputs"]["pgt"]["path"] == "pgt@top1/trainval.json"
     again = run_stage(varied, "retrain", "--variant", "top1")
-    assert again.count("fresh, nothing to do") == 6  # it reads pgt@top1, too
+    assert again.count("fresh, nothing to do") == 8  # it reads pgt@top1, too
     assert "retrain@top1: VOC AP50" in run_stage(varied, "eval")
 
 

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from weaksam_cli.engine.recipes import load_recipe, recipe_names
+from weaksam_cli.retrain.both import BothSettings
 from weaksam_cli.retrain.choice import ChoiceSettings
 from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
 from weaksam_cli.retrain.schedule import Schedule
 from weaksam_cli.retrain.settings import InferenceSettings, RoiDrop
+
+PARTS = (ModelSettings, InferenceSettings, BothSettings, ChoiceSettings)
 
 
 def values(**changes: Any) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def values(**changes: Any) -> dict[str, Any]:
 
 def test_parts_are_all_of_the_recipe_once() -> None:
     recipe = Recipe.model_validate(values())
-    parts = [recipe.part(kind).model_dump() for kind in (ModelSettings, InferenceSettings, ChoiceSettings)]
+    parts = [recipe.part(kind).model_dump() for kind in PARTS]
     assert sum(map(len, parts)) == len(recipe.model_dump())
     assert {name: value for part in parts for name, value in part.items()} == recipe.model_dump()
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
