@@ -4,7 +4,7 @@
 
 DATA is a folder in VOC layout with `SegmentationObject`; the images are those of `ImageSets/Segmentation/{train,val}.txt`.
 Every object with a mask counts, difficult ones, too; its true box is the prompt. As in VOC, pixels of the border (255)
-count nowhere; the last column is the mean IoU with them as background. Settings were chosen on train, so val alone is a
+count nowhere; the last column is the mean IoU with them as background. Settings were chosen on train, so each split has a
 table of its own. Seconds are CPU time of one thread an image, all of its objects together. With --cache the run can be
 stopped and gone on with: remove the folder after a change of the methods.
 """
@@ -28,6 +28,7 @@ from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.masks import decode
 from weaksam_cli.propose.prompting import Segmenter
 
+SPLITS = ("val", "train")
 BORDER = 255
 _UNUSED_BOX = (0, 0, 1, 1)
 Masks = NDArray[np.bool_]
@@ -166,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path, help="folder in VOC layout, with SegmentationObject")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--images", type=int, help="only the first so many of each split")
     parser.add_argument("--cache", type=Path, help="keep what was found for every image")
     options = parser.parse_args(arguments)
@@ -181,12 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             {name: measure(name, options.data, key, options.cache) for name in options.methods}
             for key in keys_of(options.data, split)[: options.images]
         ]
-        for split in ("val", "train")
+        for split in options.splits
     }
-    for title, images in (
-        ("train and val", found["train"] + found["val"]),
-        ("val alone, which no setting saw", found["val"]),
-    ):
+    if len(found) > 1:
+        found[" and ".join(found)] = [image for images in found.values() for image in images]
+    for title, images in found.items():
         objects = sum(len(image[options.methods[0]].overlaps) for image in images)
         sys.stdout.write(f"{title}: {len(images)} images, {objects} objects\n\n{table(images)}\n\n")
 
