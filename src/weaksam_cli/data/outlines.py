@@ -71,7 +71,7 @@ def box_mask(left: int, top: int, runs: Sequence[int], size: tuple[int, int]) ->
     """As `polygon_mask`, of CVAT's run lengths in a box of a height and width: row by row, outside first."""
 
     def mask(height: int, width: int) -> bytes:
-        if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
+        if min(*runs, *size) < 0 or sum(runs) != size[0] * size[1]:
             raise ValueError("the run lengths do not cover its box")
         if left < 0 or top < 0 or top + size[0] > height or left + size[1] > width:
             raise ValueError("the mask stands out of the image")
