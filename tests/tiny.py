@@ -96,7 +96,15 @@ def weaksam(
 @cache
 def _import_libraries() -> None:
     """What a child would need seconds to import, each child anew."""
-    for name in ("torch", "torchvision", "timm", "sklearn.cluster", "matplotlib.pyplot", "pycocotools.coco"):
+    for name in (
+        "torch",
+        "torchvision",
+        "timm",
+        "cv2",
+        "sklearn.cluster",
+        "matplotlib.pyplot",
+        "pycocotools.coco",
+    ):
         import_module(name)
 
 

@@ -90,7 +90,7 @@ def test_killed_at_every_file_operation_it_goes_on_to_the_same_bytes(tmp_path: P
 
 def test_two_identical_commands_at_once(prepared: Path, tmp_path: Path) -> None:
     target = prepared / "runs" / "tiny" / "prompts" / "trainval.h5"
-    assert weaksam("prompt", "--dataset", "tiny", folder=prepared).returncode == 0
+    assert weaksam(*PROMPT, folder=prepared).returncode == 0
     expected = target.read_bytes()
     for number in range(2):
         target.unlink()
@@ -131,4 +131,4 @@ def test_a_signal_ends_with_its_code_and_keeps_finished_shards(
     ended, errors = process.ended()
     assert ended == code
     assert "finished shards are kept" in errors
-    assert weaksam("prompt", "--dataset", "tiny", folder=prepared).returncode == 0
+    assert weaksam(*PROMPT, folder=prepared).returncode == 0
