@@ -51,8 +51,8 @@ def test_retrain_chooses_by_the_labels_of_each_split(finished: Path, tmp_path: P
         wsod, retrain, both = (
             choice[use]["ranking"] * choice[use]["agreement"] for use in ("wsod", "retrain", "both")
         )
-        assert (choice["use"] == "both") == (both >= 0.9 * wsod)
-        assert (choice["use"] == "wsod") == (both < 0.9 * wsod and retrain < 0.95 * wsod)
+        assert (choice["use"] == "both") == (both >= 0.95 * wsod)
+        assert (choice["use"] == "wsod") == (max(both, retrain) < 0.95 * wsod)
     plan = ["retrain", "--dataset", "tiny", "--run-dir", str(run), "--dry-run"]
     assert "retrain/choice/test.json" in weaksam(*plan, folder=finished).stdout
     given = tmp_path / "given.json"

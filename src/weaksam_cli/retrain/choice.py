@@ -52,12 +52,10 @@ class ChoiceSettings(RecipeModel):
     """What decides the choice besides detections, labels and maps.
 
     Attributes:
-        choice_margin: such a share of the weakly supervised detector's quality the retrained one may lack.
-        both_margin: the same for both together, which keep what the first is sure of.
+        choice_margin: such a share of the weakly supervised detector's quality another one may lack.
     """
 
     choice_margin: _Share = 0.05
-    both_margin: _Share = 0.1
 
 
 class Quality(BaseModel):
@@ -168,13 +166,8 @@ def choose(
         )
         for use, item in found.items()
     }
-    margins: dict[Use, float] = {
-        "both": settings.both_margin,
-        "retrain": settings.choice_margin,
-        "wsod": 0.0,
-    }
-    old = known["wsod"].product
-    use = next(use for use in USES if use in known and known[use].product >= (1 - margins[use]) * old)
+    least = (1 - settings.choice_margin) * known["wsod"].product
+    use = next(use for use in USES if use in known and (use == "wsod" or known[use].product >= least))
     return Choice(use=use, split=split, images=len(truth), **known)
 
 
