@@ -82,9 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long files first."""
-    order = {name: number for number, name in enumerate(HEAVY)}
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: order.get(item.path.relative_to(tests).parts[0], len(order)))
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(HEAVY)}
+    items.sort(key=lambda item: min(ranks.get(folder, len(ranks)) for folder in item.path.parents))
 
 
 # Shared machines stall now and then; a test that hangs is ended by its own timeout.
