@@ -91,7 +91,10 @@ MISTAKES = {
     "bad value": (("prompt", "--set", "fine.threshold=3"), "less than or equal to 1, got 3"),
     "bad --set": (("prompt", "--set", "fine"), "--set: expected key=value, got 'fine'"),
     "unknown method": (("propose", "--set", "method=regon"), "did you mean 'region_tree'?"),
-    "unknown profile": (("cam", "--profile", "papr"), "did you mean 'paper'? Allowed: auto, embedded, paper"),
+    "unknown profile": (
+        ("cam", "--profile", "papr"),
+        "did you mean 'paper'? Allowed: auto, embedded, embedded-masks",
+    ),
     "profile without weights": (("propose", "--profile", "paper"), "sam_vit_h_4b8939.pth"),
     "unknown device": (("cam", "--device", "gpu"), "Allowed: auto, cpu, cuda, cuda:N"),
     "bad --input": (("pgt", "--input", "detections=x.json"), "expected stage=FILE"),

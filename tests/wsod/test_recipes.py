@@ -141,6 +141,7 @@ def test_recipes_are_read_without_heavy_libraries() -> None:
 class Places:
     """As much of a context as steps ask for."""
 
+    unlabelled = None
     weights = SimpleNamespace(require=Path)
     run = SimpleNamespace(
         folder=Path,
