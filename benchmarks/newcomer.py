@@ -5,10 +5,14 @@
 It types what the README says, from `weaksam data` to `weaksam export`, in FOLDER, then reads what came out of it without any
 code of weaksam: boxes of the YOLO and of the Label Studio file against those of the COCO file, and AP50 (COCO's rules) of
 both detectors on the new photographs, whose true boxes nothing saw before. A second call goes on where the first stopped.
+
+With `--masks` it goes on to instance segmentation (profile `embedded-masks`): the masks of the YOLO-seg and of the Label
+Studio file against those of the COCO file.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -23,6 +27,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import yaml
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -35,19 +40,42 @@ COMMANDS = (
     "export wsod.json --format yolo -o yolo",
     "export wsod.json --format label-studio -o tasks.json",
 )
+MASK_COMMANDS = (
+    "data labels.csv --dataset pets",
+    "all --dataset pets --profile embedded-masks",
+    "predict new --dataset pets -o found.json --use retrain --draw pictures",
+    "export found.json --format yolo -o yolo",
+    "export found.json --format label-studio -o tasks.json",
+)
+Drawn = tuple[str, str, Any]
+"""Image, class, and mask as pycocotools has it."""
 Box = tuple[str, float, float, float, float]
 """Class, left, top, right, bottom."""
 
 
 def main() -> None:
-    source, folder = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="voc07-mini")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--masks", action="store_true")
+    options = parser.parse_args()
+    source, folder = options.source, options.folder
     folder.mkdir(exist_ok=True)
     photos = pick(source, "trainval", 40, folder / "photos")
     rows = [f"photos/{key}.jpg,{name}" for key, names in photos.items() for name in sorted(names)]
     (folder / "labels.csv").write_text("\n".join(["image,label", *rows]) + "\n")
     pick(source, "test", 20, folder / "new")
-    for command in COMMANDS:
+    for command in MASK_COMMANDS if options.masks else COMMANDS:
         subprocess.run([sys.executable, "-m", "weaksam_cli", *command.split()], cwd=folder, check=True)
+    if options.masks:
+        tell_masks(folder)
+    else:
+        tell_boxes(source, folder)
+
+
+def tell_boxes(source: Path, folder: Path) -> None:
     document = json.loads((folder / "wsod.json").read_text())
     expected = coco_boxes(document)
     for name, found in (("YOLO", yolo_boxes(folder / "yolo", document)), ("Label Studio", tasks(folder))):
@@ -56,6 +84,22 @@ def main() -> None:
         )
     for use in ("wsod", "retrain"):
         sys.stdout.write(f"{use}: AP50 on new photographs {average_precision(source, folder, use):.1f}\n")
+
+
+def tell_masks(folder: Path) -> None:
+    document = json.loads((folder / "found.json").read_text())
+    expected = coco_masks(document)
+    for name, found in (
+        ("YOLO-seg", yolo_masks(folder, document)),
+        ("Label Studio", task_masks(folder, document)),
+    ):
+        assert [item[:2] for item in expected] == [item[:2] for item in found], f"{name}: other objects"
+        overlaps = [
+            coco_mask.iou([one[2]], [other[2]], [0])[0, 0] for one, other in zip(expected, found, strict=True)
+        ]
+        sys.stdout.write(
+            f"{name}: {len(found)} masks, IoU with those of COCO {np.mean(overlaps):.3f}, least {min(overlaps):.3f}\n"
+        )
 
 
 def pick(source: Path, split: str, count: int, folder: Path) -> dict[str, set[str]]:
@@ -151,6 +195,47 @@ def average_precision(source: Path, folder: Path, use: str) -> float:
         evaluated.accumulate()
     precision = evaluated.eval["precision"][0, :, :, 0, 2]
     return float(100 * precision[precision > -1].mean())
+
+
+def coco_masks(document: Any) -> list[Drawn]:
+    names = {item["id"]: item["name"] for item in document["categories"]}
+    files = {item["id"]: item["file_name"] for item in document["images"]}
+    return [
+        (files[item["image_id"]], names[item["category_id"]], item["segmentation"])
+        for item in document["annotations"]
+    ]
+
+
+def filled(points: list[float], image: Any) -> Any:
+    """A polygon x, y, x, y, ... in pixels."""
+    return coco_mask.frPyObjects([points], image["height"], image["width"])[0]
+
+
+def yolo_masks(folder: Path, document: Any) -> list[Drawn]:
+    names, found = yaml.safe_load((folder / "yolo/data.yaml").read_text())["names"], []
+    for image in document["images"]:
+        sides = (image["width"], image["height"])
+        path = (folder / "yolo/labels" / Path(image["file_name"])).with_suffix(".txt")
+        for line in path.read_text().splitlines():
+            index, *shares = (float(word) for word in line.split())
+            points = [share * sides[place % 2] for place, share in enumerate(shares)]
+            found.append((image["file_name"], names[int(index)], filled(points, image)))
+    return found
+
+
+def task_masks(folder: Path, document: Any) -> list[Drawn]:
+    images, found = {item["file_name"]: item for item in document["images"]}, []
+    for task in json.loads((folder / "tasks.json").read_text()):
+        (file,) = re.findall(r"\?d=(.*)", task["data"]["image"])
+        image = images[file]
+        for item in task["predictions"][0]["result"]:
+            points = [
+                value / 100 * side
+                for pair in item["value"]["points"]
+                for value, side in zip(pair, (image["width"], image["height"]), strict=True)
+            ]
+            found.append((file, item["value"]["polygonlabels"][0], filled(points, image)))
+    return found
 
 
 if __name__ == "__main__":

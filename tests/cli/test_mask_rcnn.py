@@ -44,7 +44,7 @@ def test_detections_have_masks_and_the_judge_compares_them(place: Path) -> None:
             assert w == 0 or (x >= left - 1 and y >= top - 1)
             assert w == 0 or (x + w <= left + width + 1 and y + h <= top + height + 1)
     choice = read_choice(run)
-    assert choice is not None and choice.split == "test"
+    assert choice is not None and (choice.split, choice.use) == ("test", "retrain")
 
 
 def test_the_file_of_a_segmenter_tells_that_it_draws_masks(

@@ -174,6 +174,23 @@ def test_the_command_on_detections_and_on_boxes(working: Path, given: str) -> No
     assert again.output.count("fresh, nothing to do") == (3 if given == "wsod" else 2)
 
 
+def test_detectron2_loads_pseudo_instance_labels_as_they_are(working: Path) -> None:
+    from weaksam_cli.detectron.compat import import_detectron2
+
+    import_detectron2()
+    from detectron2.data.datasets import load_coco_json
+
+    assert run_here(*COMMAND, "--masks", "--input", "wsod=found.json").exit_code == 0
+    path = working / "runs/tiny/pgt/trainval.json"
+    loaded = load_coco_json(str(path), str(working))
+    written = json.loads(path.read_text())["annotations"]
+    found = [item for entry in loaded for item in entry["annotations"]]
+    assert [item["bbox"] for item in found] == [item["bbox"] for item in written]
+    for item, own in zip(found, written, strict=True):
+        counts = item["segmentation"]["counts"]
+        assert (counts if isinstance(counts, str) else counts.decode()) == own["segmentation"]["counts"]
+
+
 def test_masks_in_place_of_boxes_are_another_recipe(working: Path) -> None:
     asked = (*COMMAND, "--input", "wsod=found.json")
     assert run_here(*asked).exit_code == 0

@@ -85,6 +85,12 @@ def test_both_together_come_first(both: Best, retrain: Best, use: str) -> None:
     assert "-> 100.0 %" in choice.reason() or use == "wsod"
 
 
+def test_a_detector_of_masks_is_handed_over_whatever_its_boxes_are_worth() -> None:
+    found: dict[Use, dict[str, Detections]] = {"wsod": detections(GOOD), "retrain": detections(SWAPPED)}
+    assert choose(found, TRUTH, {}, ChoiceSettings(), "test").use == "wsod"
+    assert choose(found, TRUTH, {}, ChoiceSettings(), "test", draws_masks=True).use == "retrain"
+
+
 MAPS = {
     "0": FusedMaps(
         np.array([0]), np.array([[[1, 1, 0, 0], [1, 1, 0.5, 0]]], np.float32), height=20, width=40

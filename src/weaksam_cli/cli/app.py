@@ -125,18 +125,22 @@ def _propose(
 _add_stages("wsod", "pgt", "retrain", "eval")
 
 
+_StageRecipes = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", metavar="STAGE=NAME", help="Another recipe of a stage (repeatable)."),
+]
+_StageSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a stage's recipe (repeatable)."),
+]
+
+
 @declare(app.command("all"), *_ALL, "variant", work="run:run_pipeline")
 def _all(
     source: Annotated[str | None, typer.Argument(help="The dataset, as for `weaksam data`.")] = None,
     layout: Annotated[str | None, typer.Option("--layout", help="As for `weaksam data`.")] = None,
-    recipes: Annotated[
-        list[str] | None,
-        typer.Option("--recipe", metavar="STAGE=NAME", help="Another recipe of a stage (repeatable)."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a stage's recipe (repeatable)."),
-    ] = None,
+    recipes: _StageRecipes = None,
+    overrides: _StageSettings = None,
 ) -> None:
     """Every stage, from labels to the table of results."""
 
@@ -157,16 +161,8 @@ def _sweep(
             "--until", metavar="STAGE", help="The last stage that each has of its own, before eval."
         ),
     ] = None,
-    recipes: Annotated[
-        list[str] | None,
-        typer.Option("--recipe", metavar="STAGE=NAME", help="Another recipe of a stage (repeatable)."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="STAGE.KEY=VALUE", help="Change a stage's recipe for all (repeatable)."
-        ),
-    ] = None,
+    recipes: _StageRecipes = None,
+    overrides: _StageSettings = None,
     variant: Annotated[
         str | None,
         typer.Option("--variant", help="Sweep on top of this variant: read it; all names begin with its."),

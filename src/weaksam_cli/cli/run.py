@@ -39,7 +39,7 @@ def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> 
     stage = load_stage(stage_name)
     if BOXES_INPUT in context.run.given and stage_name != "pgt":
         raise UserError("boxes prompt the masks of `pgt` alone", where="--input", remedy="Leave them out")
-    splits = _splits(stage, options, context)
+    splits = splits_of(stage, options, context)
     loaded = load_recipe(stage_name, recipe_name, options.overrides)
     if options.masks:
         loaded = _with_masks(loaded)
@@ -96,7 +96,12 @@ def _for_given_split(context: Context, splits: Sequence[str]) -> Context:
     return dataclasses.replace(context, run=dataclasses.replace(context.run, given_split=splits[0]))
 
 
-def _splits(stage: Stage, options: CommonOptions, context: Context) -> list[str]:
+def splits_of(stage: Stage, options: CommonOptions, context: Context) -> list[str]:
+    """The splits that a stage works on: the one that was asked for, else all that fit it.
+
+    Raises:
+        UserError: there is no such split, or it does not fit.
+    """
     roles = {name: part.role for name, part in context.source().splits.items()}
     if options.split is not None and options.split not in roles:
         what = f"dataset {context.dataset!r} has no split {options.split!r}"
@@ -268,7 +273,7 @@ def run_pipeline(
             return
     for name, recipe in loaded.items():
         stage = load_stage(name)
-        splits, place = _splits(stage, options, context), ""
+        splits, place = splits_of(stage, options, context), ""
         if options.variant:
             changed, steps_of = name in told or bool(changes[name]), partial(recipe.steps, context)
             run = run_of_variant(options.variant, stage, steps_of, context, splits, is_changed=changed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.cli.doctor import preflight
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages
+from weaksam_cli.cli.run import splits_of
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.profiles import choose_profile
@@ -92,7 +93,7 @@ def sweep(
     every = parse_seeds(seeds, context.seed)
     points = sweep_points(stage, names[stage], changes[stage], values, every, variant or "")
     loaded = {name: load_recipe(name, names[name], changes[name]) for name in (*stages[1:], _EVAL)}
-    plan = _Sweep(context, stages, loaded, points, _splits(options, context, stages[-1]))
+    plan = _Sweep(context, stages, loaded, points, tuple(splits_of(load_stage(stages[-1]), options, context)))
     console.info(
         f"sweep: {_count(len(plan.points))} of {', '.join(plan.stages)}, then eval",
         variants=[point.variant for point in plan.points],
@@ -119,16 +120,6 @@ def _stages(first: str, until: str | None) -> tuple[str, ...]:
     if until is not None and until not in later:
         raise unknown(f"{until!r} is not {first} or a stage after it", until, later, where="--until")
     return later[: later.index(until or first) + 1]
-
-
-def _splits(options: CommonOptions, context: Context, last: str) -> tuple[str, ...]:
-    there = [*context.source().splits]
-    if options.split is not None and options.split not in there:
-        what = f"dataset {context.dataset!r} has no split {options.split!r}"
-        raise unknown(what, options.split, there, where="--split")
-    if load_stage(last).train_only:
-        return (context.train_split(),)
-    return tuple(there) if options.split is None else (options.split,)
 
 
 def _describe(plan: _Sweep) -> None:

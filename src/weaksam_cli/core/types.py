@@ -27,8 +27,8 @@ def _expect(
         raise ValueError(f"{name}: expected finite values, got NaN or infinity")
 
 
-def _taken(values: tuple[T, ...] | None, index: NDArray[np.generic]) -> tuple[T, ...] | None:
-    """The values at `index`, integers or a mask."""
+def taken(values: tuple[T, ...] | None, index: NDArray[np.generic]) -> tuple[T, ...] | None:
+    """The values at `index`, integers or a mask; None of None."""
     if values is None:
         return None
     return tuple(values[position] for position in np.arange(len(values))[index])
@@ -140,8 +140,21 @@ class Detections:
 
     def take(self, index: NDArray[np.generic]) -> Detections:
         """The detections at `index` (integers or a mask), in that order."""
-        masks = _taken(self.masks, index)
+        masks = taken(self.masks, index)
         return Detections(self.boxes[index], self.class_index[index], self.scores[index], masks)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Detections]) -> Detections:
+        """All detections of `parts`, in order; their masks where all have some."""
+        if not parts:
+            return cls.empty()
+        masks = [part.masks for part in parts if part.masks is not None]
+        return cls(
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.class_index for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            tuple(mask for part in masks for mask in part) if len(masks) == len(parts) else None,
+        )
 
     def best_scores(self, n_classes: int) -> NDArray[np.float32]:
         """The best score of each class, float32 (n_classes,); 0 for a class that was not found."""
@@ -189,5 +202,5 @@ class GroundTruth:
     def take(self, index: NDArray[np.generic]) -> GroundTruth:
         """The objects at `index` (integers or a mask), in that order."""
         areas = None if self.areas is None else self.areas[index]
-        masks = _taken(self.masks, index)
+        masks = taken(self.masks, index)
         return GroundTruth(self.boxes[index], self.class_index[index], self.difficult[index], areas, masks)

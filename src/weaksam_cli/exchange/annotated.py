@@ -19,7 +19,7 @@ from weaksam_cli.core.boxes import FloatArray, as_boxes, clip
 from weaksam_cli.core.masks import areas
 from weaksam_cli.core.names import first_twice, is_text, leaves_folder
 from weaksam_cli.core.polygons import outline
-from weaksam_cli.core.types import Detections
+from weaksam_cli.core.types import Detections, taken
 from weaksam_cli.data.coco.shapes import segmentation_mask
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.image_names import first_names, without_suffix
@@ -143,9 +143,7 @@ class AnnotatedImage:
     def take(self, index: NDArray[np.generic]) -> AnnotatedImage:
         """The same with the boxes at `index` (integers or a mask)."""
         scores = None if self.scores is None else self.scores[index]
-        masks = None
-        if self.masks is not None:
-            masks = tuple(self.masks[position] for position in np.arange(len(self))[index])
+        masks = taken(self.masks, index)
         return replace(self, boxes=self.boxes[index], classes=self.classes[index], scores=scores, masks=masks)
 
 

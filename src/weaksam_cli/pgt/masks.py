@@ -5,7 +5,6 @@ The released code does not do it: which of SAM's masks, which box and what is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.masks import areas, encode, tight_boxes
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections, PromptedMasks
-from weaksam_cli.data.detections import RESULTS, annotations_bytes, read_detections, result_texts
+from weaksam_cli.data.detections import RESULTS, read_detections, result_texts
 from weaksam_cli.data.labels import Split
-from weaksam_cli.engine.context import Context, Job
+from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.predictors import Overlapped
 from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step
@@ -75,14 +73,11 @@ class PromptSettings(RecipeModel):
     segmenter: dict[str, Any]
 
 
-def mask_steps(
-    recipe: RecipeModel, masks: MaskSettings, boxes: Path, context: Context, split: str
-) -> Iterator[Step]:
-    """A mask for each box, image by image, and of those that have one the COCO-JSON document.
+def mask_step(masks: MaskSettings, boxes: Path, context: Context, split: str) -> Step:
+    """A mask for each box, image by image, as COCO results; some may be empty.
 
     Args:
-        recipe: the whole recipe, which decides the document.
-        masks: its part about masks.
+        masks: how.
         boxes: COCO results or a COCO-JSON document of the split's images.
         context: what the command was told.
         split: of the dataset.
@@ -98,7 +93,7 @@ def mask_steps(
         predictor = MaskPredictor(images, boxes, segmenter, masks.choice, device)
         return PerImage(RESULTS, images.read().keys, predictor, "masks", device=device)
 
-    prompted = Step(
+    return Step(
         path=context.run.folder("pgt") / "masks" / f"{split}.json",
         schema=RESULTS,
         split=split,
@@ -106,41 +101,6 @@ def mask_steps(
         inputs={"pgt-boxes": boxes, "data": data, **segmenter.inputs},
         run=ImageByImage(work),
         title="pseudo masks",
-    )
-    yield prompted
-    yield _document(recipe, masks, prompted.path, context, split)
-
-
-def _document(recipe: RecipeModel, masks: MaskSettings, prompted: Path, context: Context, split: str) -> Step:
-    from weaksam_cli.pgt.stage import STAGE
-
-    def run(job: Job) -> Outcome:
-        labels = context.split(split).read()
-        found = read_detections(prompted, labels, masks=True)
-        sizes = {image.key: (image.height, image.width) for image in labels.file.images}
-        made = {key: with_masks(found[key], *sizes[key], masks) for key in found}
-        kept = {key: item for key, (item, _) in made.items()}
-        dropped = tuple(
-            (key, f"no pseudo mask of the {labels.class_names[index]}: {reason}")
-            for key, (_, reasons) in made.items()
-            for index, reason in reasons
-        )
-        job.context.ops.write_atomically(job.path, annotations_bytes(kept, labels))
-        count, covered = sum(map(len, kept.values())), sum(len(item) > 0 for item in kept.values())
-        context.console.info(
-            f"  {count} pseudo masks in {covered} images, {len(dropped)} dropped",
-            masks=count, covered=covered, dropped=len(dropped),
-        )  # fmt: skip
-        return Outcome(len(kept), left_out=dropped)
-
-    return Step(
-        path=context.run.output("pgt", split),
-        schema=STAGE.schema,
-        split=split,
-        settings=recipe,
-        inputs={"pgt-masks": prompted, "data": context.run.input("data", split)},
-        run=run,
-        title="pseudo ground truth",
     )
 
 
@@ -175,7 +135,7 @@ class MaskPredictor:
 
     Attributes:
         images: labels and folder of the images.
-        boxes: see `mask_steps`.
+        boxes: see `mask_step`.
         segmenter: answers the prompts.
         choice: which mask.
         device: where the segmenter goes.

@@ -7,7 +7,7 @@ both find keeps the sum of what they say, so it comes before one that a single d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -65,9 +65,7 @@ def fuse(wsod: Detections, retrained: Detections, fusion: Fusion) -> Detections:
         )
         for index in np.union1d(wsod.class_index, retrained.class_index)
     ]
-    if not parts:
-        return Detections.empty()
-    found = _joined(parts)
+    found = Detections.concatenate(parts)
     return found.take(np.argsort(-found.scores, kind="stable"))
 
 
@@ -77,17 +75,8 @@ def _fuse_class(wsod: Detections, retrained: Detections, fusion: Fusion) -> Dete
     overlap = np.where(overlap > fusion.overlap, overlap, np.float32(0))
     support = (overlap * second).max(axis=1, initial=0), (overlap * first[:, None]).max(axis=0, initial=0)
     scores = np.concatenate([first + support[0], second + support[1]]) / np.float32(1 + fusion.wsod_weight)
-    found = _joined([wsod, retrained])
-    found = Detections(found.boxes, found.class_index, scores.astype(np.float32))
+    found = replace(Detections.concatenate([wsod, retrained]), scores=scores.astype(np.float32), masks=None)
     return found.take(nms(found.boxes, found.scores, fusion.nms))
-
-
-def _joined(parts: list[Detections]) -> Detections:
-    return Detections(
-        np.concatenate([item.boxes for item in parts]),
-        np.concatenate([item.class_index for item in parts]),
-        np.concatenate([item.scores for item in parts]),
-    )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core.json_files import read_json
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.detections import read_detections
+from weaksam_cli.data.detections import holds_masks, read_detections
 from weaksam_cli.data.fused_maps import FusedMaps, best_maps
 from weaksam_cli.data.labels import read_labels
 from weaksam_cli.data.source import read_source
@@ -158,8 +158,13 @@ def choose(
     maps: Mapping[str, FusedMaps],
     settings: ChoiceSettings,
     split: str,
+    *,
+    draws_masks: bool = False,
 ) -> Choice:
-    """The choice between the detections of both detectors, and of both together; see `image_level_map`, `map_agreement`."""
+    """The choice between the detections of both detectors, and of both together; see `image_level_map`, `map_agreement`.
+
+    Where the retrained one `draws_masks` it is handed over: whoever trains it wants masks, and WSOD has none.
+    """
     known: dict[Use, Quality] = {
         use: Quality(
             ranking=image_level_map(item, truth), agreement=map_agreement(item, maps) if maps else None
@@ -167,7 +172,8 @@ def choose(
         for use, item in found.items()
     }
     least = (1 - settings.choice_margin) * known["wsod"].product
-    use = next(use for use in USES if use in known and (use == "wsod" or known[use].product >= least))
+    use: Use = next(use for use in USES if use in known and (use == "wsod" or known[use].product >= least))
+    use = "retrain" if draws_masks else use
     return Choice(use=use, split=split, images=len(truth), **known)
 
 
@@ -214,7 +220,8 @@ def _write_choice(settings: ChoiceSettings, inputs: Mapping[str, Path], job: Job
     paths: dict[Use, Path | None] = {use: inputs.get(_BOTH if use == "both" else use) for use in USES}
     found = {use: read_detections(path, labels) for use, path in paths.items() if path is not None}
     maps = best_maps(inputs["cam"], labels) if "cam" in inputs else {}
-    choice = choose(found, labels.known_classes(), maps, settings, labels.file.info.split)
+    split, draws_masks = labels.file.info.split, holds_masks(inputs["retrain"])
+    choice = choose(found, labels.known_classes(), maps, settings, split, draws_masks=draws_masks)
     job.context.ops.write_atomically(job.path, choice.model_dump_json(indent=1).encode() + b"\n")
     job.context.console.info(f"handed over: {named(choice.use)}, {choice.reason()}", use=choice.use)
     return Outcome(choice.images)

@@ -375,7 +375,7 @@ def select_detections(
         raise ValueError(f"boxes: expected shape ({count}, 4) or ({count}, {classes}, 4), got {boxes.shape}")
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError("boxes and scores: expected finite numbers, got NaN or infinity")
-    found = [Detections.empty()]
+    found = []
     for index in range(classes):
         places = boxes if boxes.ndim == 2 else boxes[:, index]
         has_area = (places[:, 2:] > places[:, :2]).all(axis=1)
@@ -384,11 +384,7 @@ def select_detections(
         own = torch.from_numpy(scores[rows, index])
         kept = rows[nms(torch.from_numpy(compared), own, settings.nms).numpy()]
         found.append(Detections(places[kept], np.full(len(kept), index, np.int32), scores[kept, index]))
-    joined = Detections(
-        np.concatenate([part.boxes for part in found]),
-        np.concatenate([part.class_index for part in found]),
-        np.concatenate([part.scores for part in found]),
-    )
+    joined = Detections.concatenate(found)
     if len(joined) <= settings.detections:
         return joined
     return joined.take(

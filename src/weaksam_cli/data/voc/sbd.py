@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weaksam_cli.core import masks as mask_codec
-from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
+from weaksam_cli.core.boxes import as_boxes, iou
 from weaksam_cli.data.dataset import subfolders
 from weaksam_cli.data.voc.lists import read_list, sets_folder
 from weaksam_cli.data.voc.png import Stamp, mask_values, stamp_of
@@ -152,7 +152,8 @@ class Instances:
         classes = {number: name for k, name in names for number, own in ids.items() if own == k}
         numbers = [number for number in classes if (values == number).any()]
         placed = {position: box for position, box in enumerate(self.boxes) if box is not None}
-        around = as_boxes([_extent(values == number) for number in numbers])
+        masks = [mask_codec.encode((values == number)[None])[0] for number in numbers]
+        around = mask_codec.tight_boxes(masks, *values.shape)
         same = [[self.names[position] == classes[number] for number in numbers] for position in placed]
         overlap = iou(as_boxes([*placed.values()]), around)
         overlap = np.where(np.asarray(same, bool).reshape(overlap.shape), overlap, 0)
@@ -160,11 +161,6 @@ class Instances:
         return {
             positions[row]: numbers[column] for row, column in pairs if overlap[row, column] >= _LEAST_IOU
         }
-
-
-def _extent(mask: NDArray[np.bool_]) -> FloatArray:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.asarray([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
 
 @lru_cache(maxsize=2)

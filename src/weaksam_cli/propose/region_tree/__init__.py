@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,14 @@ from weaksam_cli.core.settings import RecipeModel, Weight
 from weaksam_cli.core.types import Points
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.propose.prompting import Segmenter, clue_proposals, without_repeats
+from weaksam_cli.propose.prompting import clue_proposals, without_repeats
 from weaksam_cli.propose.stage import MOST_BOXES, MOST_PIXELS, ClueSettings, Propose, proposal_steps
 
 MASKS_BY: Final = "region-tree-masks"
 """The recipe that answers boxes better."""
+
+if TYPE_CHECKING:
+    from weaksam_cli.propose.region_tree.segmenter import RegionTreeSegmenter
 
 ColourSpace = Literal["lab", "hsv", "rgb"]
 
@@ -159,7 +162,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     return proposal_steps(recipe, context, split, build, prompted_by=recipe.clues.sources)
 
 
-def open_segmenter(recipe: Recipe, _weights: Path | None, _device: str) -> Segmenter:
+def open_segmenter(recipe: Recipe, _weights: Path | None, _device: str) -> RegionTreeSegmenter:
     """Load the libraries; there are no weights."""
     from weaksam_cli.propose.region_tree.segmenter import RegionTreeSegmenter
 
@@ -168,9 +171,7 @@ def open_segmenter(recipe: Recipe, _weights: Path | None, _device: str) -> Segme
 
 def build(recipe: Recipe, _weights: Path | None, _device: str) -> Propose:
     """What computes the proposals of an image."""
-    from weaksam_cli.propose.region_tree.segmenter import RegionTreeSegmenter
-
-    segmenter = RegionTreeSegmenter(recipe.tree)
+    segmenter = open_segmenter(recipe, None, "cpu")
 
     def propose(image: NDArray[np.uint8], points: Mapping[Source, Points]) -> Proposals:
         segmenter.set_image(image)
