@@ -101,3 +101,26 @@ def test_registered_with_detectron2(first: int, context: str) -> None:
     assert {name: shape.channels for name, shape in backbone.output_shape().items()} == {
         name: shape[0] for name, shape in wanted.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "maps"),
+    [
+        ("lite0", {"c3": (40, 8, 12), "c5": (320, 2, 3)}),
+        ("resnet", {"res3": (512, 8, 12), "res4": (1024, 4, 6)}),
+    ],
+)
+def test_without_a_pyramid(kind: str, maps: dict[str, tuple[int, ...]]) -> None:
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_backbone
+
+    cfg = get_cfg()
+    add_backbone_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = f"build_weaksam_{kind}_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = [*maps]
+    backbone = build_backbone(cfg)
+    found = backbone(torch.randn(1, 3, 64, 96))
+    assert {name: tuple(value.shape[1:]) for name, value in found.items()} == maps
+    assert {name: shape.channels for name, shape in backbone.output_shape().items()} == {
+        name: shape[0] for name, shape in maps.items()
+    }

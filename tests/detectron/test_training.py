@@ -20,13 +20,14 @@ def sample(_: str) -> NDArray[np.uint8]:
 
 def mapper(*, seed: int = 0, boxes: bool = True, flip: str = "horizontal", sizes: Any = (20, 40, 60)) -> Any:
     from detectron2.config import get_cfg
+    from detectron2.data.detection_utils import build_augmentation
 
     cfg = get_cfg()
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = sizes, 90
     cfg.INPUT.RANDOM_FLIP, cfg.INPUT.FORMAT = flip, "RGB"
     box = {"bbox": [1.0, 2.0, 11.0, 7.0], "bbox_mode": 0, "category_id": 1, "iscrowd": 0}
     entry = {"key": "a", "height": 20, "width": 30, "annotations": [box] if boxes else []}
-    return SeededMapper(cfg, [entry], sample, seed)
+    return SeededMapper(cfg, [entry], sample, seed, build_augmentation(cfg, is_train=True))
 
 
 def test_items_are_functions_of_seed_iteration_and_position() -> None:

@@ -130,7 +130,7 @@ def test_it_drops_what_the_training_drops() -> None:
     """`retrain.heads.find_dropped`, where every RoI is foreground."""
     torch = pytest.importorskip("torch")
     heads = pytest.importorskip("weaksam_cli.retrain.heads")
-    from weaksam_cli.retrain.settings import RoiDrop
+    from weaksam_cli.retrain.rcnn import RoiDrop
 
     given = regions(7)
     losses = torch.from_numpy(given.classification), torch.from_numpy(given.regression)

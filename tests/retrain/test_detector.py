@@ -103,6 +103,33 @@ def test_optimizer_groups() -> None:
     assert sum(len(group["params"]) for group in groups) == len(learning)
 
 
+class Kinds(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+        self.norm, self.query, self.head = nn.LayerNorm(2), nn.Embedding(2, 2), nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "undecayed", "wanted"),
+    [
+        ("sgd", None, {"0.weight", "0.bias", "query.weight", "head.weight", "head.bias"}),
+        ("adamw", None, {"0.weight", "query.weight", "head.weight"}),
+        ("adamw", (), None),
+        ("adamw", ("norm", "embedding"), {"0.weight", "0.bias", "head.weight", "head.bias"}),
+        ("adamw", ("bias",), {"0.weight", "1.weight", "norm.weight", "query.weight", "head.weight"}),
+    ],
+)
+def test_what_decays(optimizer: str, undecayed: Any, wanted: set[str] | None) -> None:
+    values = {"iterations": 2, "batch_size": 1, "learning_rate": 1e-2, "optimizer": optimizer}
+    schedule = recipe(schedule=values | {"undecayed": undecayed}).schedule
+    model = Kinds()
+    names = {id(value): name.removeprefix("backbone.") for name, value in model.named_parameters()}
+    groups = make_optimizer(model, schedule).param_groups
+    decaying = {names[id(value)] for group in groups if group["weight_decay"] for value in group["params"]}
+    assert decaying == ({*names.values()} if wanted is None else wanted)
+
+
 @pytest.mark.parametrize("keep_empty", [True, False])
 def test_no_pseudo_box_at_all(tmp_path: Path, keep_empty: bool) -> None:
     labels = labels_in(tmp_path, {"1": "1.png"}).read()

@@ -20,7 +20,7 @@ from weaksam_cli.retrain.heads import (
     find_dropped,
     reduce_losses,
 )
-from weaksam_cli.retrain.settings import RoiDrop
+from weaksam_cli.retrain.rcnn import RoiDrop
 
 SEMANTICS = ("intersection", "separate", "union_fg")
 

@@ -17,8 +17,9 @@ from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.retrain.both import BothSettings
 from weaksam_cli.retrain.choice import ChoiceSettings
 from weaksam_cli.retrain.faster_rcnn import ModelSettings, Recipe
+from weaksam_cli.retrain.rcnn import RoiDrop
 from weaksam_cli.retrain.schedule import Schedule
-from weaksam_cli.retrain.settings import InferenceSettings, RoiDrop
+from weaksam_cli.retrain.settings import InferenceSettings
 
 PARTS = (ModelSettings, InferenceSettings, BothSettings, ChoiceSettings)
 

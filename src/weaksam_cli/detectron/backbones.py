@@ -1,7 +1,8 @@
-"""Backbones of detectron2 with weights of ours: EfficientNet-Lite0 and ResNet-50, each below a feature pyramid.
+"""Backbones of detectron2 with weights of ours: EfficientNet-Lite0 and ResNet-50, alone or below a feature pyramid.
 
-Importing this module registers `build_weaksam_lite0_fpn_backbone` and `build_weaksam_resnet_fpn_backbone`. Both read
-`MODEL.FPN.*` and `MODEL.BACKBONE.{WEIGHTS,PIXELS,FREEZE_AT,CONTEXT}`.
+Importing this module registers `build_weaksam_{lite0,resnet}_backbone`, whose maps `MODEL.RESNETS.OUT_FEATURES` names, and
+`build_weaksam_{lite0,resnet}_fpn_backbone`, which read `MODEL.FPN.*`. All read
+`MODEL.BACKBONE.{WEIGHTS,PIXELS,FREEZE_AT,CONTEXT}`.
 
 Batch normalisation of Lite0 is frozen: its statistics and affine terms are constants that scale the convolution's weights at
 each call. That equals a frozen normalisation after the convolution and saves one pass over every feature map, which
@@ -26,6 +27,7 @@ import_detectron2()
 from detectron2.config import CfgNode  # noqa: E402
 from detectron2.layers import ShapeSpec  # noqa: E402
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone  # noqa: E402
+from detectron2.modeling.backbone import build_resnet_backbone  # noqa: E402
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, build_resnet_fpn_backbone  # noqa: E402
 
 from weaksam_cli.errors import UserError  # noqa: E402
@@ -270,6 +272,22 @@ def build_weaksam_lite0_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Li
         load_network(cfg.MODEL.BACKBONE.WEIGHTS), features, cfg.MODEL.BACKBONE.FREEZE_AT
     )
     return Lite0Pyramid(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, fpn.FUSE_TYPE)
+
+
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_weaksam_lite0_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Lite0Backbone:
+    """EfficientNet-Lite0 without a pyramid."""
+    network = load_network(cfg.MODEL.BACKBONE.WEIGHTS)
+    return Lite0Backbone(network, tuple(cfg.MODEL.RESNETS.OUT_FEATURES), cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_weaksam_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """detectron2's ResNet, without a pyramid, with the weights of `load_resnet50`, unless they are to be random."""
+    backbone: Backbone = build_resnet_backbone(cfg, input_shape)
+    if cfg.MODEL.BACKBONE.WEIGHTS != "random":
+        load_resnet50(backbone, cfg.MODEL.BACKBONE.WEIGHTS, cfg.MODEL.BACKBONE.PIXELS)
+    return backbone
 
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]

@@ -48,16 +48,22 @@ class SeededMapper(DatasetMapper):
     """detectron2's mapper of training images, whose random numbers are functions of (seed, iteration, position).
 
     Args:
-        cfg: detectron2's configuration; it decides the augmentations.
+        cfg: detectron2's configuration.
         entries: detectron2's dataset dicts with an image's `key` in place of a file name.
         read_image: an image by its key.
         seed: decides every draw.
+        augmentations: detectron2's.
     """
 
     def __init__(
-        self, cfg: Any, entries: Sequence[Mapping[str, Any]], read_image: ImageReader, seed: int
+        self,
+        cfg: Any,
+        entries: Sequence[Mapping[str, Any]],
+        read_image: ImageReader,
+        seed: int,
+        augmentations: Sequence[Any],
     ) -> None:
-        super().__init__(cfg, is_train=True)
+        super().__init__(cfg, is_train=True, augmentations=list(augmentations))
         self.entries, self.read_image, self.seed = entries, read_image, seed
 
     def item(self, iteration: int, position: int, index: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import yaml
@@ -24,6 +24,7 @@ from weaksam_cli.detectron.backbones import add_backbone_config
 from weaksam_cli.detectron.compat import base_config
 from weaksam_cli.detectron.training import ImageReader, SeededMapper, step_in_event_storage
 from weaksam_cli.engine.context import Job
+from weaksam_cli.engine.methods import load_method
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.heads import add_roi_heads_config
 from weaksam_cli.retrain.schedule import Schedule
@@ -32,11 +33,14 @@ from weaksam_cli.training.batches import EpochSampler, sampled
 from weaksam_cli.training.checkpoint import expect_classes, load_model, model_bytes, read_metadata
 from weaksam_cli.training.loop import LearningRateSchedule, Training, TrainingRun, train, training_run
 
+_NORMS: Final = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
 
 def detectron_config(
     settings: DetectorSettings, class_count: int, device: str, weights: Path | None = None
 ) -> Any:
-    """detectron2's configuration of a network for `class_count` classes: a base of its model zoo and what differs.
+    """detectron2's configuration of a network for `class_count` classes: its defaults, or a base of its model zoo, and what
+    differs. `MODEL.ROI_HEADS.NUM_CLASSES` counts the classes of every network, with RoI heads or without.
 
     Args:
         settings: the network, and what the recipe says of it.
@@ -48,13 +52,11 @@ def detectron_config(
 
     network = read_network(settings.network)
     cfg = _empty_config()
-    cfg.merge_from_file(str(base_config(network["base"])))
+    if "base" in network:
+        cfg.merge_from_file(str(base_config(network["base"])))
     cfg.merge_from_other_cfg(CfgNode(network["detectron2"]))
     _merge(cfg, settings.detectron_keys())
-    cfg.MODEL.FPN.IN_FEATURES = cfg.MODEL.FPN.IN_FEATURES[settings.finest_level - 2 :]
-    for node in (cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS):
-        node.IN_FEATURES = node.IN_FEATURES[settings.detector.first_level - 2 :]
-    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES
+    settings.configure(cfg)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = class_count
     cfg.MODEL.DEVICE = device
     if weights is not None:
@@ -63,11 +65,14 @@ def detectron_config(
 
 
 def _empty_config() -> Any:
-    from detectron2.config import get_cfg
+    from detectron2.config import CfgNode, get_cfg
 
     cfg = get_cfg()
     add_backbone_config(cfg)
     add_roi_heads_config(cfg)
+    # A method with a network of its own: its module has `register_network`, which registers the META_ARCHITECTURE; what
+    # that reads stands in SETTINGS.
+    cfg.MODEL.METHOD = CfgNode({"NAME": "", "SETTINGS": CfgNode(new_allowed=True)})
     return cfg
 
 
@@ -79,6 +84,8 @@ def build_network(cfg: Any) -> nn.Module:
     """The network of a configuration, in the memory format that convolutions on a CPU are fastest with."""
     from detectron2.modeling import build_model
 
+    if cfg.MODEL.METHOD.NAME:
+        load_method("retrain", cfg.MODEL.METHOD.NAME, where="MODEL.METHOD.NAME").register_network()
     model: nn.Module = build_model(cfg)
     return model.to(memory_format=torch.channels_last)
 
@@ -205,6 +212,7 @@ def fit(
     model = build_network(cfg)
     schedule = settings.schedule
     sampler = EpochSampler(len(entries), schedule.batch_size, run.seed)
+    mapper = SeededMapper(cfg, entries, read_image, run.seed, settings.augmentations(cfg))
     train(
         Training(
             model,
@@ -212,8 +220,9 @@ def fit(
             run,
             gradient_clip=schedule.gradient_clip,
             mixed_precision=schedule.mixed_precision,
+            images_at_once=schedule.images_at_once,
         ),
-        sampled(sampler, SeededMapper(cfg, entries, read_image, run.seed).item, run.workers),
+        sampled(sampler, mapper.item, run.workers),
         LearningRateSchedule(
             iterations=schedule.steps,
             milestones=schedule.milestones,
@@ -228,17 +237,17 @@ def fit(
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the layers that are not frozen; normalisation layers and biases of adamw do not decay."""
-    bottom_up = model.backbone.bottom_up  # type: ignore[union-attr]
-    backbone = {id(parameter) for parameter in bottom_up.parameters()}  # type: ignore[union-attr]
+    """The recipe's optimiser over the layers that are not frozen."""
+    pyramid: Any = model.backbone
+    bottom_up = getattr(pyramid, "bottom_up", pyramid)
+    backbone = {id(parameter) for parameter in bottom_up.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            plain = isinstance(module, nn.BatchNorm2d) or (schedule.optimizer == "adamw" and name == "bias")
             factor = schedule.backbone_factor if id(parameter) in backbone else 1.0
-            decay = 0.0 if plain else schedule.weight_decay
+            decay = 0.0 if kinds_of(module, name) & {*schedule.without_decay} else schedule.weight_decay
             groups.setdefault((schedule.learning_rate * factor, decay), []).append(parameter)
     settings = [
         {"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()
@@ -246,6 +255,16 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     if schedule.optimizer == "adamw":
         return torch.optim.AdamW(settings, lr=schedule.learning_rate)
     return torch.optim.SGD(settings, lr=schedule.learning_rate, momentum=schedule.momentum)
+
+
+def kinds_of(module: nn.Module, name: str) -> set[str]:
+    """What a parameter is in the words of `Schedule.undecayed`: `norm` or `embedding` by its module, `bias` by its name."""
+    kinds = {"bias"} if name == "bias" else set()
+    if isinstance(module, _NORMS):
+        kinds.add("norm")
+    if isinstance(module, nn.Embedding):
+        kinds.add("embedding")
+    return kinds
 
 
 def trained_inference(path: Path) -> Inference:

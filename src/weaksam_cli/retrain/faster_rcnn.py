@@ -9,11 +9,12 @@ from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.retrain.both import BothSettings
 from weaksam_cli.retrain.choice import ChoiceSettings
-from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings
+from weaksam_cli.retrain.rcnn import RcnnSettings
+from weaksam_cli.retrain.settings import InferenceSettings
 from weaksam_cli.retrain.stage import train_then_detect
 
 
-class ModelSettings(DetectorSettings):
+class ModelSettings(RcnnSettings):
     """What decides the model."""
 
     method: Literal["faster_rcnn"] = "faster_rcnn"

@@ -31,7 +31,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers  # noqa
 from detectron2.utils.events import get_event_storage  # noqa: E402
 
 from weaksam_cli.detectron.dense_roi_align import DenseRoiAlign, RoiAverage  # noqa: E402
-from weaksam_cli.retrain.settings import RoiDrop  # noqa: E402
+from weaksam_cli.retrain.rcnn import RoiDrop  # noqa: E402
 
 
 class Dropped(NamedTuple):

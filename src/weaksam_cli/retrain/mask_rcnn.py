@@ -16,7 +16,8 @@ from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.retrain.both import BothSettings
 from weaksam_cli.retrain.choice import ChoiceSettings
-from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings, Width, keys_of
+from weaksam_cli.retrain.rcnn import RcnnSettings
+from weaksam_cli.retrain.settings import InferenceSettings, Width, keys_of
 from weaksam_cli.retrain.stage import train_then_detect
 
 
@@ -40,7 +41,7 @@ class MaskHead(RecipeModel):
     class_agnostic: Annotated[bool, "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"] = False
 
 
-class ModelSettings(DetectorSettings):
+class ModelSettings(RcnnSettings):
     """What decides the model."""
 
     learns_masks: ClassVar[bool] = True

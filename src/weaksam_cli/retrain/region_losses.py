@@ -22,7 +22,7 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.detectron.training import image_tensor
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.detector import build_network, config_of
-from weaksam_cli.retrain.settings import RoiDrop
+from weaksam_cli.retrain.rcnn import RoiDrop
 from weaksam_cli.training.checkpoint import Checkpoint, load_model, read_checkpoint, read_metadata
 
 CHECKPOINT_SUFFIX = ".pt"

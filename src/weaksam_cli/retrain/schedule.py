@@ -21,6 +21,7 @@ class Schedule(RecipeModel):
         epochs: passes over the images with pseudo boxes, as an alternative to `iterations`.
         min_iterations: with `epochs`: at least so many steps, however few images there are.
         batch_size: images of a step.
+        images_at_once: the gradients of a batch add up over parts of so many images, for a small GPU; 0 takes all at once.
         optimizer: `sgd` with momentum (published), or `adamw`, which learns faster in a short training.
         learning_rate: after the warm-up.
         backbone_factor: factor on the learning rate of the backbone's own layers (not of the pyramid).
@@ -32,6 +33,8 @@ class Schedule(RecipeModel):
         warmup_share: the same as a share of all iterations, in place of `warmup_iterations`.
         warmup_factor: where the rise begins.
         momentum, weight_decay: of the optimiser; adamw has its usual moments (0.9, 0.999) instead of the momentum.
+        undecayed: what the weight decay leaves out: `norm` (normalisation layers), `bias`, `embedding`; null: normalisation
+            layers, with adamw also biases.
         gradient_clip: largest norm of the gradient; 0 does not clip.
         mixed_precision: float16, on CUDA only; refused on a CPU.
     """
@@ -40,6 +43,7 @@ class Schedule(RecipeModel):
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
     min_iterations: _Iterations | None = None
     batch_size: Annotated[int, Field(ge=1, le=256)]
+    images_at_once: Annotated[int, Field(ge=0, le=256)] = 0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0, le=100)]
     backbone_factor: Annotated[float, Field(ge=0, le=100)] = 1.0
@@ -52,6 +56,7 @@ class Schedule(RecipeModel):
     warmup_factor: Fraction = 0.001
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0, le=100)] = 1e-4
+    undecayed: Annotated[tuple[Literal["norm", "bias", "embedding"], ...], Field(max_length=3)] | None = None
     gradient_clip: Weight = 0.0
     mixed_precision: bool = False
 
@@ -61,6 +66,13 @@ class Schedule(RecipeModel):
         if self.iterations is None:
             raise ValueError("the schedule is given in epochs: resolve the recipe first")
         return self.iterations
+
+    @property
+    def without_decay(self) -> tuple[str, ...]:
+        """`undecayed`, or what stands for null."""
+        if self.undecayed is not None:
+            return self.undecayed
+        return ("norm", "bias") if self.optimizer == "adamw" else ("norm",)
 
     def resolved(self, images: int) -> Self:
         """The schedule for so many training images: all lengths in iterations."""
