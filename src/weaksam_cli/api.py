@@ -22,13 +22,14 @@ from weaksam_cli.errors import UserError
 from weaksam_cli.predict.images import ImageDetections, ImageDetector
 from weaksam_cli.predict.threshold import threshold_of
 from weaksam_cli.predict.trained import find_detector
+from weaksam_cli.report.spread import Setting
 from weaksam_cli.retrain.choice import Use
 
 Place = str | os.PathLike[str]
 
 __all__ = [
     "Artifact", "ImageDetections", "ImageDetector", "UserError", "load_detector", "open_artifact", "run_all", "run_cam",
-    "run_data", "run_eval", "run_pgt", "run_predict", "run_prompt", "run_propose", "run_retrain", "run_wsod",
+    "run_data", "run_eval", "run_pgt", "run_predict", "run_prompt", "run_propose", "run_retrain", "run_sweep", "run_wsod",
 ]  # fmt: skip
 
 
@@ -188,6 +189,44 @@ def run_predict(
         layout=format,
         min_score=min_score,
         draw=_path(draw),
+    )
+
+
+def run_sweep(
+    stage: str,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    until: str | None = None,
+    recipes: Mapping[str, str] | None = None,
+    output: Place | None = None,
+    **options: Unpack[Options],
+) -> list[Setting]:
+    """`weaksam sweep`: variants of a stage over a grid of its settings and seeds; their figures, a setting an entry.
+
+    Args:
+        stage: the first that each variant has of its own.
+        grid: key of its recipe -> values.
+        seeds: every setting with each.
+        until: the last stage of its own; default: `stage`.
+        recipes: stage -> name of its recipe.
+        output: a CSV file for every figure of every seed.
+        options: `settings` has a mapping for each stage, as with `run_all`.
+    """
+    from weaksam_cli.cli.sweep import sweep
+
+    overrides = _overrides(options.pop("settings", {}))
+    variant = options.pop("variant", None)
+    return sweep(
+        *_common(options),
+        stage=stage,
+        grid=[f"{key}={','.join(map(json.dumps, values))}" for key, values in (grid or {}).items()],
+        seeds=None if seeds is None else ",".join(map(str, seeds)),
+        until=until,
+        recipes=[f"{name}={recipe}" for name, recipe in (recipes or {}).items()],
+        overrides=overrides,
+        variant=variant,
+        output=_path(output),
     )
 
 

@@ -10,7 +10,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
+import weaksam_cli as weaksam
 from tests.tiny import FAST, done_here, run_here
 
 SETS = [word for text in FAST["retrain"] for word in ("--set", f"retrain.{text}")]
@@ -48,6 +50,20 @@ def test_it_ends_with_a_table_and_a_file(swept: tuple[Path, str]) -> None:
     results = json.loads((folder / "runs/tiny/eval/test.json").read_text())["metrics"]
     plain = next(item for item in results if item["stage"] == "retrain" and not item["variant"])
     assert float(found["retrain", plain["name"]]) == plain["value"]
+
+
+def test_python_gives_the_figures_of_both_detectors_too(swept: tuple[Path, str]) -> None:
+    folder, _ = swept
+    pairs = (text.split("=", 1) for text in FAST["retrain"])
+    settings = {"retrain": {key: yaml.safe_load(value) for key, value in pairs}}
+    with contextlib.chdir(folder):
+        found = weaksam.run_sweep(
+            "pgt", {"score_threshold": [0.2, 0.3]}, until="retrain", split="test", settings=settings,
+            dataset="tiny", profile="embedded", quiet=True,
+        )  # fmt: skip
+    assert [item.values for item in found] == [{"score_threshold": 0.2}, {"score_threshold": 0.3}]
+    stages = {stage for item in found for _, stage, _ in item.figures}
+    assert stages == {"retrain", "both"}  # pseudo ground truth has no figures of the test split
 
 
 def test_again_nothing_is_done_and_json_tells_all(swept: tuple[Path, str]) -> None:

@@ -20,7 +20,7 @@ from weaksam_cli.engine.steps import preview, run_steps
 from weaksam_cli.engine.sweeps import Point, parse_grid, parse_seeds, sweep_points
 from weaksam_cli.errors import UserError, unknown
 from weaksam_cli.eval.results import MetricRow, read_results
-from weaksam_cli.report.spread import COLUMNS, as_csv, as_json, by_setting, table
+from weaksam_cli.report.spread import COLUMNS, Setting, as_csv, as_json, by_setting, table
 
 _EVAL = STAGE_NAMES[-1]
 _STAGES = STAGE_NAMES[1:-1]
@@ -71,8 +71,11 @@ def sweep(
     overrides: Sequence[str] | None,
     variant: str | None,
     output: Path | None,
-) -> None:
+) -> list[Setting]:
     """Make the variants that are not fresh, evaluate the run, and print mean and spread.
+
+    Returns:
+        The figures, a setting an entry; none in a dry run.
 
     Raises:
         UserError: something that was typed cannot be, which is said before anything runs; or what the stages raise. A
@@ -100,13 +103,15 @@ def sweep(
     )
     if options.dry_run:
         _describe(plan)
-        return
+        return []
     preflight(plan.context)
     made, fault = _make_all(plan)
     _evaluate(plan)
-    _show(plan, made, output)
+    settings = by_setting(plan.points, _rows(plan, made))
+    _show(plan, settings, output)
     if fault is not None:
         raise fault
+    return settings
 
 
 def _count(variants: int) -> str:
@@ -165,15 +170,16 @@ def _evaluate(plan: _Sweep) -> None:
 
 def _rows(plan: _Sweep, made: Sequence[Point]) -> dict[str, list[tuple[str, MetricRow]]]:
     found: dict[str, list[tuple[str, MetricRow]]] = {point.variant: [] for point in made}
+    told = {*plan.stages, "both"} if "retrain" in plan.stages else {*plan.stages}
     for split in plan.splits:
         for row in read_results(plan.context.run.output(_EVAL, split)).metrics:
-            if row.stage in plan.stages and row.variant in found:
+            if row.stage in told and row.variant in found:
                 found[row.variant].append((split, row))
     return found
 
 
-def _show(plan: _Sweep, made: Sequence[Point], output: Path | None) -> None:
-    settings, console = by_setting(plan.points, _rows(plan, made)), plan.context.console
+def _show(plan: _Sweep, settings: Sequence[Setting], output: Path | None) -> None:
+    console = plan.context.console
     for split in plan.splits:
         title = f"{plan.context.dataset} {split}: mean ± standard deviation over seeds, shares in percent"
         console.table(title, *table(settings, split))
