@@ -121,7 +121,7 @@ OICR = ProposalSettings(min_side=20, above=True, cell=8)
 
 
 def usable(boxes: FloatArray, height: int, width: int, settings: ProposalSettings) -> FloatArray:
-    return usable_proposals(Proposals.from_boxes(as_boxes(boxes), "import"), height, width, settings)
+    return usable_proposals(Proposals.from_boxes(as_boxes(boxes), "import"), height, width, settings).boxes
 
 
 def proposals(*parts: tuple[Source, list[list[float]], list[float]]) -> Proposals:
@@ -134,7 +134,7 @@ def test_boxes_of_clues_are_cut_last() -> None:
     grid: list[list[float]] = [[0.0, 0, 30, 30], [0, 0, 40, 40], [0, 0, 50, 50]]
     clues: list[list[float]] = [[0.0, 0, 60, 60], [0, 0, 70, 70]]
     found = proposals(("grid", grid, [0.5, 0.9, 0.8]), ("fine", clues, [0.1, 0.2]))
-    kept = usable_proposals(found, 100, 100, ProposalSettings(most=3))
+    kept = usable_proposals(found, 100, 100, ProposalSettings(most=3)).boxes
     assert kept.tolist() == [grid[1], *clues]
     assert len(usable_proposals(found, 100, 100, ProposalSettings(most=1))) == 1
 
@@ -144,7 +144,7 @@ def test_most_counts_what_the_other_rules_leave() -> None:
     found = proposals(
         ("grid", [[0.0, 0, 5, 30], [0, 0, 30, 30], [0, 0, 30, 30], [0, 0, 60, 60]], [0.9, 0.8, 0.7, 0.6])
     )
-    kept = usable_proposals(found, 100, 100, ProposalSettings(most=2))
+    kept = usable_proposals(found, 100, 100, ProposalSettings(most=2)).boxes
     assert kept.tolist() == [[0, 0, 30, 30], [0, 0, 60, 60]]
 
 

@@ -298,8 +298,8 @@ def load_detector(detector: RegionDetector, path: Path, class_names: Sequence[st
 
 def image_loader(
     labels: Labels, proposals: Artifact, settings: ProposalSettings
-) -> Callable[[str], tuple[NDArray[np.uint8], FloatArray]]:
-    """From an image's key to the image, uint8 RGB (H, W, 3), and the proposals that are used, float32 (R, 4).
+) -> Callable[[str], tuple[NDArray[np.uint8], Proposals]]:
+    """From an image's key to the image, uint8 RGB (H, W, 3), and the R proposals that are used.
 
     What is returned raises ImageError where the image cannot be read, or is not the one that `weaksam data` saw.
 
@@ -310,7 +310,7 @@ def image_loader(
     """
     images = labels.by_key()
 
-    def load(key: str) -> tuple[NDArray[np.uint8], FloatArray]:
+    def load(key: str) -> tuple[NDArray[np.uint8], Proposals]:
         pixels = labels.read_image(images[key])
         found = read_proposals(proposals, key)
         return pixels, usable_proposals(found, pixels.shape[0], pixels.shape[1], settings)
@@ -318,7 +318,7 @@ def image_loader(
     return load
 
 
-def usable_proposals(proposals: Proposals, height: int, width: int, settings: ProposalSettings) -> FloatArray:
+def usable_proposals(proposals: Proposals, height: int, width: int, settings: ProposalSettings) -> Proposals:
     """Clip to the image, drop small proposals, keep the first of duplicates, then the best of what is left.
 
     The published trainers fail on an image of which nothing is left; here the box of the whole image stands in.
@@ -330,7 +330,7 @@ def usable_proposals(proposals: Proposals, height: int, width: int, settings: Pr
         settings: what is left out.
 
     Returns:
-        float32 (R, 4), R at least 1, xyxy pixel edges, in the order of `proposals`.
+        R of them, at least 1, in the order of `proposals`, without masks.
     """
     clipped = box_math.clip(proposals.boxes, height, width)
     sides = clipped[:, 2:] - clipped[:, :2]
@@ -338,8 +338,8 @@ def usable_proposals(proposals: Proposals, height: int, width: int, settings: Pr
     candidates = np.flatnonzero((enough & (sides > 0)).all(axis=1))
     index = candidates[first_of_duplicates(clipped[candidates], cell=settings.cell)]
     if not len(index):
-        return as_boxes([[0, 0, width, height]])
-    return keep_best(replace(proposals, boxes=clipped, counts=None).take(index), settings.most).boxes
+        return Proposals.from_boxes(as_boxes([[0, 0, width, height]]), "import")
+    return keep_best(replace(proposals, boxes=clipped, counts=None).take(index), settings.most)
 
 
 def first_of_duplicates(boxes: FloatArray, *, cell: float) -> NDArray[np.int64]:

@@ -32,6 +32,7 @@ from weaksam_cli.engine.predictors import ImageFunction, one_thread
 from weaksam_cli.engine.sharded import SHARD_IMAGES, ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step, rows_of
 from weaksam_cli.training.batches import generator_of
+from weaksam_cli.wsod.evidence import evidence_reader, evidence_rows, test_evidence, training_evidence
 from weaksam_cli.wsod.lite0_settings import (
     DenseSettings,
     DetectionSettings,
@@ -122,7 +123,8 @@ class Lite0(RecipeModel):
             difficult=settings.difficult,
         )
         inputs = data | {"wsod-regions": learnt.path}
-        run = partial(_fit, training, learnt.path, sources.split)
+        evidence = evidence_rows(training_evidence(settings, method, context), context, inputs)
+        run = partial(_fit, training, learnt.path, sources.split, evidence)
         yield Step(model, MODEL, train, training, inputs, run, "the weakly supervised detector")
 
         tested = _region_step(regions, context, split, feature_model)
@@ -136,9 +138,10 @@ class Lite0(RecipeModel):
         )
         images = context.split(split)
         inputs = {"wsod-model": model, "wsod-regions": tested.path, "data": images.labels}
+        known = evidence_rows(test_evidence(settings, method, context, split), context, inputs)
 
         def work(context: Context) -> PerImage:
-            return _detections(DetectionPredictor(detection, rows_of(tested, context), model, images))
+            return _detections(DetectionPredictor(detection, rows_of(tested, context), model, images, known))
 
         path, detect = context.run.output("wsod", split), ImageByImage(work)
         yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
@@ -195,9 +198,9 @@ class Sources:
         load = image_loader(labels, proposals, settings.proposals)
 
         def read(image_id: str) -> tuple[ImageMaps, ClassMaps, FloatArray]:
-            pixels, boxes = load(image_id)
+            pixels, used = load(image_id)
             maps = image_maps(backbone, pixels, settings.dense.short_side)
-            return maps, read_class_maps(cam, image_id), boxes
+            return maps, read_class_maps(cam, image_id), used.boxes
 
         return read
 
@@ -273,6 +276,7 @@ class DetectionPredictor:
     regions: Rows
     model: Path
     split: Split
+    evidence: Rows | None = None
 
     def open(self) -> Callable[[str], Detections]:
         """Load the heads once a process."""
@@ -285,9 +289,10 @@ class DetectionPredictor:
         regions = open_artifact(self.regions, verify=False)
         statistics = torch.zeros(2, regions.datasets_shape("features")[1])
         detector = load_detector(FrozenDetector(settings.method, statistics, len(names)), self.model, names)
+        evidence, unlabelled = evidence_reader(self.evidence), torch.zeros(len(names))
 
         def predict(image_id: str) -> Detections:
-            sample = region_sample(regions, image_id, settings.prior.floor, torch.zeros(len(names)))
+            sample = region_sample(regions, image_id, settings.prior.floor, unlabelled, evidence(image_id))
             image_scores = torch.from_numpy(regions.image_value(image_id, "class_scores").astype(np.float32))
             with torch.inference_mode():
                 (answer,) = detector([sample])
@@ -327,7 +332,9 @@ def _regions(predictor: RegionPredictor) -> PerImage:
     return PerImage(schema, ids, predictor, "regions", tables={"class_names": names})
 
 
-def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job) -> Outcome:
+def _fit(
+    settings: TrainingSettings, regions_path: Path, split: Split, evidence: Rows | None, job: Job
+) -> Outcome:
     import torch
 
     from weaksam_cli.training.checkpoint import model_bytes
@@ -341,11 +348,11 @@ def _fit(settings: TrainingSettings, regions_path: Path, split: Split, job: Job)
         vectors = label_vectors(labels, regions)
         image_ids = list(vectors)
         size, grid = regions.datasets_shape("features")[1], (len(names) + 1) * settings.grid**2
-        statistics = feature_statistics(regions, image_ids, size - grid)
+        statistics, known = feature_statistics(regions, image_ids, size - grid), evidence_reader(evidence)
 
         def load(_iteration: int, _position: int, index: int) -> Sample:
             key = image_ids[index]
-            return region_sample(regions, key, settings.prior_floor, vectors[key])
+            return region_sample(regions, key, settings.prior_floor, vectors[key], known(key))
 
         schedule = settings.schedule.resolved(len(image_ids))
         with training_run(job, schedule.steps) as run:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -18,8 +18,13 @@ from weaksam_cli.core.settings import Epoch, Iteration, RecipeModel, Weight
 from weaksam_cli.data.labels import LabelChoice
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from weaksam_cli.artifacts.class_maps import ClassMaps
+    from weaksam_cli.artifacts.proposals import Proposals
+    from weaksam_cli.core.boxes import FloatArray
     from weaksam_cli.training.loop import Stateful, Step
     from weaksam_cli.wsod.detector import RegionDetector, RegionHeads
 
@@ -155,6 +160,46 @@ class DetectorSettings(LabelChoice):
 
 
 @dataclass(frozen=True)
+class Seen:
+    """One image as `Evidence` sees it, before any network of WSOD.
+
+    Attributes:
+        image: uint8 RGB (H, W, 3).
+        proposals: the R that are used, xyxy pixel edges of the image.
+        classes: indexes of the image's labels; none at test.
+        class_count: C.
+        class_maps: of the image, where `Evidence.needs_maps`.
+    """
+
+    image: NDArray[np.uint8]
+    proposals: Proposals
+    classes: list[int]
+    class_count: int
+    class_maps: ClassMaps | None = None
+
+
+class Evidence(RecipeModel):
+    """Settings of what a method knows of each proposal beside its features.
+
+    It is computed once an image, at the image's own size, by a step that both networks have (`evidence.py`), and reaches
+    the losses as `Regions.evidence`; views of the image change nothing of it.
+    """
+
+    needs_maps: ClassVar[bool] = False
+    """The images' class maps are an input."""
+    at_test: ClassVar[bool] = False
+    """Known at test, too, and not in training alone."""
+
+    def width(self, class_count: int) -> int:
+        """Columns, at least 1."""
+        raise NotImplementedError
+
+    def columns(self, seen: Seen) -> FloatArray:
+        """float32 (R, width)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Regions:
     """The R proposals of one image as a method sees them.
 
@@ -164,12 +209,14 @@ class Regions:
         prior: float32 (R, C), above 0: how well each proposal fits the box of a class's map, in [0, 1], plus a floor. None
             where the feature path knows no class maps.
         progress: share of the training's iterations that are done, in [0, 1).
+        evidence: float32 (R, k), the columns of `Method.evidence`; None where it has none, or none at test.
     """
 
     boxes: Tensor
     image_labels: Tensor
     prior: Tensor | None = None
     progress: float = 0.0
+    evidence: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +265,11 @@ class Method(RecipeModel):
     def branches(self) -> int:
         """Refinement branches."""
         return 0
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What is computed of every proposal once an image; None for nothing."""
+        return None
 
     def stream_columns(self, class_count: int) -> int:
         """Outputs of each of the two streams: C, or C + 1 with background first."""

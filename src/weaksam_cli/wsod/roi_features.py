@@ -223,13 +223,19 @@ def component_prior(
     return prior / np.float32(max(len(thresholds), 1))
 
 
-def region_sample(regions: Artifact, image_id: str, prior_floor: float, image_labels: Tensor) -> Sample:
+def region_sample(
+    regions: Artifact,
+    image_id: str,
+    prior_floor: float,
+    image_labels: Tensor,
+    evidence: Tensor | None = None,
+) -> Sample:
     """One image of a regions artifact as the detector takes it."""
     boxes, features, prior = (
         torch.from_numpy(regions.rows(image_id, name).astype(np.float32))
         for name in ("boxes", "features", "prior")
     )
-    return Sample(features, Regions(boxes, image_labels, prior + prior_floor))
+    return Sample(features, Regions(boxes, image_labels, prior + prior_floor, evidence=evidence))
 
 
 def feature_statistics(regions: Artifact, image_ids: Sequence[str], n_projected: int) -> Tensor:

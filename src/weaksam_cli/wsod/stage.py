@@ -11,6 +11,7 @@ from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
+from weaksam_cli.wsod.evidence import evidence_steps
 from weaksam_cli.wsod.lite0 import Lite0
 from weaksam_cli.wsod.method import DetectorSettings, Method
 from weaksam_cli.wsod.vgg16 import Vgg16
@@ -31,4 +32,6 @@ class DetectorRecipe(DetectorSettings):
 def detector_steps(recipe: DetectorRecipe, method: Method, context: Context, split: str) -> Iterator[Step]:
     """The steps of a method on the network that the recipe names: the detector, from the training split; then the detections
     of this split."""
-    return recipe.network.steps(recipe.part(DetectorSettings), method, context, split)
+    settings = recipe.part(DetectorSettings)
+    yield from evidence_steps(settings, method, context, split)
+    yield from recipe.network.steps(settings, method, context, split)

@@ -27,6 +27,7 @@ from weaksam_cli.engine.detectors import per_image_detections
 from weaksam_cli.engine.predictors import Overlapped
 from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step
+from weaksam_cli.wsod.evidence import evidence_reader, evidence_rows, test_evidence, training_evidence
 from weaksam_cli.wsod.method import (
     DetectorSettings,
     InferenceSettings,
@@ -36,6 +37,8 @@ from weaksam_cli.wsod.method import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from weaksam_cli.wsod.own_features import Layer, RegionFeatures, TrainedDetector
 
 MODEL: Final = Schema("weaksam/vgg-detector", 2, ())
@@ -167,9 +170,11 @@ class Vgg16(Vgg16Training):
         )
         inputs = {"data": images.labels, "propose": run.input("propose", split), "wsod-model": model}
 
+        evidence = evidence_rows(test_evidence(settings, method, context, split), context, inputs)
+
         def work(context: Context) -> PerImage:
             proposals, device = context.rows("propose", split), context.torch_device()
-            return _detections(DetectionPredictor(detection, images, proposals, model, device))
+            return _detections(DetectionPredictor(detection, images, proposals, model, device, evidence))
 
         path, detect = run.output("wsod", split), ImageByImage(work)
         yield Step(path, RESULTS, split, detection, inputs, detect, "detections")
@@ -193,7 +198,8 @@ class Vgg16(Vgg16Training):
             schedule=settings.schedule,
             difficult=settings.difficult,
         )
-        fit = partial(_fit, training, images, proposals, weights)
+        evidence = evidence_rows(training_evidence(settings, method, context), context, inputs)
+        fit = partial(_fit, training, images, proposals, weights, evidence)
         return Step(model, MODEL, train, training, inputs, fit, "the weakly supervised detector")
 
 
@@ -216,7 +222,12 @@ class DetectionSettings(RecipeModel):
 
 
 def _fit(
-    settings: TrainingSettings, split: Split, proposals_path: Path, weights: Path | None, job: Job
+    settings: TrainingSettings,
+    split: Split,
+    proposals_path: Path,
+    weights: Path | None,
+    evidence: Rows | None,
+    job: Job,
 ) -> Outcome:
     import torch
 
@@ -244,7 +255,8 @@ def _fit(
         with training_run(job, schedule.steps, most_workers=_MOST_LOADERS) as run:
             torch.manual_seed(run.seed)
             detector = build_vgg_detector(settings.method, settings.network, len(names), weights)
-            load = sample_loader(labels, proposals, vectors, settings, run.seed)
+            known = evidence_reader(evidence)
+            load = sample_loader(labels, proposals, vectors, settings, run.seed, known)
             fit_detector(detector, load, len(vectors), schedule, run)
     context.ops.write_atomically(job.path, model_bytes(detector, {"class_names": names}))
     return Outcome(len(vectors))
@@ -265,6 +277,7 @@ class DetectionPredictor:
         split, proposals: what is looked at.
         model: file of the trained detector.
         device: where it runs.
+        evidence: of its proposals, where the method asks for it.
     """
 
     settings: DetectionSettings
@@ -272,8 +285,9 @@ class DetectionPredictor:
     proposals: Rows
     model: Path
     device: str = "cpu"
+    evidence: Rows | None = None
 
-    def open(self) -> Overlapped[tuple[NDArray[np.uint8], FloatArray], Detections]:
+    def open(self) -> Overlapped[tuple[NDArray[np.uint8], FloatArray, Tensor | None], Detections]:
         """Load the network once a process; images and proposals are read while the one before is computed."""
         from weaksam_cli.wsod.detector import image_loader, load_detector
         from weaksam_cli.wsod.vgg_detector import VggDetector, detect
@@ -283,5 +297,14 @@ class DetectionPredictor:
         proposals = open_artifact_of(labels, self.proposals, PROPOSALS, verify=False)
         fresh = VggDetector(settings.method, settings.network, len(names)).to(self.device)
         network = load_detector(fresh, self.model, names)
-        load = image_loader(labels, proposals, settings.proposals)
-        return Overlapped(load, lambda _, loaded: detect(network, *loaded, settings))
+        read, evidence = image_loader(labels, proposals, settings.proposals), evidence_reader(self.evidence)
+
+        def load(key: str) -> tuple[NDArray[np.uint8], FloatArray, Tensor | None]:
+            pixels, used = read(key)
+            return pixels, used.boxes, evidence(key)
+
+        def compute(_: str, loaded: tuple[NDArray[np.uint8], FloatArray, Tensor | None]) -> Detections:
+            pixels, boxes, known = loaded
+            return detect(network, pixels, boxes, settings, known)
+
+        return Overlapped(load, compute)

@@ -27,6 +27,7 @@ from weaksam_cli.wsod.detector import (
     image_loader,
     select_detections,
 )
+from weaksam_cli.wsod.evidence import EvidenceOf, no_evidence
 from weaksam_cli.wsod.method import Method, Outputs, Regions
 from weaksam_cli.wsod.mining import without_last_pixel
 from weaksam_cli.wsod.vgg16 import DetectionSettings, TrainingSettings, Vgg16Training
@@ -128,7 +129,12 @@ def build_vgg_detector(
 
 
 def sample_loader(
-    labels: Labels, proposals: Artifact, vectors: Mapping[str, Tensor], settings: TrainingSettings, seed: int
+    labels: Labels,
+    proposals: Artifact,
+    vectors: Mapping[str, Tensor],
+    settings: TrainingSettings,
+    seed: int,
+    evidence: EvidenceOf = no_evidence,
 ) -> LoadItem:
     """From iteration, position in the step and index of an image to a view of it; a pure function.
 
@@ -138,20 +144,23 @@ def sample_loader(
         vectors: key -> labels, float (C,), of each image that is learnt from.
         settings: how images are changed, and which proposals are used.
         seed: decides every view.
+        evidence: of an image.
     """
     read, keys = image_loader(labels, proposals, settings.proposals), list(vectors)
 
     def load(iteration: int, position: int, index: int) -> Sample:
         rng = augmentation_rng(seed, iteration, position)
-        view = training_view(*read(keys[index]), settings.network, rng)
-        return view_sample(view, vectors[keys[index]])
+        pixels, used = read(keys[index])
+        view = training_view(pixels, used.boxes, settings.network, rng)
+        return view_sample(view, vectors[keys[index]], evidence(keys[index]))
 
     return load
 
 
-def view_sample(view: View, image_labels: Tensor) -> Sample:
+def view_sample(view: View, image_labels: Tensor, evidence: Tensor | None = None) -> Sample:
     """A view as a detector takes it."""
-    return Sample(torch.from_numpy(view.pixels), Regions(torch.from_numpy(view.boxes), image_labels))
+    regions = Regions(torch.from_numpy(view.boxes), image_labels, evidence=evidence)
+    return Sample(torch.from_numpy(view.pixels), regions)
 
 
 def detect(
@@ -159,6 +168,7 @@ def detect(
     image: NDArray[np.uint8],
     boxes: FloatArray,
     settings: DetectionSettings,
+    evidence: Tensor | None = None,
 ) -> Detections:
     """Detections of one image, class by class and by decreasing score within a class.
 
@@ -167,6 +177,7 @@ def detect(
         image: uint8 RGB (H, W, 3).
         boxes: float32 (R, 4), the proposals, xyxy pixel edges.
         settings: views and selection.
+        evidence: float32 (R, k), of the proposals.
     """
     height, width = image.shape[:2]
     box_sum = score_sum = np.zeros((), np.float32)
@@ -174,7 +185,7 @@ def detect(
     view = next(views, None)
     while view is not None:
         with torch.inference_mode():
-            (answer,) = network([view_sample(view, torch.zeros(0))])
+            (answer,) = network([view_sample(view, torch.zeros(0), evidence)])
         # A GPU is still at work now: the next view is made before anything waits for the answer.
         following = next(views, None)
         box_sum = box_sum + boxes_to_image(answer.boxes.float().cpu().numpy(), view, height, width)
