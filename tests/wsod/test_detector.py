@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -264,3 +265,11 @@ def test_usable_proposals(changes: dict[str, Any], kept: list[int | None]) -> No
 def test_there_is_always_a_usable_proposal(n: int) -> None:
     far = np.tile(np.asarray([[500, 500, 600, 600]], np.float32), (n, 1))
     assert usable(far, 70, 82, ProposalSettings()).tolist() == [[0, 0, 82, 70]]
+
+
+def test_momentum_makes_it_gradient_descent() -> None:
+    module, settings = nn.Linear(2, 2), OptimizerSettings(learning_rate=1, weight_decay=0.1, bias_factor=2)
+    found = make_optimizer(module, settings, momentum=0.9)
+    assert isinstance(found, torch.optim.SGD)
+    assert [(group["lr"], group["momentum"]) for group in found.param_groups] == [(1, 0.9), (2, 0.9)]
+    assert isinstance(make_optimizer(module, settings), torch.optim.Adam)

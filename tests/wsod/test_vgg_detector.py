@@ -142,7 +142,9 @@ def test_images_of_two_sizes_hardly_change_each_other(method: Method) -> None:
 def test_sides_are_multiples_of_32_also_of_an_image_alone() -> None:
     detector = detector_of(OICR)
     shapes: list[tuple[int, ...]] = []
-    detector.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    detector.backbone.features[0].register_forward_pre_hook(
+        lambda _, inputs: shapes.append(tuple(inputs[0].shape))
+    )
     evaluate(detector, [sample(2, 50, 70)])
     evaluate(detector, [sample(2, 50, 70), sample(1, 50, 70)])
     evaluate(detector, [sample(2, 50, 70), sample(1, 65, 40)])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.detectron.compat import import_detectron2
 from weaksam_cli.wsod.vgg16 import Vgg16, ViewSettings
-from weaksam_cli.wsod.views import View, boxes_to_image, training_view, view_size
+from weaksam_cli.wsod.views import View, boxes_to_image, paired_views, training_view, view_size
 from weaksam_cli.wsod.views import test_views as views_of  # pytest would take it for a test
 
 AS_THEY_ARE = {"order": "RGB", "mean": (0, 0, 0)}
@@ -269,3 +269,18 @@ def test_rounded_sizes_equal_detectron2s(height: int, width: int) -> None:
     size = ResizeShortestEdge.get_output_shape(height, width, 256, 640)
     found = view_size(height, width, 256, ViewSettings(max_size=640))
     assert np.abs(np.subtract(found, size)).max() <= 1
+
+
+@pytest.mark.parametrize("sides", [(40,), (40, 70), (40, 70, 90)])
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_pairs_are_two_sizes_each_plain_and_mirrored(n: int, sides: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(n)
+    boxes, settings = random_boxes(rng, n, 60, 80), network(train={"short_sides": sides})
+    first, first_mirrored, second, second_mirrored = paired_views(grey(60, 80), boxes, settings, rng)
+    assert {first.size[0], second.size[0]} <= set(sides)
+    assert (first.size != second.size) == (len(sides) > 1)
+    for plain, other in ((first, first_mirrored), (second, second_mirrored)):
+        assert (plain.mirrored, other.mirrored, plain.size) == (False, True, other.size)
+        assert len(plain.boxes) == n
+        for view in (plain, other):
+            np.testing.assert_allclose(boxes_to_image(view.boxes, view, 60, 80), boxes, atol=1e-3)

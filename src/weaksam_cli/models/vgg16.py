@@ -64,7 +64,23 @@ class DilatedVgg16(nn.Module):
         Returns:
             (B, widths[-1], h, w); h is H / 8, rounded at each of the three poolings.
         """
-        found: Tensor = self.features(images)
+        return self.maps(images)[-1]
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Outputs of the five blocks, before they are pooled, with strides of 1, 2, 4, 8 and 8; see `forward`."""
+        found: list[Tensor] = []
+        layers = list(self.features)
+        for count in _LAYERS:
+            block, after, layers = (
+                layers[: 2 * count],
+                layers[2 * count : 2 * count + 1],
+                layers[2 * count + 1 :],
+            )
+            for layer in block:
+                images = layer(images)
+            found.append(images)
+            for layer in after:
+                images = layer(images)
         return found
 
 

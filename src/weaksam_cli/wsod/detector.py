@@ -32,8 +32,10 @@ from weaksam_cli.wsod.method import (
     Method,
     OptimizerSettings,
     Outputs,
+    Pool,
     ProposalSettings,
     Regions,
+    Rois,
     ScheduleSettings,
 )
 
@@ -48,10 +50,12 @@ class Sample:
     Attributes:
         input: what features are made from: for vgg16 a view, float32 (3, h, w); for lite0 RoI features, float32 (R, D).
         regions: its proposals.
+        views: further views of the image, for methods that learn from several; the same proposals in the same order.
     """
 
     input: Tensor
     regions: Regions
+    views: tuple[Sample, ...] = ()
 
     def to(self, device: torch.device) -> Sample:
         """The same on a device."""
@@ -59,7 +63,7 @@ class Sample:
             name: item.to(device) if isinstance(item, Tensor) else item
             for name, item in vars(self.regions).items()
         }
-        return Sample(self.input.to(device), Regions(**moved))
+        return Sample(self.input.to(device), Regions(**moved), tuple(view.to(device) for view in self.views))
 
 
 @dataclass(frozen=True)
@@ -160,10 +164,10 @@ class RegionDetector(nn.Module):
                     Answer(self.method.scores(found), self.method.boxes(found, item.regions.boxes))
                     for found, item in pairs
                 ]
-        outputs = self.outputs(samples)
-        regions = [replace(item.regions, progress=self.progress) for item in samples]
+        samples = [replace(item, regions=replace(item.regions, progress=self.progress)) for item in samples]
+        images = self.outputs(samples)
         with torch.autocast(device.type, enabled=False):
-            return self.method.batch_losses(outputs, regions)
+            return self.method.batch_losses(images, [item.regions for item in samples])
 
 
 class Standardise(nn.Module):
@@ -192,7 +196,19 @@ class FrozenDetector(RegionDetector):
 
     def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
         """Image by image."""
-        return [self.method.outputs(self.heads, item.input, self.neck) for item in samples]
+        return [
+            self.method.outputs_of_rois(self.heads, Rois([item.regions], _given(item.input)), self.neck)
+            for item in samples
+        ]
+
+
+def _given(found: Tensor) -> Pool:
+    """RoI features that came with the image."""
+
+    def pool(features: Tensor | None = None, stride: int = 8) -> Tensor:
+        return found
+
+    return pool
 
 
 def fit_detector(
@@ -220,7 +236,7 @@ def fit_detector(
     train(
         Training(
             detector,
-            make_optimizer(detector, schedule, schedule.refinement_factor),
+            make_optimizer(detector, schedule, schedule.refinement_factor, schedule.momentum),
             run,
             mixed_precision=schedule.mixed_precision,
             images_at_once=schedule.images_at_once,
@@ -240,15 +256,19 @@ def fit_detector(
 
 
 def make_optimizer(
-    module: nn.Module, settings: OptimizerSettings, refinement_factor: float | None = None
-) -> torch.optim.Adam:
-    """Adam over the parameters that take gradient.
+    module: nn.Module,
+    settings: OptimizerSettings,
+    refinement_factor: float | None = None,
+    momentum: float | None = None,
+) -> torch.optim.Optimizer:
+    """Adam, or stochastic gradient descent, over the parameters that take gradient.
 
     Args:
         module: whose parameters.
         settings: rate and decay, and what differs for biases.
         refinement_factor: learning rate of the refinement branches, biases too, relative to the others; None leaves them
             alone.
+        momentum: of stochastic gradient descent; None makes it Adam.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
@@ -261,7 +281,9 @@ def make_optimizer(
             rate, decay = rate * settings.bias_factor, 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     made = [{"params": own, "lr": rate, "weight_decay": decay} for (rate, decay), own in groups.items()]
-    return torch.optim.Adam(made, lr=settings.learning_rate)
+    if momentum is None:
+        return torch.optim.Adam(made, lr=settings.learning_rate)
+    return torch.optim.SGD(made, lr=settings.learning_rate, momentum=momentum)
 
 
 def label_vectors(labels: Labels, artifact: Artifact) -> dict[str, Tensor]:

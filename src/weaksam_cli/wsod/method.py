@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, Self
 
 from pydantic import Field, model_validator
 
@@ -68,7 +68,7 @@ class OptimizerSettings(RecipeModel):
     """How fast some weights learn.
 
     Attributes:
-        learning_rate: of Adam.
+        learning_rate: after the warm-up.
         bias_factor: learning rate of biases relative to it, and they do not decay; null leaves them alone.
         weight_decay: of the other weights.
         warmup_iterations: linear rise to the learning rate.
@@ -92,6 +92,7 @@ class ScheduleSettings(OptimizerSettings):
         batch_size: images a step.
         images_at_once: of them in memory together; gradients add up over the step. 0 takes them all.
         refinement_factor: learning rate of the refinement branches, biases too, relative to it; null leaves them alone.
+        momentum: of stochastic gradient descent; null trains by Adam.
         warmup_factor: share of the learning rate that the warm-up rises from.
         cosine: the learning rate falls to zero along half a cosine; there are no milestones then.
         mixed_precision: float16, on CUDA only; refused on a CPU.
@@ -102,6 +103,7 @@ class ScheduleSettings(OptimizerSettings):
     batch_size: int = Field(default=8, ge=1, le=256)
     images_at_once: int = Field(default=0, ge=0, le=256)
     refinement_factor: float | None = Field(default=None, gt=0, le=100)
+    momentum: float | None = Field(default=None, ge=0, lt=1)
     warmup_factor: float = Field(default=0.001, ge=0, le=1)
     cosine: bool = False
     mixed_precision: bool = False
@@ -210,6 +212,7 @@ class Regions:
             where the feature path knows no class maps.
         progress: share of the training's iterations that are done, in [0, 1).
         evidence: float32 (R, k), the columns of `Method.evidence`; None where it has none, or none at test.
+        mirrored: of each view of the image, for methods that learn from several: whether left and right are swapped.
     """
 
     boxes: Tensor
@@ -217,17 +220,50 @@ class Regions:
     prior: Tensor | None = None
     progress: float = 0.0
     evidence: Tensor | None = None
+    mirrored: tuple[bool, ...] = (False,)
+
+
+class Pool(Protocol):
+    """Features of RoIs."""
+
+    def __call__(self, features: Tensor | None = None, stride: int = 8) -> Tensor:
+        """What lies before the neck: (all R, channels, 7, 7) of vgg16, or (R, D) of lite0.
+
+        Args:
+            features: a map (B, channels, h, w) to take in place of the last.
+            stride: of that map.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Rois:
+    """The RoIs of all images that are in memory together, one image after the other; each view of an image counts as one.
+
+    Attributes:
+        regions: of each image.
+        pool: gives their features.
+        maps: of vgg16, the outputs (B, channels, h, w) of the last three blocks, with strides of 4, 8 and 8; RoIs are pooled
+            from the last. Zeros fill up images that are smaller than the largest. None with lite0.
+    """
+
+    regions: Sequence[Regions]
+    pool: Pool
+    maps: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
 class Outputs:
     """Raw outputs of the heads for the R proposals of one image, or of several, one after the other.
 
+    Of an image that is seen in several views, those of the first view's R proposals come first, then the second's.
+
     Attributes:
         class_logits, detection_logits: (R, `Method.stream_columns`).
         refinement_logits: one (R, C + 1) for each branch, background first.
         deltas: one (R, `Method.delta_columns`) for each branch, or none.
         extra: what a method's own networks gave, a row a proposal.
+        image: likewise, a row an image; of an image in several views, a row a view.
     """
 
     class_logits: Tensor
@@ -235,16 +271,18 @@ class Outputs:
     refinement_logits: tuple[Tensor, ...] = ()
     deltas: tuple[Tensor, ...] = ()
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    image: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def rows(self, start: int, stop: int) -> Outputs:
-        """Those of the proposals from `start` to before `stop`."""
-        rows = slice(start, stop)
+    def rows(self, start: int, stop: int, first: int = 0, last: int = 1) -> Outputs:
+        """Those of the proposals from `start` to before `stop`, which are of the images from `first` to before `last`."""
+        rows, images = slice(start, stop), slice(first, last)
         return Outputs(
             self.class_logits[rows],
             self.detection_logits[rows],
             tuple(item[rows] for item in self.refinement_logits),
             tuple(item[rows] for item in self.deltas),
             {name: item[rows] for name, item in self.extra.items()},
+            {name: item[images] for name, item in self.image.items()},
         )
 
 
@@ -271,6 +309,11 @@ class Method(RecipeModel):
         """What is computed of every proposal once an image; None for nothing."""
         return None
 
+    @property
+    def views(self) -> int:
+        """Views of an image that a training step sees on vgg16: 1, or 4: two sizes, each plain and mirrored."""
+        return 1
+
     def stream_columns(self, class_count: int) -> int:
         """Outputs of each of the two streams: C, or C + 1 with background first."""
         return class_count
@@ -282,6 +325,10 @@ class Method(RecipeModel):
     def modules(self, channels: int) -> dict[str, nn.Module]:
         """Networks of the method's own, by name; `channels` are those of what comes before the neck."""
         return {}
+
+    def outputs_of_rois(self, heads: RegionHeads, rois: Rois, neck: Callable[[Tensor], Tensor]) -> Outputs:
+        """From the RoIs of several images to outputs, for methods that need more than pooled features; see `outputs`."""
+        return self.outputs(heads, rois.pool(), neck)
 
     def outputs(self, heads: RegionHeads, pooled: Tensor, neck: Callable[[Tensor], Tensor]) -> Outputs:
         """From pooled RoIs to outputs.

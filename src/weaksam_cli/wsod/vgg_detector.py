@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -28,13 +30,15 @@ from weaksam_cli.wsod.detector import (
     select_detections,
 )
 from weaksam_cli.wsod.evidence import EvidenceOf, no_evidence
-from weaksam_cli.wsod.method import Method, Outputs, Regions
+from weaksam_cli.wsod.method import Method, Outputs, Regions, Rois
 from weaksam_cli.wsod.mining import without_last_pixel
 from weaksam_cli.wsod.vgg16 import DetectionSettings, TrainingSettings, Vgg16Training
-from weaksam_cli.wsod.views import View, boxes_to_image, test_views, training_view
+from weaksam_cli.wsod.views import View, boxes_to_image, paired_views, test_views, training_view
 
 _PADDED_TO: Final = 32
 """Sides of what the network sees are multiples of so many pixels, also of one image alone (spec 04 §A.5)."""
+_MAPS: Final = 3
+"""The last blocks whose outputs methods see; those before are often frozen, and nobody pools from them."""
 
 
 class VggDetector(RegionDetector):
@@ -59,12 +63,19 @@ class VggDetector(RegionDetector):
         self.backbone = backbone
 
     def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
-        """All RoIs of all images go through the heads together."""
-        features = self.backbone(padded([item.input for item in samples]))
-        boxes = [item.regions.boxes for item in samples]
-        found = self.method.outputs(self.heads, pool_rois(features, boxes), self.neck)
-        ends = np.cumsum([len(item) for item in boxes]).tolist()
-        return [found.rows(end - len(own), end) for own, end in zip(boxes, ends, strict=True)]
+        """All RoIs of all views of all images go through the heads together."""
+        views = [view for item in samples for view in (item, *item.views)]
+        maps = self.backbone.maps(padded([view.input for view in views]))[-_MAPS:]
+        boxes = [view.regions.boxes for view in views]
+
+        def pool(features: Tensor | None = None, stride: int = STRIDE) -> Tensor:
+            return pool_rois(maps[-1] if features is None else features, boxes, stride)
+
+        rois = Rois([view.regions for view in views], pool, maps)
+        found = self.method.outputs_of_rois(self.heads, rois, self.neck)
+        starts = np.cumsum([0, *(len(item) for item in boxes)]).tolist()
+        firsts = np.cumsum([0, *(1 + len(item.views) for item in samples)]).tolist()
+        return [found.rows(starts[a], starts[b], a, b) for a, b in pairwise(firsts)]
 
 
 def padded(images: Sequence[Tensor]) -> Tensor:
@@ -77,7 +88,7 @@ def padded(images: Sequence[Tensor]) -> Tensor:
     )
 
 
-def pool_rois(features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+def pool_rois(features: Tensor, boxes: Sequence[Tensor], stride: int = STRIDE) -> Tensor:
     """Largest feature in each of 7 x 7 cells of every RoI (RoIPool of Fast R-CNN); 0 in a cell outside the map.
 
     MIST's operator takes inclusive pixel indexes, rounds their eighth to cells and counts both ends in; right and bottom are
@@ -85,15 +96,16 @@ def pool_rois(features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
     cell less there.
 
     Args:
-        features: (B, C, h, w), stride 8.
+        features: (B, C, h, w).
         boxes: for each image (R, 4), xyxy pixel edges.
+        stride: pixels a cell.
 
     Returns:
         (sum of all R, C, 7, 7), the images one after the other.
     """
     inclusive = [without_last_pixel(item) for item in boxes]
     # Coordinates would lose whole pixels in float16, and the operator wants one type.
-    pooled: Tensor = roi_pool(features.float(), inclusive, POOLED, 1 / STRIDE)
+    pooled: Tensor = roi_pool(features.float(), inclusive, POOLED, 1 / stride)
     return pooled.to(features.dtype)
 
 
@@ -149,17 +161,25 @@ def sample_loader(
     read, keys = image_loader(labels, proposals, settings.proposals), list(vectors)
 
     def load(iteration: int, position: int, index: int) -> Sample:
-        rng = augmentation_rng(seed, iteration, position)
-        pixels, used = read(keys[index])
-        view = training_view(pixels, used.boxes, settings.network, rng)
-        return view_sample(view, vectors[keys[index]], evidence(keys[index]))
+        rng, key = augmentation_rng(seed, iteration, position), keys[index]
+        pixels, used = read(key)
+        present, known = vectors[key], evidence(key)
+        if settings.method.views == 1:
+            view = training_view(pixels, used.boxes, settings.network, rng)
+            return view_sample(view, present, known)
+        pairs = paired_views(pixels, used.boxes, settings.network, rng)
+        views = [view_sample(view, present, known) for view in pairs]
+        mirrored = tuple(view.mirrored for view in pairs)
+        return Sample(views[0].input, replace(views[0].regions, mirrored=mirrored), tuple(views[1:]))
 
     return load
 
 
 def view_sample(view: View, image_labels: Tensor, evidence: Tensor | None = None) -> Sample:
     """A view as a detector takes it."""
-    regions = Regions(torch.from_numpy(view.boxes), image_labels, evidence=evidence)
+    regions = Regions(
+        torch.from_numpy(view.boxes), image_labels, evidence=evidence, mirrored=(view.mirrored,)
+    )
     return Sample(torch.from_numpy(view.pixels), regions)
 
 
