@@ -37,6 +37,7 @@ from weaksam_cli.wsod.method import (
     Regions,
     Rois,
     ScheduleSettings,
+    Sizes,
 )
 
 _LARGEST_FEATURE = 6.0
@@ -109,7 +110,7 @@ class RegionHeads(nn.Module):
         for layer in (self.classification, self.detection, *self.refinements, *self.regressions):
             nn.init.normal_(layer.weight, std=settings.initial_deviation)
             nn.init.zeros_(layer.bias)
-        for name, module in method.modules(channels).items():
+        for name, module in method.modules(Sizes(channels, feature_size, class_count)).items():
             self.add_module(name, module)
 
     def forward(self, features: Tensor) -> Outputs:

@@ -286,6 +286,21 @@ class Outputs:
         )
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What networks of a method's own have to fit.
+
+    Attributes:
+        channels: of pooled RoIs, before the neck.
+        features: D, of what the neck gives.
+        classes: C.
+    """
+
+    channels: int
+    features: int
+    classes: int
+
+
 class Method(RecipeModel):
     """Settings of a method, and what it does with the heads; here, two streams without any branch.
 
@@ -322,8 +337,8 @@ class Method(RecipeModel):
         """Outputs of each branch's box regression; 0 for none."""
         return 0
 
-    def modules(self, channels: int) -> dict[str, nn.Module]:
-        """Networks of the method's own, by name; `channels` are those of what comes before the neck."""
+    def modules(self, sizes: Sizes) -> dict[str, nn.Module]:
+        """Networks of the method's own, by name."""
         return {}
 
     def outputs_of_rois(self, heads: RegionHeads, rois: Rois, neck: Callable[[Tensor], Tensor]) -> Outputs:
@@ -370,3 +385,20 @@ class Method(RecipeModel):
         from weaksam_cli.training.loop import optimizer_step
 
         return optimizer_step, {}
+
+
+class ClassBoxes(Method):
+    """A method whose branches regress a box for each class, background first; at test they are averaged."""
+
+    def delta_columns(self, class_count: int) -> int:
+        """Four for each class."""
+        return 4 * (class_count + 1)
+
+    def boxes(self, outputs: Outputs, boxes: Tensor) -> Tensor:
+        """The branches' deltas are averaged, then decoded: (R, C, 4)."""
+        import torch
+
+        from weaksam_cli.wsod.losses import decode
+
+        decoded = decode(torch.stack(outputs.deltas).mean(dim=0), boxes)
+        return decoded.unflatten(1, (decoded.shape[1] // 4, 4))[:, 1:]

@@ -10,7 +10,15 @@ from pydantic import AfterValidator, Field, model_validator
 from weaksam_cli.core.settings import Iteration, RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import BranchWeights, HeadSettings, Method, OptimizerSettings, Outputs, Regions
+from weaksam_cli.wsod.method import (
+    BranchWeights,
+    ClassBoxes,
+    HeadSettings,
+    OptimizerSettings,
+    Outputs,
+    Regions,
+    Sizes,
+)
 from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
 
 if TYPE_CHECKING:
@@ -64,7 +72,7 @@ class DropBlockSettings(OptimizerSettings):
     warmup_iterations: Iteration = 500
 
 
-class Mist(Method):
+class Mist(ClassBoxes):
     """Two streams and refinement branches with a background column, and boxes for each class.
 
     Attributes:
@@ -85,15 +93,15 @@ class Mist(Method):
         """Background first."""
         return class_count + 1
 
-    def delta_columns(self, class_count: int) -> int:
-        """Four for each class, background first."""
-        return 4 * (class_count + 1)
-
-    def modules(self, channels: int) -> dict[str, nn.Module]:
+    def modules(self, sizes: Sizes) -> dict[str, nn.Module]:
         """DropBlock's mask network, where there is one."""
         from weaksam_cli.wsod.drop_block import ConcreteDropBlock
 
-        return {} if self.drop_block is None else {"drop_block": ConcreteDropBlock(self.drop_block, channels)}
+        return (
+            {}
+            if self.drop_block is None
+            else {"drop_block": ConcreteDropBlock(self.drop_block, sizes.channels)}
+        )
 
     def outputs(self, heads: RegionHeads, pooled: Tensor, neck: Callable[[Tensor], Tensor]) -> Outputs:
         """In training, of RoIs of which DropBlock hides cells."""
@@ -122,15 +130,6 @@ class Mist(Method):
             source, regions.boxes, regions.image_labels, share=settings.share, iou_threshold=settings.overlap
         )
         return assign(regions.boxes, pseudo, foreground_iou=settings.foreground_iou)
-
-    def boxes(self, outputs: Outputs, boxes: Tensor) -> Tensor:
-        """The branches' deltas are averaged, then decoded: (R, C, 4)."""
-        import torch
-
-        from weaksam_cli.wsod.losses import decode
-
-        decoded = decode(torch.stack(outputs.deltas).mean(dim=0), boxes)
-        return decoded.unflatten(1, (decoded.shape[1] // 4, 4))[:, 1:]
 
     def training_step(
         self, detector: RegionDetector, iterations: int
