@@ -1,7 +1,8 @@
 """A trained detector of detectron2 on images: its boxes, and its masks where it draws some.
 
-Masks leave the network as squares of probabilities. They are pasted into the image a few at a time and kept as run lengths:
-detectron2 pastes all at once, a gigabyte for a hundred masks of a photograph of twelve million pixels.
+Masks leave a network as squares of probabilities, one for each box, or as one small image each (`whole_masks`). They are
+brought to the image's size a few at a time and kept as run lengths: detectron2 pastes all at once, a gigabyte for a hundred
+masks of a photograph of twelve million pixels.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from weaksam_cli.detectron.compat import import_detectron2
 from weaksam_cli.detectron.training import image_tensor
 from weaksam_cli.retrain.detector import load_network
 from weaksam_cli.retrain.settings import Inference
+from weaksam_cli.retrain.whole_masks import with_drawn_masks
 
 import_detectron2()
 
@@ -90,14 +92,19 @@ class _Once:
 
     def __init__(self, network: nn.Module, inference: Inference) -> None:
         self.network: Any = network
-        self.sizes = inference.short_side, inference.max_size
+        self.inference = inference
 
     def __call__(self, image: NDArray[np.uint8], channel_order: str) -> Any:
         height, width = image.shape[:2]
-        shape = ResizeShortestEdge.get_output_shape(height, width, *self.sizes)
+        shape = ResizeShortestEdge.get_output_shape(
+            height, width, self.inference.short_side, self.inference.max_size
+        )
         shown = ResizeTransform(height, width, *shape).apply_image(image)
         sample = {"image": image_tensor(shown, channel_order)}
         found = self.network.inference([sample], do_postprocess=False)[0]
+        if found.has("mask_logits"):
+            least, nms = self.inference.score_threshold, self.inference.nms
+            return with_drawn_masks(found, (height, width), _PASTED_PIXELS, least, nms)
         if not found.has("pred_masks"):
             return detector_postprocess(found, height, width)
         found.probabilities = found.pred_masks  # under a name that is not pasted
@@ -134,6 +141,8 @@ def _detections(found: Any, height: int, width: int) -> Detections:
     if found.has("probabilities"):
         order = torch.from_numpy(rank)
         masks = pasted(found.probabilities[order, 0], boxes[order], height, width)
+    elif found.has("run_lengths"):
+        masks = tuple(found.run_lengths[index] for index in rank.tolist())
     return Detections(
         box_math.clip(boxes.numpy().astype(np.float32), height, width)[rank],
         found.pred_classes.numpy().astype(np.int32)[rank],

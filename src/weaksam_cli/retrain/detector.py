@@ -5,7 +5,7 @@ detectron2 is imported by functions, after `weaksam_cli.detectron` has mended wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -159,9 +159,23 @@ def expect_masks(found: Mapping[str, Detections], path: Path) -> None:
 
 
 def fit_detector(
-    settings: DetectorSettings, pgt: Path, split: Split, weights: Path | None, job: Job
+    settings: DetectorSettings,
+    pgt: Path,
+    split: Split,
+    weights: Path | None,
+    job: Job,
+    *,
+    initial: Path | None = None,
 ) -> Outcome:
     """Train, going on from the checkpoint where there is one, and write the model as safetensors.
+
+    Args:
+        settings: the detector and its training.
+        pgt: pseudo ground truth of the split.
+        split: the training images.
+        weights: the file that `settings.backbone.weights` names, where it is one.
+        job: what is written, and where.
+        initial: the file of `settings.initial_file`, where there is one.
 
     Raises:
         UserError: damaged or foreign pseudo ground truth, or one without the masks that are learnt; what `fit` raises.
@@ -183,7 +197,12 @@ def fit_detector(
             "schedule": settings.schedule.model_dump(mode="json"),
         }
         told = replace(run, metadata=metadata)
-        model = fit(settings, cfg, entries, lambda key: labels.read_image(images[key]), told)
+
+        def start(network: nn.Module) -> None:
+            if initial is not None:
+                job.context.console.info(settings.load_initial(network, initial))
+
+        model = fit(settings, cfg, entries, lambda key: labels.read_image(images[key]), told, start=start)
     job.context.ops.write_atomically(job.path, model_bytes(model, metadata))
     return Outcome(len(entries), ())
 
@@ -194,6 +213,8 @@ def fit(
     entries: Sequence[Mapping[str, Any]],
     read_image: ImageReader,
     run: TrainingRun,
+    *,
+    start: Callable[[nn.Module], None] = lambda _: None,
 ) -> nn.Module:
     """Build and train the detector, going on from its checkpoint where there is one.
 
@@ -204,12 +225,14 @@ def fit(
         read_image: an image by its key.
         run: where, and from which seed: it decides the initial weights, the order of the images, the augmentation and the
             sampling.
+        start: puts more into the new network than its backbone's weights.
 
     Raises:
         UserError: a weights file is missing, damaged or of another network; what `train` raises.
     """
     torch.manual_seed(run.seed)
     model = build_network(cfg)
+    start(model)
     schedule = settings.schedule
     sampler = EpochSampler(len(entries), schedule.batch_size, run.seed)
     mapper = SeededMapper(cfg, entries, read_image, run.seed, settings.augmentations(cfg))

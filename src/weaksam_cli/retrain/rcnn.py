@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from weaksam_cli.core.settings import Iteration, RecipeModel, Weight
 from weaksam_cli.retrain.schedule import Fraction
-from weaksam_cli.retrain.settings import Count, DetectorSettings, Ratio, Width, keys_of
+from weaksam_cli.retrain.settings import Count, DetectorSettings, Ratio, ResizedImages, Width, keys_of
 
 
 class RoiDrop(RecipeModel):
@@ -94,6 +94,7 @@ class Detector(RecipeModel):
 class RcnnSettings(DetectorSettings):
     """All that decides how a detector with RoI heads is trained on pseudo ground truth."""
 
+    train_images: ResizedImages
     detector: Detector = Detector()
     roi_drop: RoiDrop = RoiDrop()
 

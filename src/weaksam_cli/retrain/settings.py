@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, reduce
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -55,19 +56,27 @@ class Backbone(RecipeModel):
 
 
 class TrainImages(RecipeModel):
-    """Augmentation of the training images.
+    """The training images, whatever their size becomes.
 
     Attributes:
-        short_sides: an image's shorter side becomes one of these, drawn for each image and step.
-        max_size: largest longer side.
         flip: mirror half of the images.
         keep_empty: train also on images without pseudo boxes, as background.
     """
 
-    short_sides: Annotated[Sides, "INPUT.MIN_SIZE_TRAIN"]
-    max_size: Annotated[LongSide, "INPUT.MAX_SIZE_TRAIN"]
     flip: bool = True
     keep_empty: bool = False
+
+
+class ResizedImages(TrainImages):
+    """Training images of several sizes.
+
+    Attributes:
+        short_sides: an image's shorter side becomes one of these, drawn for each image and step.
+        max_size: largest longer side.
+    """
+
+    short_sides: Annotated[Sides, "INPUT.MIN_SIZE_TRAIN"]
+    max_size: Annotated[LongSide, "INPUT.MAX_SIZE_TRAIN"]
 
 
 class Inference(RecipeModel):
@@ -134,6 +143,18 @@ class DetectorSettings(RecipeModel):
             "MODEL.RESNETS.STRIDE_IN_1X1": self.backbone.pixels == "msra_bgr",
         }
         return keys_of(self.backbone) | keys_of(self.train_images) | keys
+
+    def initial_file(self) -> str | None:
+        """The checkpoint of a whole network that the training starts from, by name; None starts from the backbone's weights."""
+        return None
+
+    def load_initial(self, network: Any, path: Path) -> str:
+        """Load what fits of that checkpoint into a new network; returns what did and what did not, for people.
+
+        Raises:
+            UserError: the file is damaged or of another network.
+        """
+        raise NotImplementedError
 
     def configure(self, cfg: Any) -> None:
         """Change what depends on several keys of detectron2's configuration, after all of `detectron_keys` are set."""

@@ -45,12 +45,16 @@ def train_then_detect(
     weights = None
     if settings.backbone.weights not in WITHOUT_FILE:
         weights = inputs["weights"] = context.weights.require(settings.backbone.weights)
+    initial = settings.initial_file()
+    if initial is not None:
+        inputs["initial-weights"] = context.weights.require(initial)
     model = run.folder("retrain") / "model.safetensors"
 
     def fit(job: Job) -> Outcome:
         from weaksam_cli.retrain.detector import fit_detector
 
-        return fit_detector(settings, inputs["pgt"], context.split(train), weights, job)
+        whole = inputs.get("initial-weights")
+        return fit_detector(settings, inputs["pgt"], context.split(train), weights, job, initial=whole)
 
     network = InputDigest(
         path=f"networks/{settings.network}.yaml", sha256=of_json(read_network(settings.network)), file=False
