@@ -72,7 +72,8 @@ def _empty_config() -> Any:
     add_roi_heads_config(cfg)
     # A method with a network of its own: its module has `register_network`, which registers the META_ARCHITECTURE; what
     # that reads stands in SETTINGS.
-    cfg.MODEL.METHOD = CfgNode({"NAME": "", "SETTINGS": CfgNode(new_allowed=True)})
+    cfg.MODEL.METHOD = CfgNode({"NAME": ""})
+    cfg.MODEL.METHOD.SETTINGS = CfgNode(new_allowed=True)
     return cfg
 
 

@@ -88,10 +88,15 @@ def read_description(path: Path, class_names: Sequence[str] | None = None) -> De
     """What a model.safetensors of `retrain`, or a checkpoint of its training, tells.
 
     Raises:
-        UserError: it is missing, damaged, for other classes, or a checkpoint of a program that did not write it down.
+        UserError: it is missing, damaged, for other classes, without RoI heads, or a checkpoint of a program that did not
+            write it down.
     """
     metadata, iterations = _metadata(path)
     cfg = config_of(metadata, path, class_names)
+    if cfg.MODEL.METHOD.NAME:
+        what = f"is a detector of {cfg.MODEL.METHOD.NAME}, which has no regions of interest"
+        remedy = "Give a detector of faster_rcnn or mask_rcnn: weaksam retrain --recipe faster-rcnn-lite0-fpn"
+        raise UserError(what, where=str(path), remedy=remedy)
     return Description(cfg, RoiDrop(**cfg.MODEL.ROI_HEADS.DROP), iterations)
 
 

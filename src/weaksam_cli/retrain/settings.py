@@ -145,7 +145,7 @@ class DetectorSettings(RecipeModel):
         return keys_of(self.backbone) | keys_of(self.train_images) | keys
 
     def initial_file(self) -> str | None:
-        """The checkpoint of a whole network that the training starts from, by name; None starts from the backbone's weights."""
+        """The checkpoint of a whole network that the training starts from, by name; None: of the backbone alone."""
         return None
 
     def load_initial(self, network: Any, path: Path) -> str:

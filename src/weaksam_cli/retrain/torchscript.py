@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weaksam_cli.detectron.compat import import_tracing
+from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.detector import load_network
 from weaksam_cli.retrain.settings import Inference
 
@@ -116,9 +117,13 @@ def scripted_bytes(path: Path, inference: Inference, class_names: Sequence[str])
     """The file of a trained detector for `torch.jit.load`; test-time augmentation is left out.
 
     Raises:
-        UserError: the file at `path` is missing, damaged, or of a model for other classes.
+        UserError: the file at `path` is missing, damaged, of a model for other classes, or of one that cannot be traced.
     """
     model, cfg = load_network(path, inference.model_copy(update={"augment": False}), class_names, "cpu")
+    if cfg.MODEL.METHOD.NAME:
+        what = f"is a detector of {cfg.MODEL.METHOD.NAME}, whose layers fix the size of an image when they are traced"
+        remedy = "Detect with weaksam predict, or export a detector of faster_rcnn or mask_rcnn"
+        raise UserError(what, where=str(path), remedy=remedy)
     example = torch.rand(3, *_EXAMPLE, generator=torch.Generator().manual_seed(0)) * 255
     with warnings.catch_warnings():
         # The tracer tells of every branch that it cannot see; the example takes the usual one.

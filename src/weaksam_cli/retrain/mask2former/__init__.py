@@ -7,6 +7,7 @@ the augmentation and the training are those of the other detectors. No RoIs, so 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -80,7 +81,9 @@ class Recipe(ModelSettings, InferenceSettings, ChoiceSettings):
     @model_validator(mode="after")
     def _looks_once(self) -> Self:
         if self.inference.augment:
-            raise ValueError("inference.augment: Mask2Former looks at an image once, expected false, got true")
+            raise ValueError(
+                "inference.augment: Mask2Former looks at an image once, expected false, got true"
+            )
         return self
 
 
@@ -90,7 +93,7 @@ def register_network() -> None:
     Raises:
         UserError: `transformers` is not installed.
     """
-    from weaksam_cli.retrain.mask2former import network  # noqa: F401
+    import_module("weaksam_cli.retrain.mask2former.network")
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from weaksam_cli.detectron.compat import import_detectron2
@@ -41,9 +43,18 @@ _DIVISIBILITY: Final = 32
 """Images are padded to multiples of the coarsest map's stride, so that each map is half as large as the one before."""
 
 
-def transformers_config(settings: Segmenter, class_count: int) -> Mask2FormerConfig:
-    """The settings in the words of `transformers`; its backbone is not used."""
-    return Mask2FormerConfig(
+def _settings(cfg: Any) -> Segmenter:
+    try:
+        return Segmenter.model_validate(cfg.MODEL.METHOD.SETTINGS)
+    except ValidationError as error:  # of a model's file: a recipe's were looked at
+        what = f"they are none of this version's Mask2Former ({' '.join(str(error).split())[:200]})"
+        raise UserError(what, where="MODEL.METHOD.SETTINGS of the model", remedy="Train it again") from error
+
+
+def transformers_config(settings: Segmenter, class_count: int) -> Any:
+    """The settings as a `Mask2FormerConfig`; its backbone is not used."""
+    configuration: Any = Mask2FormerConfig
+    return configuration(
         num_labels=class_count,
         num_queries=settings.queries,
         feature_size=settings.channels,
@@ -66,7 +77,7 @@ def transformers_config(settings: Segmenter, class_count: int) -> Mask2FormerCon
     )
 
 
-class Mask2FormerHead(Mask2FormerPreTrainedModel):  # type: ignore[misc]
+class Mask2FormerHead(Mask2FormerPreTrainedModel):
     """Pixel decoder, transformer decoder and classifier of `transformers`, with their own initial weights.
 
     Args:
@@ -74,9 +85,12 @@ class Mask2FormerHead(Mask2FormerPreTrainedModel):  # type: ignore[misc]
         channels: of the four maps below, finest first.
     """
 
-    def __init__(self, config: Mask2FormerConfig, channels: Sequence[int]) -> None:
+    def __init__(self, config: Any, channels: Sequence[int]) -> None:
         super().__init__(config)
-        self.pixel_decoder = Mask2FormerPixelDecoder(config, feature_channels=[*channels])
+        with warnings.catch_warnings():
+            # It advises on a CUDA kernel that it does not use.
+            warnings.filterwarnings("ignore", "You'd better set embed_dim")
+            self.pixel_decoder = Mask2FormerPixelDecoder(config, feature_channels=[*channels])
         self.transformer_module = Mask2FormerTransformerModule(in_features=config.feature_size, config=config)
         self.class_predictor = nn.Linear(config.hidden_dim, config.num_labels + 1)
         self.weights = {
@@ -137,7 +151,7 @@ class Mask2FormerHead(Mask2FormerPreTrainedModel):  # type: ignore[misc]
         }
 
 
-@META_ARCH_REGISTRY.register()  # type: ignore[untyped-decorator]
+@META_ARCH_REGISTRY.register()
 class WeakSamMask2Former(nn.Module):
     """Mask2Former over any backbone of detectron2 with maps at strides 4, 8, 16 and 32.
 
@@ -149,7 +163,7 @@ class WeakSamMask2Former(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    @configurable
+    @configurable  # type: ignore[untyped-decorator]
     def __init__(
         self,
         *,
@@ -177,7 +191,7 @@ class WeakSamMask2Former(nn.Module):
         return {
             "backbone": build_backbone(cfg),
             "maps": cfg.MODEL.RESNETS.OUT_FEATURES,
-            "settings": Segmenter.model_validate(cfg.MODEL.METHOD.SETTINGS),
+            "settings": _settings(cfg),
             "class_count": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
             "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
             "score_threshold": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,

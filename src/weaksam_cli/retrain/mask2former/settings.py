@@ -78,7 +78,7 @@ class Jitter(RecipeModel):
         """In detectron2's words."""
         from detectron2.data.transforms import FixedSizeCrop, ResizeScale, Transform
 
-        class KeepAPixel(ResizeScale):  # type: ignore[misc]
+        class KeepAPixel(ResizeScale):
             """Very long images keep a pixel of their short side, which detectron2 rounds to 0."""
 
             def _get_resize(self, image: Any, scale: float) -> Transform:

@@ -20,16 +20,17 @@ _PREFIXES: Final = {
     "class_predictor.": "head.class_predictor.",
 }
 _OF_ALL_CLASSES: Final = "head.class_predictor."
+_COUNTER: Final = ".num_batches_tracked"
 _NAMED: Final = 3
 
 
 def our_name(name: str) -> str | None:
-    """The name in `WeakSamMask2Former` of a tensor that `transformers` calls `name`; None for one that is not learnt.
+    """The name in `WeakSamMask2Former` of a tensor that `transformers` calls `name`; None for one that is not of use.
 
     A ResNet's are those of detectron2: `encoder.stages.0.layers.1.layer.2.convolution` is `res2.1.conv3`.
     """
     for theirs, ours in _PREFIXES.items():
-        if name.startswith(theirs):
+        if name.startswith(theirs) and not name.endswith(_COUNTER):
             rest = name.removeprefix(theirs)
             return ours + (_resnet_name(rest) if ours == "backbone." else rest)
     return None
@@ -37,9 +38,7 @@ def our_name(name: str) -> str | None:
 
 def _resnet_name(name: str) -> str:
     name = name.replace("embedder.embedder.", "stem.layer.0.")
-    name = re.sub(
-        r"^encoder\.stages\.(\d)\.layers\.", lambda match: f"res{int(match[1]) + 2}.", name
-    )
+    name = re.sub(r"^encoder\.stages\.(\d)\.layers\.", lambda match: f"res{int(match[1]) + 2}.", name)
     name = re.sub(r"layer\.(\d)\.", lambda match: f"conv{int(match[1]) + 1}.", name)
     return name.replace("convolution.", "").replace("normalization.", "norm.")
 
@@ -60,7 +59,7 @@ def load_initial(network: nn.Module, path: Path) -> str:
     remedy = "Give the model.safetensors of a Mask2Former in the layout of transformers"
     found = read_checkpoint(path, remedy=remedy).tensors
     names = {ours: name for name in found if (ours := our_name(name)) is not None}
-    wanted = {name: shape for name, shape in shapes_of(network).items() if "num_batches" not in name}
+    wanted = {name: shape for name, shape in shapes_of(network).items() if not name.endswith(_COUNTER)}
     fits = {ours: found[name] for ours, name in names.items() if wanted.get(ours) == tuple(found[name].shape)}
     if not any(name.startswith("head.") and not name.startswith(_OF_ALL_CLASSES) for name in fits):
         what = f"none of its {len(found)} tensors is one of this network's decoders"
