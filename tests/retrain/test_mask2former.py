@@ -121,6 +121,7 @@ def plain(class_count: int = len(CLASSES), **backbone: Any) -> Any:
     )
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_var is not None and module.running_mean is not None
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.normal_(module.running_mean, std=0.1)
     return network.eval()

@@ -170,7 +170,8 @@ def test_networks_have_the_names_that_they_had() -> None:
 
 @pytest.mark.parametrize("name", recipe_names("retrain"))
 def test_recipes_that_come_along_fit(name: str) -> None:
-    method = "mask_rcnn" if name.startswith("mask") else "faster_rcnn"
+    kinds = {"mask2former": "mask2former", "mask": "mask_rcnn"}
+    method = next((kind for start, kind in kinds.items() if name.startswith(start)), "faster_rcnn")
     assert load_recipe("retrain", name).recipe.model_dump()["method"] == method
 
 
