@@ -105,10 +105,12 @@ class RegionHeads(nn.Module):
         self.detection = nn.Linear(width, streams)
         self.refinements: Any = nn.ModuleList(nn.Linear(width, class_count + 1) for _ in range(branches))
         self.regressions: Any = nn.ModuleList(
-            nn.Linear(width, deltas) for _ in range(branches if deltas else 0)
+            nn.Linear(width, deltas) for _ in range(method.regressed if deltas else 0)
         )
         for layer in (self.classification, self.detection, *self.refinements, *self.regressions):
-            nn.init.normal_(layer.weight, std=settings.initial_deviation)
+            regresses = any(layer is item for item in self.regressions)
+            deviation = method.delta_deviation if regresses else settings.initial_deviation
+            nn.init.normal_(layer.weight, std=deviation)
             nn.init.zeros_(layer.bias)
         for name, module in method.modules(Sizes(channels, feature_size, class_count)).items():
             self.add_module(name, module)
@@ -117,11 +119,12 @@ class RegionHeads(nn.Module):
         """Outputs, float32 whatever the features (R, D) are."""
         hidden = [neck(features) for neck in self.necks]
         own = hidden[:1] * len(self.refinements) if self.shared else hidden[1:]
+        last = own[len(own) - len(self.regressions) :]
         return Outputs(
             self.classification(hidden[0]).float(),
             self.detection(hidden[0]).float(),
             tuple(branch(found).float() for branch, found in zip(self.refinements, own, strict=True)),
-            tuple(branch(found).float() for branch, found in zip(self.regressions, own, strict=False)),
+            tuple(branch(found).float() for branch, found in zip(self.regressions, last, strict=True)),
         )
 
 

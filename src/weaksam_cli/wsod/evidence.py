@@ -38,8 +38,9 @@ def evidence_schema(width: int = ANY) -> Schema:
 
 
 class EvidenceSettings(LabelChoice):
-    """What decides the columns."""
+    """What decides the columns; `kind` tells settings apart that have the same keys."""
 
+    kind: str
     proposals: ProposalSettings
     evidence: SerializeAsAny[Evidence]
 
@@ -69,7 +70,12 @@ def test_evidence(settings: DetectorSettings, method: Method, context: Context, 
 
 
 def _step(settings: DetectorSettings, evidence: Evidence, context: Context, split: str) -> Step:
-    how = EvidenceSettings(proposals=settings.proposals, evidence=evidence, difficult=settings.difficult)
+    how = EvidenceSettings(
+        kind=type(evidence).__name__,
+        proposals=settings.proposals,
+        evidence=evidence,
+        difficult=settings.difficult,
+    )
     images, proposals = context.split(split), context.rows("propose", split)
     maps = context.rows("cam", split) if evidence.needs_maps else None
     named = {"data": images.labels, "propose": proposals, "cam": maps}

@@ -82,7 +82,7 @@ def refinement_losses(
 ) -> dict[str, Tensor]:
     """`loss_ref_cls<i>` of each branch, and `loss_ref_reg<i>` where it regresses boxes.
 
-    Each branch learns from pseudo boxes of the one before.
+    Each branch learns from pseudo boxes of the one before. Where fewer branches regress boxes, these are the last.
 
     Args:
         outputs: of the heads.
@@ -93,13 +93,15 @@ def refinement_losses(
         epsilon: see `refinement_loss`.
     """
     losses: dict[str, Tensor] = {}
+    plain = len(outputs.refinement_logits) - len(outputs.deltas)
     for index, (logits, weight) in enumerate(zip(outputs.refinement_logits, branch_weights, strict=True)):
         mined = mine(first)
         losses[f"loss_ref_cls{index}"] = weight * refinement_loss(
             logits, mined.labels, mined.weights, epsilon=epsilon
         )
-        if outputs.deltas:
-            losses[f"loss_ref_reg{index}"] = weight * box_regression_loss(outputs.deltas[index], boxes, mined)
+        if index >= plain:
+            regressed = box_regression_loss(outputs.deltas[index - plain], boxes, mined)
+            losses[f"loss_ref_reg{index}"] = weight * regressed
         first = logits.detach().softmax(dim=1)[:, 1:]
     return losses
 

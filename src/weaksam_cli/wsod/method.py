@@ -261,7 +261,7 @@ class Outputs:
     Attributes:
         class_logits, detection_logits: (R, `Method.stream_columns`).
         refinement_logits: one (R, C + 1) for each branch, background first.
-        deltas: one (R, `Method.delta_columns`) for each branch, or none.
+        deltas: one (R, `Method.delta_columns`) for each of the last `Method.regressed` branches, or none.
         extra: what a method's own networks gave, a row a proposal.
         image: likewise, a row an image; of an image in several views, a row a view.
     """
@@ -334,8 +334,18 @@ class Method(RecipeModel):
         return class_count
 
     def delta_columns(self, class_count: int) -> int:
-        """Outputs of each branch's box regression; 0 for none."""
+        """Outputs of each box regression; 0 for none."""
         return 0
+
+    @property
+    def regressed(self) -> int:
+        """How many branches, the last ones, regress boxes where there is a regression at all."""
+        return self.branches
+
+    @property
+    def delta_deviation(self) -> float:
+        """Of the box regressions' initial weights."""
+        return self.heads.initial_deviation
 
     def modules(self, sizes: Sizes) -> dict[str, nn.Module]:
         """Networks of the method's own, by name."""

@@ -135,7 +135,12 @@ def mist_pseudo_boxes(
 
 @torch.no_grad()
 def assign(
-    boxes: Tensor, pseudo: PseudoBoxes, *, foreground_iou: float = 0.5, above: bool = False
+    boxes: Tensor,
+    pseudo: PseudoBoxes,
+    *,
+    foreground_iou: float = 0.5,
+    above: bool = False,
+    ignore_iou: float = 0.0,
 ) -> Assignment:
     """Give each proposal the class and score of the pseudo box that it overlaps most; the first of equals wins.
 
@@ -144,6 +149,7 @@ def assign(
         pseudo: pseudo boxes of the image; none makes every proposal background of weight 0.
         foreground_iou: a proposal is foreground from this IoU on.
         above: the IoU must be strictly above, as in the original OICR.
+        ignore_iou: a proposal whose IoU is below weighs 0, as there.
     """
     if not len(pseudo) or not len(boxes):
         labels = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
@@ -153,7 +159,8 @@ def assign(
     best = overlaps.gather(1, nearest[:, None])[:, 0]
     foreground = best > foreground_iou if above else best >= foreground_iou
     labels = pseudo.classes[nearest].masked_fill(~foreground, BACKGROUND)
-    return Assignment(labels, pseudo.scores[nearest], pseudo.boxes[nearest])
+    weights = pseudo.scores[nearest].masked_fill(best < ignore_iou, 0)
+    return Assignment(labels, weights, pseudo.boxes[nearest])
 
 
 def balanced_weights(labels: Tensor, foreground_share: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -17,7 +17,7 @@ from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from weaksam_cli.wsod.mining import Assignment
+    from weaksam_cli.wsod.mining import Assignment, PseudoBoxes
 
 
 class MiningSettings(RecipeModel):
@@ -30,8 +30,9 @@ class MiningSettings(RecipeModel):
         inclusive: IoU takes corners as inclusive pixel indexes and does not count the last pixel, as the published code
             does; otherwise corners are pixel edges.
         foreground_iou: proposals from this IoU with a seed on are foreground.
-        weights: `score` weighs a proposal by its seed's score, as published; `balanced` gives foreground and background
-            fixed shares of an image's loss.
+        ignore_iou: proposals below this IoU with all seeds weigh nothing: 0.1 in the original OICR.
+        weights: `score` weighs a proposal by its seed's score, as published; `one` weighs all alike; `balanced` gives
+            foreground and background fixed shares of an image's loss.
         foreground_share: foreground's share with `balanced`.
         branch_weights: of the branches' losses; there are as many branches.
         prior_weight: power of the class maps' prior that scores are multiplied with; 0 leaves class maps out.
@@ -43,17 +44,17 @@ class MiningSettings(RecipeModel):
     class_wise: bool = False
     inclusive: bool = False
     foreground_iou: float = Field(default=0.5, gt=0, lt=1)
-    weights: Literal["score", "balanced"] = "score"
+    ignore_iou: float = Field(default=0.0, ge=0, lt=1)
+    weights: Literal["score", "one", "balanced"] = "score"
     foreground_share: float = Field(default=0.25, gt=0, lt=1)
     branch_weights: BranchWeights = (1.0, 1.0, 1.0)
     prior_weight: float = Field(default=0.0, ge=0, le=100)
     first: Literal["scores", "prior"] = "scores"
 
 
-class Oicr(Method):
-    """WSDDN's two streams and refinement branches."""
+class Refining(Method):
+    """WSDDN's two streams, and branches that learn from seeds among the proposals: what OICR and its descendants share."""
 
-    method: Literal["oicr"] = "oicr"
     mining: MiningSettings = MiningSettings()
 
     @property
@@ -62,51 +63,85 @@ class Oicr(Method):
         return len(self.mining.branch_weights)
 
     def losses(self, outputs: Outputs, regions: Regions) -> dict[str, Tensor]:
-        """`loss_img` of WSDDN, and `loss_ref_cls<i>` of each branch."""
-        import torch
-
-        from weaksam_cli.wsod.losses import OICR_EPSILON, refinement_losses, wsddn_loss_sum, wsddn_scores
+        """`loss_img` of WSDDN, and what `refine` gives."""
+        from weaksam_cli.wsod.losses import wsddn_loss_sum, wsddn_scores
 
         scores = wsddn_scores(outputs.class_logits, outputs.detection_logits)
-        first = torch.ones_like(scores) if self.mining.first == "prior" else scores.detach()
-        return {"loss_img": wsddn_loss_sum(scores, regions.image_labels)} | refinement_losses(
-            outputs,
-            first,
-            regions.boxes,
-            lambda source: self.mine(source, regions),
-            self.mining.branch_weights,
-            epsilon=OICR_EPSILON,
-        )
+        refined = self.refine(outputs, scores.detach(), regions, lambda source: self.mine(source, regions))
+        return {"loss_img": wsddn_loss_sum(scores, regions.image_labels)} | refined
+
+    def refine(
+        self, outputs: Outputs, scores: Tensor, regions: Regions, mine: Callable[[Tensor], Assignment]
+    ) -> dict[str, Tensor]:
+        """`loss_ref_cls<i>` of each branch, and `loss_ref_reg<i>` where it regresses boxes.
+
+        Args:
+            outputs: of the heads.
+            scores: (R, C), what the first branch is mined from.
+            regions: the proposals.
+            mine: from scores (R, C) to what each proposal learns.
+        """
+        import torch
+
+        from weaksam_cli.wsod.losses import OICR_EPSILON, refinement_losses
+
+        first = torch.ones_like(scores) if self.mining.first == "prior" else scores
+        boxes, weights = self.compared(regions.boxes), self.mining.branch_weights
+        return refinement_losses(outputs, first, boxes, mine, weights, epsilon=OICR_EPSILON)
 
     def mine(self, source: Tensor, regions: Regions) -> Assignment:
         """What each proposal learns from scores (R, C)."""
-        from weaksam_cli.wsod.mining import (
-            assign,
-            balanced_weights,
-            max_ratio_pseudo_boxes,
-            without_last_pixel,
-        )
+        return self.assign(self.seeds(self.with_prior(source, regions), regions), regions)
+
+    def seeds(self, source: Tensor, regions: Regions) -> PseudoBoxes:
+        """Pseudo boxes, as IoU takes boxes, from scores (R, C)."""
+        from weaksam_cli.wsod.mining import max_ratio_pseudo_boxes
 
         settings = self.mining
-        if settings.prior_weight and regions.prior is not None:
-            source = source * regions.prior**settings.prior_weight
-        boxes = without_last_pixel(regions.boxes) if settings.inclusive else regions.boxes
-        pseudo = max_ratio_pseudo_boxes(
+        return max_ratio_pseudo_boxes(
             source,
-            boxes,
+            self.compared(regions.boxes),
             regions.image_labels,
             ratio=settings.ratio,
             nms_threshold=settings.nms,
             class_wise=settings.class_wise,
         )
-        mined = assign(boxes, pseudo, foreground_iou=settings.foreground_iou)
-        if settings.weights == "score" or not len(pseudo):
+
+    def assign(self, pseudo: PseudoBoxes, regions: Regions) -> Assignment:
+        """What each proposal learns from seeds."""
+        import torch
+
+        from weaksam_cli.wsod.mining import assign, balanced_weights
+
+        settings, boxes = self.mining, self.compared(regions.boxes)
+        if settings.weights != "score":
+            pseudo = replace(pseudo, scores=torch.ones_like(pseudo.scores))
+        mined = assign(boxes, pseudo, foreground_iou=settings.foreground_iou, ignore_iou=settings.ignore_iou)
+        if settings.weights != "balanced" or not len(pseudo):
             return mined
-        return replace(mined, weights=balanced_weights(mined.labels, settings.foreground_share))
+        balance = balanced_weights(mined.labels, settings.foreground_share)
+        return replace(mined, weights=mined.weights * balance)
+
+    def with_prior(self, source: Tensor, regions: Regions) -> Tensor:
+        """Scores (R, C) times the power of the class maps' prior that the settings say, where there is one."""
+        weight = self.mining.prior_weight
+        return source if not weight or regions.prior is None else source * regions.prior**weight
+
+    def compared(self, boxes: Tensor) -> Tensor:
+        """Boxes (R, 4) on pixel edges as IoU and box regression take them."""
+        from weaksam_cli.wsod.mining import without_last_pixel
+
+        return without_last_pixel(boxes) if self.mining.inclusive else boxes
 
 
-class Recipe(Oicr, DetectorRecipe):
-    """OICR on either network."""
+class Oicr(Refining):
+    """WSDDN's two streams and refinement branches."""
+
+    method: Literal["oicr"] = "oicr"
+
+
+class RefiningRecipe(Refining, DetectorRecipe):
+    """A method that refines, on either network."""
 
     @model_validator(mode="after")
     def _prior_is_known(self) -> Self:
@@ -116,6 +151,10 @@ class Recipe(Oicr, DetectorRecipe):
         if self.mining.first == "prior" and not weight:
             raise ValueError("mining.first: the prior needs a prior_weight above 0")
         return self
+
+
+class Recipe(Oicr, RefiningRecipe):
+    """OICR on either network."""
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

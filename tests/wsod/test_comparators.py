@@ -1,0 +1,142 @@
+"""What every method of the comparators must do, on either network: a new one is a name in `COMPARATORS`.
+
+What each of them computes is compared with its oracle in a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import FAST, run_here
+from tests.wsod.vgg_helpers import CLASSES, detector_of, sample
+
+from weaksam_cli.engine.recipes import load_recipe, recipe_names
+from weaksam_cli.training import loop
+from weaksam_cli.wsod.detector import FrozenDetector, RegionDetector, Sample
+
+COMPARATORS = ("wsod2",)
+EVERY = pytest.mark.parametrize("name", COMPARATORS)
+COUNTS = pytest.mark.parametrize("counts", [(0,), (1,), (2,), (6,), (7, 0), (30, 7)])
+WIDTH = 5
+
+
+def method_of(name: str, network: str) -> Any:
+    """With the settings of its recipe, and outputs that differ from proposal to proposal."""
+    changes = ("heads.initial_deviation=0.02", "network.weights=random")
+    return load_recipe("wsod", f"{name}-{network}", changes[: 1 + (network == "vgg16")]).recipe
+
+
+def with_evidence(method: Any, item: Sample) -> Sample:
+    if method.evidence is None:
+        return item
+    generator = torch.Generator().manual_seed(len(item.regions.boxes))
+    values = torch.rand(len(item.regions.boxes), method.evidence.width(CLASSES), generator=generator)
+    return Sample(item.input, replace(item.regions, evidence=values))
+
+
+def on_features(item: Sample) -> Sample:
+    """As lite0's features, with a prior."""
+    generator = torch.Generator().manual_seed(7)
+    count = len(item.regions.boxes)
+    prior = torch.rand(count, CLASSES, generator=generator) + 0.02
+    return Sample(torch.randn(count, WIDTH, generator=generator), replace(item.regions, prior=prior))
+
+
+def check_losses_and_answers(detector: RegionDetector, items: list[Sample]) -> None:
+    losses = detector.train()(items)
+    assert isinstance(losses, dict) and "loss_img" in losses
+    total = torch.stack(list(losses.values())).sum()
+    assert torch.isfinite(total)
+    total.backward()
+    gradients = [item.grad for item in detector.parameters() if item.grad is not None]
+    assert gradients and all(torch.isfinite(value).all() for value in gradients)
+    answers = detector.eval()(items)
+    assert isinstance(answers, list)
+    for item, answer in zip(items, answers, strict=True):
+        count = len(item.regions.boxes)
+        assert answer.scores.shape == (count, CLASSES)
+        assert answer.boxes.shape in ((count, 4), (count, CLASSES, 4))
+        assert torch.isfinite(answer.scores).all() and torch.isfinite(answer.boxes).all()
+        assert ((answer.scores >= 0) & (answer.scores <= 1 + 1e-6)).all()
+
+
+@EVERY
+@COUNTS
+@pytest.mark.parametrize("present", [(1,), (), (0, 2)], ids=["one class", "no class", "two classes"])
+def test_every_number_of_proposals_and_classes(
+    name: str, counts: tuple[int, ...], present: tuple[int, ...]
+) -> None:
+    plain = [sample(count, present=present) for count in counts]
+    method = method_of(name, "vgg16")
+    check_losses_and_answers(detector_of(method), [with_evidence(method, item) for item in plain])
+    method = method_of(name, "lite0")
+    torch.manual_seed(0)
+    frozen = FrozenDetector(method, torch.stack([torch.zeros(WIDTH), torch.ones(WIDTH)]), CLASSES)
+    check_losses_and_answers(frozen, [with_evidence(method, on_features(item)) for item in plain])
+
+
+def wsod(folder: Path, recipe: str, *more: str, code: int = 0) -> str:
+    vgg = ["network.widths=[4, 6, 8, 8, 8]", "network.hidden=16"]
+    sizes = ["network.train_images.short_sides=[64]", "network.test_images.short_sides=[64]"]
+    short = ["schedule.epochs=1", "schedule.batch_size=4", "schedule.images_at_once=2"]
+    alike = ["schedule.milestones=[]", "proposals.min_side=4", "schedule.warmup_iterations=0"]
+    if load_recipe("wsod", recipe).recipe.model_dump()["schedule"]["iterations"]:
+        short[0] = "schedule.iterations=3"
+    on_vgg = recipe.endswith("-vgg16")
+    settings = [*vgg, *sizes, "network.weights=random", *short, *alike] if on_vgg else [*FAST["wsod"]]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    common = ("--dataset", "tiny", "--workers", "1", "--device", "cpu", "--variant", recipe)
+    result = run_here("wsod", "--recipe", recipe, *common, *sets, *more)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@EVERY
+@pytest.mark.parametrize("network", ["lite0", "vgg16"])
+def test_it_trains_then_detects(
+    finished: Path, name: str, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    recipe = f"{name}-{network}"
+    assert recipe in recipe_names("wsod")
+    wsod(finished, recipe)
+    folder = finished / "runs" / "tiny" / f"wsod@{recipe}"
+    asks = method_of(name, network).evidence is not None
+    assert (folder / "evidence-trainval.h5").is_file() == asks
+    for split in ("trainval", "test"):
+        found = json.loads((folder / "detections" / f"{split}.json").read_text())
+        assert found and all(0 < item["score"] <= 1 and min(item["bbox"][2:]) > 0 for item in found)
+    assert "fresh" in wsod(finished, recipe) and "resumed" not in wsod(finished, recipe)
+
+
+@EVERY
+def test_killed_and_resumed_it_ends_in_the_same_bytes(
+    finished: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever moves over the run follows from the iteration, or is in the checkpoint."""
+    monkeypatch.chdir(finished)
+    recipe = f"{name}-lite0"
+    period = ("--split", "trainval", "--checkpoint-every", "1")
+    path = finished / "runs" / "tiny" / f"wsod@{recipe}" / "model.safetensors"
+    wsod(finished, recipe, *period)
+    whole = path.read_bytes()
+    path.unlink()
+    path.with_name("model.safetensors.receipt.json").unlink()
+    save, steps = loop._save, []
+
+    def die(training: loop.Training, extras: Any) -> None:
+        save(training, extras)
+        steps.append(training.iteration)
+        if steps == [0, 1]:
+            raise SystemExit(9)
+
+    monkeypatch.setattr(loop, "_save", die)
+    wsod(finished, recipe, *period, code=9)
+    wsod(finished, recipe, *period)
+    assert steps[:2] == [0, 1] and steps[2] == 2
+    assert path.read_bytes() == whole
