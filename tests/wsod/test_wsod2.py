@@ -124,10 +124,9 @@ def test_no_label_no_proposal_and_placeholder_box(published: Any) -> None:
     assert published["placeholder_box"]["losses"]["loss_bbox"] == "nan"
     generator = torch.Generator().manual_seed(0)
     for count, labels in ((0, (1.0, 0.0)), (1, (1.0, 0.0)), (3, (0.0, 0.0))):
-        streams = [torch.randn(count, 2, generator=generator) for _ in range(2)]
-        outputs = Outputs(
-            *streams, (torch.randn(count, 3, generator=generator),) * 3, (torch.randn(count, 4),)
-        )
+        first, second = (torch.randn(count, 2, generator=generator) for _ in range(2))
+        branches = (torch.randn(count, 3, generator=generator),) * 3
+        outputs = Outputs(first, second, branches, (torch.randn(count, 4, generator=generator),))
         regions = Regions(torch.zeros(count, 4), torch.tensor(labels), evidence=torch.ones(count, 1))
         found = RELEASED.losses(outputs, regions)
         assert all(torch.isfinite(value) for value in found.values())

@@ -78,7 +78,8 @@ def straddling(boxes: FloatArray, segments: NDArray[np.int32]) -> NDArray[np.flo
     for row, (left, top, right, bottom) in enumerate(cuts.tolist()):
         inside = np.bincount(segments[top : bottom + 1, left : right + 1].ravel(), minlength=len(sizes))
         found[row] = np.minimum(inside, sizes - inside).sum(where=inside > 0)
-    return np.float32(1) - found / box_math.area(inclusive, plus_one=True)
+    ratio = found / box_math.area(inclusive, plus_one=True)
+    return np.subtract(1, ratio, dtype=np.float32)
 
 
 class Wsod2(Refining):
