@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import FAST, run_all, run_stage, weaksam
+from tests.tiny import FAST, run_all, run_here, run_stage, weaksam
 
 VARIED = (
     "all", "--dataset", "tiny", "--profile", "embedded", "--workers", "1", "--variant", "top1", "--recipe", "pgt=top1",
@@ -138,6 +139,24 @@ def test_a_changed_input_makes_later_stages_stale(finished: Path, tmp_path: Path
     status = weaksam("status", "--dataset", "tiny", folder=folder).stdout
     assert "stale" in status
     assert "input pgt/trainval.json changed" in status
+
+
+def test_a_stale_variant_does_not_hold_up_the_figures_of_the_others(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "work")
+    folder = tmp_path / "work"
+    run_stage(folder, "pgt", "--recipe", "top1", "--variant", "top1")
+    receipt = folder / "runs/tiny/pgt@top1/trainval.json.receipt.json"
+    content = json.loads(receipt.read_text())
+    content["identity"]["inputs"]["wsod"]["sha256"] = "0" * 64
+    receipt.write_text(json.dumps(content))
+    said = run_stage(folder, "eval", "--split", "trainval")
+    assert "pgt@top1 is left out: input wsod/detections/trainval.json changed" in said
+    assert "pgt@top1: " not in said.partition("left out")[2]
+    with contextlib.chdir(folder):
+        result = run_here(
+            "eval", "--dataset", "tiny", "--profile", "embedded", "--split", "trainval", "--strict"
+        )
+    assert (result.exit_code, "is stale" in result.output) == (2, True), result.output
 
 
 @pytest.mark.parametrize(

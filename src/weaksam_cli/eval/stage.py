@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.freshness import Freshness, State
 from weaksam_cli.engine.stages import STAGE_NAMES, Stage
 from weaksam_cli.retrain.both import both_output
 
@@ -32,4 +34,15 @@ def artifacts_of(context: Context, split: str) -> dict[str, Path]:
             for name, path in paths.items():
                 if path.is_file() and receipts.read_receipt(path) is not None:
                     found[f"{name}@{variant}" if variant else name] = path
+    return found
+
+
+def stale_variants(context: Context, artifacts: Mapping[str, Path]) -> dict[str, str]:
+    """`stage@variant` -> why it is stale, of the artifacts of variants; what a plain stage makes is not asked for here."""
+    look, found = Freshness(context.run.root), {}
+    for name, path in artifacts.items():
+        if "@" in name:
+            standing = look.of(path)
+            if standing.state is State.STALE:
+                found[name] = standing.reasons[0]
     return found

@@ -34,7 +34,7 @@ from weaksam_cli.eval import (
 from weaksam_cli.eval.case import AnnotatedSplit, Case, load_ground_truth
 from weaksam_cli.eval.report import draw_results, show_results
 from weaksam_cli.eval.results import read_results
-from weaksam_cli.eval.stage import RESULTS, STAGE, artifacts_of
+from weaksam_cli.eval.stage import RESULTS, STAGE, artifacts_of, stale_variants
 
 EVALUATORS: dict[str, tuple[ModuleType, ...]] = {
     "cam": (maps,),
@@ -67,7 +67,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     """One results file a split, the plot of its curves, and its table."""
     source, labels = context.source(), context.split(split).read()
     part = source.splits[split]
-    inputs = artifacts_of(context, split)
+    inputs = _usable(context, split)
     drawn = any(path.suffix == ".json" and holds_masks(path) for path in inputs.values())
     truth = load_ground_truth(context.run.root, source, labels, masks=drawn)
     if not truth.objects:
@@ -110,6 +110,17 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     # After a dry run there is nothing to show, or what is there is not what would be made.
     if isinstance(found, Standing) and found.state is State.FRESH:
         show_results(results.path, context.console)
+
+
+def _usable(context: Context, split: str) -> dict[str, Path]:
+    """The artifacts of a split; a variant that is stale is left out, so that it does not hold up the others."""
+    found = artifacts_of(context, split)
+    if context.allow_stale or context.strict:
+        return found
+    for name, why in stale_variants(context, found).items():
+        context.console.warn(f"{name} is left out: {why}; make it again, or take it as it is: --allow-stale")
+        del found[name]
+    return found
 
 
 def evaluate_all(
