@@ -30,9 +30,10 @@ from weaksam_cli.retrain.whole_masks import with_drawn_masks
 import_detectron2()
 
 from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform  # noqa: E402
-from detectron2.layers import paste_masks_in_image  # noqa: E402
+from detectron2.layers import batched_nms, paste_masks_in_image  # noqa: E402
 from detectron2.modeling import GeneralizedRCNNWithTTA  # noqa: E402
 from detectron2.modeling.postprocessing import detector_postprocess  # noqa: E402
+from detectron2.structures import Instances  # noqa: E402
 
 Detector = Callable[[NDArray[np.uint8]], Detections]
 """From an image uint8 RGB (H, W, 3) to its detections, best first."""
@@ -78,7 +79,10 @@ def load_detector(path: Path, inference: Inference, class_names: Sequence[str], 
         UserError: the file is missing, damaged, or of a model for other classes.
     """
     network, cfg = load_network(path, inference, class_names, device)
-    look: Any = _Augmented(cfg, network) if inference.augment else _Once(network, inference)
+    look: Any = _Once(network, inference)
+    if inference.augment:
+        # A network of its own method has no second stage that could look again at what the first found.
+        look = _Views(network, inference) if cfg.MODEL.METHOD.NAME else _Augmented(cfg, network)
 
     def detect(image: NDArray[np.uint8]) -> Detections:
         with torch.inference_mode():
@@ -110,6 +114,39 @@ class _Once:
         found.probabilities = found.pred_masks  # under a name that is not pasted
         found.remove("pred_masks")
         return detector_postprocess(found, height, width)
+
+
+class _Views:
+    """A network without RoIs that looks at an image at several sizes, flipped too; detections of all views are united, class
+    by class."""
+
+    def __init__(self, network: nn.Module, inference: Inference) -> None:
+        self.network: Any = network
+        self.inference = inference
+
+    def __call__(self, image: NDArray[np.uint8], channel_order: str) -> Any:
+        inference, (height, width) = self.inference, image.shape[:2]
+        found = []
+        for side in inference.augment_short_sides:
+            shape = ResizeShortestEdge.get_output_shape(height, width, side, inference.augment_max_size)
+            shown = ResizeTransform(height, width, *shape).apply_image(image)
+            for flipped in (False, True) if inference.augment_flip else (False,):
+                pixels = shown[:, ::-1] if flipped else shown
+                sample = {"image": image_tensor(pixels, channel_order)}
+                view = detector_postprocess(
+                    self.network.inference([sample], do_postprocess=False)[0], height, width
+                )
+                if flipped:
+                    view.pred_boxes.tensor = _mirrored(view.pred_boxes.tensor, width)
+                found.append(view)
+        united = Instances.cat(found)
+        kept = batched_nms(united.pred_boxes.tensor, united.scores, united.pred_classes, inference.nms)
+        return united[kept[: inference.detections]]
+
+
+def _mirrored(boxes: Tensor, width: int) -> Tensor:
+    """Boxes (n, 4) of a flipped image in the image, which is so wide."""
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
 
 
 class _Augmented(GeneralizedRCNNWithTTA):

@@ -73,7 +73,7 @@ def _empty_config() -> Any:
     # A method with a network of its own: its module has `register_network`, which registers the META_ARCHITECTURE; what
     # that reads stands in SETTINGS.
     cfg.MODEL.METHOD = CfgNode({"NAME": ""})
-    cfg.MODEL.METHOD.SETTINGS = CfgNode(new_allowed=True)
+    cfg.MODEL.METHOD.SETTINGS = CfgNode(new_allowed=True)  # a node inside a dictionary would lose this
     return cfg
 
 

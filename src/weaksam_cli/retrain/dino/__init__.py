@@ -1,1 +1,57 @@
 """DINO with query drop (Zhang et al. 2022; supplement section 3; spec 06 B)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Literal
+
+from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.steps import Step
+from weaksam_cli.errors import UserError
+from weaksam_cli.retrain.both import BothSettings
+from weaksam_cli.retrain.choice import ChoiceSettings
+from weaksam_cli.retrain.dino.settings import DinoSettings
+from weaksam_cli.retrain.settings import InferenceSettings
+from weaksam_cli.retrain.stage import train_then_detect
+
+
+class ModelSettings(DinoSettings):
+    """What decides the model."""
+
+    method: Literal["dino"] = "dino"
+
+
+class Recipe(ModelSettings, InferenceSettings, BothSettings, ChoiceSettings):
+    """Training on pseudo ground truth, detection with the trained model, and what is handed over."""
+
+
+def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
+    """The model, from the training split; then the detections of this split, and the choice by its labels.
+
+    Raises:
+        UserError: transformers, or the initial weights, are not there.
+    """
+    return train_then_detect(
+        recipe.part(ModelSettings),
+        recipe.part(InferenceSettings),
+        recipe.part(BothSettings),
+        recipe.part(ChoiceSettings),
+        context,
+        split,
+    )
+
+
+def register_network() -> None:
+    """Make detectron2 know `WeakSamDino`.
+
+    Raises:
+        UserError: `transformers` is not installed.
+    """
+    if find_spec("transformers") is None:
+        raise UserError(
+            "DINO needs transformers, which is not installed",
+            where="method: dino",
+            remedy="pip install 'weaksam-cli[hf]'",
+        )
+    from weaksam_cli.retrain.dino import model  # noqa: F401
