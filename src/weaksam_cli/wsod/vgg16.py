@@ -242,7 +242,8 @@ def _fit(
         context.console.warn(
             "the training starts from random weights (weights: random), which learns far less"
         )
-    if settings.method.stream_columns(len(names)) == 1:
+    columns = settings.method.stream_columns
+    if len(names) == 1 and columns(2) == 2 * columns(1):  # no background
         context.console.warn(
             f"there is one class: the image-level loss of {settings.method.method} is always 0 then, so its seeds are "
             "chance; mist-vgg16 has a background class"
