@@ -1,13 +1,11 @@
-"""COCO average precision by pycocotools, for boxes and masks (spec 07 §4, §5)."""
+"""COCO average precision, for boxes and masks (spec 07 §4, §5)."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +14,11 @@ from weaksam_cli.core.boxes import area, xyxy_to_xywh
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
+from weaksam_cli.eval.coco_engines import SIZES, CocoJson, Kind, coco_precision
 from weaksam_cli.eval.matching import in_order
 
-Kind = Literal["bbox", "segm"]
-CocoJson = Mapping[str, Any]
 COCO_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """To the last bit as in pycocotools, where .9 is a little less."""
-SIZES = ("small", "medium", "large")
-"""COCO's ranges of areas, beside all, in COCOeval's order."""
-MAX_DETECTIONS = 100
-"""Detections of an image and class that count."""
 
 
 class CocoSettings(RecipeModel):
@@ -83,7 +76,7 @@ def coco_ap(
         more: IoU thresholds beside COCO's own.
     """
     thresholds = sorted({*COCO_THRESHOLDS, *more})
-    precision = _precision(dataset, results, kind, thresholds)
+    precision = coco_precision(dataset, results, kind, thresholds)
     categories = sorted(dataset["categories"], key=lambda item: item["id"])
     counts = Counter(item["category_id"] for item in dataset["annotations"] if not item.get("iscrowd"))
     support = np.asarray([counts[item["id"]] for item in categories], np.int64)
@@ -152,43 +145,3 @@ def coco_results(
             item.class_index.tolist(), xyxy_to_xywh(item.boxes).tolist(), item.scores.tolist(), strict=True
         )
     ]
-
-
-def load_quietly(dataset: CocoJson, results: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
-    """Ground truth and results as two pycocotools `COCO` objects; what the caller gave stays unchanged."""
-    from pycocotools.coco import COCO
-
-    def indexed(content: CocoJson) -> Any:
-        coco = COCO()
-        coco.dataset = content
-        coco.createIndex()
-        return coco
-
-    # pycocotools takes an annotation with the id 0 for a missing match, so the ids are given anew.
-    annotations = [{**item, "id": number} for number, item in enumerate(dataset["annotations"], start=1)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = indexed({"info": {}, **dataset, "annotations": annotations})
-        if results:
-            return truth, truth.loadRes([dict(item) for item in results])
-        return truth, indexed({**dataset, "annotations": []})
-
-
-def _precision(
-    dataset: CocoJson, results: Sequence[Mapping[str, Any]], kind: Kind, thresholds: Sequence[float]
-) -> NDArray[np.float64]:
-    """COCOeval's precision (thresholds, 101 recalls, classes, sizes); sizes are all, small, medium, large.
-
-    -1 stands where there is no object.
-    """
-    from pycocotools.cocoeval import COCOeval
-
-    truth, found = load_quietly(dataset, results)
-    if not truth.anns:
-        return np.full((len(thresholds), 101, len(dataset["categories"]), 1 + len(SIZES)), -1.0)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, found, kind)
-        evaluation.params.maxDets = [MAX_DETECTIONS]
-        evaluation.params.iouThrs = np.asarray(thresholds, dtype=np.float64)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"][..., 0], dtype=np.float64)
