@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from weaksam_cli.wsod.mining import Assignment, PseudoBoxes
 
 
-class MiningSettings(RecipeModel):
+class PriorUse(RecipeModel):
+    """What class maps have to do with mining.
+
+    Attributes:
+        prior_weight: power of the class maps' prior that scores are multiplied with; 0 leaves class maps out.
+        first: what the first branch is mined from: WSDDN's scores (times the prior), or the `prior` alone.
+    """
+
+    prior_weight: float = Field(default=0.0, ge=0, le=100)
+    first: Literal["scores", "prior"] = "scores"
+
+
+class MiningSettings(PriorUse):
     """Pseudo boxes of each branch.
 
     Attributes:
@@ -35,8 +47,6 @@ class MiningSettings(RecipeModel):
             foreground and background fixed shares of an image's loss.
         foreground_share: foreground's share with `balanced`.
         branch_weights: of the branches' losses; there are as many branches.
-        prior_weight: power of the class maps' prior that scores are multiplied with; 0 leaves class maps out.
-        first: what the first branch is mined from: WSDDN's scores (times the prior), or the `prior` alone.
     """
 
     ratio: float = Field(default=0.9, gt=0, le=1)
@@ -48,11 +58,26 @@ class MiningSettings(RecipeModel):
     weights: Literal["score", "one", "balanced"] = "score"
     foreground_share: float = Field(default=0.25, gt=0, lt=1)
     branch_weights: BranchWeights = (1.0, 1.0, 1.0)
-    prior_weight: float = Field(default=0.0, ge=0, le=100)
-    first: Literal["scores", "prior"] = "scores"
 
 
-class Refining(Method):
+class PriorMethod(Method):
+    """A method that can mine with class maps as a prior over proposals."""
+
+    mining: PriorUse
+
+    def first_source(self, scores: Tensor) -> Tensor:
+        """What the first branch is mined from, given the streams' scores (R, C)."""
+        import torch
+
+        return torch.ones_like(scores) if self.mining.first == "prior" else scores
+
+    def with_prior(self, source: Tensor, regions: Regions) -> Tensor:
+        """Scores (R, C) times the power of the class maps' prior that the settings say, where there is one."""
+        weight = self.mining.prior_weight
+        return source if not weight or regions.prior is None else source * regions.prior**weight
+
+
+class Refining(PriorMethod):
     """WSDDN's two streams, and branches that learn from seeds among the proposals: what OICR and its descendants share."""
 
     mining: MiningSettings = MiningSettings()
@@ -81,11 +106,9 @@ class Refining(Method):
             regions: the proposals.
             mine: from scores (R, C) to what each proposal learns.
         """
-        import torch
-
         from weaksam_cli.wsod.losses import OICR_EPSILON, refinement_losses
 
-        first = torch.ones_like(scores) if self.mining.first == "prior" else scores
+        first = self.first_source(scores)
         boxes, weights = self.compared(regions.boxes), self.mining.branch_weights
         return refinement_losses(outputs, first, boxes, mine, weights, epsilon=OICR_EPSILON)
 
@@ -122,11 +145,6 @@ class Refining(Method):
         balance = balanced_weights(mined.labels, settings.foreground_share)
         return replace(mined, weights=mined.weights * balance)
 
-    def with_prior(self, source: Tensor, regions: Regions) -> Tensor:
-        """Scores (R, C) times the power of the class maps' prior that the settings say, where there is one."""
-        weight = self.mining.prior_weight
-        return source if not weight or regions.prior is None else source * regions.prior**weight
-
     def compared(self, boxes: Tensor) -> Tensor:
         """Boxes (R, 4) on pixel edges as IoU and box regression take them."""
         from weaksam_cli.wsod.mining import without_last_pixel
@@ -140,8 +158,8 @@ class Oicr(Refining):
     method: Literal["oicr"] = "oicr"
 
 
-class RefiningRecipe(Refining, DetectorRecipe):
-    """A method that refines, on either network."""
+class RefiningRecipe(PriorMethod, DetectorRecipe):
+    """A method that can mine with class maps, on either network."""
 
     @model_validator(mode="after")
     def _prior_is_known(self) -> Self:
