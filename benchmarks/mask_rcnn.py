@@ -30,7 +30,7 @@ from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.eval import coco_ap, mask_ap
 from weaksam_cli.eval.case import Case, load_ground_truth
-from weaksam_cli.retrain.settings import InferenceSettings
+from weaksam_cli.retrain.settings import InferenceSettings, TrainImages
 
 RECIPES = ("faster-rcnn-lite0-fpn", "mask-rcnn-lite0-fpn")
 STEPS = 10
@@ -116,7 +116,7 @@ def speed(options: argparse.Namespace) -> str:
     write_true_masks(options, pgt)
     labels = labels_of(options, options.train)
     images, found = labels.by_key(), read_detections(pgt, labels, masks=True)
-    entries = training_entries(labels, found, keep_empty=False)
+    entries = training_entries(labels, found, TrainImages())
     pixels = labels.read_image(labels.file.images[0])
     iterations: dict[str, list[float]] = {name: [] for name in RECIPES}
     detections: dict[str, list[float]] = {name: [] for name in RECIPES}

@@ -32,6 +32,7 @@ from weaksam_cli.retrain.detection import load_detector
 from weaksam_cli.retrain.detector import make_optimizer, training_entries
 from weaksam_cli.retrain.faster_rcnn import Recipe
 from weaksam_cli.retrain.heads import Top3Matcher
+from weaksam_cli.retrain.settings import TrainImages
 from weaksam_cli.retrain.torchscript import scripted_bytes
 from weaksam_cli.training.checkpoint import model_bytes, read_tensors
 
@@ -134,7 +135,7 @@ def test_what_decays(optimizer: str, undecayed: Any, wanted: set[str] | None) ->
 def test_no_pseudo_box_at_all(tmp_path: Path, keep_empty: bool) -> None:
     labels = labels_in(tmp_path, {"1": "1.png"}).read()
     with pytest.raises(UserError, match="no image has a pseudo box"):
-        training_entries(labels, {"1": Detections.empty()}, keep_empty=keep_empty)
+        training_entries(labels, {"1": Detections.empty()}, TrainImages(keep_empty=keep_empty))
 
 
 def test_frozen_layers_keep_their_weights(trained: nn.Module) -> None:
@@ -279,12 +280,19 @@ def test_training_entries(tmp_path: Path) -> None:
     boxes = np.asarray([[1, 2, 11, 7], [65, 45, 80, 60], [75, 0, 90, 5]], np.float32)
     scores = np.ones(3, np.float32)
     found = {"1": Detections(boxes, np.asarray([1, 0, 0], np.int32), scores), "2": Detections.empty()}
-    first, second = training_entries(labels, found, keep_empty=True)
+    first, second = training_entries(labels, found, TrainImages(keep_empty=True))
     assert (first["key"], first["image_id"], first["height"], first["width"]) == ("1", 0, 50, 70)
     assert [item["bbox"] for item in first["annotations"]] == [[1, 2, 11, 7], [65, 45, 70, 50]]
     assert [item["category_id"] for item in first["annotations"]] == [1, 0]
     assert second["annotations"] == []
-    assert [entry["key"] for entry in training_entries(labels, found, keep_empty=False)] == ["1"]
+    assert [entry["key"] for entry in training_entries(labels, found, TrainImages())] == ["1"]
+    # The first box is 10 x 5, the second, cut to the image, 5 x 5; the image is 70 x 50.
+    (entry,) = training_entries(labels, found, TrainImages(min_box=5, min_size=50))
+    assert len(entry["annotations"]) == 2
+    with pytest.raises(UserError, match="no image has a pseudo box"):
+        training_entries(labels, found, TrainImages(min_box=6))
+    with pytest.raises(UserError, match="no image has a pseudo box"):
+        training_entries(labels, found, TrainImages(min_size=51))
     from detectron2.structures import BoxMode
 
     assert BoxMode(first["annotations"][0]["bbox_mode"]) is BoxMode.XYXY_ABS

@@ -40,6 +40,7 @@ from weaksam_cli.retrain import faster_rcnn
 from weaksam_cli.retrain.detection import load_detector, pasted
 from weaksam_cli.retrain.detector import fit, training_entries
 from weaksam_cli.retrain.mask_rcnn import ModelSettings, Recipe
+from weaksam_cli.retrain.settings import TrainImages
 from weaksam_cli.retrain.torchscript import scripted_bytes
 from weaksam_cli.training.checkpoint import model_bytes
 from weaksam_cli.training.loop import TrainingRun
@@ -268,7 +269,7 @@ def test_training_entries(tmp_path: Path) -> None:
     (tmp_path / "pgt.json").write_bytes(pseudo(tmp_path, boxes, masks))
     labels = labels_in(tmp_path, NAMES).read()
     found = read_detections(tmp_path / "pgt.json", labels, masks=True)
-    (entry,) = training_entries(labels, found, keep_empty=False)
+    (entry,) = training_entries(labels, found, TrainImages())
     assert [item["bbox"] for item in entry["annotations"]] == [[15, 10, 55, 40], [60, 0, 70, 9]]
     for item, mask in zip(entry["annotations"], masks[::2], strict=True):
         assert item["segmentation"]["size"] == [HEIGHT, WIDTH]

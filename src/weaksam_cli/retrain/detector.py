@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -28,7 +29,7 @@ from weaksam_cli.engine.methods import load_method
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.heads import add_roi_heads_config
 from weaksam_cli.retrain.schedule import Schedule
-from weaksam_cli.retrain.settings import DetectorSettings, Inference, keys_of, read_network
+from weaksam_cli.retrain.settings import DetectorSettings, Inference, TrainImages, keys_of, read_network
 from weaksam_cli.training.batches import EpochSampler, sampled
 from weaksam_cli.training.checkpoint import expect_classes, load_model, model_bytes, read_metadata
 from weaksam_cli.training.loop import LearningRateSchedule, Training, TrainingRun, train, training_run
@@ -101,7 +102,7 @@ def stored_config(cfg: Any) -> dict[str, Any]:
 
 
 def training_entries(
-    labels: Labels, found: Mapping[str, Detections], *, keep_empty: bool
+    labels: Labels, found: Mapping[str, Detections], images: TrainImages
 ) -> list[dict[str, Any]]:
     """detectron2's dataset dicts, in the order of the labels, with an image's `key` in place of a file name.
 
@@ -109,15 +110,16 @@ def training_entries(
         labels: of the training split; a class is its place in `class_names`.
         found: key -> pseudo boxes, which are cut to the image, with their masks where there are some; objects whose box or
             mask has no area are left out.
-        keep_empty: keep images without boxes.
+        images: which images and boxes are left out.
 
     Raises:
         UserError: no image has a pseudo box.
     """
     entries = []
     for image in labels.file.images:
-        annotations = _annotations(found[image.key], image.height, image.width)
-        if annotations or keep_empty:
+        annotations = _annotations(found[image.key], image.height, image.width, images.min_box)
+        large = min(image.height, image.width) >= images.min_size
+        if large and (annotations or images.keep_empty):
             size = {"height": image.height, "width": image.width}
             entries.append({"key": image.key, "image_id": image.id, **size, "annotations": annotations})
     if not any(entry["annotations"] for entry in entries):
@@ -129,9 +131,10 @@ def training_entries(
     return entries
 
 
-def _annotations(found: Detections, height: int, width: int) -> list[dict[str, Any]]:
+def _annotations(found: Detections, height: int, width: int, least: int) -> list[dict[str, Any]]:
     boxes = box_math.clip(found.boxes, height, width)
     has_area, drawn = box_math.area(boxes) > 0, found.masks
+    has_area &= (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= least
     if drawn is not None:
         has_area &= mask_codec.areas(drawn, height, width) > 0
     annotations = []
@@ -186,7 +189,7 @@ def fit_detector(
     found = read_detections(pgt, labels, masks=settings.learns_masks)
     if settings.learns_masks:
         expect_masks(found, pgt)
-    entries = training_entries(labels, found, keep_empty=settings.train_images.keep_empty)
+    entries = training_entries(labels, found, settings.train_images)
     settings = settings.resolved(len(entries))
     words = settings.in_words(len(entries))
     job.context.console.info(f"training: {words}", schedule=settings.schedule.model_dump())

@@ -61,10 +61,14 @@ class TrainImages(RecipeModel):
     Attributes:
         flip: mirror half of the images.
         keep_empty: train also on images without pseudo boxes, as background.
+        min_size: images with a smaller side are left out, pixels.
+        min_box: pseudo boxes with a smaller side are left out, pixels.
     """
 
     flip: bool = True
     keep_empty: bool = False
+    min_size: Annotated[int, Field(ge=0, le=8192)] = 0
+    min_box: Annotated[int, Field(ge=0, le=8192)] = 0
 
 
 class ResizedImages(TrainImages):

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.retrain import helpers
-from tests.retrain.helpers import CLASSES, Killed, build, entries, read_image, saved
+from tests.retrain.helpers import CLASSES, Killed, config, entries, read_image, saved
 from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain import dino
 from weaksam_cli.retrain.detection import load_detector
+from weaksam_cli.retrain.detector import build_network
 from weaksam_cli.retrain.dino import Recipe
 from weaksam_cli.training.checkpoint import model_bytes
 
@@ -134,7 +135,7 @@ def losses(
 @pytest.fixture(scope="module")
 def model() -> Any:
     torch.manual_seed(0)
-    return build(recipe()).train()
+    return build_network(config(recipe())).train()
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (1, 0), (0, 2), (6, 7), (20, 1)])
@@ -238,7 +239,7 @@ def test_augmentations_keep_image_and_boxes_together(crop: bool, tmp_path: Path)
 
     images = {"crop": crop, "crop_short_sides": [64], "crop_sides": [40, 60]}
     wanted = recipe(train_images=VALUES["train_images"] | images)
-    cfg = helpers.config(wanted)
+    cfg = config(wanted)
     mapper = SeededMapper(cfg, objects(), read_image, 0, wanted.augmentations(cfg))
     sizes = set()
     for iteration in range(12):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,7 +12,6 @@ from weaksam_cli.retrain.schedule import Fraction
 from weaksam_cli.retrain.settings import DetectorSettings, LongSide, ResizedImages, Sides
 
 _Layers = Annotated[int, Field(ge=1, le=24)]
-_Pixels = Annotated[int, Field(ge=0, le=8192)]
 CropSide = Annotated[int, Field(ge=32, le=8192)]
 
 
@@ -126,23 +126,19 @@ class ModelPart(RecipeModel):
 
 
 class DinoImages(ResizedImages):
-    """Augmentation and choice of the training images, as mmdetection has them.
+    """Augmentation of the training images, as mmdetection has it.
 
     Attributes:
         crop: half of the images are resized to one of `crop_short_sides`, cut, and resized again.
         crop_short_sides: before the cut.
         crop_sides: least and largest side of the cut.
         crop_max_size: largest longer side before the cut.
-        min_size: images with a smaller side are left out.
-        min_box: pseudo boxes with a smaller side are left out.
     """
 
     crop: bool = False
     crop_short_sides: Sides = (400, 500, 600)
     crop_sides: tuple[CropSide, CropSide] = (384, 600)
     crop_max_size: LongSide = 4200
-    min_size: _Pixels = 0
-    min_box: _Pixels = 0
 
     @model_validator(mode="after")
     def _least_then_largest(self) -> Self:
@@ -160,7 +156,7 @@ class DinoSettings(DetectorSettings, ModelPart):
     """
 
     train_images: DinoImages
-    initial_weights: str | None = None
+    initial_weights: Annotated[str, Field(min_length=1)] | None = None
 
     def resolved(self, images: int) -> Self:
         """The settings for so many training images: epochs and shares as iterations."""
@@ -173,6 +169,16 @@ class DinoSettings(DetectorSettings, ModelPart):
         drop = self.query_drop
         words = f"; query drop ({drop.mode}, tau {drop.tau}) from iteration {drop.start_iteration}"
         return super().in_words(images) + (words if drop.mode != "off" else "")
+
+    def initial_file(self) -> str | None:
+        """See `DetectorSettings.initial_file`."""
+        return self.initial_weights
+
+    def load_initial(self, network: Any, path: Path) -> str:
+        """See `DetectorSettings.load_initial`."""
+        from weaksam_cli.retrain.dino.weights import load_initial
+
+        return load_initial(network, path)
 
     def augmentations(self, cfg: Any) -> list[Any]:
         """detectron2's augmentations of the training images."""
