@@ -34,9 +34,12 @@ class FusedMaps:
     width: int
 
 
-def fused_maps(path: Path, kind: str, labels: Labels) -> dict[str, FusedMaps]:
-    """Fused maps of a kind at low resolution, of the classes that an image really shows, by image key."""
-    images, found = labels.by_key(), {}
+def fused_maps(path: Path, labels: Labels) -> dict[str, dict[str, FusedMaps]]:
+    """Fused maps at low resolution, of the classes that an image really shows, by kind and image key.
+
+    All kinds are made in one reading; one without a map is left out.
+    """
+    images, found = labels.by_key(), {kind: dict[str, FusedMaps]() for kind in KINDS}
     schema = cam_schema(len(labels.class_names))
     with open_artifact_of(labels, path, schema, verify=False) as artifact:
         for key in artifact:
@@ -44,15 +47,17 @@ def fused_maps(path: Path, kind: str, labels: Labels) -> dict[str, FusedMaps]:
             height, width = maps.image_size
             factor = FUSED_SHORT_SIDE / min(height, width)
             size = max(1, round(height * factor)), max(1, round(width * factor))
-            heat = class_heat(maps, KINDS.index(kind), *size)
             present = set(labels.class_indexes(images[key]))
             rows = [row for row, index in enumerate(maps.classes()) if index in present]
-            if heat is not None and rows:
-                found[key] = FusedMaps(np.asarray(maps.classes(), np.int32)[rows], heat[rows], height, width)
-    return found
+            classes = np.asarray(maps.classes(), np.int32)[rows]
+            for number, kind in enumerate(KINDS if rows else ()):
+                heat = class_heat(maps, number, *size)
+                if heat is not None:
+                    found[kind][key] = FusedMaps(classes, heat[rows], height, width)
+    return {kind: maps for kind, maps in found.items() if maps}
 
 
 def best_maps(path: Path, labels: Labels) -> dict[str, FusedMaps]:
     """The fine maps of an artifact, else those of a kind that it has."""
-    every = (fused_maps(path, kind, labels) for kind in sorted(KINDS, key=lambda kind: kind != "fine"))
-    return next(filter(None, every), {})
+    every = fused_maps(path, labels)
+    return every.get("fine") or next(iter(every.values()), {})

@@ -6,21 +6,25 @@ A metric is a module with one `evaluate(case, settings)`; `standard.EVALUATORS` 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from weaksam_cli.artifacts.proposals import PROPOSALS, Proposals, read_proposals
 from weaksam_cli.core.types import Detections, GroundTruth
 from weaksam_cli.data.detections import has_masks, read_detections
+from weaksam_cli.data.fused_maps import FusedMaps, fused_maps
 from weaksam_cli.data.ground_truth import read_ground_truth
+from weaksam_cli.data.image_names import open_artifact_of
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.data.source import Source
 
+_Read = TypeVar("_Read")
 Truth = Mapping[str, GroundTruth]
 """Image key to annotated objects."""
 
@@ -114,6 +118,7 @@ class Case:
         truth: annotated objects of all images of the labels; empty where the dataset has no boxes.
         layout: of the dataset: its boxes follow the conventions of the layout.
         artifacts: `stage` or `stage@variant` -> all artifacts of the split.
+        opened: what evaluators have read by now; the cases of one evaluation share it.
     """
 
     stage: str
@@ -123,6 +128,7 @@ class Case:
     truth: Truth
     layout: str
     artifacts: Mapping[str, Path]
+    opened: dict[tuple[str, Path], Any] = field(default_factory=dict)
 
     @property
     def class_names(self) -> list[str]:
@@ -140,6 +146,20 @@ class Case:
         drawn = any(objects.masks for objects in self.truth.values())
         return read_detections(self.path, self.labels, masks=drawn)
 
+    def proposals(self, path: Path) -> dict[str, Proposals]:
+        """See `proposals_of`; an artifact is read once for all evaluators."""
+        return self._once("proposals", path, proposals_of)
+
+    def maps(self, path: Path) -> dict[str, dict[str, FusedMaps]]:
+        """See `fused_maps`; an artifact is read once for all evaluators."""
+        return self._once("maps", path, fused_maps)
+
+    def _once(self, what: str, path: Path, read: Callable[[Path, Labels], _Read]) -> _Read:
+        if (what, path) not in self.opened:
+            self.opened[what, path] = read(path, self.labels)
+        found: _Read = self.opened[what, path]
+        return found
+
     @property
     def has_masks(self) -> bool:
         """Whether both the artifact and the objects have masks."""
@@ -152,6 +172,16 @@ class Case:
     def per_class(self, name: str, found: PerClass) -> Metric:
         """A figure of this artifact that is a mean over classes."""
         return Metric(self.stage, self.variant, name, found.mean, classes=found.values)
+
+
+def proposals_of(path: Path, labels: Labels) -> dict[str, Proposals]:
+    """The proposals in an artifact by image key.
+
+    Raises:
+        UserError: a damaged artifact, or a box that is not finite or ends before it begins.
+    """
+    with open_artifact_of(labels, path, PROPOSALS) as artifact:
+        return {key: read_proposals(artifact, key) for key in artifact}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pydantic import Field
 from weaksam_cli.core.boxes import FloatArray, as_boxes, clip, scale
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
-from weaksam_cli.data.fused_maps import FusedMaps, fused_maps
+from weaksam_cli.data.fused_maps import FusedMaps
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.matching import (
     DETECTRON2_TEXT,
@@ -26,7 +26,6 @@ from weaksam_cli.eval.matching import (
     Float64Array,
     best_overlaps,
 )
-from weaksam_cli.eval.recall import proposals_of
 
 SMALLEST_AREA = 1e-6
 
@@ -91,10 +90,8 @@ def trivial_answers(case: Case, ring_factor: float) -> dict[str, dict[str, Detec
     classes = {image.key: case.labels.class_indexes(image) for image in case.labels.file.images}
     answers = {"whole image": whole_image_detections(case.sizes, classes)}
     if {"propose", "cam"} <= case.artifacts.keys():
-        proposals = {
-            key: item.boxes for key, item in proposals_of(case.artifacts["propose"], case.labels).items()
-        }
-        maps = fused_maps(case.artifacts["cam"], "coarse", case.labels)
+        proposals = {key: item.boxes for key, item in case.proposals(case.artifacts["propose"]).items()}
+        maps = case.maps(case.artifacts["cam"]).get("coarse", {})
         if maps.keys() & proposals.keys():
             answers["best class-map contrast"] = best_contrast_detections(proposals, maps, ring_factor)
     return answers

@@ -26,7 +26,7 @@ from weaksam_cli.engine.recipes import recorded_recipe
 from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step, preview
 from weaksam_cli.errors import UserError, unknown
-from weaksam_cli.eval.recall import proposals_of
+from weaksam_cli.eval.case import proposals_of
 from weaksam_cli.eval.similarity import (
     comparison,
     cosine_matrix,

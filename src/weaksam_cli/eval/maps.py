@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from weaksam_cli.artifacts.class_maps import KINDS, cam_schema
+from weaksam_cli.artifacts.class_maps import cam_schema
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.data.fused_maps import FusedMaps, fused_maps
+from weaksam_cli.data.fused_maps import FusedMaps
 from weaksam_cli.data.image_names import open_artifact_of
 from weaksam_cli.eval.case import Case, Metric, PerClass, Truth
 from weaksam_cli.eval.matching import in_order
@@ -19,11 +19,9 @@ from weaksam_cli.eval.matching import in_order
 def evaluate(case: Case, _: RecipeModel) -> list[Metric]:
     """How well their network classifies the images, and a share of energy a kind of maps where there are boxes."""
     found = classification(case)
-    for kind in KINDS if case.truth else ():
-        maps = fused_maps(case.path, kind, case.labels)
-        if maps:
-            energy = energy_inside(case.truth, maps, case.class_names)
-            found.append(case.per_class(f"energy of {kind} maps inside boxes", energy))
+    for kind, maps in case.maps(case.path).items() if case.truth else ():
+        energy = energy_inside(case.truth, maps, case.class_names)
+        found.append(case.per_class(f"energy of {kind} maps inside boxes", energy))
     return found
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from weaksam_cli.artifacts.proposals import PROPOSALS, SOURCES, Proposals, read_proposals
+from weaksam_cli.artifacts.proposals import SOURCES, Proposals
 from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
 from weaksam_cli.core.settings import RecipeModel
-from weaksam_cli.data.image_names import open_artifact_of
-from weaksam_cli.data.labels import Labels
 from weaksam_cli.eval.case import Case, Metric, Truth
 from weaksam_cli.eval.matching import (
     FROM_ONE_INCLUSIVE,
@@ -69,7 +66,7 @@ class RecallSettings(RecipeModel):
 
 def evaluate(case: Case, settings: RecallSettings) -> list[Metric]:
     """Recall at each threshold and the mean number, of all proposals and of every source that occurs, alone."""
-    proposals, convention = proposals_of(case.path, case.labels), convention_of(case.layout)
+    proposals, convention = case.proposals(case.path), convention_of(case.layout)
     sets = {"": {key: item.boxes for key, item in proposals.items()}}
     for index, name in enumerate(SOURCES):
         if any((item.source == index).any() for item in proposals.values()):
@@ -87,19 +84,9 @@ def evaluate(case: Case, settings: RecallSettings) -> list[Metric]:
 
 def curve_of(case: Case, settings: RecallSettings) -> RecallCurve:
     """Recall against how many of the proposals, the best first, are kept of an image; the last budget is all."""
-    boxes = {key: best_first(item) for key, item in proposals_of(case.path, case.labels).items()}
+    boxes = {key: best_first(item) for key, item in case.proposals(case.path).items()}
     budgets = (*settings.recall_budgets, None)
     return recall_curve(case.truth, boxes, budgets, settings, convention_of(case.layout))
-
-
-def proposals_of(path: Path, labels: Labels) -> dict[str, Proposals]:
-    """The proposals in an artifact by image key.
-
-    Raises:
-        UserError: a damaged artifact, or a box that is not finite or ends before it begins.
-    """
-    with open_artifact_of(labels, path, PROPOSALS) as artifact:
-        return {key: read_proposals(artifact, key) for key in artifact}
 
 
 def best_first(proposals: Proposals) -> FloatArray:

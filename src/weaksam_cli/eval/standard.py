@@ -129,9 +129,10 @@ def evaluate_all(
     """`metrics` of all artifacts and `curves` of proposals, as they stand in the results file."""
     metrics: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
+    opened: dict[tuple[str, Path], Any] = {}
     for name, path in artifacts.items():
         stage, _, variant = name.partition("@")
-        case = Case(stage, variant, path, labels, truth.objects, layout, artifacts)
+        case = Case(stage, variant, path, labels, truth.objects, layout, artifacts, opened)
         for evaluator in EVALUATORS.get(stage, ()):
             if truth.objects or evaluator in WITHOUT_BOXES:
                 metrics += [item.as_json() for item in evaluator.evaluate(case, recipe)]
