@@ -25,17 +25,26 @@ from detectron2.utils.events import EventStorage  # noqa: E402
 
 ImageReader = Callable[[str], NDArray[np.uint8]]
 """From an image's key to uint8 RGB (H, W, 3)."""
+FIGURES: Final = "dropped/"
+"""Names that begin with this are figures of the log."""
 _DRAWING: Final = threading.Lock()
 
 
 def step_in_event_storage(training: Training, batch: Any) -> dict[str, float]:
     """The usual step with an `EventStorage` around it, which proposal networks and heads ask for the iteration.
 
-    What they put into it is thrown away. detectron2's hooks are not run: rates and checkpoints are the loop's, and there is
-    nothing to evaluate, because a training never sees ground truth.
+    Of what they put into it, the log keeps what they dropped (`FIGURES`; means over the parts of a batch). detectron2's
+    hooks are not run: rates and checkpoints are the loop's, and there is nothing to evaluate, because a training never sees
+    ground truth.
     """
-    with EventStorage(training.iteration):
-        return optimizer_step(training, batch)
+    with EventStorage(training.iteration) as storage:
+        losses = optimizer_step(training, batch)
+        training.figures = {
+            name: history.global_avg()
+            for name, history in storage.histories().items()
+            if name.startswith(FIGURES)
+        }
+    return losses
 
 
 def image_tensor(image: NDArray[np.uint8], channel_order: str) -> Tensor:

@@ -178,6 +178,7 @@ class Training:
         optimizer: over the model's parameters; its learning rates are those after the warm-up.
         run: where it takes place, and from which seed.
         iteration: the 0-based one that is being done.
+        figures: what a step tells besides its losses; kept in the log.
 
     Raises:
         UserError: mixed precision on a CPU.
@@ -201,6 +202,7 @@ class Training:
             )
         self.model, self.optimizer, self.run = model, optimizer, run
         self.iteration = self.saved = 0
+        self.figures: dict[str, float] = {}
         self.scaler = torch.amp.GradScaler("cuda", enabled=mixed_precision)
         self._clip, self._images_at_once = gradient_clip, images_at_once
         self._stepped = False
@@ -330,10 +332,12 @@ def train(
         for training.iteration, batch in zip(range(start, total), stream, strict=True):
             set_rates(training.optimizer, schedule, training.iteration)
             torch.manual_seed(step_seed(run.seed, training.iteration))
+            training.figures = {}
             losses = step(training, batch)
             training.finish_iteration()
             done = training.iteration + 1
-            run.losses.record(done, losses, training.optimizer.param_groups[0]["lr"], last=done == total)
+            rate = training.optimizer.param_groups[0]["lr"]
+            run.losses.record(done, losses, rate, last=done == total, figures=training.figures)
             if done % run.checkpoint_every == 0 or done == total:
                 _save(training, extras)
             run.progress(done, total, losses)

@@ -18,7 +18,7 @@ PERIOD: Final = 20
 
 
 Row = dict[str, float]
-"""`iteration`, `lr`, `total_loss`, and each loss by its name."""
+"""`iteration`, `lr`, `total_loss`, each loss by its name, and other figures that a step told."""
 
 
 @contextmanager
@@ -67,9 +67,20 @@ class LossLog:
     sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
 
-    def record(self, iteration: int, losses: Mapping[str, float], rate: float, *, last: bool) -> None:
-        """An iteration, counted from 1, is done; a row is added after every period and with the last one."""
-        for name, value in (("total_loss", sum(losses.values())), *losses.items()):
+    def record(
+        self,
+        iteration: int,
+        losses: Mapping[str, float],
+        rate: float,
+        *,
+        last: bool,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """An iteration, counted from 1, is done; a row is added after every period and with the last one.
+
+        `figures` are what is no loss, and so no part of the total.
+        """
+        for name, value in (("total_loss", sum(losses.values())), *losses.items(), *(figures or {}).items()):
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
         if iteration % PERIOD == 0 or last:

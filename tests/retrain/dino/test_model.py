@@ -17,9 +17,11 @@ from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain import dino
 from weaksam_cli.retrain.detection import load_detector
-from weaksam_cli.retrain.detector import build_network
+from weaksam_cli.retrain.detector import build_network, fit
 from weaksam_cli.retrain.dino import Recipe
 from weaksam_cli.training.checkpoint import model_bytes
+from weaksam_cli.training.loop import TrainingRun
+from weaksam_cli.training.metrics import LossLog
 
 LAYERS, PARTS = 2, ("cls", "l1", "giou")
 QUERY_LOSSES = {f"loss_{part}_{layer}" for part in PARTS for layer in (0, 1, "encoder")}
@@ -98,6 +100,19 @@ def test_a_killed_training_ends_in_the_same_bytes(
 def test_query_drop_changes_the_weights(trained: nn.Module, tmp_path: Path) -> None:
     plain = run(tmp_path, recipe(query_drop={"mode": "off"}))
     assert model_bytes(plain, {}) != model_bytes(trained, {})
+
+
+def test_the_log_tells_what_was_dropped(tmp_path: Path) -> None:
+    """Beside the losses, and no part of their total."""
+    log = LossLog()
+    where = TrainingRun("cpu", 5, tmp_path / "checkpoint.pt", "recipe", Path.write_bytes, losses=log)
+    wanted = recipe(schedule=VALUES["schedule"] | {"iterations": 3, "images_at_once": 1})
+    fit(wanted, config(wanted), objects(), read_image, where)
+    (row,) = log.rows
+    told = {name: row.pop(name) for name in ("dropped/things", "dropped/background")}
+    assert 0 < sum(told.values()) <= 0.4 * 12
+    assert row.pop("total_loss") == pytest.approx(sum(row[name] for name in LOSSES), rel=1e-4)
+    assert row.keys() == LOSSES | {"iteration", "lr"}
 
 
 # losses of a batch

@@ -21,6 +21,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone  # noqa: E402
 from detectron2.structures import Boxes, ImageList, Instances  # noqa: E402
 from detectron2.utils.events import get_event_storage  # noqa: E402
 
+from weaksam_cli.detectron.training import FIGURES  # noqa: E402
 from weaksam_cli.retrain.dino.denoising import noisy_queries  # noqa: E402
 from weaksam_cli.retrain.dino.losses import (  # noqa: E402
     Match,
@@ -176,4 +177,4 @@ def _tell_dropped(gone: Sequence[tuple[Tensor, Tensor]]) -> None:
     storage = get_event_storage()
     for name, kinds in (("things", [dropped & thing for dropped, thing in gone]),
                         ("background", [dropped & ~thing for dropped, thing in gone])):  # fmt: skip
-        storage.put_scalar(f"dropped/{name}", float(torch.stack(kinds).sum()) / len(gone))
+        storage.put_scalar(f"{FIGURES}{name}", float(torch.stack(kinds).sum()) / len(gone))

@@ -148,8 +148,8 @@ def _placed(name: str, names: Mapping[str, Tensor], layers: int) -> str:
     if match is None:
         return name
     theirs = {item.split(".")[3] for item in names if item.startswith("transformer.decoder.layers.")}
-    number = str(layers) if match[2] in (_ENCODER, str(len(theirs))) else match[2]
-    return f"transformer.{match[1]}_heads.{number}.{match[3]}"
+    layer = str(layers) if match[2] in (_ENCODER, str(len(theirs))) else match[2]
+    return f"transformer.{match[1]}_heads.{layer}.{match[3]}"
 
 
 def _report(
