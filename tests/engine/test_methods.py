@@ -27,7 +27,7 @@ KNOWN = {
     "cam": {"lite0", "weaktr", "mctformer", "clip_es"},
     "prompt": {"peaks"},
     "propose": {"sam", "region_tree", "selective_search"},
-    "wsod": {"wsddn", "oicr", "mist", "c_mil", "c_midn", "wsod2"},
+    "wsod": {"wsddn", "oicr", "mist", "c_mil", "c_midn", "wsod2", "yang2019"},
     "pgt": {"adaptive", "top1"},
     "retrain": {"faster_rcnn", "mask_rcnn"},
     "eval": {"standard", "loss_analysis", "feature_similarity"},

@@ -18,7 +18,7 @@ from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.method import Evidence, Outputs, Regions, Seen
-from weaksam_cli.wsod.oicr import Refining, RefiningRecipe
+from weaksam_cli.wsod.oicr import NearBest, RefiningRecipe
 from weaksam_cli.wsod.stage import detector_steps
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class CouplingSettings(RecipeModel):
     inside: float = Field(default=0.9, gt=0, le=1)
 
 
-class CMidn(Refining):
+class CMidn(NearBest):
     """Two pairs of streams; the first of OICR's branches learns from the seeds of both.
 
     Attributes:

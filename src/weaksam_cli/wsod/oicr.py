@@ -32,13 +32,10 @@ class PriorUse(RecipeModel):
     first: Literal["scores", "prior"] = "scores"
 
 
-class MiningSettings(PriorUse):
-    """Pseudo boxes of each branch.
+class LabelSettings(PriorUse):
+    """What proposals learn from the seeds of each branch.
 
     Attributes:
-        ratio: seeds score at least this share of the class's best; 1 takes the best alone.
-        nms: IoU above which seeds give way.
-        class_wise: suppress within a class only; the published code may lose a class's only seed to another class.
         inclusive: IoU takes corners as inclusive pixel indexes and does not count the last pixel, as the published code
             does; otherwise corners are pixel edges.
         foreground_iou: proposals from this IoU with a seed on are foreground.
@@ -49,15 +46,26 @@ class MiningSettings(PriorUse):
         branch_weights: of the branches' losses; there are as many branches.
     """
 
-    ratio: float = Field(default=0.9, gt=0, le=1)
-    nms: float = Field(default=0.5, gt=0, le=1)
-    class_wise: bool = False
     inclusive: bool = False
     foreground_iou: float = Field(default=0.5, gt=0, lt=1)
     ignore_iou: float = Field(default=0.0, ge=0, lt=1)
     weights: Literal["score", "one", "balanced"] = "score"
     foreground_share: float = Field(default=0.25, gt=0, lt=1)
     branch_weights: BranchWeights = (1.0, 1.0, 1.0)
+
+
+class MiningSettings(LabelSettings):
+    """Seeds of each branch, and what proposals learn from them.
+
+    Attributes:
+        ratio: seeds score at least this share of the class's best; 1 takes the best alone.
+        nms: IoU above which seeds give way.
+        class_wise: suppress within a class only; the published code may lose a class's only seed to another class.
+    """
+
+    ratio: float = Field(default=0.9, gt=0, le=1)
+    nms: float = Field(default=0.5, gt=0, le=1)
+    class_wise: bool = False
 
 
 class PriorMethod(Method):
@@ -78,9 +86,12 @@ class PriorMethod(Method):
 
 
 class Refining(PriorMethod):
-    """WSDDN's two streams, and branches that learn from seeds among the proposals: what OICR and its descendants share."""
+    """WSDDN's two streams, and branches that learn from seeds among the proposals: what OICR and its descendants share.
 
-    mining: MiningSettings = MiningSettings()
+    The seeds are the best proposal of each class, as in the original OICR.
+    """
+
+    mining: LabelSettings = LabelSettings()
 
     @property
     def branches(self) -> int:
@@ -118,17 +129,9 @@ class Refining(PriorMethod):
 
     def seeds(self, source: Tensor, regions: Regions) -> PseudoBoxes:
         """Pseudo boxes, as IoU takes boxes, from scores (R, C)."""
-        from weaksam_cli.wsod.mining import max_ratio_pseudo_boxes
+        from weaksam_cli.wsod.mining import top_one_pseudo_boxes
 
-        settings = self.mining
-        return max_ratio_pseudo_boxes(
-            source,
-            self.compared(regions.boxes),
-            regions.image_labels,
-            ratio=settings.ratio,
-            nms_threshold=settings.nms,
-            class_wise=settings.class_wise,
-        )
+        return top_one_pseudo_boxes(source, self.compared(regions.boxes), regions.image_labels)
 
     def assign(self, pseudo: PseudoBoxes, regions: Regions) -> Assignment:
         """What each proposal learns from seeds."""
@@ -152,7 +155,27 @@ class Refining(PriorMethod):
         return without_last_pixel(boxes) if self.mining.inclusive else boxes
 
 
-class Oicr(Refining):
+class NearBest(Refining):
+    """Seeds are all proposals near the best of their class, thinned by NMS, as in WSOD2's OICR."""
+
+    mining: MiningSettings = MiningSettings()
+
+    def seeds(self, source: Tensor, regions: Regions) -> PseudoBoxes:
+        """Pseudo boxes, as IoU takes boxes, from scores (R, C)."""
+        from weaksam_cli.wsod.mining import max_ratio_pseudo_boxes
+
+        settings = self.mining
+        return max_ratio_pseudo_boxes(
+            source,
+            self.compared(regions.boxes),
+            regions.image_labels,
+            ratio=settings.ratio,
+            nms_threshold=settings.nms,
+            class_wise=settings.class_wise,
+        )
+
+
+class Oicr(NearBest):
     """WSDDN's two streams and refinement branches."""
 
     method: Literal["oicr"] = "oicr"

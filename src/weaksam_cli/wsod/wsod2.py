@@ -20,7 +20,7 @@ from weaksam_cli.core.settings import Weight
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.method import Evidence, Outputs, Regions, Seen
-from weaksam_cli.wsod.oicr import MiningSettings, Refining, RefiningRecipe
+from weaksam_cli.wsod.oicr import MiningSettings, NearBest, RefiningRecipe
 from weaksam_cli.wsod.stage import detector_steps
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def straddling(boxes: FloatArray, segments: NDArray[np.int32]) -> NDArray[np.flo
     return np.subtract(1, ratio, dtype=np.float32)
 
 
-class Wsod2(Refining):
+class Wsod2(NearBest):
     """OICR's branches, one regression of boxes for all classes, and foreground that weighs by objectness.
 
     A foreground proposal weighs alpha times what it would in OICR with `mining.weights`, and 1 - alpha times its bottom-up
