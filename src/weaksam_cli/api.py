@@ -42,8 +42,9 @@ class Options(TypedDict, total=False):
         recipe: its name, or a YAML file.
         settings: key -> value, what `--set` changes in the recipe; dotted keys, or mappings in mappings.
         inputs: stage -> file, read in place of that stage's output.
-        workers: processes, 1 unless it is given; a script that wants more begins its work below
+        workers: processes, 1 unless it or `executor` is given; a script that wants more begins its work below
             `if __name__ == "__main__":`, because each process imports it.
+        executor_settings: key -> value, what `--executor-set` changes.
     """
 
     dataset: str
@@ -56,6 +57,8 @@ class Options(TypedDict, total=False):
     inputs: Mapping[str, Place]
     device: str
     workers: int
+    executor: str
+    executor_settings: Mapping[str, Any]
     shard: str
     seed: int
     weights_dir: Place
@@ -245,7 +248,8 @@ def _common(options: Options) -> tuple[CommonOptions, Console]:
             f"there is no argument {sorted(unknown)[0]!r}; allowed: {', '.join(Options.__annotations__)}"
         )
     settings, inputs = given.pop("settings", {}), given.pop("inputs", {})
-    given.setdefault("workers", 1)
+    given.setdefault("workers", 0 if "executor" in given else 1)
+    given["executor_settings"] = _overrides(given.pop("executor_settings", {}))
     for name in ("run_dir", "weights_dir"):
         given[name] = _path(given.get(name))
     files = [f"{stage}={os.fspath(path)}" for stage, path in inputs.items()]

@@ -52,7 +52,7 @@ def quick(patched: pytest.MonkeyPatch) -> None:
         values, lines = read_yaml(path)
         if EMBEDDED.get(path.parent.name) == path.stem:
             for text in FAST.get(path.parent.name, ()):
-                recipes._override(values, lines, text)
+                recipes.override(values, lines, text)
         return values, lines
 
     patched.setattr(recipes, "read_yaml", read_quick)

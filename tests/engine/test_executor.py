@@ -25,7 +25,8 @@ from weaksam_cli.artifacts.shards import ShardPlan, shard_bytes, shards_root, wr
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.engine import queue as queue_module
 from weaksam_cli.engine.devices import VISIBLE, use_gpu, visible_gpus, worker_gpus
-from weaksam_cli.engine.executor import Task, run_shards
+from weaksam_cli.engine.executors.local import run_shards
+from weaksam_cli.engine.executors.task import Task
 from weaksam_cli.engine.predictors import ImageRunner, Overlapped, Predictor, one_thread
 from weaksam_cli.engine.queue import Part, ShardQueue, UnfinishedError
 from weaksam_cli.engine.sharded import PerImage

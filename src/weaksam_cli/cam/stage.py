@@ -117,7 +117,7 @@ def maps_step(
     def work(context: Context) -> PerImage:
         images = context.split(split)
         labels = images.read()
-        device = context.torch_device() if on_gpu else "cpu"
+        device = context.worker_device() if on_gpu else "cpu"
         stored = cam_tables(labels.class_names) | dict(tables(labels.class_names))
         schema, computes = cam_schema(len(labels.class_names)), predictor(images, device)
         return PerImage(schema, labels.keys, computes, "maps", stored, device=device)

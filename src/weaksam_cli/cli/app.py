@@ -12,12 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from weaksam_cli import __version__
-from weaksam_cli.cli.options import declare
-
-_PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-}
+from weaksam_cli.cli.options import PLAIN, declare
+from weaksam_cli.cli.weights_app import weights_app
 
 
 class _Commands(TyperGroup):
@@ -32,7 +28,7 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Commands, name="weaksam", no_args_is_help=True, pretty_exceptions_enable=False, **_PLAIN
+    cls=_Commands, name="weaksam", no_args_is_help=True, pretty_exceptions_enable=False, **PLAIN
 )
 
 _STAGE_HELP = {
@@ -63,8 +59,9 @@ def _root(
 _WHICH = ("dataset", "run_dir")
 _SPEAK = ("json", "quiet")
 _DATA = (*_WHICH, "split", "recipe", "overrides", "seed", "overwrite", "dry_run", "strict", *_SPEAK)
+_WORKERS = ("workers", "executor", "executor_settings")
 _ALL = (
-    *_WHICH, "profile", "device", "workers", "seed", "weights_dir", "checkpoint_every", "tensorboard", "overwrite",
+    *_WHICH, "profile", "device", *_WORKERS, "seed", "weights_dir", "checkpoint_every", "tensorboard", "overwrite",
     "allow_stale", "dry_run", "strict", *_SPEAK,
 )  # fmt: skip
 _STAGE = tuple(dict.fromkeys([*_DATA, *_ALL, "variant", "inputs"]))
@@ -176,7 +173,7 @@ def _sweep(
 
 @declare(
     app.command("predict"),
-    *_WHICH, "device", "workers", "shard", "weights_dir", "overwrite", "allow_stale", "dry_run", "strict", *_SPEAK,
+    *_WHICH, "device", *_WORKERS, "shard", "weights_dir", "overwrite", "allow_stale", "dry_run", "strict", *_SPEAK,
     work="predict:predict_images",
 )  # fmt: skip
 def _predict(
@@ -364,41 +361,4 @@ def _import(
     """Read other people's proposals or points into an artifact for --input."""
 
 
-_weights = typer.Typer(**_PLAIN)
-app.add_typer(_weights, name="weights")
-_WHERE = ("weights_dir", "json")
-
-
-@declare(_weights.callback(invoke_without_command=True), *_WHERE, work="weights:begin")
-def _weights_alone(context: typer.Context) -> None:
-    """Published weights: what the recipes need, what is here; check and fetch files."""
-
-
-@declare(_weights.command("list"), *_WHERE, work="weights:list_files")
-def _list() -> None:
-    """Every file that a recipe can need, with size, SHA-256, licence and origin (the default)."""
-
-
-@declare(_weights.command("verify"), *_WHERE, work="weights:verify_files")
-def _verify(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FILE-OR-NAME...]", help="Files, recipes or profiles; default: every file that is here."
-        ),
-    ] = None,
-) -> None:
-    """Compare size and SHA-256 with what is published; name the tensors that differ."""
-
-
-@declare(_weights.command("fetch"), *_WHERE, work="weights:fetch_files")
-def _fetch(
-    names: Annotated[
-        list[str],
-        typer.Argument(metavar="NAME...", help="Files, recipes or profiles (all files that these need)."),
-    ],
-    unverified: Annotated[
-        bool, typer.Option("--unverified", help="Also take a file of which no checksum is known.")
-    ] = False,
-) -> None:
-    """Download files that are not here, or go on with it (the network is used here and by `data --fetch` only)."""
+app.add_typer(weights_app, name="weights")

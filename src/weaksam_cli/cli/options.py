@@ -22,6 +22,12 @@ from weaksam_cli.errors import UserError, suggestion
 if TYPE_CHECKING:
     from weaksam_cli.engine.context import Context
 
+PLAIN: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+"""Of every group of commands."""
+
 
 @dataclass(frozen=True)
 class CommonOptions:
@@ -60,6 +66,14 @@ class CommonOptions:
             help="Make part I of N only; other processes or machines make the others in the same folder.",
         ),
     ] = None  # fmt: skip
+    executor: Annotated[
+        str | None,
+        Option("--executor", help="Who works image by image: local (processes; the default), ray, slurm."),
+    ] = None
+    executor_settings: Annotated[
+        list[str],
+        Option("--executor-set", metavar="KEY=VALUE", help="A setting of the executor (repeatable)."),
+    ] = field(default_factory=list)
     seed: Annotated[int | None, Option("--seed", help="Seed of all randomness.", min=0, max=2**63 - 1)] = None
     weights_dir: Annotated[Path | None, Option("--weights-dir", help="Folder with published weights.")] = None
     fit: Annotated[
@@ -148,6 +162,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     from weaksam_cli.artifacts.fsops import FileOps
     from weaksam_cli.cli.settings import SETTINGS_FILE, read_settings
     from weaksam_cli.engine.context import Context
+    from weaksam_cli.engine.executors.choice import choose_executor
     from weaksam_cli.engine.predictors import available_cores
     from weaksam_cli.engine.queue import Part
     from weaksam_cli.engine.runs import RunDirectory
@@ -164,6 +179,8 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
             plain_word(word, what, where=f"--{what}")
     weights_dir = options.weights_dir or (Path(settings.weights_dir) if settings.weights_dir else None)
     workers = options.workers if options.workers is not None else settings.workers or 0
+    executor = options.executor or settings.executor or "local"
+    executor_settings = [*settings.executor_settings.get(executor, ()), *options.executor_settings]
     seed = options.seed if options.seed is not None else settings.seed or 0
     run = RunDirectory(root, given=_given_inputs(options.inputs))
     if options.variant:
@@ -184,6 +201,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         overwrite=options.overwrite,
         allow_stale=options.allow_stale,
         strict=options.strict,
+        executor=choose_executor(executor, executor_settings, workers),
         part=Part.parse(options.shard) if options.shard is not None else None,
     )
 

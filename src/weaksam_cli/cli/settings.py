@@ -17,7 +17,11 @@ _MAX_BYTES = 100_000
 
 
 class FileSettings(RecipeModel, strict=True):
-    """What may stand in `weaksam.toml`."""
+    """What may stand in `weaksam.toml`.
+
+    Attributes:
+        executor_settings: executor -> its settings as `--executor-set` takes them, which are added to these.
+    """
 
     dataset: str | None = None
     run_dir: str | None = None
@@ -25,6 +29,8 @@ class FileSettings(RecipeModel, strict=True):
     weights_dir: str | None = None
     device: str | None = None
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    executor: str | None = None
+    executor_settings: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 

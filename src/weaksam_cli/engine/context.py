@@ -17,6 +17,9 @@ from weaksam_cli.console import Console
 from weaksam_cli.data.labels import Split
 from weaksam_cli.data.source import Source, image_root, read_source
 from weaksam_cli.data.unlabelled import UnlabelledSplit
+from weaksam_cli.engine.devices import torch_device
+from weaksam_cli.engine.executors.local import LocalExecutor
+from weaksam_cli.engine.executors.task import Executor
 from weaksam_cli.engine.queue import Part
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
@@ -42,6 +45,7 @@ class Context:
         overwrite: make again what has another recipe, is damaged, or lists failed images.
         strict: images that failed are fatal.
         allow_stale: read artifacts that are stale themselves.
+        executor: makes the shards of the steps that work image by image.
         part: the part of the shards that this command makes; None for all.
         unlabelled: the images of a command that is about no dataset, or that a trained detector is to look at.
         computed: stage -> what computes its rows of those images, in place of a file.
@@ -61,6 +65,7 @@ class Context:
     overwrite: bool = False
     strict: bool = False
     allow_stale: bool = False
+    executor: Executor = field(default_factory=LocalExecutor)
     part: Part | None = None
     unlabelled: UnlabelledSplit | None = None
     computed: Mapping[str, ComputedArtifact] = field(default_factory=dict)
@@ -103,16 +108,12 @@ class Context:
         return splits[0]
 
     def torch_device(self) -> str:
-        """`cuda` where there is one and `auto` was asked for, else `cpu`."""
-        import torch
+        """Where a network of this process lives: `cuda` where there is one and `auto` was asked for, else `cpu`."""
+        return torch_device(self.device)
 
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(
-                "there is no CUDA device on this machine", where="--device", remedy="Use --device cpu"
-            )
-        return self.device
+    def worker_device(self) -> str:
+        """Where a network of the executor's workers lives, who may be on other machines."""
+        return self.executor.device(self.device)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from weaksam_cli.errors import UserError
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -12,6 +14,23 @@ def use_gpu(gpu: str | None) -> None:
     """Make this process see one GPU only (None: leave it as it is); to be called before CUDA is initialised in it."""
     if gpu is not None:
         os.environ[VISIBLE] = gpu
+
+
+def torch_device(asked: str) -> str:
+    """`cuda` where this machine has one and `auto` was asked for, else `cpu`; any other device as it was asked for.
+
+    Raises:
+        UserError: for CUDA where there is none.
+    """
+    import torch
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            "there is no CUDA device on this machine", where="--device", remedy="Use --device cpu"
+        )
+    return asked
 
 
 def worker_gpus(device: str, workers: int, gpus: Sequence[str]) -> tuple[str | None, ...]:

@@ -1,7 +1,7 @@
 """The methods of a stage: modules of its package, and of other distributions by entry points.
 
-A module is a method when it binds `Recipe` and `steps` (readers of datasets: `Recipe` and `read`). That is read off its
-source, so that only the chosen one is imported.
+A module is a method when it binds `Recipe` and `steps` (readers of datasets: `Recipe` and `read`); executors are found
+likewise. That is read off its source, so that only the chosen one is imported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import ModuleType
 
 from weaksam_cli.errors import UserError, suggestion
 
-_CONTRACTS = ({"Recipe", "steps"}, {"Recipe", "read"})
+_CONTRACTS = ({"Recipe", "steps"}, {"Recipe", "read"}, {"Options", "executor"})
 
 
 def _bound_names(tree: ast.Module) -> Iterator[str]:
@@ -37,8 +37,8 @@ def _is_method(source: Path) -> bool:
 
 
 @cache
-def _own_methods(stage: str) -> tuple[str, ...]:
-    folder = find_spec(f"weaksam_cli.{stage}")
+def _own_methods(package: str) -> tuple[str, ...]:
+    folder = find_spec(f"weaksam_cli.{package}")
     places = list(folder.submodule_search_locations or ()) if folder else []
     found = []
     for module in pkgutil.iter_modules(places):
@@ -48,8 +48,8 @@ def _own_methods(stage: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _foreign_methods(stage: str) -> dict[str, EntryPoint]:
-    return {found.name: found for found in entry_points(group=f"weaksam.{stage}")}
+def _foreign_methods(group: str) -> dict[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group=f"weaksam.{group}")}
 
 
 def method_names(stage: str) -> list[str]:
@@ -68,16 +68,32 @@ def load_method(stage: str, name: str, *, where: str) -> ModuleType:
     Raises:
         UserError: there is no such method.
     """
+    return load_named(stage, stage, name, f"method {name!r} is not one of {stage}'s", where=where)
+
+
+def load_named(package: str, group: str, name: str, fault: str, *, where: str) -> ModuleType:
+    """A module of `weaksam_cli.<package>`, or of an entry point of the group `weaksam.<group>`.
+
+    Args:
+        package: whose modules are meant, those that keep one of the contracts.
+        group: of entry points.
+        name: of the module; hyphens count as underscores.
+        fault: what to say when there is none.
+        where: what names it, for the message.
+
+    Raises:
+        UserError: there is no such module.
+    """
     module = name.replace("-", "_")
-    if module in _own_methods(stage):
-        return importlib.import_module(f"weaksam_cli.{stage}.{module}")
-    foreign = _foreign_methods(stage)
+    if module in _own_methods(package):
+        return importlib.import_module(f"weaksam_cli.{package}.{module}")
+    foreign = _foreign_methods(group)
     if module in foreign:
         found: ModuleType = foreign[module].load()
         return found
-    names = method_names(stage)
+    names = sorted({*_own_methods(package), *foreign})
     raise UserError(
-        f"method {name!r} is not one of {stage}'s{suggestion(module, names)}",
+        f"{fault}{suggestion(module, names)}",
         where=where,
         remedy=f"Allowed: {', '.join(names)}",
     )

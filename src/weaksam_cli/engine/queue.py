@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from weaksam_cli.artifacts.shards import ShardPlan
 from weaksam_cli.console import Console, duration
@@ -20,6 +21,25 @@ from weaksam_cli.errors import UserError
 
 _LISTING_FACTOR = 20
 """A listing of the folder is trusted for this many times as long as it took: listings cost 5 % of the time at most."""
+
+
+class Share(Protocol):
+    """Some of the shards of a plan."""
+
+    def owns(self, index: int) -> bool:
+        """Is shard `index` one of them?"""
+        ...
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Shards by their indexes: what one job of several makes."""
+
+    indexes: frozenset[int]
+
+    def owns(self, index: int) -> bool:
+        """See `Share`."""
+        return index in self.indexes
 
 
 @dataclass(frozen=True)
@@ -108,7 +128,7 @@ class ShardQueue:
         on_skipped: called with the number of images of a shard that turned out to be done by another process.
     """
 
-    def __init__(self, plan: ShardPlan, part: Part | None, on_skipped: Callable[[int], None]) -> None:
+    def __init__(self, plan: ShardPlan, part: Share | None, on_skipped: Callable[[int], None]) -> None:
         self._plan = plan
         self._on_skipped = on_skipped
         self._pending: dict[int, None] = {}

@@ -99,7 +99,7 @@ def load_recipe(stage: str, name: str, overrides: Sequence[str] = ()) -> LoadedR
     path = find_recipe(stage, name)
     values, lines = read_yaml(path)
     for text in overrides:
-        _override(values, lines, text)
+        override(values, lines, text)
     check_sizes(values, lines, path)
     method = load_method(stage, str(values.get("method")), where=place_of(path, lines, ("method",)))
     values["method"] = values["method"].replace("-", "_")
@@ -132,23 +132,28 @@ def recorded_recipe(receipt: Receipt) -> LoadedRecipe:
     return LoadedRecipe(identity.recipe_name, Path(receipt.artifact), method, recipe)
 
 
-def _override(values: dict[str, Any], lines: Lines, text: str) -> None:
+def override(values: dict[str, Any], lines: Lines, text: str, option: str = "--set") -> None:
+    """Change a value of a mapping in place, as `key=value` says it; `option` is where that was typed.
+
+    Raises:
+        UserError: another form, or a key below a value.
+    """
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"expected key=value, got {text!r}", where="--set")
+        raise UserError(f"expected key=value, got {text!r}", where=option)
     names = tuple(key.strip().split(".", MAX_DEPTH))
     if "." in names[-1] or not all(names):
         what = f"{key[:80]!r} is no key: names of at most {MAX_DEPTH} levels stand between dots"
-        raise UserError(what, where="--set")
+        raise UserError(what, where=option)
     target = values
     for name in names[:-1]:
         target = target.setdefault(name, {})
         if not isinstance(target, dict):
-            raise UserError(f"{name!r} of {key!r} is a value, not a group of keys", where="--set")
+            raise UserError(f"{name!r} of {key!r} is a value, not a group of keys", where=option)
     try:
         target[names[-1]] = yaml.load(raw, Loader=Loader)
     except UNREADABLE as error:
         raise UserError(
-            f"the value of {key!r} is not readable as YAML: {raw[:80]!r}", where="--set"
+            f"the value of {key!r} is not readable as YAML: {raw[:80]!r}", where=option
         ) from error
-    lines[names] = f"--set {text}"
+    lines[names] = f"{option} {text}"

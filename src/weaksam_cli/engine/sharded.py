@@ -10,8 +10,7 @@ from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.schema import Schema
 from weaksam_cli.artifacts.shards import Outcome, ShardLostError, ShardPlan, merge
 from weaksam_cli.engine.context import Context, Job
-from weaksam_cli.engine.devices import gpus_for, worker_gpus
-from weaksam_cli.engine.executor import run_shards, shown
+from weaksam_cli.engine.executors.task import Task, shown
 from weaksam_cli.engine.predictors import Predictor
 from weaksam_cli.engine.queue import UnfinishedError
 
@@ -30,7 +29,7 @@ class PerImage:
         predictor: what computes an image.
         tables: name -> strings stored in the artifact.
         title: shown beside the progress.
-        device: where the work's model lives: each GPU is used by one process; see `worker_gpus`.
+        device: where the work's model lives (`Context.worker_device`): each GPU is used by one process.
     """
 
     schema: Schema
@@ -48,13 +47,11 @@ class PerImage:
             UnfinishedError: `--shard` was given, and shards of other parts are missing.
         """
         context, plan, before = job.context, self.plan(job), receipts.stamp(job.path)
-        start, computed, lost, gpus = time.monotonic(), 0, "", self.gpus(context)
+        start, computed, lost = time.monotonic(), 0, ""
         for _ in range(len(plan) + _SPARE_ATTEMPTS):
             try:
-                with shown(
-                    context.console, self.title, context.ops, plan, self.predictor, context.part
-                ) as task:
-                    computed += run_shards(task, gpus)
+                with shown(context.console, self.title, plan, context.part) as on_images:
+                    computed += context.executor.run(self._task(context, plan, on_images))
                 missing = plan.missing() if context.part else []
                 if context.part and missing and not self._made_by_others(job, before):
                     raise UnfinishedError(context.part, computed, time.monotonic() - start, plan, missing)
@@ -70,9 +67,17 @@ class PerImage:
         """The shards of the work."""
         return ShardPlan(job.path, job.identity.key(), self.schema, tuple(self.image_ids), self.shard_images)
 
-    def gpus(self, context: Context) -> tuple[str | None, ...]:
-        """The GPU of each worker process; None where it sees what this process sees."""
-        return worker_gpus(self.device, context.workers, gpus_for(self.device))
+    def _task(self, context: Context, plan: ShardPlan, on_images: Callable[[int, int], None]) -> Task:
+        return Task(
+            ops=context.ops,
+            plan=plan,
+            predictor=self.predictor,
+            part=context.part,
+            on_images=on_images,
+            warn=context.console.warn,
+            device=self.device,
+            workers=context.workers,
+        )
 
     @staticmethod
     def _made_by_others(job: Job, before: tuple[int, int] | None) -> Outcome | None:

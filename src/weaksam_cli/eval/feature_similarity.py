@@ -116,12 +116,12 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
 
     def predictor(context: Context) -> SimilarityPredictor:
         model, is_training = inputs["wsod-model"], split == context.train_split()
-        own = context.split(split), sets, context.seed, is_training, context.torch_device()
+        own = context.split(split), sets, context.seed, is_training, context.worker_device()
         return SimilarityPredictor(pairs, model, *own)
 
     def work(context: Context) -> PerImage:
         keys, names = _chosen(labels.keys, recipe.images), {"set_names": [*sets]}
-        device = context.torch_device()
+        device = context.worker_device()
         return PerImage(SIMILARITY, keys, predictor(context), "features of RoIs", names, device=device)
 
     rows, title = place / f"similarity-{split}.h5", "how alike proposals are to the detector"

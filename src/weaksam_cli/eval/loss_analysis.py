@@ -168,7 +168,7 @@ def _rows_step(settings: SamplingSettings, detector: dict[str, Path], context: C
     (model,) = detector.values()
 
     def work(context: Context) -> PerImage:
-        device = context.torch_device()
+        device = context.worker_device()
         predictor = LossPredictor(
             settings,
             model,

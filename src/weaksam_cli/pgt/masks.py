@@ -89,7 +89,7 @@ def mask_step(masks: MaskSettings, boxes: Path, context: Context, split: str) ->
     data = context.run.input("data", split)
 
     def work(context: Context) -> PerImage:
-        images, device = context.split(split), context.torch_device()
+        images, device = context.split(split), context.worker_device()
         predictor = MaskPredictor(images, boxes, segmenter, masks.choice, device)
         return PerImage(RESULTS, images.read().keys, predictor, "masks", device=device)
 

@@ -93,7 +93,7 @@ def proposal_steps(
         prompts = context.rows("prompt", split) if prompted_by else None
         keys = images.read().keys
         ids = match_prompts(prompts, keys, context.console) if prompts else {}
-        device = context.torch_device() if uses_torch else "cpu"
+        device = context.worker_device() if uses_torch else "cpu"
         predictor = ProposalPredictor(
             images, prompts, ids, tuple(prompted_by), build, recipe, weights, device
         )

@@ -77,7 +77,7 @@ def detection_step(inference: InferenceSettings, model: Path, context: Context, 
     def work(context: Context) -> PerImage:
         from weaksam_cli.retrain.detection import DetectImages
 
-        device, images = context.torch_device(), context.split(split)
+        device, images = context.worker_device(), context.split(split)
         detector = DetectImages(model, inference.inference, images, device)
         return per_image_detections(images, images.read().keys, detector, device=device)
 

@@ -173,7 +173,7 @@ class Vgg16(Vgg16Training):
         evidence = evidence_rows(test_evidence(settings, method, context, split), context, inputs)
 
         def work(context: Context) -> PerImage:
-            proposals, device = context.rows("propose", split), context.torch_device()
+            proposals, device = context.rows("propose", split), context.worker_device()
             return _detections(DetectionPredictor(detection, images, proposals, model, device, evidence))
 
         path, detect = run.output("wsod", split), ImageByImage(work)

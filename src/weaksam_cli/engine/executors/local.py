@@ -8,23 +8,22 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from collections.abc import MutableSequence, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.shards import ShardPlan
-from weaksam_cli.console import Console
-from weaksam_cli.engine.devices import use_gpu
-from weaksam_cli.engine.predictors import ImageRunner, Predictor, limit_threads, make_shard, one_thread
-from weaksam_cli.engine.queue import Part, ShardQueue
+from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.engine.devices import gpus_for, torch_device, use_gpu, worker_gpus
+from weaksam_cli.engine.executors.task import Task
+from weaksam_cli.engine.executors.worker import ShardMaker, portable
+from weaksam_cli.engine.predictors import ImageRunner, Predictor, make_shard, one_thread
+from weaksam_cli.engine.queue import ShardQueue
 from weaksam_cli.errors import UserError
 
 _PROGRESS_SECONDS = 1.0
@@ -32,47 +31,26 @@ _IMAGES, _FAILED, _PROCESS, _STOP = range(4)
 """What a worker process shares with this one: images done, failed ones, its process id; and that it is to stop."""
 
 
+class Options(RecipeModel):
+    """None: `--workers` says how many processes there are."""
+
+
 @dataclass(frozen=True)
-class Task:
-    """What an executor is asked to do.
+class LocalExecutor:
+    """Processes of this machine; a process for each of its GPUs, where the work's model lives on one."""
 
-    Attributes:
-        ops: the seam for writing.
-        plan: which shards there are.
-        predictor: what computes an image.
-        part: the part of the shards that is to be made here; None for all.
-        on_images: called with (images done, images failed), as they are done; a worker that died takes its images back.
-        warn: called with something that the user should know.
-    """
+    def device(self, asked: str) -> str:
+        """See `Executor`; `auto` is `cuda` where this machine has one."""
+        return torch_device(asked)
 
-    ops: FileOps
-    plan: ShardPlan
-    predictor: Predictor
-    part: Part | None
-    on_images: Callable[[int, int], None]
-    warn: Callable[[str], None]
+    def run(self, task: Task) -> int:
+        """See `Executor`."""
+        return run_shards(task, worker_gpus(task.device, task.workers, gpus_for(task.device)))
 
 
-@contextmanager
-def shown(
-    console: Console, title: str, ops: FileOps, plan: ShardPlan, predictor: Predictor, part: Part | None
-) -> Iterator[Task]:
-    """The task with its progress on the console; says how much was done before."""
-    found = plan.done_indexes()
-    shards = [index for index in range(len(plan)) if part is None or part.owns(index)]
-    total = sum(len(plan.images(index)) for index in shards)
-    done = sum(len(plan.images(index)) for index in shards if index in found)
-    if done and done < total:
-        console.info(f"  resuming: {done} of {total} images are done", resumed=done)
-    with console.progress(title, total, done=done) as progress:
-        failures = 0
-
-        def on_images(images: int, failed: int) -> None:
-            nonlocal failures
-            failures += failed
-            progress.advance(images, f"{failures} failed" if failures else "")
-
-        yield Task(ops, plan, predictor, part, on_images, console.warn)
+def executor(options: Options, workers: int) -> LocalExecutor:
+    """The executor; how many processes it starts is what the task says."""
+    return LocalExecutor()
 
 
 def run_shards(task: Task, gpus: Sequence[str | None]) -> int:
@@ -223,22 +201,14 @@ class _Workers:
 class _Inside:
     """What a worker process keeps from one shard to the next."""
 
-    ops: FileOps
-    plan: ShardPlan
-    predictor: Predictor
+    maker: ShardMaker
     counts: MutableSequence[int]
-    runner: ImageRunner | None = None
 
     def make(self, index: int) -> bool:
-        """Make one shard; see `make_shard`. The predictor is opened with the first, so that its errors are told."""
+        """Make one shard; see `make_shard`."""
         if self.counts[_STOP]:  # told before this process had begun, when it could not be ended yet
             return False
-        if self.runner is None:
-            self.runner = ImageRunner(self.predictor.open()).__enter__()
-            limit_threads()
-        return make_shard(
-            self.ops, self.plan, index, self.runner, following=lambda: None, on_image=self._count
-        )
+        return self.maker.make(index, self._count)
 
     def _count(self, failed: bool) -> None:
         self.counts[_IMAGES] += 1
@@ -262,18 +232,14 @@ def _begin(
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     use_gpu(gpu)
     counts[_PROCESS] = os.getpid()
-    _INSIDE.append(_Inside(ops, plan, predictor, counts))
+    _INSIDE.append(_Inside(ShardMaker(ops, plan, predictor), counts))
 
 
 def _make(index: int) -> bool:
     try:
         return _INSIDE[0].make(index)
     except Exception as error:
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # an error of any library; what it says is kept
-            raise RuntimeError("".join(traceback.format_exception(error))) from None
-        raise
+        raise portable(error) from None
 
 
 def _exit_with_parent(parent: int) -> None:

@@ -1,0 +1,119 @@
+"""A real Ray cluster of two nodes on this machine: whatever dies, the bytes are the same, and little is done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.elsewhere import SHARD, computed, wait_for, whole
+from weaksam_cli.engine.executors.choice import choose_executor
+from weaksam_cli.errors import UserError
+
+IMAGES = 90
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """One node with a core; `second` is another."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
+        patch.setenv("RAY_worker_niceness", "0")  # other processes of this machine would come first
+        patch.setenv("RAY_health_check_period_ms", "500")
+        patch.setenv("RAY_health_check_failure_threshold", "2")
+        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        yield started
+        started.shutdown()
+
+
+@pytest.fixture(scope="module")
+def second(cluster: Any) -> Any:
+    return cluster.add_node(num_cpus=1)
+
+
+def start(cluster: Any, folder: Path, seconds: float, deadly: str = "") -> subprocess.Popen[str]:
+    """A command that makes the artifact of a folder on the cluster, in a process group of its own."""
+    words = ["ray", folder, IMAGES, seconds, deadly, 0, f"address={cluster.address}"]
+    command = [sys.executable, "-m", "tests.engine.elsewhere", *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+def test_a_killed_command_that_is_given_again_does_the_rest(
+    cluster: Any, second: Any, tmp_path: Path
+) -> None:
+    expected, folder = whole(tmp_path / "whole", IMAGES), tmp_path / "made"
+    folder.mkdir()
+    first = start(cluster, folder, seconds=0.05)
+    wait_for(folder, 5 * SHARD)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert not (folder / "a.h5").exists()
+    assert "images are done" in ended(start(cluster, folder, seconds=0.01))
+    assert (folder / "a.h5").read_bytes() == expected
+    found = computed(folder)
+    assert len(found) == IMAGES
+    assert found.total() - IMAGES <= 2 * SHARD, "two workers had a shard in progress"
+
+
+def test_a_worker_and_then_a_node_are_killed(cluster: Any, second: Any, tmp_path: Path) -> None:
+    expected, folder = whole(tmp_path / "whole", IMAGES), tmp_path / "made"
+    folder.mkdir()
+    process = start(cluster, folder, seconds=0.15, deadly="i21")
+    wait_for(folder, processes=3)
+    assert (folder / "killed").exists()
+    cluster.remove_node(second, allow_graceful=False)
+    said = ended(process)
+    assert said.count("a worker died, or its machine; its shard is made anew") == 2, said
+    assert "2 failed" in said
+    assert (folder / "a.h5").read_bytes() == expected
+    found = computed(folder)
+    assert len(found) == IMAGES
+    assert found.total() - IMAGES <= 2 * SHARD
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["cpus=0"], r"--executor-set cpus=0: cpus: .*greater than 0, got 0"),
+        (["adress=auto"], r"unknown key 'adress', did you mean 'address'\?"),
+        (["address"], "--executor-set: expected key=value, got 'address'"),
+    ],
+)
+def test_settings_are_refused_in_words(settings: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_executor("ray", settings, 0)
+
+
+def test_without_the_package_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        UserError, match=r"--executor ray: Ray is not installed\. pip install 'weaksam-cli\[ray\]'"
+    ):
+        choose_executor("ray", [], 0).device("auto")
+
+
+def test_an_unknown_executor_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"there is no executor 'rai', did you mean 'ray'\?.*local, ray, slurm"
+    ):
+        choose_executor("rai", [], 0)
