@@ -28,6 +28,7 @@ PUBLISHED = {
     "oicr-vgg16": (5011, 62650, (45108,), 8e-6, 5, 20),
     "oicr-vgg16-voc12": (11540, 72125, (51930,), 8e-6, 5, 20),
     "oicr-vgg16-coco14": (82783, 248352, (165568, 227656), 1e-5, 6, 20),
+    "od-wscl-vgg16": (5011, 30000, (20000, 26700), 0.01, 14, 20),
 }
 
 
@@ -59,9 +60,10 @@ def test_coco14_is_trained_without_drop_block() -> None:
 def test_boxes_and_sizes_are_taken_as_published(name: str) -> None:
     recipe = recipe_of(name)
     assert recipe.network.views.boxes == "inclusive"
-    assert recipe.network.views.sizes == ("truncated" if name.startswith("mist") else "rounded")
+    wetectron = name.startswith(("mist", "od-wscl"))
+    assert recipe.network.views.sizes == ("truncated" if wetectron else "rounded")
     assert recipe.inference.inclusive
-    assert recipe.method == "mist" or recipe.mining.inclusive
+    assert recipe.method != "oicr" or recipe.mining.inclusive
 
 
 def test_every_setting_stands_in_the_recipes() -> None:
@@ -115,6 +117,19 @@ def test_every_setting_stands_in_the_recipes() -> None:
     ],
 )
 def test_recipes_that_do_not_fit_are_refused(name: str, change: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe_of(name, change)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("od-wscl-lite0", "drop_block={probability: 0.3, block: 3}", "drop_block: lite0 has no cells"),
+        ("od-wscl-lite0", "contrast.hidden=0.3", "contrast.hidden: lite0 has no cells"),
+        ("od-wscl-vgg16", "drop_block.block=2", "expected an odd number, got 2"),
+    ],
+)
+def test_what_needs_cells_is_refused_on_lite0(name: str, change: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe_of(name, change)
 
@@ -204,7 +219,7 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-@pytest.mark.parametrize("name", ["oicr-lite0", "wsddn-lite0", "mist-vgg16", "oicr-vgg16"])
+@pytest.mark.parametrize("name", ["oicr-lite0", "wsddn-lite0", "mist-vgg16", "oicr-vgg16", "od-wscl-vgg16"])
 def test_no_setting_is_forgotten(name: str) -> None:
     """Whatever is changed, some artifact is another one; identities once were keys picked by hand."""
     loaded, tried = load_recipe("wsod", name), 0

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from weaksam_cli.wsod.mining import Assignment
 
 
-def _odd(value: int) -> int:
+def odd(value: int) -> int:
+    """The number, or a ValueError for an even one."""
     if value % 2 == 0:
         raise ValueError(f"expected an odd number, got {value}")
     return value
@@ -64,7 +65,7 @@ class DropBlockSettings(OptimizerSettings):
     """
 
     gamma: float = Field(default=0.3 / 9, gt=0, lt=1)
-    block: Annotated[int, Field(ge=1, le=7), AfterValidator(_odd)] = 3
+    block: Annotated[int, Field(ge=1, le=7), AfterValidator(odd)] = 3
     temperature: float = Field(default=0.01, gt=0, le=100)
     loss_weight: float = Field(default=0.01, gt=0, le=100)
     bias_factor: float | None = Field(default=2.0, gt=0, le=100)
