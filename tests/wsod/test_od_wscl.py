@@ -52,7 +52,7 @@ def test_contrastive_loss(oracle: Any, index: int) -> None:
         assert 0 < float(found.detach()) < math.inf
         return
     assert float(found.detach()) == pytest.approx(case["supconv2"], abs=1e-5)
-    found.backward()  # type: ignore[no-untyped-call]
+    found.backward()
     expected = torch.tensor([row for part in case["grad_supconv2"] for row in part])
     torch.testing.assert_close(embeddings.grad, expected, atol=1e-5, rtol=1e-4)
 
