@@ -30,7 +30,16 @@ def place(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(finished / "voc", folder / "voc", copy_function=shutil.copy2)
     run_stage(folder, "pgt", "--masks", "--variant", "queries")
     sets = [item for setting in SMALL for item in ("--set", setting)]
-    run = ("--run-dir", str(folder / "runs/tiny"), "--dataset", "tiny", "--workers", "1", "--profile", "embedded")
+    run = (
+        "--run-dir",
+        str(folder / "runs/tiny"),
+        "--dataset",
+        "tiny",
+        "--workers",
+        "1",
+        "--profile",
+        "embedded",
+    )
     told: str = done_here("retrain", *run, "--variant", "queries", "--recipe", "mask2former-lite0", *sets)
     assert "handed over: the detector of retrain" in told
     return folder
@@ -62,4 +71,6 @@ def test_new_images_by_the_file_alone(place: Path, monkeypatch: pytest.MonkeyPat
     entries = json.loads(Path("new.results.json").read_text())
     assert all(entry["segmentation"]["size"] == [48, 64] for entry in entries)
     refused = run_here("export", str(alone), "--format", "torchscript", "-o", "model.pt")
-    assert refused.exit_code == 2 and "is a detector of mask2former, whose layers fix the size" in refused.output
+    assert (
+        refused.exit_code == 2 and "is a detector of mask2former, whose layers fix the size" in refused.output
+    )

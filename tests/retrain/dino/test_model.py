@@ -241,8 +241,8 @@ def test_a_flipped_image_has_flipped_boxes(trained: nn.Module, tmp_path: Path) -
 
 
 def test_without_transformers_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dino, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match="DINO needs transformers") as told:
+    monkeypatch.setattr("weaksam_cli.retrain.transformers_parts.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="the method dino needs transformers") as told:
         dino.register_network()
     assert told.value.remedy == "pip install 'weaksam-cli[hf]'"
 

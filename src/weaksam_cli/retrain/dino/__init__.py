@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Literal
 
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.both import BothSettings
 from weaksam_cli.retrain.choice import ChoiceSettings
 from weaksam_cli.retrain.dino.settings import DinoSettings
 from weaksam_cli.retrain.settings import InferenceSettings
 from weaksam_cli.retrain.stage import train_then_detect
+from weaksam_cli.retrain.transformers_parts import require_transformers
 
 
 class ModelSettings(DinoSettings):
@@ -32,6 +31,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     Raises:
         UserError: transformers, or the initial weights, are not there.
     """
+    require_transformers("dino")
     return train_then_detect(
         recipe.part(ModelSettings),
         recipe.part(InferenceSettings),
@@ -48,10 +48,5 @@ def register_network() -> None:
     Raises:
         UserError: `transformers` is not installed.
     """
-    if find_spec("transformers") is None:
-        raise UserError(
-            "DINO needs transformers, which is not installed",
-            where="method: dino",
-            remedy="pip install 'weaksam-cli[hf]'",
-        )
+    require_transformers("dino")
     from weaksam_cli.retrain.dino import model  # noqa: F401

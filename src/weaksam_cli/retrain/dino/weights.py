@@ -10,10 +10,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from weaksam_cli.core.names import first_few
 from weaksam_cli.detectron.backbones import torchvision_key
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.checkpoints import read_checkpoint, shapes_of
+from weaksam_cli.retrain.transformers_parts import what_was_loaded
 
 _ENCODER: Final = "encoder"
 """Stands for the number of the encoder's heads until the network tells how many layers its decoder has."""
@@ -62,7 +62,6 @@ _MMDETECTION: Final = (
 _OF_CLASSES: Final = ("transformer.class_heads.", "label_enc.")
 _COUNTER: Final = ".num_batches_tracked"
 _REMEDY: Final = "Give a DINO of 4 scales on a ResNet-50, of its authors (checkpoint*.pth) or of mmdetection"
-_NAMED: Final = 3
 
 
 def load_initial(network: Any, path: Path) -> str:
@@ -91,7 +90,7 @@ def load_initial(network: Any, path: Path) -> str:
     network.load_state_dict(fits, strict=False)
     with torch.no_grad():  # the row that stands for no object says nothing
         network.label_enc.weight[-1] = 0.0
-    return _report(path, wanted, fits, found)
+    return what_was_loaded(path, wanted, fits, found, _OF_CLASSES)
 
 
 def our_tensors(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
@@ -150,24 +149,3 @@ def _placed(name: str, names: Mapping[str, Tensor], layers: int) -> str:
     theirs = {item.split(".")[3] for item in names if item.startswith("transformer.decoder.layers.")}
     layer = str(layers) if match[2] in (_ENCODER, str(len(theirs))) else match[2]
     return f"transformer.{match[1]}_heads.{layer}.{match[3]}"
-
-
-def _report(
-    path: Path,
-    wanted: Mapping[str, tuple[int, ...]],
-    fits: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-) -> str:
-    parts = [f"initial weights: {len(fits)} of {len(wanted)} tensors from {path}"]
-    classes = [name for name in wanted if name.startswith(_OF_CLASSES) and name not in fits]
-    if classes:
-        parts.append(f"{len(classes)} belong to its classes and start anew: {first_few(classes, _NAMED)}")
-    missing = [name for name in wanted if name not in fits and name not in classes]
-    for kind, names in (
-        ("of another shape", [name for name in missing if name in found]),
-        ("not in the file", [name for name in missing if name not in found]),
-        ("of the file unknown here", [name for name in found if name not in wanted]),
-    ):
-        if names:
-            parts.append(f"{len(names)} {kind}: {first_few(names, _NAMED)}")
-    return "; ".join(parts)

@@ -7,7 +7,6 @@ the augmentation and the training are those of the other detectors. No RoIs, so 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -20,6 +19,7 @@ from weaksam_cli.retrain.choice import ChoiceSettings
 from weaksam_cli.retrain.mask2former.settings import Jitter, Segmenter
 from weaksam_cli.retrain.settings import DetectorSettings, InferenceSettings, TrainImages
 from weaksam_cli.retrain.stage import train_then_detect
+from weaksam_cli.retrain.transformers_parts import require_transformers
 
 
 class JitteredImages(TrainImages):
@@ -93,11 +93,17 @@ def register_network() -> None:
     Raises:
         UserError: `transformers` is not installed.
     """
-    import_module("weaksam_cli.retrain.mask2former.network")
+    require_transformers("mask2former")
+    from weaksam_cli.retrain.mask2former import network  # noqa: F401
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
-    """The model, from the training split; then boxes and masks of this split, and the choice by its labels."""
+    """The model, from the training split; then boxes and masks of this split, and the choice by its labels.
+
+    Raises:
+        UserError: transformers, or the initial weights, are not there.
+    """
+    require_transformers("mask2former")
     return train_then_detect(
         recipe.part(ModelSettings),
         recipe.part(InferenceSettings),

@@ -24,20 +24,12 @@ import_detectron2()
 from detectron2.config import configurable  # noqa: E402
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone  # noqa: E402
 from detectron2.structures import ImageList, Instances  # noqa: E402
-
-try:
-    from transformers import Mask2FormerConfig, Mask2FormerPreTrainedModel
-    from transformers.models.mask2former.modeling_mask2former import (
-        Mask2FormerLoss,
-        Mask2FormerPixelDecoder,
-        Mask2FormerTransformerModule,
-    )
-except ImportError as error:
-    raise UserError(
-        "Mask2Former needs transformers, which is not installed",
-        where="method: mask2former",
-        remedy="pip install 'weaksam-cli[hf]'",
-    ) from error
+from transformers import Mask2FormerConfig, Mask2FormerPreTrainedModel  # noqa: E402
+from transformers.models.mask2former.modeling_mask2former import (  # noqa: E402
+    Mask2FormerLoss,
+    Mask2FormerPixelDecoder,
+    Mask2FormerTransformerModule,
+)
 
 _DIVISIBILITY: Final = 32
 """Images are padded to multiples of the coarsest map's stride, so that each map is half as large as the one before."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from torch import Tensor, nn
+from torch import nn
 
-from weaksam_cli.core.names import first_few
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.checkpoints import read_checkpoint, shapes_of
+from weaksam_cli.retrain.transformers_parts import what_was_loaded
 
 _PREFIXES: Final = {
     "model.pixel_level_module.encoder.": "backbone.",
@@ -21,7 +20,7 @@ _PREFIXES: Final = {
 }
 _OF_ALL_CLASSES: Final = "head.class_predictor."
 _COUNTER: Final = ".num_batches_tracked"
-_NAMED: Final = 3
+_NOT_LEARNT: Final = "head.criterion."
 
 
 def our_name(name: str) -> str | None:
@@ -59,34 +58,14 @@ def load_initial(network: nn.Module, path: Path) -> str:
     remedy = "Give the model.safetensors of a Mask2Former in the layout of transformers"
     found = read_checkpoint(path, remedy=remedy).tensors
     names = {ours: name for name in found if (ours := our_name(name)) is not None}
-    wanted = {name: shape for name, shape in shapes_of(network).items() if not name.endswith(_COUNTER)}
+    wanted = {
+        name: shape
+        for name, shape in shapes_of(network).items()
+        if not name.endswith(_COUNTER) and not name.startswith(_NOT_LEARNT)
+    }
     fits = {ours: found[name] for ours, name in names.items() if wanted.get(ours) == tuple(found[name].shape)}
     if not any(name.startswith("head.") and not name.startswith(_OF_ALL_CLASSES) for name in fits):
         what = f"none of its {len(found)} tensors is one of this network's decoders"
         raise UserError(what, where=str(path), remedy=remedy)
     network.load_state_dict(fits, strict=False)
-    return _report(path, wanted, fits, {ours: found[name] for ours, name in names.items()})
-
-
-def _report(
-    path: Path,
-    wanted: Mapping[str, tuple[int, ...]],
-    fits: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-) -> str:
-    learnt = [name for name in wanted if not name.startswith("head.criterion.")]
-    parts = [f"initial weights: {len(fits)} of {len(learnt)} tensors from {path}"]
-    classifier = f"{_OF_ALL_CLASSES}weight"
-    if classifier in found and classifier not in fits:
-        count, own = found[classifier].shape[0] - 1, wanted[classifier][0] - 1
-        parts.append(f"the classifier starts anew: it has {count} classes, the labels {own}")
-    missing = [name for name in learnt if name not in fits and not name.startswith(_OF_ALL_CLASSES)]
-    differing = [name for name in missing if name in found]
-    for kind, names in (
-        ("of another shape", differing),
-        ("not in the file", [name for name in missing if name not in found]),
-        ("of the file unknown here", [name for name in found if name not in wanted]),
-    ):
-        if names:
-            parts.append(f"{len(names)} {kind}: {first_few(names, _NAMED)}")
-    return "; ".join(parts)
+    return what_was_loaded(path, wanted, fits, names, (_OF_ALL_CLASSES,))

@@ -1,0 +1,58 @@
+"""What the detectors share that are made of the parts of `transformers`: the optional library, and published checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from weaksam_cli.core.names import first_few
+from weaksam_cli.errors import UserError
+
+_NAMED: Final = 3
+
+
+def require_transformers(method: str) -> None:
+    """Refuse a method whose network is made of `transformers` where that is not installed.
+
+    Raises:
+        UserError: it says how to install it.
+    """
+    if find_spec("transformers") is None:
+        raise UserError(
+            f"the method {method} needs transformers, which is not installed",
+            where=f"method: {method}",
+            remedy="pip install 'weaksam-cli[hf]'",
+        )
+
+
+def what_was_loaded(
+    path: Path,
+    wanted: Mapping[str, tuple[int, ...]],
+    fits: Collection[str],
+    found: Collection[str],
+    of_classes: tuple[str, ...],
+) -> str:
+    """A line for people about a checkpoint of a whole network of which is taken what fits.
+
+    Args:
+        path: the file.
+        wanted: name -> shape of what the network learns.
+        fits: names that were loaded.
+        found: names of the file's tensors as the network would call them.
+        of_classes: how the names begin of layers whose size the number of classes decides.
+    """
+    parts = [f"initial weights: {len(fits)} of {len(wanted)} tensors from {path}"]
+    classes = [name for name in wanted if name.startswith(of_classes) and name not in fits]
+    if classes:
+        parts.append(f"{len(classes)} belong to its classes and start anew: {first_few(classes, _NAMED)}")
+    missing = [name for name in wanted if name not in fits and name not in classes]
+    for kind, names in (
+        ("of another shape", [name for name in missing if name in found]),
+        ("not in the file", [name for name in missing if name not in found]),
+        ("of the file unknown here", [name for name in found if name not in wanted]),
+    ):
+        if names:
+            parts.append(f"{len(names)} {kind}: {first_few(names, _NAMED)}")
+    return "; ".join(parts)
