@@ -21,6 +21,7 @@ from weaksam_cli.eval.region_errors import (
     evidence,
     loss_bins,
     normalised,
+    percentile_cut,
     pseudo_box_quality,
     ranking,
     wilson,
@@ -143,9 +144,19 @@ def test_it_drops_what_the_training_drops() -> None:
             assert flags.tolist() == found[name + suffix].tolist()
 
 
+@pytest.mark.parametrize(
+    ("count", "tau", "dropped"), [(0, 90, 0), (1, 90, 0), (9, 90, 0), (10, 90, 1), (29, 90, 2), (10, 100, 0)]
+)
+def test_the_cut_of_query_drop(count: int, tau: int, dropped: int) -> None:
+    costs = np.arange(count, dtype=np.float32)
+    assert int((costs > percentile_cut(costs, tau)).sum()) == dropped
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 6, 7])
 def test_evidence_is_json_and_can_be_drawn(count: int) -> None:
-    found = evidence(regions(count), 4, 1, 5, "min_max")
+    given = regions(count)
+    taus = {"tau_cls": 4.0, "tau_reg": 1.0}
+    found = evidence(given, dropped_sets(given, 4, 1), taus, 5, "min_max")
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["foreground"]["regions"] == count
     assert sum(found["curves"]["regression"]["regions"]) == count

@@ -1,4 +1,8 @@
-"""Losses of RoIs against what is wrong with them: a row a RoI, figures, a plot (supplement Fig. 2; spec 06 §A.7)."""
+"""Losses of RoIs, or of DINO's queries, against what is wrong with them: a row each, figures, a plot.
+
+Supplement Fig. 2; spec 06 §A.7. A query's box is the pseudo box that it is matched with; what query drop leaves out is told
+as if all images were one batch.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +35,10 @@ from weaksam_cli.eval.region_errors import (
     ERRORS,
     ForegroundRegions,
     Normalisation,
+    dropped_sets,
     errors_of,
     evidence,
+    percentile_cut,
     pseudo_box_quality,
 )
 from weaksam_cli.eval.stage import STAGE
@@ -81,7 +87,8 @@ class FigureSettings(RecipeModel):
     """What decides the figures, besides the rows.
 
     Attributes:
-        tau_cls, tau_reg: thresholds of RoI drop; null: those that the detector is trained with.
+        tau_cls, tau_reg: thresholds of RoI drop, `tau_cls` also of a query's cross-entropy; null: those that the detector is
+            trained with.
         bins: of the plot.
         normalisation: of the losses to [0, 1]: `min_max` over all RoIs, or `max`, divided by the largest.
     """
@@ -238,10 +245,18 @@ class LossPredictor:
             found = losses(image, pseudo[key], seed)
             boxes = pseudo[key].boxes
             chosen, quality = pseudo_box_quality(
-                found.boxes, boxes, truth[key].boxes, plus_one=settings.plus_one
+                found.boxes,
+                boxes,
+                truth[key].boxes,
+                plus_one=settings.plus_one,
+                assigned=found.assigned,
             )
             foreground = found.class_index >= 0
-            columns = vars(found) | {
+            columns = {
+                "boxes": found.boxes,
+                "class_index": found.class_index,
+                "classification": found.classification,
+                "regression": found.regression,
                 "pseudo_box": np.where(foreground, chosen, -1),
                 "true_iou": np.where(foreground, quality, np.nan),
                 "wrong": errors_of(quality) * foreground[:, None],
@@ -267,11 +282,20 @@ def read_foreground(path: Path) -> ForegroundRegions:
 
 
 def _write_figures(settings: FigureSettings, rows: Path, model: Path, job: Job) -> Outcome:
+    from weaksam_cli.retrain.rcnn import RoiDrop
     from weaksam_cli.retrain.region_losses import read_description
 
+    taus: dict[str, float | None]
     told, regions = read_description(model), read_foreground(rows)
-    tau_cls = told.drop.tau_cls if settings.tau_cls is None else settings.tau_cls
-    tau_reg = told.drop.tau_reg if settings.tau_reg is None else settings.tau_reg
+    if isinstance(told.drop, RoiDrop):
+        tau_cls = told.drop.tau_cls if settings.tau_cls is None else settings.tau_cls
+        tau_reg = told.drop.tau_reg if settings.tau_reg is None else settings.tau_reg
+        dropped, taus = dropped_sets(regions, tau_cls, tau_reg), {"tau_cls": tau_cls, "tau_reg": tau_reg}
+    else:  # as if all images were one batch
+        cut = percentile_cut(regions.classification, told.drop.tau)
+        tau_cls = cut if settings.tau_cls is None else settings.tau_cls
+        dropped = {"things": regions.classification > tau_cls}
+        taus = {"tau_cls": tau_cls, "tau_reg": None}
     with open_artifact(rows, LOSSES, verify=False) as artifact:
         images, count = len(artifact), int(artifact.offsets[-1])
     content: dict[str, Any] = {
@@ -282,7 +306,7 @@ def _write_figures(settings: FigureSettings, rows: Path, model: Path, job: Job) 
         "images": images,
         "iterations": told.iterations,
         "regions": count,
-        **evidence(regions, tau_cls, tau_reg, settings.bins, settings.normalisation),
+        **evidence(regions, dropped, taus, settings.bins, settings.normalisation),
     }
     job.context.ops.write_atomically(job.path, json.dumps(content, indent=1).encode() + b"\n")
     return Outcome(images)

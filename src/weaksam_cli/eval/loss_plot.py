@@ -23,15 +23,15 @@ def show_losses(found: Mapping[str, Any], console: Console) -> None:
     """Print what share of the foreground RoIs is wrong, and of those that each semantics of RoI drop leaves out."""
     rows = [_row("all foreground RoIs", found["foreground"])]
     rows += [_row(f"dropped: {name}", item) for name, item in found["dropped"].items()]
+    told = [f"{name} {found[name]:g}" for name in ("tau_cls", "tau_reg") if found[name] is not None]
     header = ["RoIs", "number", "of foreground", *(f"wrong, {name}" for name in ERRORS)]
     console.table(
-        f"{found['dataset']} {found['split']}: RoIs after {found['iterations']} iterations, "
-        f"tau_cls {found['tau_cls']:g}, tau_reg {found['tau_reg']:g}",
+        f"{found['dataset']} {found['split']}: RoIs after {found['iterations']} iterations, {', '.join(told)}",
         header,
         rows,
     )
-    told = ", ".join(f"{name} {_number(value)}" for name, value in found["ranking"].items())
-    line = f"how well a loss tells wrong RoIs (area under the ROC curve, 0.5: not at all): {told}"
+    areas = ", ".join(f"{name} {_number(value)}" for name, value in found["ranking"].items())
+    line = f"how well a loss tells wrong RoIs (area under the ROC curve, 0.5: not at all): {areas}"
     console.result(line, losses=dict(found))
 
 
@@ -86,7 +86,7 @@ def _draw_panel(axes: Axes, found: Mapping[str, Any], name: str) -> None:
     rate.set_ylim(0, 100)
     rate.set_ylabel("wrong RoIs [%] (line, 95 % interval)", color=_LINE)
     tau = found[_TAU[name]]
-    if low < tau < high:
+    if tau is not None and low < tau < high:
         place = (tau - low) / (high - low)
         axes.axvline(place, color=_CUT, linestyle="--", linewidth=1)
         axes.annotate(

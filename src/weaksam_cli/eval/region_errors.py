@@ -24,7 +24,12 @@ Flags = NDArray[np.bool_]
 
 
 def pseudo_box_quality(
-    regions: FloatArray, pseudo: FloatArray, truth: FloatArray, *, plus_one: bool
+    regions: FloatArray,
+    pseudo: FloatArray,
+    truth: FloatArray,
+    *,
+    plus_one: bool,
+    assigned: NDArray[np.int32] | None = None,
 ) -> tuple[NDArray[np.int32], FloatVector]:
     """The pseudo box of each RoI, and how well that fits an annotated one.
 
@@ -33,6 +38,7 @@ def pseudo_box_quality(
         pseudo: float32 (P, 4).
         truth: float32 (T, 4), whatever their class.
         plus_one: IoU with sides x2 - x1 + 1, as the published script has it.
+        assigned: int32 (R,), the pseudo box of each, where something else than the overlap decided it.
 
     Returns:
         int32 (R,), the pseudo box of largest IoU, the first of equals, -1 where there is none; float32 (R,), the largest IoU
@@ -40,7 +46,9 @@ def pseudo_box_quality(
     """
     if not len(pseudo):
         return np.full(len(regions), -1, np.int32), np.zeros(len(regions), np.float32)
-    chosen = iou(regions, pseudo, plus_one=plus_one).argmax(axis=1).astype(np.int32)
+    chosen = assigned
+    if chosen is None:
+        chosen = iou(regions, pseudo, plus_one=plus_one).argmax(axis=1).astype(np.int32)
     quality = iou(pseudo, truth, plus_one=plus_one).max(axis=1, initial=0).astype(np.float32)
     return chosen, quality[chosen]
 
@@ -138,15 +146,31 @@ def shares(regions: ForegroundRegions, chosen: Flags) -> dict[str, Any]:
     }
 
 
+def percentile_cut(costs: FloatVector, tau: int) -> float:
+    """The cost above which `(100 - tau) * F // 100` of F foreground queries are dropped (spec 06 B.4); inf for none."""
+    falling = np.sort(costs)[::-1]
+    return float(falling[(100 - tau) * len(costs) // 100]) if len(costs) else float("inf")
+
+
 def evidence(
-    regions: ForegroundRegions, tau_cls: float, tau_reg: float, bins: int, how: Normalisation
+    regions: ForegroundRegions,
+    dropped: Mapping[str, Flags],
+    taus: Mapping[str, float | None],
+    bins: int,
+    how: Normalisation,
 ) -> dict[str, Any]:
-    """All figures of the analysis, as they stand in its file."""
-    dropped = dropped_sets(regions, tau_cls, tau_reg)
+    """All figures of the analysis, as they stand in its file.
+
+    Args:
+        regions: the foreground.
+        dropped: what each rule leaves out, bool (F,).
+        taus: the thresholds `tau_cls` and `tau_reg`; None for one that no rule has.
+        bins: of the curves.
+        how: losses are normalised for the curves.
+    """
     everything = np.ones(len(regions), np.bool_)
     return {
-        "tau_cls": tau_cls,
-        "tau_reg": tau_reg,
+        **taus,
         "foreground": shares(regions, everything),
         "dropped": {name: shares(regions, chosen) for name, chosen in dropped.items()},
         "ranking": {name: ranking(regions.loss(name), regions.wrong[:, 0]) for name in LOSSES},

@@ -1,4 +1,5 @@
-"""What a detector, trained or in training, would be taught by each RoI of an image: its losses, which nobody learns from.
+"""What a detector, trained or in training, would be taught by each RoI (DINO: query) of an image: losses that nobody learns
+from.
 
 The network is in training mode: its proposals are those of the training, pseudo boxes among them, matched and sampled as
 there. Statistics of batch normalisation stay as they are, so that images do not depend on each other.
@@ -7,7 +8,7 @@ there. Statistics of batch normalisation stay as they are, so that images do not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.detectron.training import image_tensor
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.detector import build_network, config_of
+from weaksam_cli.retrain.dino.settings import QueryDrop
 from weaksam_cli.retrain.rcnn import RoiDrop
 from weaksam_cli.training.checkpoint import Checkpoint, load_model, read_checkpoint, read_metadata
 
@@ -52,12 +54,14 @@ class Regions:
         class_index: int32 (R,), the class that each is to be; -1 for background.
         classification: float32 (R,), cross-entropy, natural logarithm.
         regression: float32 (R,), L1 distance summed over four weighted deltas; NaN for background.
+        assigned: int32 (R,), the pseudo box that each is matched with, -1 for background; None where their overlap tells.
     """
 
     boxes: FloatArray
     class_index: NDArray[np.int32]
     classification: NDArray[np.float32]
     regression: NDArray[np.float32]
+    assigned: NDArray[np.int32] | None = None
 
     @classmethod
     def none(cls) -> Regions:
@@ -75,12 +79,12 @@ class Description:
 
     Attributes:
         cfg: detectron2's configuration.
-        drop: its RoI drop.
+        drop: its RoI drop or query drop.
         iterations: that are done.
     """
 
     cfg: Any
-    drop: RoiDrop
+    drop: RoiDrop | QueryDrop
     iterations: int
 
 
@@ -93,11 +97,20 @@ def read_description(path: Path, class_names: Sequence[str] | None = None) -> De
     """
     metadata, iterations = _metadata(path)
     cfg = config_of(metadata, path, class_names)
-    if cfg.MODEL.METHOD.NAME:
-        what = f"is a detector of {cfg.MODEL.METHOD.NAME}, which has no regions of interest"
-        remedy = "Give a detector of faster_rcnn or mask_rcnn: weaksam retrain --recipe faster-rcnn-lite0-fpn"
-        raise UserError(what, where=str(path), remedy=remedy)
-    return Description(cfg, RoiDrop(**cfg.MODEL.ROI_HEADS.DROP), iterations)
+    return Description(cfg, _drop_of(cfg, path), iterations)
+
+
+def _drop_of(cfg: Any, path: Path) -> RoiDrop | QueryDrop:
+    method = cfg.MODEL.METHOD
+    if not method.NAME:
+        return RoiDrop(**cfg.MODEL.ROI_HEADS.DROP)
+    if method.NAME == "dino":
+        return QueryDrop(**method.SETTINGS.query_drop)
+    what = f"is a detector of {method.NAME}, which has no regions of interest, and no query drop"
+    remedy = (
+        "Give a detector of faster_rcnn, mask_rcnn or dino: weaksam retrain --recipe faster-rcnn-lite0-fpn"
+    )
+    raise UserError(what, where=str(path), remedy=remedy)
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], int]:
@@ -141,7 +154,8 @@ def load_region_losses(
 
     def losses(image: NDArray[np.uint8], pseudo: Detections, seed: int) -> Regions:
         height, width = image.shape[:2]
-        kept = pseudo.take(box_math.area(box_math.clip(pseudo.boxes, height, width)) > 0)
+        has_area = box_math.area(box_math.clip(pseudo.boxes, height, width)) > 0
+        kept = pseudo.take(has_area)
         if not len(kept):
             return Regions.none()
         shown = resize.get_transform(image).apply_image(image)
@@ -149,6 +163,14 @@ def load_region_losses(
         boxes = box_math.scale(box_math.clip(kept.boxes, height, width), *factors)
         torch.manual_seed(seed)
         tensor = image_tensor(shown, cfg.INPUT.FORMAT)
+        if cfg.MODEL.METHOD.NAME:
+            regions = _queries(model, tensor, boxes, kept.class_index, sampling.regions)
+            places = np.flatnonzero(has_area)
+            return replace(
+                regions,
+                boxes=box_math.scale(regions.boxes, 1 / factors[0], 1 / factors[1]),
+                assigned=np.append(places, -1)[regions.assigned].astype(np.int32),
+            )
         found, sampled = _forward(model, tensor, boxes, kept.class_index)
         return _regions(found, sampled, factors, len(class_names))
 
@@ -160,6 +182,8 @@ def _as_in_training(model: Any, sampling: Sampling) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+    if not hasattr(model, "roi_heads"):
+        return
     model.roi_heads.batch_size_per_image = sampling.regions
     model.roi_heads.positive_fraction = sampling.foreground
 
@@ -181,6 +205,30 @@ def _forward(
         proposals, _ = model.proposal_generator(images, features, [targets])
         (sampled,) = model.roi_heads.label_and_sample_proposals(proposals, [targets])
         return model.roi_heads.region_losses(features, [sampled]), sampled
+
+
+def _queries(
+    model: Any, image: torch.Tensor, boxes: FloatArray, class_index: NDArray[np.int32], most: int
+) -> Regions:
+    """Queries of the last layer, the foreground first, then background of largest cost: `most` of them, or all foreground.
+
+    Boxes are in pixels of the image as the network sees it.
+    """
+    with torch.no_grad():
+        found = model.query_losses(
+            image, torch.from_numpy(boxes), torch.from_numpy(class_index.astype(np.int64))
+        )
+    told = [item.cpu().numpy() for item in found]
+    places, classification, regression, assigned = (np.asarray(item) for item in told)
+    thing = assigned >= 0
+    order = np.lexsort((-classification, ~thing))[: max(most, int(thing.sum()))]
+    return Regions(
+        places[order].astype(np.float32),
+        np.append(class_index, -1)[assigned[order]].astype(np.int32),
+        classification[order].astype(np.float32),
+        np.where(thing, regression, np.nan)[order].astype(np.float32),
+        assigned[order].astype(np.int32),
+    )
 
 
 def _regions(found: Any, sampled: Any, factors: tuple[float, float], class_count: int) -> Regions:

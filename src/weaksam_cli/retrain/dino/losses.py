@@ -85,6 +85,12 @@ def wanted_of(matches: Sequence[Match], targets: Sequence[Targets], queries: int
     return Wanted(classes, rows, boxes)
 
 
+def box_distances(boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 distance and 1 less the generalised IoU, float (m,) both, of boxes (m, 4) and what they are to be."""
+    corners = box_convert(boxes, "cxcywh", "xyxy"), box_convert(wanted, "cxcywh", "xyxy")
+    return (boxes - wanted).abs().sum(dim=1), generalized_box_iou_loss(*corners)
+
+
 def layer_losses(
     logits: Tensor, boxes: Tensor, wanted: Wanted, weights: LossWeights, dropped: Tensor | None = None
 ) -> dict[str, Tensor]:
@@ -102,10 +108,7 @@ def layer_losses(
     truth = F.one_hot(wanted.classes, logits.shape[1] + 1)[:, :-1].to(logits.dtype)
     focal = sigmoid_focal_loss(logits, truth, alpha=0.25, gamma=2.0).sum(dim=1)
     found, weight = boxes[wanted.rows], kept[wanted.rows]
-    l1 = (found - wanted.boxes).abs().sum(dim=1)
-    giou = generalized_box_iou_loss(
-        box_convert(found, "cxcywh", "xyxy"), box_convert(wanted.boxes, "cxcywh", "xyxy")
-    )
+    l1, giou = box_distances(found, wanted.boxes)
     count = max(len(wanted.rows), 1)
     return {
         "cls": (focal * kept).sum() * (weights.classes / count),

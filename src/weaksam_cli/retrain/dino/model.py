@@ -6,7 +6,7 @@ Importing this module registers `WeakSamDino` with detectron2; it reads `MODEL.M
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +27,34 @@ from weaksam_cli.retrain.dino.losses import (  # noqa: E402
     Match,
     Targets,
     Wanted,
+    box_distances,
     dropped_by,
     layer_losses,
     matched,
     wanted_of,
 )
 from weaksam_cli.retrain.dino.network import DinoTransformer, Noisy, Outputs  # noqa: E402
+from weaksam_cli.retrain.dino.query_drop import query_costs  # noqa: E402
 from weaksam_cli.retrain.dino.settings import ModelPart  # noqa: E402
 
 Sample = Mapping[str, Any]
 """detectron2's dict of an image: `image` uint8 (3, h, w), in training `instances`."""
+
+
+class QueryLosses(NamedTuple):
+    """What each query is taught.
+
+    Attributes:
+        boxes: float (Q, 4), xyxy pixel edges.
+        classification: float (Q,), binary cross-entropy, by which queries are dropped.
+        regression: float (Q,), the weighted L1 distance and GIoU loss; 0 for background.
+        assigned: int64 (Q,), the object; -1 for background.
+    """
+
+    boxes: Tensor
+    classification: Tensor
+    regression: Tensor
+    assigned: Tensor
 
 
 @META_ARCH_REGISTRY.register()
@@ -141,6 +159,30 @@ class WeakSamDino(nn.Module):
             found = layer_losses(*queries, wanted, self.settings.losses)
             losses |= {f"loss_dn_{key}_{layer}": value for key, value in found.items()}
         return losses
+
+    def query_losses(self, image: Tensor, boxes: Tensor, classes: Tensor) -> QueryLosses:
+        """What each query of the last layer is taught by the objects of one image, which nobody learns from.
+
+        Args:
+            image: uint8 (3, h, w).
+            boxes: float (k, 4), xyxy pixel edges.
+            classes: int64 (k,).
+        """
+        size = image.shape[1], image.shape[2]
+        objects = Instances(size, gt_boxes=Boxes(boxes), gt_classes=classes).to(self.device)
+        targets = [_targets(objects, size)]
+        outputs = self._look(self._images([{"image": image}]), None)
+        logits, places = outputs.logits[-1].float(), outputs.boxes[-1].float()
+        (match,) = matched(logits, places, targets, self.settings.matching)
+        queries, found = match[0].to(self.device), match[1].to(self.device)
+        wanted = wanted_of([match], targets, logits.shape[1], self.class_count)
+        assigned = torch.full_like(wanted.classes, -1)
+        assigned[queries] = found
+        regression = torch.zeros_like(logits[0, :, 0])
+        l1, giou = box_distances(places[0, queries], targets[0].boxes[found])
+        regression[queries] = self.settings.losses.l1 * l1 + self.settings.losses.giou * giou
+        corners = box_convert(places[0], "cxcywh", "xyxy") * places.new_tensor([*size[::-1]] * 2)
+        return QueryLosses(corners, query_costs(logits[0], wanted.classes), regression, assigned)
 
     def inference(self, batch: Sequence[Sample], *, do_postprocess: bool = True) -> list[Any]:
         """Detections of each image, best first, in pixels of the image as given (detectron2's `inference`)."""
