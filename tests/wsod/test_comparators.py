@@ -19,7 +19,7 @@ from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.training import loop
 from weaksam_cli.wsod.detector import FrozenDetector, RegionDetector, Sample
 
-COMPARATORS = ("c-mil", "c-midn", "od-wscl", "wsod2", "yang2019")
+COMPARATORS = ("cbl", "c-mil", "c-midn", "od-wscl", "wsod2", "yang2019")
 EVERY = pytest.mark.parametrize("name", COMPARATORS)
 COUNTS = pytest.mark.parametrize("counts", [(0,), (1,), (2,), (6,), (7, 0), (30, 7)])
 WIDTH = 5

@@ -197,6 +197,7 @@ class FrozenDetector(RegionDetector):
     def __init__(self, method: Method, statistics: Tensor, class_count: int) -> None:
         size = statistics.shape[1]
         super().__init__(method, Standardise(statistics), size, class_count, size)
+        method.complete(self)
 
     def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
         """Image by image."""

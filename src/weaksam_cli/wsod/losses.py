@@ -22,7 +22,7 @@ MIST_CLAMP: Final = 1e-8
 """Image scores of MIST stay this far from 0 and 1."""
 
 OICR_EPSILON: Final = 1e-6
-"""Added to the probability inside OICR's logarithm."""
+"""Added to the probability inside OICR's logarithm; image scores of CBL and WSOVOD stay this far from 0 and 1."""
 
 REGRESSION_WEIGHTS: Final = (10.0, 10.0, 5.0, 5.0)
 """Scales of (dx, dy, dw, dh), spec 04 §A.2."""
@@ -69,6 +69,19 @@ def wsddn_loss_mean(scores: Tensor, image_labels: Tensor) -> Tensor:
     image = scores.sum(dim=0).clamp(MIST_CLAMP, 1 - MIST_CLAMP)
     target = F.pad(image_labels.to(image.dtype), (1, 0))
     return F.binary_cross_entropy(image, target, reduction="mean")
+
+
+def wsddn_loss_of_classes(scores: Tensor, image_labels: Tensor) -> Tensor:
+    """Binary cross entropy averaged over the C classes, as in CBL and WSOVOD (spec 10c §1.5, §2.6).
+
+    Args:
+        scores: (R, C), from `wsddn_scores`, without background.
+        image_labels: (C,), true or 1 for the classes of the image.
+    """
+    if not len(scores):
+        return scores.sum()
+    image = scores.sum(dim=0).clamp(OICR_EPSILON, 1 - OICR_EPSILON)
+    return F.binary_cross_entropy(image, image_labels.to(image.dtype))
 
 
 def refinement_losses(

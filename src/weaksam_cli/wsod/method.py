@@ -245,11 +245,13 @@ class Rois:
         pool: gives their features.
         maps: of vgg16, the outputs (B, channels, h, w) of the last three blocks, with strides of 4, 8 and 8; RoIs are pooled
             from the last. Zeros fill up images that are smaller than the largest. None with lite0.
+        images: (B, 3, H, W), that the maps are of. None with lite0.
     """
 
     regions: Sequence[Regions]
     pool: Pool
     maps: Sequence[Tensor] = ()
+    images: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -350,6 +352,9 @@ class Method(RecipeModel):
     def modules(self, sizes: Sizes) -> dict[str, nn.Module]:
         """Networks of the method's own, by name."""
         return {}
+
+    def complete(self, detector: RegionDetector) -> None:
+        """Add to a fresh detector what is made of the rest of it."""
 
     def outputs_of_rois(self, heads: RegionHeads, rois: Rois, neck: Callable[[Tensor], Tensor]) -> Outputs:
         """From the RoIs of several images to outputs, for methods that need more than pooled features; see `outputs`."""

@@ -8,8 +8,10 @@ without gradient, on the device of their inputs, and answer every R including 0 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -130,6 +132,59 @@ def mist_pseudo_boxes(
         kept = with_better < iou_threshold
         kept[0] = True
         chosen.append(_seeds(ranked[kept], index, column, boxes))
+    return _pool(chosen, scores, boxes)
+
+
+@torch.no_grad()
+def multi_seed_pseudo_boxes(
+    scores: Tensor,
+    others: Sequence[Tensor],
+    boxes: Tensor,
+    image_labels: Tensor,
+    *,
+    share: float = 0.05,
+    ratio: float = 0.7,
+    iou_threshold: float = 0.4,
+    agreement_iou: float = 0.5,
+    power: float = 0.4,
+    few: Literal["one", "all"] = "one",
+) -> PseudoBoxes:
+    """CBL: the best proposals of each class, thinned; each weighs more where other branches agree (spec 10c §1.4).
+
+    A box's score times 1 + (n / N)**power, n of the N branches having a candidate there; it may exceed 1.
+
+    Args:
+        scores: (R, C).
+        others: (R, C) of each further branch.
+        boxes: (R, 4), xyxy.
+        image_labels: (C,), true or 1 for the classes of the image.
+        share: the top int(R * share) proposals of each branch are candidates.
+        ratio: of these, those above this share of the branch's best.
+        iou_threshold: a candidate gives way from this IoU with a better one on.
+        agreement_iou: another branch agrees above this IoU of one of its candidates.
+        power: of the agreement.
+        few: where int(R * share) is 0, `one` takes the best, `all` takes all as the published code does by accident.
+    """
+    count = int(len(scores) * share)
+    chosen: list[PseudoBoxes] = []
+
+    def candidates(column: Tensor) -> Tensor:
+        near_best = int((column > ratio * column.max()).sum())
+        most = min(count, near_best) or (1 if few == "one" else len(column))
+        return column.argsort(descending=True, stable=True)[:most]
+
+    for index in _classes(scores, image_labels):
+        column = scores[:, index]
+        ranked = candidates(column)
+        # torchvision's lets a box stay at the very threshold.
+        kept = ranked[nms(boxes[ranked].float(), column[ranked].float(), math.nextafter(iou_threshold, 0))]
+        agreeing = torch.ones(len(kept), device=boxes.device)
+        for other in others:
+            overlaps = pairwise_iou(boxes[kept], boxes[candidates(other[:, index])])
+            agreeing += (overlaps > agreement_iou).any(dim=1)
+        weighed = _seeds(kept, index, column, boxes)
+        factor = 1 + (agreeing / (1 + len(others))) ** power
+        chosen.append(PseudoBoxes(weighed.boxes, weighed.classes, weighed.scores * factor))
     return _pool(chosen, scores, boxes)
 
 

@@ -61,17 +61,19 @@ class VggDetector(RegionDetector):
         neck = VggNeck(channels, network.hidden, network.dropout)
         super().__init__(method, neck, network.hidden, class_count, channels)
         self.backbone = backbone
+        method.complete(self)
 
     def outputs(self, samples: Sequence[Sample]) -> list[Outputs]:
         """All RoIs of all views of all images go through the heads together."""
         views = [view for item in samples for view in (item, *item.views)]
-        maps = self.backbone.maps(padded([view.input for view in views]))[-_MAPS:]
+        images = padded([view.input for view in views])
+        maps = self.backbone.maps(images)[-_MAPS:]
         boxes = [view.regions.boxes for view in views]
 
         def pool(features: Tensor | None = None, stride: int = STRIDE) -> Tensor:
             return pool_rois(maps[-1] if features is None else features, boxes, stride)
 
-        rois = Rois([view.regions for view in views], pool, maps)
+        rois = Rois([view.regions for view in views], pool, maps, images)
         found = self.method.outputs_of_rois(self.heads, rois, self.neck)
         starts = np.cumsum([0, *(len(item) for item in boxes)]).tolist()
         firsts = np.cumsum([0, *(1 + len(item.views) for item in samples)]).tolist()
