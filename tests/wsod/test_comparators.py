@@ -6,6 +6,7 @@ What each of them computes is compared with its oracle in a file of its own.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from weaksam_cli.engine.recipes import load_recipe, recipe_names
 from weaksam_cli.training import loop
 from weaksam_cli.wsod.detector import FrozenDetector, RegionDetector, Sample
 
-COMPARATORS = ("cbl", "c-mil", "c-midn", "od-wscl", "wsod2", "yang2019")
+COMPARATORS = (
+    "c-mil",
+    "c-midn",
+    "cbl",
+    "od-wscl",
+    "wsddn",
+    "wsod2",
+    "yang2019",
+)
 EVERY = pytest.mark.parametrize("name", COMPARATORS)
 COUNTS = pytest.mark.parametrize("counts", [(0,), (1,), (2,), (6,), (7, 0), (30, 7)])
 WIDTH = 5
@@ -140,3 +149,60 @@ def test_killed_and_resumed_it_ends_in_the_same_bytes(
     wsod(finished, recipe, *period)
     assert steps[:2] == [0, 1] and steps[2] == 2
     assert path.read_bytes() == whole
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "comparators.md"
+
+
+def test_the_diff_on_the_page_is_what_stands_in_the_files() -> None:
+    (diff,) = re.findall(r"^```diff\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    left, compared = iter(()), 0
+    for line in diff.splitlines():
+        if line.startswith("+++ "):
+            left = iter((PAGE.parents[1] / line.removeprefix("+++ b/")).read_text().splitlines())
+        elif line.startswith("+"):
+            assert line[1:] in left, f"{line[1:]!r} does not stand where the page has it"
+            compared += 1
+    assert compared > 30
+
+
+THEIRS = '''
+"""OICR of which the first branch counts twice."""
+from typing import Literal
+
+from weaksam_cli.wsod.oicr import MiningSettings, NearBest, RefiningRecipe
+from weaksam_cli.wsod.stage import detector_steps
+
+
+class Theirs(NearBest):
+    method: Literal["theirs"] = "theirs"
+    mining: MiningSettings = MiningSettings(branch_weights=(2.0, 1.0))
+
+
+class Recipe(Theirs, RefiningRecipe):
+    pass
+
+
+def steps(recipe, context, split):
+    return detector_steps(recipe, recipe.part(Theirs), context, split)
+'''
+
+
+def test_a_method_of_another_distribution_is_found_and_trains(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installed beside weaksam: a module, and an entry point of the group `weaksam.wsod` that names it."""
+    information = tmp_path / "theirs-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[weaksam.wsod]\ntheirs = their_wsod\n")
+    (tmp_path / "their_wsod.py").write_text(THEIRS)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("method: theirs\nnetwork: {name: lite0}\nschedule: {epochs: 1}\n")
+    monkeypatch.chdir(finished)
+    monkeypatch.syspath_prepend(tmp_path)
+    sets = [word for setting in FAST["wsod"] for word in ("--set", setting)]
+    common = ("--dataset", "tiny", "--workers", "1", "--split", "trainval", "--variant", "theirs")
+    result = run_here("wsod", "--recipe", str(recipe), *common, *sets)
+    assert result.exit_code == 0, result.output
+    assert (finished / "runs" / "tiny" / "wsod@theirs" / "detections" / "trainval.json").is_file()

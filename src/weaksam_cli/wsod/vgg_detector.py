@@ -165,16 +165,35 @@ def sample_loader(
     def load(iteration: int, position: int, index: int) -> Sample:
         rng, key = augmentation_rng(seed, iteration, position), keys[index]
         pixels, used = read(key)
-        present, known = vectors[key], evidence(key)
-        if settings.method.views == 1:
-            view = training_view(pixels, used.boxes, settings.network, rng)
-            return view_sample(view, present, known)
-        pairs = paired_views(pixels, used.boxes, settings.network, rng)
-        views = [view_sample(view, present, known) for view in pairs]
-        mirrored = tuple(view.mirrored for view in pairs)
-        return Sample(views[0].input, replace(views[0].regions, mirrored=mirrored), tuple(views[1:]))
+        return training_sample(pixels, used.boxes, vectors[key], evidence(key), settings, rng)
 
     return load
+
+
+def training_sample(
+    image: NDArray[np.uint8],
+    boxes: FloatArray,
+    image_labels: Tensor,
+    evidence: Tensor | None,
+    settings: TrainingSettings,
+    rng: np.random.Generator,
+) -> Sample:
+    """An image as a training step sees it, in as many views as the method has.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        boxes: float32 (R, 4), the proposals, xyxy pixel edges of the image.
+        image_labels: (C,).
+        evidence: float32 (R, k), where the method asks for it.
+        settings: method and network.
+        rng: draws the views.
+    """
+    if settings.method.views == 1:
+        return view_sample(training_view(image, boxes, settings.network, rng), image_labels, evidence)
+    pairs = paired_views(image, boxes, settings.network, rng)
+    views = [view_sample(view, image_labels, evidence) for view in pairs]
+    mirrored = tuple(view.mirrored for view in pairs)
+    return Sample(views[0].input, replace(views[0].regions, mirrored=mirrored), tuple(views[1:]))
 
 
 def view_sample(view: View, image_labels: Tensor, evidence: Tensor | None = None) -> Sample:
