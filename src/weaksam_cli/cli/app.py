@@ -171,6 +171,26 @@ def _sweep(
     """Variants of a stage over a grid of settings and seeds, then eval: one table with mean and spread."""
 
 
+@declare(app.command("leaderboard"), *_ALL, "split", work="leaderboard:leaderboard")
+def _leaderboard(
+    methods: Annotated[
+        str | None, typer.Option("--methods", metavar="A,B", help="Recipes of wsod; default: all on lite0.")
+    ] = None,
+    proposals: Annotated[
+        str | None,
+        typer.Option("--proposals", metavar="A,B", help="Recipes of propose; default: the profile's."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="0,1,2", help="Each method with each; default: --seed.")
+    ] = None,
+    overrides: _StageSettings = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write every figure of every seed there, as CSV.")
+    ] = None,
+) -> None:
+    """Methods of wsod over proposals of several recipes, with seeds: one table, published figures beside it."""
+
+
 @declare(
     app.command("predict"),
     *_WHICH, "device", *_WORKERS, "shard", "weights_dir", "overwrite", "allow_stale", "dry_run", "strict", *_SPEAK,

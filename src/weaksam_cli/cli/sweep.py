@@ -27,8 +27,8 @@ _STAGES = STAGE_NAMES[1:-1]
 
 
 @dataclass(frozen=True)
-class _Sweep:
-    """What is done.
+class Sweep:
+    """What is done: a sweep, or a leaderboard.
 
     Attributes:
         context: of the command, with the variant that the sweep stands on.
@@ -82,7 +82,7 @@ def sweep(
             variant that fails when others were made is left out, and what it raised is raised in the end.
     """
     if output is not None:
-        _refuse_foreign(output, overwrite=options.overwrite)
+        refuse_foreign(output, overwrite=options.overwrite)
     if not grid and seeds is None:
         remedy = "Such as --grid roi_drop.tau_reg=0.8,1.0,1.2 --seeds 0,1,2"
         raise UserError("expected --grid, --seeds or both", where="weaksam sweep", remedy=remedy)
@@ -96,25 +96,26 @@ def sweep(
     every = parse_seeds(seeds, context.seed)
     points = sweep_points(stage, names[stage], changes[stage], values, every, variant or "")
     loaded = {name: load_recipe(name, names[name], changes[name]) for name in (*stages[1:], _EVAL)}
-    plan = _Sweep(context, stages, loaded, points, tuple(splits_of(load_stage(stages[-1]), options, context)))
+    plan = Sweep(context, stages, loaded, points, tuple(splits_of(load_stage(stages[-1]), options, context)))
     console.info(
-        f"sweep: {_count(len(plan.points))} of {', '.join(plan.stages)}, then eval",
+        f"sweep: {count(len(plan.points))} of {', '.join(plan.stages)}, then eval",
         variants=[point.variant for point in plan.points],
     )
     if options.dry_run:
-        _describe(plan)
+        describe_points(plan)
         return []
     preflight(plan.context)
-    made, fault = _make_all(plan)
-    _evaluate(plan)
-    settings = by_setting(plan.points, _rows(plan, made))
+    made, fault = make_all(plan)
+    evaluate(plan)
+    settings = by_setting(plan.points, figures(plan, made))
     _show(plan, settings, output)
     if fault is not None:
         raise fault
     return settings
 
 
-def _count(variants: int) -> str:
+def count(variants: int) -> str:
+    """`3 variants`."""
     return f"{variants} variant{'' if variants == 1 else 's'}"
 
 
@@ -127,7 +128,8 @@ def _stages(first: str, until: str | None) -> tuple[str, ...]:
     return later[: later.index(until or first) + 1]
 
 
-def _describe(plan: _Sweep) -> None:
+def describe_points(plan: Sweep) -> None:
+    """What would be done, an artifact a line."""
     rows = []
     for point in plan.points:
         for name in plan.stages:
@@ -141,7 +143,7 @@ def _describe(plan: _Sweep) -> None:
     plan.context.console.table("what would be done", ["artifact", "setting", "state"], rows)
 
 
-def _make_all(plan: _Sweep) -> tuple[list[Point], UserError | None]:
+def make_all(plan: Sweep) -> tuple[list[Point], UserError | None]:
     """The variants that are there in the end, and the last fault of those that are not."""
     made: list[Point] = []
     fault, console = None, plan.context.console
@@ -161,14 +163,15 @@ def _make_all(plan: _Sweep) -> tuple[list[Point], UserError | None]:
     return made, fault
 
 
-def _evaluate(plan: _Sweep) -> None:
-    """The whole run, whose table of all artifacts would hide that of the sweep."""
+def evaluate(plan: Sweep) -> None:
+    """Measure the whole run, whose table of all artifacts would hide that of the sweep."""
     recipe = plan.recipes[_EVAL]
     context = replace(plan.context, recipe_name=recipe.name, console=Console(Mode.QUIET))
     run_steps(partial(recipe.steps, context), load_stage(_EVAL), context, plan.splits)
 
 
-def _rows(plan: _Sweep, made: Sequence[Point]) -> dict[str, list[tuple[str, MetricRow]]]:
+def figures(plan: Sweep, made: Sequence[Point]) -> dict[str, list[tuple[str, MetricRow]]]:
+    """Variant -> split and row of `eval`, of the swept stages."""
     found: dict[str, list[tuple[str, MetricRow]]] = {point.variant: [] for point in made}
     told = {*plan.stages, "both"} if "retrain" in plan.stages else {*plan.stages}
     for split in plan.splits:
@@ -178,7 +181,7 @@ def _rows(plan: _Sweep, made: Sequence[Point]) -> dict[str, list[tuple[str, Metr
     return found
 
 
-def _show(plan: _Sweep, settings: Sequence[Setting], output: Path | None) -> None:
+def _show(plan: Sweep, settings: Sequence[Setting], output: Path | None) -> None:
     console = plan.context.console
     for split in plan.splits:
         title = f"{plan.context.dataset} {split}: mean ± standard deviation over seeds, shares in percent"
@@ -189,7 +192,7 @@ def _show(plan: _Sweep, settings: Sequence[Setting], output: Path | None) -> Non
     console.result("every metric of every seed: --output FILE.csv, or --json", sweep=as_json(settings))
 
 
-def _refuse_foreign(path: Path, *, overwrite: bool) -> None:
+def refuse_foreign(path: Path, *, overwrite: bool) -> None:
     """A table of an earlier sweep is replaced; what else stands there is not."""
     if overwrite or not path.exists():
         return

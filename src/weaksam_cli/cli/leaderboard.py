@@ -1,0 +1,168 @@
+"""`weaksam leaderboard`: methods of `wsod` over proposals of several recipes, with several seeds, in one table.
+
+It is a sweep over names of recipes. Proposals of a recipe are made once, RoI features of a frozen network once a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.receipt import read_receipt
+from weaksam_cli.cli.doctor import preflight
+from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages
+from weaksam_cli.cli.run import splits_of
+from weaksam_cli.cli.sweep import (
+    Sweep,
+    count,
+    describe_points,
+    evaluate,
+    figures,
+    make_all,
+    refuse_foreign,
+)
+from weaksam_cli.console import Console
+from weaksam_cli.core.names import first_twice
+from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.profiles import choose_profile
+from weaksam_cli.engine.recipes import LoadedRecipe, load_recipe, recipe_names
+from weaksam_cli.engine.stages import load_stage
+from weaksam_cli.engine.sweeps import Point, parse_seeds
+from weaksam_cli.errors import UserError, unknown
+from weaksam_cli.eval.report import named
+from weaksam_cli.eval.results import MetricRow
+from weaksam_cli.report.published import CONDITIONS, CORLOC
+from weaksam_cli.report.spread import Setting, as_csv, as_json, by_setting, table
+
+_STAGES: Final = ("propose", "wsod")
+_USUAL: Final = "-lite0"
+_TOLD: Final = ("CorLoc", "VOC AP50")
+_MINUTES: Final = "training minutes"
+
+
+@dataclass(frozen=True)
+class Board(Sweep):
+    """What is done.
+
+    Attributes:
+        proposals: name -> recipe of `propose`.
+    """
+
+    proposals: Mapping[str, LoadedRecipe]
+
+    def of(self, point: Point, stage: str) -> tuple[Context, LoadedRecipe]:
+        """What one stage of one variant is told: proposals are a variant of their own, with the run's seed."""
+        source = point.settings["proposals"]
+        run = self.context.run.with_variant("propose", source)
+        if stage == "propose":
+            recipe = self.proposals[source]
+            return replace(self.context, run=run, recipe_name=recipe.name), recipe
+        run = run.with_variant("wsod", point.variant)
+        return replace(self.context, run=run, seed=point.seed, recipe_name=point.recipe.name), point.recipe
+
+
+def leaderboard(
+    options: CommonOptions,
+    console: Console,
+    *,
+    methods: str | None,
+    proposals: str | None,
+    seeds: str | None,
+    overrides: Sequence[str] | None,
+    output: Path | None,
+) -> list[Setting]:
+    """Make what is not fresh, evaluate the run, and print one table.
+
+    Returns:
+        The figures, an entry for a method over proposals; none in a dry run.
+
+    Raises:
+        UserError: something that was typed cannot be, which is said before anything runs; or what the stages raise, as
+            with `sweep`.
+    """
+    if output is not None:
+        refuse_foreign(output, overwrite=options.overwrite)
+    context = build_context(options, None, console)
+    profile, _ = choose_profile(chosen_profile(options), context.weights)
+    changes: dict[str, list[str]] = {name: [] for name in (*_STAGES, "eval")}
+    for name, text in for_stages(overrides or (), "stage.key=value", "--set", *changes):
+        changes[name].append(text)
+    usual = [name for name in recipe_names("wsod") if name.endswith(_USUAL)]
+    chosen = _names("wsod", methods, usual, "--methods")
+    sources = _names("propose", proposals, [profile.recipes["propose"]], "--proposals")
+    every = parse_seeds(seeds, context.seed)
+    recipes = {name: load_recipe("wsod", name, changes["wsod"]) for name in chosen}
+    board = Board(
+        context=context,
+        stages=_STAGES,
+        recipes={"eval": load_recipe("eval", profile.recipes["eval"], changes["eval"])},
+        points=[
+            Point({"method": name, "proposals": source}, seed, recipes[name], f"{name}_{source}_s{seed}")
+            for seed in every
+            for source in sources
+            for name in chosen
+        ],
+        splits=tuple(splits_of(load_stage("wsod"), options, context)),
+        proposals={name: load_recipe("propose", name, changes["propose"]) for name in sources},
+    )
+    console.info(
+        f"leaderboard: {count(len(board.points))} of wsod, then eval",
+        variants=[point.variant for point in board.points],
+    )
+    if options.dry_run:
+        describe_points(board)
+        return []
+    preflight(context)
+    made, fault = make_all(board)
+    evaluate(board)
+    settings = by_setting(board.points, _told(board, made))
+    _show(board, settings, output)
+    if fault is not None:
+        raise fault
+    return settings
+
+
+def _names(stage: str, text: str | None, usual: Sequence[str], option: str) -> list[str]:
+    """Names of recipes, as `a,b`."""
+    found = [*usual] if text is None else [name.strip() for name in text.split(",")]
+    known = recipe_names(stage)
+    for name in found:
+        if name not in known:
+            raise unknown(f"{name!r} is no recipe of {stage}", name, known, where=option)
+    if (twice := first_twice(found)) is not None:
+        raise UserError(f"{twice} stands twice", where=option)
+    return found
+
+
+def _told(board: Board, made: Sequence[Point]) -> dict[str, list[tuple[str, MetricRow]]]:
+    """Variant -> its figures that a table has room for, and how long its detector was trained."""
+    found = {}
+    for variant, rows in figures(board, made).items():
+        own = [(split, row) for split, row in rows if named(row.name)[0] in _TOLD]
+        folder = board.context.run.with_variant("wsod", variant).folder("wsod")
+        receipt = read_receipt(folder / "model.safetensors")
+        if receipt is not None:
+            minutes = receipt.wall_seconds / 60
+            row = MetricRow(stage="wsod", variant=variant, name=_MINUTES, value=minutes, share=False)
+            own += [(split, row) for split in board.splits]
+        found[variant] = own
+    return found
+
+
+def _show(board: Board, settings: Sequence[Setting], output: Path | None) -> None:
+    console = board.context.console
+    methods = {point.settings["method"]: point.recipe.resolved()["method"] for point in board.points}
+    for split in board.splits:
+        title = f"{board.context.dataset} {split}: mean ± standard deviation over seeds, shares in percent"
+        header, rows = table(settings, split)
+        published = [CORLOC.get(methods[row[0]], "-") for row in rows]
+        told = [[*row, value] for row, value in zip(rows, published, strict=True)]
+        console.table(title, [*header, "published CorLoc"], told)
+    console.info(CONDITIONS)
+    if output is not None:
+        FileOps().write_atomically(output, as_csv(settings).encode())
+        console.info(f"written: {output}", output=str(output))
+    console.result("every metric of every seed: --output FILE.csv, or --json", leaderboard=as_json(settings))
