@@ -67,10 +67,15 @@ _ALL = (
 _STAGE = tuple(dict.fromkeys([*_DATA, *_ALL, "variant", "inputs"]))
 
 
+_OF_STAGE = {
+    "cam": ("fit", "gpus"), "wsod": ("gpus",), "pgt": ("masks",), "retrain": ("gpus",), "eval": ("per_class",),
+}  # fmt: skip
+
+
 def _add_stages(*names: str) -> None:
     """Commands are listed in the order in which they are added: that of the pipeline."""
     for name in names:
-        more = {"cam": ("fit",), "pgt": ("masks",), "eval": ("per_class",)}.get(name, ())
+        more = _OF_STAGE.get(name, ())
         add = app.command(name, help=_STAGE_HELP[name])
         declare(add, *_STAGE, *more, work="run:run_one_stage", stage_name=name)(lambda: None)
 
@@ -132,7 +137,7 @@ _StageSettings = Annotated[
 ]
 
 
-@declare(app.command("all"), *_ALL, "variant", work="run:run_pipeline")
+@declare(app.command("all"), *_ALL, "variant", "gpus", work="run:run_pipeline")
 def _all(
     source: Annotated[str | None, typer.Argument(help="The dataset, as for `weaksam data`.")] = None,
     layout: Annotated[str | None, typer.Option("--layout", help="As for `weaksam data`.")] = None,

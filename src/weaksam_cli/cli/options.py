@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
@@ -59,6 +60,15 @@ class CommonOptions:
         int | None,
         Option("--workers", help="Processes; 0: one for each core. Results are the same.", min=0, max=1024),
     ] = None
+    gpus: Annotated[
+        int,
+        Option(
+            "--gpus",
+            min=1,
+            max=1024,
+            help="Processes that train together, a GPU each (torchrun: on several machines).",
+        ),
+    ] = 1
     shard: Annotated[
         str | None,
         Option(
@@ -142,6 +152,7 @@ def declare(
             options = CommonOptions(**{name: given.pop(name) for name in names})
             console = options.console()
             with guarded(console):
+                _share_out(options, takes_several="gpus" in names)
                 called = getattr(import_module(f"{__package__}.{module}"), function)
                 called(options, console, **fixed, **given)
 
@@ -151,6 +162,24 @@ def declare(
         register(command)
 
     return decorate
+
+
+def _share_out(options: CommonOptions, *, takes_several: bool) -> None:
+    """Run the command in several processes where that was asked for, and end as they do; a dry run needs one alone.
+
+    Raises:
+        UserError: torchrun started several of a command that is none for several.
+    """
+    from weaksam_cli.engine.processes import is_started, start
+
+    if is_started():
+        if not takes_several:
+            remedy = "Under torchrun: cam, wsod, retrain, all"
+            raise UserError("this command works in one process", where="WORLD_SIZE", remedy=remedy)
+        if options.dry_run and os.environ["RANK"] != "0":
+            sys.exit()
+    elif options.gpus > 1 and not options.dry_run:
+        sys.exit(start(options.gpus, sys.argv[1:]))
 
 
 def build_context(options: CommonOptions, stage: str | None, console: Console) -> Context:
@@ -164,6 +193,7 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
     from weaksam_cli.engine.context import Context
     from weaksam_cli.engine.executors.choice import choose_executor
     from weaksam_cli.engine.predictors import available_cores
+    from weaksam_cli.engine.processes import ALONE, device_of, join, silent
     from weaksam_cli.engine.queue import Part
     from weaksam_cli.engine.runs import RunDirectory
     from weaksam_cli.models.weights.catalogue import WeightsFinder
@@ -187,13 +217,16 @@ def build_context(options: CommonOptions, stage: str | None, console: Console) -
         run = run.read_as(options.variant)
     if options.variant and stage:
         run = run.with_variant(stage, options.variant)
+    device = _device(options.device or settings.device or "auto")
+    processes = ALONE if options.dry_run else join(device)
     return Context(
         dataset=dataset,
         run=run,
-        console=console,
+        console=console if processes.leads else silent(),
         ops=FileOps(),
         weights=WeightsFinder.of_environment(weights_dir, os.environ),
-        device=_device(options.device or settings.device or "auto"),
+        device=device_of(device, processes),
+        processes=processes,
         workers=workers or available_cores(),
         seed=seed,
         checkpoint_every=options.checkpoint_every or Context.checkpoint_every,

@@ -30,6 +30,7 @@ def run_one_stage(options: CommonOptions, console: Console, stage_name: str) -> 
         Split -> artifact.
     """
     context, recipe_name = build_context(options, stage_name, console), options.recipe
+    console = context.console
     if recipe_name is None:
         profile, _ = choose_profile(chosen_profile(options), context.weights)
         recipe_name = profile.recipes[stage_name]
@@ -252,6 +253,7 @@ def run_pipeline(
 
     options = _named_by(source, options)
     context = build_context(options, None, console)
+    console = context.console
     profile, why = choose_profile(chosen_profile(options), context.weights)
     console.info(f"weaksam: dataset {context.dataset}, {why}, seed {context.seed}", profile=profile.name)
     told = dict(for_stages(recipes or (), "stage=NAME", "--recipe", *STAGE_NAMES))
@@ -262,15 +264,12 @@ def run_pipeline(
     loaded = {name: load_recipe(name, names[name], changes[name]) for name in STAGE_NAMES[1:]}
     preflight(context)
     of_data = dataclasses.replace(options, recipe=told.get("data"), overrides=changes["data"])
-    if (
-        source is not None
-        or "data" in told
-        or changes["data"]
-        or not (context.run.root / SOURCE_FILE).is_file()
-    ):
+    is_asked = source is not None or "data" in told or bool(changes["data"])
+    if context.processes.leads and (is_asked or not (context.run.root / SOURCE_FILE).is_file()):
         run_data(of_data, console, source, layout)
         if options.dry_run:
             return
+    context.processes.meet()
     for name, recipe in loaded.items():
         stage = load_stage(name)
         splits, place = splits_of(stage, options, context), ""
@@ -280,7 +279,7 @@ def run_pipeline(
             context, place = dataclasses.replace(context, run=run), f": {run.folder(name).name}"
         console.info(f"{name} (recipe {recipe.name}){place}", stage=name)
         _run(stage, recipe, options, context, splits)
-    if not options.dry_run:
+    if not options.dry_run and context.processes.leads:
         from weaksam_cli.cli.summary import sum_up
 
         sum_up(context)

@@ -20,6 +20,7 @@ from weaksam_cli.data.unlabelled import UnlabelledSplit
 from weaksam_cli.engine.devices import torch_device
 from weaksam_cli.engine.executors.local import LocalExecutor
 from weaksam_cli.engine.executors.task import Executor
+from weaksam_cli.engine.processes import ALONE, Processes
 from weaksam_cli.engine.queue import Part
 from weaksam_cli.engine.runs import RunDirectory
 from weaksam_cli.errors import UserError
@@ -48,6 +49,7 @@ class Context:
         executor: makes the shards of the steps that work image by image.
         part: the part of the shards that this command makes; None for all.
         unlabelled: the images of a command that is about no dataset, or that a trained detector is to look at.
+        processes: of this command.
         computed: stage -> what computes its rows of those images, in place of a file.
     """
 
@@ -68,6 +70,7 @@ class Context:
     executor: Executor = field(default_factory=LocalExecutor)
     part: Part | None = None
     unlabelled: UnlabelledSplit | None = None
+    processes: Processes = ALONE
     computed: Mapping[str, ComputedArtifact] = field(default_factory=dict)
 
     def source(self) -> Source:

@@ -21,6 +21,7 @@ from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.unlabelled import DATASET
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Freshness, Standing, State, file_digest
+from weaksam_cli.engine.processes import ALONE, Unwritten
 from weaksam_cli.engine.publishing import Publisher
 from weaksam_cli.engine.queue import UnfinishedError
 from weaksam_cli.engine.sharded import ImageByImage
@@ -49,6 +50,7 @@ class Step:
         given: name -> digest of inputs that are no files of ours (a dataset that was read).
         summary: the line that says what was made, with fields for JSON readers; None for the usual one.
         recipe: the whole recipe that the settings are a part of; empty where there is none.
+        joint: all processes of the command take part in `run`; else the first one does it alone.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Step:
     given: Mapping[str, receipts.InputDigest] = field(default_factory=dict)
     summary: Summary | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    joint: bool = False
 
 
 def rows_of(step: Step, context: Context) -> Rows:
@@ -160,10 +163,27 @@ def make(step: Step, stage: Stage, context: Context) -> receipts.Receipt:
     shared = None if context.overwrite else take_over(step.path, identity, context.run, ops)
     if shared is not None:
         return _share(step, *shared, context)
-    outcome = step.run(Job(replace(context, ops=ops), step.path, identity))
+    if step.joint:
+        context.processes.tell(joint=True)
+    processes = context.processes if step.joint else ALONE
+    outcome = step.run(Job(replace(context, ops=ops, processes=processes), step.path, identity))
     record = _finish(step, identity, ops, outcome, time.monotonic() - start)
     _report(step, context, record, outcome)
     _check_failures(step, record, context)
+    return record
+
+
+def attend(step: Step, stage: Stage, context: Context) -> receipts.Receipt:
+    """What the other processes do while the first one makes a step: wait, and take part in what all of them make.
+
+    Raises:
+        UserError: the first one left no artifact.
+    """
+    while context.processes.told():
+        step.run(Job(replace(context, ops=Unwritten()), step.path, identify(step, stage, context)))
+    record = receipts.read_receipt(step.path)
+    if record is None:
+        raise UserError("is not there: do all machines see the same folder?", where=str(step.path))
     return record
 
 
@@ -320,7 +340,9 @@ def run_steps(
     for split in splits:
         for step in steps_of(split):
             try:
-                made.append(make(step, stage, context))
+                made.append((make if context.processes.leads else attend)(step, stage, context))
+                if context.processes.leads:
+                    context.processes.tell(joint=False)
             except UnfinishedError as unfinished:
                 unfinished.report(context.run.relative(step.path), context.console)
                 break

@@ -249,7 +249,7 @@ def fit(
             mixed_precision=schedule.mixed_precision,
             images_at_once=schedule.images_at_once,
         ),
-        sampled(sampler, mapper.item, run.workers),
+        sampled(sampler, mapper.item, run.workers, run.processes),
         LearningRateSchedule(
             iterations=schedule.steps,
             milestones=schedule.milestones,

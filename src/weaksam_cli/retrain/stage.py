@@ -60,7 +60,7 @@ def train_then_detect(
         path=f"networks/{settings.network}.yaml", sha256=of_json(read_network(settings.network)), file=False
     )
     given = {"network": network}
-    yield Step(model, MODEL, train, settings, inputs, fit, "the retrained detector", given)
+    yield Step(model, MODEL, train, settings, inputs, fit, "the retrained detector", given, joint=True)
     detections = detection_step(inference, model, context, split)
     yield detections
     both = both_step(together, detections.path, context, split)

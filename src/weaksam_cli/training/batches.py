@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from weaksam_cli.engine.processes import ALONE, Processes
+
 Batches = Callable[[int, int], Generator[Any, None, None]]
 """From the first iteration and the end to the batches of those between, in order; each depends on its iteration alone."""
 
@@ -63,18 +65,28 @@ def augmentation_rng(seed: int, iteration: int, position: int) -> np.random.Gene
     return np.random.default_rng((seed, _AUGMENTATION, iteration, position))
 
 
-def step_seed(seed: int, iteration: int) -> int:
-    """Seed of torch's own random numbers (samplers, dropout) in one step."""
-    return int(np.random.SeedSequence((seed, _STEP, iteration)).generate_state(1, np.uint64)[0] >> 1)
+def step_seed(seed: int, iteration: int, place: int = 0) -> int:
+    """Seed of torch's own random numbers (samplers, dropout) in one step, from the image at `place` of its batch on.
+
+    So a part of a batch draws the same, whether the parts are done one after the other or by several processes.
+    """
+    words = (seed, _STEP, iteration, place) if place else (seed, _STEP, iteration)
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
-def sampled(sampler: EpochSampler, load_item: LoadItem, workers: int = 0) -> Batches:
-    """Batches of a sampler's images; `load_item` is a pure function of its arguments."""
+def sampled(
+    sampler: EpochSampler, load_item: LoadItem, workers: int = 0, processes: Processes = ALONE
+) -> Batches:
+    """Batches of a sampler's images, of several processes this one's share; `load_item` is a pure function of its arguments.
+
+    Raises:
+        UserError: the batches cannot be shared evenly.
+    """
+    places = processes.share(sampler.batch_size)
 
     def load(iteration: int) -> list[Any]:
-        return [
-            load_item(iteration, position, index) for position, index in enumerate(sampler.indices(iteration))
-        ]
+        indices = sampler.indices(iteration)
+        return [load_item(iteration, position, indices[position]) for position in places]
 
     return in_threads(load, workers)
 

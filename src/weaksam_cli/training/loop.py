@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from weaksam_cli.engine.context import Job
 from weaksam_cli.engine.predictors import one_thread
+from weaksam_cli.engine.processes import ALONE, Processes
 from weaksam_cli.errors import UserError
 from weaksam_cli.training.batches import Batches, step_seed
 from weaksam_cli.training.checkpoint import Checkpoint, SaveBytes, read_checkpoint
+from weaksam_cli.training.gradients import average_gradients
 from weaksam_cli.training.metrics import METRICS_FILE, LossLog, tensorboard_rows
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -112,6 +114,7 @@ class TrainingRun:
         checkpoint_every: iterations between checkpoints; the last iteration always writes one.
         losses: what they were, kept in the checkpoint.
         metadata: kept there, too: what the finished model's file will tell of itself, in plain values.
+        processes: that train together, each on its share of a batch; their number changes nothing but rounding.
     """
 
     device: str
@@ -124,6 +127,7 @@ class TrainingRun:
     checkpoint_every: int = 100
     losses: LossLog = field(default_factory=LossLog)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    processes: Processes = ALONE
 
 
 @contextmanager
@@ -136,7 +140,8 @@ def training_run(job: Job, iterations: int, *, most_workers: int = 0) -> Iterato
     that wait for each other.
     """
     context, device = job.context, job.context.torch_device()
-    curves = context.tensorboard / job.path.parent.name if context.tensorboard else None
+    folder = context.tensorboard if context.processes.leads else None
+    curves = folder / job.path.parent.name if folder else None
     with (
         one_thread(),
         tensorboard_rows(curves) as show,
@@ -160,6 +165,7 @@ def training_run(job: Job, iterations: int, *, most_workers: int = 0) -> Iterato
             workers=0 if device == "cpu" else min(context.workers, most_workers),
             checkpoint_every=context.checkpoint_every,
             losses=LossLog(show),
+            processes=context.processes,
         )
         yield run
     context.ops.write_atomically(job.path.with_name(METRICS_FILE), run.losses.to_bytes())
@@ -212,7 +218,7 @@ class Training:
         return torch.autocast("cuda", dtype=torch.float16, enabled=self.scaler.is_enabled())
 
     def backward(self, batch: Any, loss_function: LossFunction) -> dict[str, float]:
-        """Add the gradients of a batch's losses, `images_at_once` at a time.
+        """Add the gradients of a batch's losses, `images_at_once` at a time; of several processes, those of its share.
 
         Returns:
             The losses by name, means over the batch.
@@ -222,8 +228,12 @@ class Training:
         """
         means: dict[str, Tensor] = {}
         size = self._images_at_once or max(len(batch), 1)
-        for part in (batch[start : start + size] for start in range(0, len(batch), size)):
+        first = self.run.processes.rank * len(batch)
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
             share = len(part) / len(batch)
+            if first + start:
+                torch.manual_seed(step_seed(self.run.seed, self.iteration, first + start))
             with self.autocast():
                 losses = self._losses(part, loss_function)
                 values = [value.sum() for value in losses.values()]
@@ -241,6 +251,8 @@ class Training:
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradients and step, where any came: the loss scaler refuses an optimiser that saw none."""
         members = [item for group in optimizer.param_groups for item in group["params"]]
+        if self.run.processes.count > 1:
+            average_gradients(members, self.run.processes.count)
         if all(item.grad is None for item in members):
             return
         if self._clip > 0:

@@ -246,7 +246,7 @@ def fit_detector(
             mixed_precision=schedule.mixed_precision,
             images_at_once=schedule.images_at_once,
         ),
-        sampled(EpochSampler(images, schedule.batch_size, run.seed), load_item, run.workers),
+        sampled(EpochSampler(images, schedule.batch_size, run.seed), load_item, run.workers, run.processes),
         LearningRateSchedule(
             schedule.steps,
             milestones=schedule.milestones,

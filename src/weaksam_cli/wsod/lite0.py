@@ -125,7 +125,8 @@ class Lite0(RecipeModel):
         inputs = data | {"wsod-regions": learnt.path}
         evidence = evidence_rows(training_evidence(settings, method, context), context, inputs)
         run = partial(_fit, training, learnt.path, sources.split, evidence)
-        yield Step(model, MODEL, train, training, inputs, run, "the weakly supervised detector")
+        title = "the weakly supervised detector"
+        yield Step(model, MODEL, train, training, inputs, run, title, joint=True)
 
         tested = _region_step(regions, context, split, feature_model)
         if split != train:

@@ -200,7 +200,8 @@ class Vgg16(Vgg16Training):
         )
         evidence = evidence_rows(training_evidence(settings, method, context), context, inputs)
         fit = partial(_fit, training, images, proposals, weights, evidence)
-        return Step(model, MODEL, train, training, inputs, fit, "the weakly supervised detector")
+        title = "the weakly supervised detector"
+        return Step(model, MODEL, train, training, inputs, fit, title, joint=True)
 
 
 class TrainingSettings(LabelChoice):

@@ -13,6 +13,8 @@ from tests.cam.class_tokens.helpers import FAST, split
 from weaksam_cli.cam.class_tokens.images import WHOLE, Plan, TrainingImages, seeded
 from weaksam_cli.cam.class_tokens.method import AugmentSettings
 from weaksam_cli.cam.class_tokens.training import image_wise_map
+from weaksam_cli.engine.processes import Processes
+from weaksam_cli.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,17 @@ def test_a_damaged_image_is_left_out_and_told(tmp_path: Path) -> None:
         assert batch.views is not None
         assert len(batch.views) == 2
         assert list(batch.failed) == [1]
+
+
+def test_processes_share_a_batch(tmp_path: Path) -> None:
+    labels = split(tmp_path, 4, 2)
+    samples = TrainingImages(labels, labels.keys, FAST.model_copy(update={"batch_size": 4}), seed=0)
+    [(whole, _)] = list(samples.batches(0)(0, 1))
+    parts = [next(samples.batches(0, Processes(rank, 2))(0, 1))[0] for rank in range(2)]
+    assert [index for part in parts for index in part.indexes] == whole.indexes
+    assert all(part.views is not None and len(part.views) == 2 for part in parts)
+    with pytest.raises(UserError, match="a batch of 4 cannot be shared by 3 processes"):
+        samples.batches(0, Processes(0, 3))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from weaksam_cli.cam.class_tokens.method import AugmentSettings, FitSettings
 from weaksam_cli.cam.stage import label_rows, normalised
 from weaksam_cli.data.labels import Labels
+from weaksam_cli.engine.processes import ALONE, Processes
 from weaksam_cli.errors import ImageError
 from weaksam_cli.models.lite0 import IMAGENET_MEAN, IMAGENET_STD
 from weaksam_cli.training.batches import Batches
@@ -92,19 +93,24 @@ class TrainingImages(Dataset[tuple[int, Tensor | str]]):
         with seeded(self.seed, _VIEW, epoch, index):
             return index, self._transform(Image.fromarray(pixels))
 
-    def batches(self, workers: int) -> Batches:
+    def batches(self, workers: int, processes: Processes = ALONE) -> Batches:
         """For each iteration its images, and an iterator over all images as they are, to be used up where it is examined.
 
         Args:
             workers: processes that load ahead; 0 loads in this one. They are no threads, as in `training.batches`: timm's
                 augmentation draws from the global random numbers.
+            processes: that train together; this one has its share of each batch.
+
+        Raises:
+            UserError: the batches cannot be shared evenly.
         """
         plan = Plan.of(self)
+        share = processes.share(plan.batch_size)
 
         def batches(start: int, stop: int) -> Generator[tuple[Shown, Iterator[Shown]], None, None]:
             loader: DataLoader[Any] = DataLoader(
                 self,
-                batch_sampler=plan.tickets(self.settings, start, stop),
+                batch_sampler=plan.tickets(self.settings, start, stop, share),
                 num_workers=workers,
                 collate_fn=_collate,
                 multiprocessing_context="spawn" if workers else None,
@@ -181,10 +187,11 @@ class Plan:
         epochs, left = divmod(iteration + 1, self.steps)
         return left == 0 and (epochs % settings.criterion_period == 0 or epochs == settings.total_epochs)
 
-    def tickets(self, settings: FitSettings, start: int, stop: int) -> Iterator[list[Ticket]]:
-        """The images of some iterations; those that are examined are followed by all images as they are."""
+    def tickets(self, settings: FitSettings, start: int, stop: int, share: range) -> Iterator[list[Ticket]]:
+        """The images at the places `share` of some batches; those that are examined are followed by all images."""
         for iteration in range(start, stop):
-            yield self.training_batch(iteration)
+            batch = self.training_batch(iteration)
+            yield [batch[place] for place in share]
             if self.is_examined(settings, iteration):
                 yield from self.all_images()
 

@@ -259,4 +259,4 @@ def _training_step(settings: TrainingSettings, context: Context) -> Step:
         return fit_and_write(settings, labels, known_images(labels, context.console), initial, job)
 
     path = context.run.folder("cam") / "model.pth"
-    return Step(path, MODEL, train, settings, inputs, run, "the trained network")
+    return Step(path, MODEL, train, settings, inputs, run, "the trained network", joint=True)

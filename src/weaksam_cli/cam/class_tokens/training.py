@@ -125,7 +125,7 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
             losses = training.backward(
                 shown.views.to(run.device), lambda views: soft_margins(network(views), wanted)
             )
-            training.update(optimizer)
+        training.update(optimizer)  # where no image of this process can be read, others may have gradients
         if plan.is_examined(settings, training.iteration):
             with training.autocast():
                 _examine(network, images, whole, (training.iteration + 1) // plan.steps, best)
@@ -133,7 +133,7 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
 
     mixed = settings.mixed_precision and run.device != "cpu"
     training = Training(network, optimizer, run, mixed_precision=mixed)
-    train(training, images.batches(run.workers), schedule, step=step, extras={"best": best})
+    train(training, images.batches(run.workers, run.processes), schedule, step=step, extras={"best": best})
     return best
 
 
