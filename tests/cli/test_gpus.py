@@ -35,7 +35,7 @@ def expect_equal(first: Path, second: Path, stage: str) -> None:
     one, other = weights(first, stage), weights(second, stage)
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(other[name], value, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(other[name], value)
 
 
 @pytest.fixture(scope="module")
