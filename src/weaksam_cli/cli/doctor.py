@@ -67,6 +67,7 @@ def _checks(context: Context) -> Iterator[Check]:
         except metadata.PackageNotFoundError:
             yield Check(package, "missing", "not installed", f"pip install {package}")
     yield _detectron2()
+    yield _transformers()
     yield _device()
     yield _disk(context.run.root)
     for name in profile_names()[1:]:
@@ -82,6 +83,13 @@ def _detectron2() -> Check:
     if importlib.util.find_spec("detectron2") is None:
         return Check("detectron2", "note", "not installed: retrain cannot train", INSTALL_COMMANDS)
     return Check("detectron2", "ok", import_detectron2())
+
+
+def _transformers() -> Check:
+    if importlib.util.find_spec("transformers") is None:
+        what = "not installed: DINO, Mask2Former and the recipes hf-sam-* cannot run"
+        return Check("transformers", "note", what, "pip install 'weaksam-cli[hf]'")
+    return Check("transformers", "ok", metadata.version("transformers"))
 
 
 def _device() -> Check:
