@@ -17,8 +17,10 @@ from weaksam_cli.core.boxes import as_boxes
 from weaksam_cli.training.checkpoint import model_bytes
 from weaksam_cli.wsod import vgg16
 from weaksam_cli.wsod.own_features import Layer, TrainedDetector, vgg16_features
-from weaksam_cli.wsod.vgg_detector import VggDetector
+from weaksam_cli.wsod.vgg_detector import VggDetector, padded, pool_rois
+from weaksam_cli.wsod.views import test_views as views_of
 from weaksam_cli.wsod.wsddn import Wsddn
+from weaksam_cli.wsod.yang2019 import Yang2019
 
 COMMAND = (
     "eval",
@@ -113,3 +115,25 @@ def test_vgg16_pools_its_last_map(tmp_path: Path, last_relu: bool) -> None:
     assert [item.shape for item in found("heads")] == [(n, 16) for n in (0, 1, 2, 6, 7)]
     assert (found("pooled")[-1].min() >= 0) == last_relu
     np.testing.assert_allclose(found("pooled")[1], found("pooled")[4][:1], rtol=1e-5)
+
+
+def test_features_are_those_of_the_method(tmp_path: Path) -> None:
+    """Guided attention strengthens the map before RoIs are pooled: by one and a half where it knows nothing yet."""
+    network = vgg16.Vgg16(name="vgg16", weights="random", widths=(2, 2, 4, 4, 8), hidden=16)
+    torch.manual_seed(0)
+    method = Yang2019()
+    detector = VggDetector(method, network, 2)
+    attend = detector.heads.get_submodule("attend")
+    assert isinstance(attend, torch.nn.Conv2d)
+    torch.nn.init.zeros_(attend.weight)
+    names = {"class_names": ["a", "b"]}
+    (tmp_path / "model.safetensors").write_bytes(model_bytes(detector, names))
+    image = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+    view, boxes = next(views_of(image, as_boxes([[0, 0, 30, 40]]), network)), as_boxes([[0, 0, 30, 40]])
+    with torch.no_grad():
+        plain = pool_rois(
+            detector.backbone(padded([torch.from_numpy(view.pixels)])), [torch.from_numpy(view.boxes)]
+        )
+    trained = TrainedDetector(method, tmp_path, ["a", "b"], True, "cpu")
+    (found,) = vgg16_features(network, trained, "pooled")("key", image, [boxes])
+    np.testing.assert_allclose(found, 1.5 * plain.flatten(1).numpy(), rtol=1e-4, atol=1e-6)

@@ -14,6 +14,8 @@ from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.wsod.method import Method
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from weaksam_cli.wsod.lite0 import Lite0
     from weaksam_cli.wsod.vgg16 import Vgg16
 
@@ -79,8 +81,8 @@ def lite0_features(network: Lite0, trained: TrainedDetector, layer: Layer) -> Re
 
 
 def vgg16_features(network: Vgg16, trained: TrainedDetector, layer: Layer) -> RegionFeatures:
-    """Of the detectors on VGG16, by the first of the views that it detects in. Pooled: 7 x 7 cells of conv5_3, D = 25088 at
-    full width; never negative with `last_relu`, of either sign without (MIST).
+    """Of the detectors on VGG16, by the first of the views that it detects in. Pooled: 7 x 7 cells of conv5_3, or of what
+    the method makes of it, D = 25088 at full width; never negative with `last_relu`, of either sign without (MIST).
 
     Raises:
         UserError: the file of the detector is missing, damaged, or for other classes.
@@ -88,18 +90,21 @@ def vgg16_features(network: Vgg16, trained: TrainedDetector, layer: Layer) -> Re
     import torch
 
     from weaksam_cli.wsod.detector import load_detector
-    from weaksam_cli.wsod.vgg_detector import VggDetector, padded, pool_rois
+    from weaksam_cli.wsod.vgg_detector import VggDetector, view_sample
     from weaksam_cli.wsod.views import test_views
 
     fresh = VggDetector(trained.method, network, len(trained.class_names)).to(trained.device)
     load_detector(fresh, trained.model, trained.class_names)
+    seen: list[tuple[Tensor, Tensor]] = []
+    fresh.neck.register_forward_hook(lambda _, given, found: seen.append((given[0], found)))
 
     def features(_: str, image: NDArray[np.uint8], sets: Sequence[FloatArray]) -> list[FloatArray]:
         view = next(test_views(image, np.concatenate(sets), network))
+        seen.clear()
         with torch.inference_mode():
-            maps = fresh.backbone(padded([torch.from_numpy(view.pixels)]).to(trained.device))
-            pooled = pool_rois(maps, [torch.from_numpy(view.boxes).to(trained.device)])
-            vectors = pooled.flatten(1) if layer == "pooled" else fresh.neck(pooled)
+            fresh.outputs([view_sample(view, torch.zeros(0)).to(torch.device(trained.device))])
+        pooled, hidden = seen[0]
+        vectors = pooled.flatten(1) if layer == "pooled" else hidden
         ends = np.cumsum([len(boxes) for boxes in sets])[:-1]
         return np.split(vectors.float().cpu().numpy(), ends)
 
