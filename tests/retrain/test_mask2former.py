@@ -371,7 +371,7 @@ def test_a_file_with_foreign_settings_is_refused(trained: nn.Module, tmp_path: P
     stranger["MODEL"]["METHOD"]["SETTINGS"]["queries"] = 10**9
     path = tmp_path / "model.safetensors"
     path.write_bytes(model_bytes(trained, {"class_names": CLASSES, "detectron2": stranger}))
-    with pytest.raises(UserError, match="none of this version's Mask2Former"):
+    with pytest.raises(UserError, match="none of this version's mask2former"):
         load_detector(path, recipe().inference, CLASSES, "cpu")
 
 

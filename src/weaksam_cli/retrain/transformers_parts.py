@@ -1,15 +1,19 @@
-"""What the detectors share that are made of the parts of `transformers`: the optional library, and published checkpoints."""
+"""What the detectors share that are made of the parts of `transformers`: the library, settings, published checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
 
 from weaksam_cli.core.names import first_few
+from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.errors import UserError
 
+S = TypeVar("S", bound=RecipeModel)
 _NAMED: Final = 3
 
 
@@ -56,3 +60,18 @@ def what_was_loaded(
         if names:
             parts.append(f"{len(names)} {kind}: {first_few(names, _NAMED)}")
     return "; ".join(parts)
+
+
+def method_settings(cfg: Any, kind: type[S]) -> S:
+    """`MODEL.METHOD.SETTINGS` of detectron2's configuration as settings of that kind.
+
+    Raises:
+        UserError: they are none; of a recipe they were looked at, so a model's file has them.
+    """
+    try:
+        return kind.model_validate(dict(cfg.MODEL.METHOD.SETTINGS))
+    except ValidationError as error:
+        what = (
+            f"they are none of this version's {cfg.MODEL.METHOD.NAME} ({' '.join(str(error).split())[:200]})"
+        )
+        raise UserError(what, where="MODEL.METHOD.SETTINGS of the model", remedy="Train it again") from error

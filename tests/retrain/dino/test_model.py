@@ -17,7 +17,7 @@ from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain import dino
 from weaksam_cli.retrain.detection import load_detector
-from weaksam_cli.retrain.detector import build_network, fit
+from weaksam_cli.retrain.detector import build_network, fit, stored_config
 from weaksam_cli.retrain.dino import Recipe
 from weaksam_cli.training.checkpoint import model_bytes
 from weaksam_cli.training.loop import TrainingRun
@@ -219,6 +219,15 @@ def test_predictions(trained: nn.Module, tmp_path: Path, augment: bool) -> None:
         again = detect(read_image(key))
         assert np.array_equal(found.boxes, again.boxes)
         assert np.array_equal(found.scores, again.scores)
+
+
+def test_settings_of_another_version_are_refused(trained: nn.Module, tmp_path: Path) -> None:
+    cfg = config(recipe())
+    cfg.MODEL.METHOD.SETTINGS.query_drop.mode = "some"
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(model_bytes(trained, {"class_names": CLASSES, "detectron2": stored_config(cfg)}))
+    with pytest.raises(UserError, match="they are none of this version's dino"):
+        load_detector(path, recipe().inference, CLASSES, "cpu")
 
 
 @pytest.mark.parametrize("augment", [False, True])

@@ -51,7 +51,7 @@ def matched(logits: Tensor, boxes: Tensor, targets: Sequence[Targets], costs: Lo
     matcher = DeformableDetrHungarianMatcher(
         class_cost=costs.classes, bbox_cost=costs.l1, giou_cost=costs.giou
     )
-    said = {"logits": logits.detach(), "pred_boxes": boxes.detach()}
+    said = {"logits": logits.detach().float(), "pred_boxes": boxes.detach().float()}
     objects = [{"class_labels": item.classes, "boxes": item.boxes} for item in targets]
     found: list[Match] = matcher(said, objects)
     return found

@@ -36,6 +36,7 @@ from weaksam_cli.retrain.dino.losses import (  # noqa: E402
 from weaksam_cli.retrain.dino.network import DinoTransformer, Noisy, Outputs  # noqa: E402
 from weaksam_cli.retrain.dino.query_drop import query_costs  # noqa: E402
 from weaksam_cli.retrain.dino.settings import ModelPart  # noqa: E402
+from weaksam_cli.retrain.transformers_parts import method_settings  # noqa: E402
 
 Sample = Mapping[str, Any]
 """detectron2's dict of an image: `image` uint8 (3, h, w), in training `instances`."""
@@ -66,7 +67,7 @@ class WeakSamDino(nn.Module):
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()
-        self.settings = ModelPart.model_validate(dict(cfg.MODEL.METHOD.SETTINGS))
+        self.settings = method_settings(cfg, ModelPart)
         self.class_count: int = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         self.backbone = build_backbone(cfg)
         self.features: list[str] = list(cfg.MODEL.RESNETS.OUT_FEATURES)
@@ -92,7 +93,7 @@ class WeakSamDino(nn.Module):
     def forward(self, batch: Sequence[Sample]) -> Any:
         """Losses by name in training; else instances in pixels of the images as given."""
         if not self.training:
-            return self.inference(batch, do_postprocess=False)
+            return self.inference(batch)
         images = self._images(batch)
         targets = [
             _targets(sample["instances"].to(self.device), size)
@@ -184,10 +185,13 @@ class WeakSamDino(nn.Module):
         corners = box_convert(places[0], "cxcywh", "xyxy") * places.new_tensor([*size[::-1]] * 2)
         return QueryLosses(corners, query_costs(logits[0], wanted.classes), regression, assigned)
 
-    def inference(self, batch: Sequence[Sample], *, do_postprocess: bool = True) -> list[Any]:
-        """Detections of each image, best first, in pixels of the image as given (detectron2's `inference`)."""
-        if do_postprocess:
-            raise NotImplementedError("boxes are those of the images as given")
+    def inference(self, batch: Sequence[Sample], do_postprocess: bool = False) -> list[Any]:
+        """Detections of each image, best first, in pixels of the image as given.
+
+        Args:
+            batch: images.
+            do_postprocess: as other networks of detectron2 take it; who asks brings boxes to another size.
+        """
         images = self._images(batch)
         outputs = self._look(images, None)
         scores, boxes = outputs.logits[-1].float().sigmoid(), outputs.boxes[-1].float()

@@ -11,12 +11,11 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from weaksam_cli.detectron.compat import import_detectron2
-from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.mask2former.settings import Segmenter
+from weaksam_cli.retrain.transformers_parts import method_settings
 from weaksam_cli.retrain.whole_masks import STRIDE
 
 import_detectron2()
@@ -33,14 +32,6 @@ from transformers.models.mask2former.modeling_mask2former import (  # noqa: E402
 
 _DIVISIBILITY: Final = 32
 """Images are padded to multiples of the coarsest map's stride, so that each map is half as large as the one before."""
-
-
-def _settings(cfg: Any) -> Segmenter:
-    try:
-        return Segmenter.model_validate(cfg.MODEL.METHOD.SETTINGS)
-    except ValidationError as error:  # of a model's file: a recipe's were looked at
-        what = f"they are none of this version's Mask2Former ({' '.join(str(error).split())[:200]})"
-        raise UserError(what, where="MODEL.METHOD.SETTINGS of the model", remedy="Train it again") from error
 
 
 def transformers_config(settings: Segmenter, class_count: int) -> Any:
@@ -183,7 +174,7 @@ class WeakSamMask2Former(nn.Module):
         return {
             "backbone": build_backbone(cfg),
             "maps": cfg.MODEL.RESNETS.OUT_FEATURES,
-            "settings": _settings(cfg),
+            "settings": method_settings(cfg, Segmenter),
             "class_count": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
             "pixels": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
             "score_threshold": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
