@@ -6,7 +6,7 @@ prior; heads are trained and tested on these, without looking at an image again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,7 +124,9 @@ class Lite0(RecipeModel):
         )
         inputs = data | {"wsod-regions": learnt.path}
         evidence = evidence_rows(training_evidence(settings, method, context), context, inputs)
-        run = partial(_fit, training, learnt.path, sources.split, evidence)
+        files = {name: context.weights.require(file) for name, file in method.weight_files.items()}
+        inputs |= files
+        run = partial(_fit, training, learnt.path, sources.split, evidence, files)
         title = "the weakly supervised detector"
         yield Step(model, MODEL, train, training, inputs, run, title, joint=True)
 
@@ -334,7 +336,12 @@ def _regions(predictor: RegionPredictor) -> PerImage:
 
 
 def _fit(
-    settings: TrainingSettings, regions_path: Path, split: Split, evidence: Rows | None, job: Job
+    settings: TrainingSettings,
+    regions_path: Path,
+    split: Split,
+    evidence: Rows | None,
+    files: Mapping[str, Path],
+    job: Job,
 ) -> Outcome:
     import torch
 
@@ -359,6 +366,7 @@ def _fit(
         with training_run(job, schedule.steps) as run:
             torch.manual_seed(run.seed)
             detector = FrozenDetector(settings.method, statistics, len(names))
+            settings.method.start(detector, names, files)
             fit_detector(detector, load, len(image_ids), schedule, run)
     metadata = {"class_names": names, "feature_size": size}
     job.context.ops.write_atomically(job.path, model_bytes(detector, metadata))

@@ -18,6 +18,8 @@ from weaksam_cli.core.settings import Epoch, Iteration, RecipeModel, Weight
 from weaksam_cli.data.labels import LabelChoice
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -355,6 +357,14 @@ class Method(RecipeModel):
 
     def complete(self, detector: RegionDetector) -> None:
         """Add to a fresh detector what is made of the rest of it."""
+
+    @property
+    def weight_files(self) -> Mapping[str, str]:
+        """Published files that the training starts from besides the network's own: name of an input -> name or path."""
+        return {}
+
+    def start(self, detector: RegionDetector, class_names: Sequence[str], files: Mapping[str, Path]) -> None:
+        """Fill a fresh detector from the `weight_files`, just before its training."""
 
     def outputs_of_rois(self, heads: RegionHeads, rois: Rois, neck: Callable[[Tensor], Tensor]) -> Outputs:
         """From the RoIs of several images to outputs, for methods that need more than pooled features; see `outputs`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -199,7 +199,9 @@ class Vgg16(Vgg16Training):
             difficult=settings.difficult,
         )
         evidence = evidence_rows(training_evidence(settings, method, context), context, inputs)
-        fit = partial(_fit, training, images, proposals, weights, evidence)
+        files = {name: context.weights.require(file) for name, file in method.weight_files.items()}
+        inputs |= files
+        fit = partial(_fit, training, images, proposals, weights, evidence, files)
         title = "the weakly supervised detector"
         return Step(model, MODEL, train, training, inputs, fit, title, joint=True)
 
@@ -228,6 +230,7 @@ def _fit(
     proposals_path: Path,
     weights: Path | None,
     evidence: Rows | None,
+    files: Mapping[str, Path],
     job: Job,
 ) -> Outcome:
     import torch
@@ -257,6 +260,7 @@ def _fit(
         with training_run(job, schedule.steps, most_workers=_MOST_LOADERS) as run:
             torch.manual_seed(run.seed)
             detector = build_vgg_detector(settings.method, settings.network, len(names), weights)
+            settings.method.start(detector, names, files)
             known = evidence_reader(evidence)
             load = sample_loader(labels, proposals, vectors, settings, run.seed, known)
             fit_detector(detector, load, len(vectors), schedule, run)

@@ -1,0 +1,242 @@
+"""WSOVOD (Lin et al., AAAI 2024), closed vocabulary over precomputed proposals: RoIs are compared with texts of the classes.
+
+As its release: one refinement, whose seeds are the best box of each class and weigh what the image scores for it, one
+regression of boxes for all classes, proposals' objectness on their features, a vector of the whole image (spec 10c §2). Left
+out: its weakly trained proposal network and what belongs to it (union of views, several levels), and boxes that a segmenter
+tightens in every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from weaksam_cli.core.settings import RecipeModel
+from weaksam_cli.engine.context import Context
+from weaksam_cli.engine.steps import Step
+from weaksam_cli.wsod.method import (
+    BranchWeights,
+    Evidence,
+    HeadSettings,
+    Method,
+    Outputs,
+    Regions,
+    Rois,
+    Seen,
+    Sizes,
+)
+from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from weaksam_cli.core.boxes import FloatArray
+    from weaksam_cli.wsod.detector import RegionDetector, RegionHeads
+
+
+def _with_place(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError(f"expected one {{}} for the class's name, got {template!r}")
+    return template
+
+
+Template = Annotated[str, Field(max_length=200), AfterValidator(_with_place)]
+
+
+class TextSettings(RecipeModel):
+    """What a class is to RoIs.
+
+    Attributes:
+        weights: file name of CLIP, whose text encoder embeds the names of the classes, or its path; null learns embeddings.
+        templates: texts around a name; their embeddings are averaged. Not read where embeddings are learnt.
+        size: of an embedding; CLIP's own where it makes them.
+        hidden: width of the layer between a RoI's features and their projection.
+        temperature: factor on the cosine.
+    """
+
+    weights: str | None = "ViT-B-32.pt"
+    templates: tuple[Template, ...] = Field(default=("a photo of a {}.",), min_length=1, max_length=200)
+    size: int = Field(default=512, ge=1, le=4096)
+    hidden: int = Field(default=1024, ge=1, le=8192)
+    temperature: float = Field(default=50.0, gt=0, le=1000)
+
+
+class MiningSettings(RecipeModel):
+    """Pseudo boxes of each branch.
+
+    Attributes:
+        least_area: boxes up to this area, in pixels of the view, are no seeds.
+        foreground_iou: proposals from this IoU with a seed on are foreground.
+        branch_weights: of the branches' losses; there are as many branches.
+    """
+
+    least_area: float = Field(default=20.0, ge=0, le=1e9)
+    foreground_iou: float = Field(default=0.5, gt=0, lt=1)
+    branch_weights: BranchWeights = (1.0,)
+
+
+class Objectness(Evidence):
+    """The segmenter's estimate of a proposal's mask: predicted IoU times stability, at most 1; 0 where either is unknown."""
+
+    at_test: ClassVar[bool] = True
+
+    def width(self, class_count: int) -> int:
+        """One column."""
+        return 1
+
+    def columns(self, seen: Seen) -> FloatArray:
+        """float32 (R, 1)."""
+        import numpy as np
+
+        found = seen.proposals.predicted_iou * seen.proposals.stability
+        return np.clip(np.nan_to_num(found, nan=0.0), 0, 1).astype(np.float32)[:, None]
+
+
+class Wsovod(Method):
+    """Two streams, and branches that compare RoIs with texts.
+
+    Attributes:
+        objectness: features of a proposal are multiplied by one plus its objectness.
+        prototypes: of the vector of the whole image, which is added to the features of its RoIs; null leaves it out.
+    """
+
+    method: Literal["wsovod"] = "wsovod"
+    heads: HeadSettings = HeadSettings(initial_deviation=0.001)
+    texts: TextSettings = TextSettings()
+    mining: MiningSettings = MiningSettings()
+    objectness: bool = True
+    prototypes: int | None = Field(default=5, ge=1, le=1000)
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """The objectness of proposals."""
+        return Objectness() if self.objectness else None
+
+    @property
+    def weight_files(self) -> Mapping[str, str]:
+        """CLIP, unless embeddings are learnt."""
+        return {} if self.texts.weights is None else {"clip": self.texts.weights}
+
+    def modules(self, sizes: Sizes) -> dict[str, nn.Module]:
+        """`texts` of the classes, `compare` and `regress` of each branch, and `aware` of the image."""
+        from torch import nn
+
+        from weaksam_cli.wsod.open_vocabulary import DataAware, OpenVocabulary
+
+        settings, branches = self.texts, range(len(self.mining.branch_weights))
+        texts = nn.Embedding(sizes.classes, settings.size)
+        texts.requires_grad_(settings.weights is None)
+        sides = sizes.features, settings.hidden, settings.size, settings.temperature
+        regress = [nn.Linear(sizes.features, 4) for _ in branches]
+        for layer in regress:
+            nn.init.normal_(layer.weight, std=self.heads.initial_deviation)
+            nn.init.zeros_(layer.bias)
+        made: dict[str, nn.Module] = {"texts": texts, "regress": nn.ModuleList(regress)}
+        made["compare"] = nn.ModuleList(OpenVocabulary(*sides) for _ in branches)
+        if self.prototypes is not None:
+            made["aware"] = DataAware(sizes.channels, sizes.features, self.prototypes)
+        return made
+
+    def complete(self, detector: RegionDetector) -> None:
+        """The streams start from Xavier's distribution."""
+        from torch import nn
+
+        for layer in (detector.heads.classification, detector.heads.detection):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def start(self, detector: RegionDetector, class_names: Sequence[str], files: Mapping[str, Path]) -> None:
+        """CLIP's text encoder embeds the names of the classes."""
+        import torch
+
+        from weaksam_cli.wsod.open_vocabulary import class_texts
+
+        if "clip" in files:
+            found = class_texts(files["clip"], class_names, self.texts.templates, self.texts.size)
+            texts: Any = detector.heads.get_submodule("texts")
+            with torch.no_grad():
+                texts.weight.copy_(found)
+
+    def outputs_of_rois(self, heads: RegionHeads, rois: Rois, neck: Callable[[Tensor], Tensor]) -> Outputs:
+        """Of features that objectness scales and the image's vector shifts."""
+        import torch
+
+        known = [own.evidence for own in rois.regions if own.evidence is not None]
+        pooled = rois.pool()
+        if len(known) == len(rois.regions):
+            factors = 1 + torch.cat(known)
+            pooled = pooled * factors.view(-1, *[1] * (pooled.dim() - 1)).to(pooled.dtype)
+        features = neck(pooled)
+        if self.prototypes is not None:
+            counts = torch.tensor([len(own.boxes) for own in rois.regions], device=features.device)
+            vectors = heads.get_submodule("aware")(rois.maps[-1])
+            features = features + vectors.repeat_interleave(counts, dim=0)
+        named: Any = heads
+        logits = [compare(features, named.texts.weight).float() for compare in named.compare]
+        deltas = [regress(features).float() for regress in named.regress]
+        return replace(heads(features), refinement_logits=tuple(logits), deltas=tuple(deltas))
+
+    def batch_losses(self, outputs: Sequence[Outputs], regions: Sequence[Regions]) -> dict[str, Tensor]:
+        """`loss_img`, a mean over images and classes; `loss_ref_cls<i>`, `loss_ref_reg<i>` over all proposals together."""
+        import torch
+
+        from weaksam_cli.wsod.losses import decode, wsddn_loss_of_classes, wsddn_scores
+        from weaksam_cli.wsod.open_vocabulary import (
+            batch_box_loss,
+            batch_class_loss,
+            best_of_image,
+            labels_of,
+        )
+
+        mining, images = self.mining, list(zip(outputs, regions, strict=True))
+        scores = [wsddn_scores(own.class_logits, own.detection_logits) for own in outputs]
+        pairs = zip(scores, regions, strict=True)
+        losses = {
+            "loss_img": torch.stack([wsddn_loss_of_classes(s, own.image_labels) for s, own in pairs]).mean()
+        }
+        places = [own.boxes for own in regions]
+        sources = [item.detach() for item in scores]
+        for index, weight in enumerate(mining.branch_weights):
+            mined = [
+                labels_of(
+                    own,
+                    best_of_image(source, place, score.sum(dim=0), own.image_labels, mining.least_area),
+                    mining.foreground_iou,
+                )
+                for own, source, place, score in zip(regions, sources, places, scores, strict=True)
+            ]
+            logits = [own.refinement_logits[index] for own in outputs]
+            deltas = [own.deltas[index] for own in outputs]
+            losses[f"loss_ref_cls{index}"] = weight * batch_class_loss(logits, mined)
+            losses[f"loss_ref_reg{index}"] = weight * batch_box_loss(deltas, regions, mined)
+            sources = [item.detach().softmax(dim=1)[:, 1:] for item in logits]
+            places = [decode(own.deltas[index].detach(), seen.boxes) for own, seen in images]
+        return losses
+
+    def boxes(self, outputs: Outputs, boxes: Tensor) -> Tensor:
+        """The regressed ones, (R, 4)."""
+        import torch
+
+        from weaksam_cli.wsod.losses import decode
+
+        return decode(torch.stack(outputs.deltas).mean(dim=0), boxes)
+
+
+class Recipe(Wsovod, DetectorRecipe):
+    """WSOVOD on either network."""
+
+    @model_validator(mode="after")
+    def _map_is_known(self) -> Self:
+        if self.prototypes is not None and not self.network.pools_cells:
+            raise ValueError(
+                f"prototypes: {self.network.name} has no map of the image to mix them by; expected null"
+            )
+        return self
+
+
+def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
+    """The steps of the network's path; the last makes the detections of the split."""
+    return detector_steps(recipe, recipe.part(Wsovod), context, split)

@@ -1,0 +1,171 @@
+"""WSOVOD: the cases of its oracle, classes from a tiny CLIP, and what is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.models.clip.tiny import official_state
+from tests.wsod.vgg_helpers import detector_of, sample
+from torch import Tensor, nn
+
+from weaksam_cli.artifacts.proposals import Proposals
+from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.errors import UserError
+from weaksam_cli.wsod.detector import FrozenDetector
+from weaksam_cli.wsod.losses import wsddn_loss_of_classes, wsddn_scores
+from weaksam_cli.wsod.method import Outputs, Regions, Seen
+from weaksam_cli.wsod.open_vocabulary import (
+    DataAware,
+    batch_box_loss,
+    batch_class_loss,
+    best_of_image,
+    labels_of,
+    text_logits,
+)
+from weaksam_cli.wsod.wsovod import Objectness, TextSettings, Wsovod
+
+CLOSED = Wsovod(texts=TextSettings(weights=None))
+NOT_BUILT = {"rpn_v2", "lo_wsrpn_centreness"}
+"""The proposal network is left out."""
+
+
+def background_first(last: Any) -> Tensor:
+    """The release has background in the last column."""
+    return torch.tensor(last).roll(1, dims=1)
+
+
+def test_open_vocab(oracle: Any) -> None:
+    case = oracle("wsovod")["open_vocab"]
+    found = text_logits(
+        torch.tensor(case["projected"]), torch.tensor(case["text_embedding_CxD"]), case["temperature"]
+    )
+    torch.testing.assert_close(found, background_first(case["logits_Cplus1"]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.softmax(dim=1), background_first(case["prob"]), atol=1e-5, rtol=1e-4)
+    assert not found[3].any()  # a feature of zeros
+
+
+def test_data_aware(oracle: Any) -> None:
+    case = oracle("wsovod")["data_aware"]
+    given = {name: torch.tensor(value) for name, value in case["params"].items()}
+    aware = DataAware(32, 4, 3)
+    names = {"mixture.0": "linear1", "mixture.2": "linear2"}
+    state = {
+        f"{own}.{kind}": given[f"{name}.{kind}"] for own, name in names.items() for kind in ("weight", "bias")
+    }
+    aware.load_state_dict(state | {"prototypes": given["datasets_feat.weight"]})
+    found = aware(torch.tensor(case["feature_map"]))
+    torch.testing.assert_close(found.expand(2, 4), torch.tensor(case["output"]), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_object_mining(oracle: Any, index: int) -> None:
+    data = oracle("wsovod")["object_mining"]
+    case, given = data["cases"][index], {name: torch.tensor(value) for name, value in data["params"].items()}
+    features = torch.tensor(case["feature"])
+    logits = [
+        nn.functional.linear(features, given[f"{k}.weight"], given[f"{k}.bias"]) for k in ("cls", "det")
+    ]
+    scores = wsddn_scores(*logits)
+    torch.testing.assert_close(scores, torch.tensor(case["score_RxC"]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scores.sum(dim=0), torch.tensor(case["image_prob"])[0], atol=1e-5, rtol=1e-4)
+    loss = wsddn_loss_of_classes(scores, torch.tensor(case["labels"])[0])
+    assert float(loss) == pytest.approx(case["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_pgt_top1_and_losses(oracle: Any, index: int) -> None:
+    case = oracle("wsovod")["pgt_top1_and_losses"]["cases"][index]
+    boxes = torch.tensor(case["boxes"]).reshape(-1, 4)
+    image = torch.tensor(case["image_prob"])
+    labels = torch.zeros(3).index_fill(0, torch.tensor(case["positive_classes"]), 1.0)
+    scores = torch.tensor(case["score_RxCplus1"]).reshape(-1, 4)[:, :3]
+    pseudo = best_of_image(scores, boxes, image, labels, 20.0)
+    mined = labels_of(Regions(boxes, labels), pseudo, 0.5)
+    if "fallback" not in case["name"]:
+        assert torch.equal(pseudo.boxes, torch.tensor(case["gt_boxes"]))
+        assert pseudo.classes.tolist() == case["gt_classes"]
+        assert pseudo.scores.tolist() == pytest.approx(case["gt_weights"])
+    assert [c % 4 for c in (mined.labels + 4).tolist()] == case["roi_class"]
+    assert mined.weights.tolist() == pytest.approx(case["roi_weight"])
+    logits = background_first(case["refine_logits"]) if len(boxes) else torch.zeros(0, 4)
+    found = batch_class_loss([logits], [mined])
+    # Without a proposal the published code divides 0 by 0.
+    assert float(found) == pytest.approx(case["loss_cls"] or 0.0, abs=1e-5)
+    deltas = torch.tensor(case["deltas"]).reshape(-1, 4)
+    assert float(batch_box_loss([deltas], [Regions(boxes, labels)], [mined])) == pytest.approx(
+        case["loss_box"], abs=1e-5
+    )
+
+
+def test_objectness_feature_weight(oracle: Any) -> None:
+    """Of a segmenter's boxes; those of the proposal network are left out with it."""
+    case = oracle("wsovod")["objectness_feature_weight"]
+    boxes = as_boxes([[0, 0, 9, 9], [1, 1, 8, 8]])
+    stability = np.asarray(case["sam_stability"], np.float32)
+    found = Proposals.from_boxes(boxes, "grid", np.asarray(case["sam_iou"], np.float32))
+    found.stability[:] = stability
+    seen = Seen(np.zeros((10, 10, 3), np.uint8), found, [], 3)
+    values = Objectness().columns(seen)
+    np.testing.assert_allclose(1 + values[:, 0], case["factor_sam"])
+    found.stability[0] = np.nan
+    assert Objectness().columns(seen)[0, 0] == 0
+
+
+def test_what_of_the_oracle_is_not_built(oracle: Any) -> None:
+    data = oracle("wsovod")
+    named = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert {name for name in data if isinstance(data[name], dict)} - named == NOT_BUILT
+
+
+def test_objectness_and_the_image_reach_the_features() -> None:
+    seen: list[Tensor] = []
+    detector = detector_of(CLOSED).eval()
+    detector.neck.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    plain = sample(6)
+    scaled = sample(6)
+    object.__setattr__(scaled.regions, "evidence", torch.full((6, 1), 0.5))
+    detector([plain])
+    detector([scaled])
+    torch.testing.assert_close(seen[1], 1.5 * seen[0])
+    aware: Any = detector.heads.get_submodule("aware")
+    (before,) = detector([plain])
+    with torch.no_grad():
+        aware.prototypes.add_(5)
+    (after,) = detector([plain])
+    assert not torch.allclose(before.scores, after.scores)
+
+
+def test_classes_are_embedded_by_clip(tmp_path: Path) -> None:
+    path = tmp_path / "clip.pt"
+    torch.save(official_state(), path)
+    method = Wsovod(texts=TextSettings(weights=str(path), size=32), objectness=False, prototypes=None)
+    detector = FrozenDetector(method, torch.ones(2, 5), 2)
+    method.start(detector, ["cat", "potted plant"], {"clip": path})
+    texts: Any = detector.heads.get_submodule("texts")
+    torch.testing.assert_close(texts.weight.norm(dim=1), torch.ones(2))
+    assert not torch.allclose(texts.weight[0], texts.weight[1]) and not texts.weight.requires_grad
+    wide = method.model_copy(update={"texts": TextSettings(weights=str(path))})
+    with pytest.raises(UserError, match="its embeddings have 32 numbers"):
+        wide.start(FrozenDetector(wide, torch.ones(2, 5), 2), ["cat", "dog"], {"clip": path})
+
+
+def test_branches_after_the_first_learn_from_regressed_boxes() -> None:
+    method = CLOSED.model_copy(
+        update={"mining": CLOSED.mining.model_copy(update={"branch_weights": (1.0, 2.0)})}
+    )
+    boxes = torch.tensor([[0.0, 0, 20, 20], [50, 50, 90, 90]])
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(2, 3, generator=generator) for _ in range(2)]
+    refined = torch.tensor([[0.0, 5, 0, 0], [0, 0, 0, 0]]), torch.zeros(2, 4)
+    moved = torch.tensor([[25.0, 25.0, 0, 0], [0, 0, 0, 0]])  # by two and a half sides: onto the second
+    outputs = Outputs(logits[0], logits[1], refined, (moved, torch.zeros(2, 4)))
+    labels = torch.tensor([1.0, 0, 0])
+    found = method.batch_losses([outputs], [Regions(boxes, labels)])
+    assert set(found) == {"loss_img"} | {f"loss_ref_{kind}{i}" for kind in ("cls", "reg") for i in (0, 1)}
+    assert all(torch.isfinite(value) for value in found.values())
+    # The seed of the second branch is at (50, 50, 70, 70): no proposal reaches half of it, and nothing regresses.
+    assert float(found["loss_ref_reg1"]) == 0
