@@ -74,3 +74,14 @@ def test_new_images_by_the_file_alone(place: Path, monkeypatch: pytest.MonkeyPat
     assert (
         refused.exit_code == 2 and "is a detector of mask2former, whose layers fix the size" in refused.output
     )
+
+
+@pytest.mark.parametrize("method", ["mask2former", "dino"])
+def test_a_run_does_not_begin_without_transformers(
+    method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("weaksam_cli.retrain.transformers_parts.find_spec", lambda _: None)
+    refused = run_here("all", "--profile", "embedded", "--recipe", f"retrain={method}-lite0", "--dry-run")
+    assert refused.exit_code == 2 and "pip install 'weaksam-cli[hf]'" in refused.output
+    assert not list(tmp_path.iterdir())

@@ -263,6 +263,9 @@ def run_pipeline(
     names = profile.recipes | told
     loaded = {name: load_recipe(name, names[name], changes[name]) for name in STAGE_NAMES[1:]}
     preflight(context)
+    for recipe in loaded.values():
+        if hasattr(recipe.method, "check_installed"):
+            recipe.method.check_installed()
     of_data = dataclasses.replace(options, recipe=told.get("data"), overrides=changes["data"])
     is_asked = source is not None or "data" in told or bool(changes["data"])
     if context.processes.leads and (is_asked or not (context.run.root / SOURCE_FILE).is_file()):

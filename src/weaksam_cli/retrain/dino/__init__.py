@@ -31,7 +31,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     Raises:
         UserError: transformers, or the initial weights, are not there.
     """
-    require_transformers("dino")
+    check_installed()
     return train_then_detect(
         recipe.part(ModelSettings),
         recipe.part(InferenceSettings),
@@ -42,11 +42,20 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     )
 
 
+def check_installed() -> None:
+    """Look for what this method needs beyond the installation, before the first stage of a run and not after a day.
+
+    Raises:
+        UserError: `transformers` is not installed.
+    """
+    require_transformers("dino")
+
+
 def register_network() -> None:
     """Make detectron2 know `WeakSamDino`.
 
     Raises:
         UserError: `transformers` is not installed.
     """
-    require_transformers("dino")
+    check_installed()
     from weaksam_cli.retrain.dino import model  # noqa: F401

@@ -87,13 +87,22 @@ class Recipe(ModelSettings, InferenceSettings, ChoiceSettings):
         return self
 
 
+def check_installed() -> None:
+    """Look for what this method needs beyond the installation, before the first stage of a run and not after a day.
+
+    Raises:
+        UserError: `transformers` is not installed.
+    """
+    require_transformers("mask2former")
+
+
 def register_network() -> None:
     """Make detectron2 know `WeakSamMask2Former`.
 
     Raises:
         UserError: `transformers` is not installed.
     """
-    require_transformers("mask2former")
+    check_installed()
     from weaksam_cli.retrain.mask2former import network  # noqa: F401
 
 
@@ -103,7 +112,7 @@ def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
     Raises:
         UserError: transformers, or the initial weights, are not there.
     """
-    require_transformers("mask2former")
+    check_installed()
     return train_then_detect(
         recipe.part(ModelSettings),
         recipe.part(InferenceSettings),
