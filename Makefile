@@ -23,10 +23,10 @@ BIN     := $(VENV)/bin
 RUN     := runs/$(DATASET)
 OPTIONS := --dataset $(DATASET) --run-dir $(RUN) --profile $(PROFILE) --seed $(SEED) $(ARGS)
 WEAKSAM := $(BIN)/weaksam
-.PHONY: help setup all data cam prompt propose wsod pgt retrain eval report status doctor test lint types docs bench size clean distclean fuzz kill
+.PHONY: help setup all data cam prompt propose wsod pgt retrain eval report status doctor test lint types docs bench gpu-check size clean distclean fuzz kill
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 # ---------------------------------------------------------------- set-up
 setup: $(VENV)/.ready ## a virtual environment with everything, detectron2 and the edges' weights included (about 3 minutes)
@@ -83,6 +83,8 @@ docs: setup ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 bench: setup ## the benchmarks that need no dataset
 	$(BIN)/python benchmarks/pgt.py
+gpu-check: setup ## on a CUDA machine: speed, memory and tests that only a GPU can show, in gpu-check.md (10 minutes)
+	$(BIN)/python benchmarks/gpu_check.py --out gpu-check.md
 size: setup ## count code lines by package
 	$(BIN)/python benchmarks/size.py
 clean: ## remove the run of DATASET
