@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.tiny import FAST, run_here
@@ -123,6 +124,10 @@ def test_it_trains_then_detects(
     for split in ("trainval", "test"):
         found = json.loads((folder / "detections" / f"{split}.json").read_text())
         assert found and all(0 < item["score"] <= 1 and min(item["bbox"][2:]) > 0 for item in found)
+        boxes = np.asarray([item["bbox"] for item in found])
+        assert (boxes[:, :2] + boxes[:, 2:] <= np.asarray([64, 48]) + 1e-2).all(), (
+            "they end where the image does"
+        )
     assert "fresh" in wsod(finished, recipe) and "resumed" not in wsod(finished, recipe)
 
 

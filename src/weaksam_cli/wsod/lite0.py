@@ -20,6 +20,7 @@ from weaksam_cli.artifacts.computed import Rows
 from weaksam_cli.artifacts.proposals import PROPOSALS
 from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
+from weaksam_cli.core import boxes as box_math
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
@@ -302,7 +303,10 @@ class DetectionPredictor:
                 assert sample.regions.prior is not None
                 prior = sample.regions.prior**settings.prior.weight
                 scores = answer.scores * prior * image_scores[None] ** settings.image_score_weight
-            return select_detections(answer.boxes.numpy(), scores.numpy(), settings.inference)
+            height, width = regions.image_value(image_id, "image_size").tolist()
+            # A method that regresses boxes may take them over the edge.
+            boxes = box_math.clip(answer.boxes.numpy(), height, width)
+            return select_detections(boxes, scores.numpy(), settings.inference)
 
         return predict
 
