@@ -36,12 +36,15 @@ def network(seed: int, **changes: Any) -> Any:
 def lite(seed: int, **changes: Any) -> Any:
     """The same transformer over a smaller backbone."""
     torch.manual_seed(seed)
-    return build_network(config(recipe(transformer=R50["transformer"] | changes)))
+    model: Any = build_network(config(recipe(transformer=R50["transformer"] | changes)))
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
 
 
 @pytest.fixture(scope="module")
-def source() -> Any:
-    return network(0)
+def small() -> Any:
+    return lite(0)
 
 
 def torchvision_name(name: str) -> str:
@@ -146,7 +149,8 @@ def equal(model: Any, source: Any, but: tuple[str, ...] = ()) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_all_of_a_checkpoint_is_taken(source: Any, layout: str, tmp_path: Path) -> None:
+def test_all_of_a_checkpoint_is_taken(layout: str, tmp_path: Path) -> None:
+    source = network(0)
     if layout == "mmdetection":
         for level in source.transformer.projection.layers:
             level[0].bias.data.zero_()
@@ -164,36 +168,36 @@ def test_all_of_a_checkpoint_is_taken(source: Any, layout: str, tmp_path: Path) 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_layers_of_other_classes_start_anew_and_are_named(
-    source: Any, layout: str, prefix: str, tmp_path: Path
+    small: Any, layout: str, prefix: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint.pth"
     make: Callable[[Any], State] = LAYOUTS[layout]
     state = {}
-    for name, value in make(source).items():
+    for name, value in make(small).items():
         of_classes = any(part in name for part in ("class_embed", "cls_branches", "label"))
         state[prefix + name] = torch.zeros(91, *value.shape[1:]) if of_classes else value
     torch.save({"model": state}, path)
-    model = network(1)
+    model = lite(1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     told = load_initial(model, path)
     assert "7 belong to its classes and start anew: transformer.class_heads.0.weight" in told
     assert all(
         torch.equal(before[name], model.state_dict()[name]) for name in before if "class_heads" in name
     )
-    assert torch.equal(model.transformer.content.weight, source.transformer.content.weight)
+    assert torch.equal(model.transformer.content.weight, small.transformer.content.weight)
 
 
-def test_a_shorter_decoder_takes_the_encoders_heads(source: Any, tmp_path: Path) -> None:
+def test_a_shorter_decoder_takes_the_encoders_heads(small: Any, tmp_path: Path) -> None:
     """And the first layers; what is more in the file is told."""
     for layout, make in LAYOUTS.items():
         path = tmp_path / f"{layout}.pth"
-        torch.save({"model": make(source)}, path)
+        torch.save({"model": make(small)}, path)
         model = lite(1, decoder_layers=1)
         told = load_initial(model, path)
         assert "of the file unknown here: " in told
         for ours, theirs in ((0, 0), (1, 2)):
             found = model.transformer.box_heads[ours].layers[0].weight
-            assert torch.equal(found, source.transformer.box_heads[theirs].layers[0].weight), layout
+            assert torch.equal(found, small.transformer.box_heads[theirs].layers[0].weight), layout
 
 
 def test_what_is_no_dino_is_refused(tmp_path: Path) -> None:
