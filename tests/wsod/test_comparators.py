@@ -22,6 +22,7 @@ from weaksam_cli.training import loop
 from weaksam_cli.wsod.detector import FrozenDetector, RegionDetector, Sample
 
 COMPARATORS = (
+    "casd",
     "c-mil",
     "c-midn",
     "cbl",

@@ -30,6 +30,7 @@ PUBLISHED = {
     "oicr-vgg16-coco14": (82783, 248352, (165568, 227656), 1e-5, 6, 20),
     "od-wscl-vgg16": (5011, 30000, (20000, 26700), 0.01, 14, 20),
     "cbl-vgg16": (5011, 35000, (25000,), 0.002, 12, 2),
+    "casd-vgg16": (5011, 100000, (50000,), 0.001, 10, 20),
     "wsovod-vgg16": (5011, 100000, (70000,), 0.001, 16, 1),
 }
 
@@ -64,7 +65,7 @@ def test_boxes_and_sizes_are_taken_as_published(name: str) -> None:
     assert recipe.network.views.boxes == ("edges" if name == "wsovod-vgg16" else "inclusive")
     wetectron = name.startswith(("mist", "od-wscl"))
     assert recipe.network.views.sizes == ("truncated" if wetectron else "rounded")
-    assert recipe.inference.inclusive or name in ("cbl-vgg16", "wsovod-vgg16")
+    assert recipe.inference.inclusive or name in ("casd-vgg16", "cbl-vgg16", "wsovod-vgg16")
     assert recipe.method != "oicr" or recipe.mining.inclusive
 
 
@@ -130,6 +131,8 @@ def test_recipes_that_do_not_fit_are_refused(name: str, change: str, message: st
         ("od-wscl-lite0", "contrast.hidden=0.3", "contrast.hidden: lite0 has no cells"),
         ("wsovod-lite0", "prototypes=5", "prototypes: lite0 has no map"),
         ("wsovod-vgg16", "texts.templates=[photo]", "expected one {} for the class's name, got 'photo'"),
+        ("casd-lite0", "distillation={weight: 0.1}", "distillation: lite0 has no cells"),
+        ("casd-lite0", "hiding={switch: 0.6}", "hiding: lite0 has no cells"),
         ("cbl-lite0", "teacher.backbone=true", "teacher.backbone: lite0 is frozen"),
         ("od-wscl-vgg16", "drop_block.block=2", "expected an odd number, got 2"),
     ],
@@ -226,7 +229,16 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 @pytest.mark.parametrize(
     "name",
-    ["oicr-lite0", "wsddn-lite0", "mist-vgg16", "oicr-vgg16", "od-wscl-vgg16", "cbl-lite0", "wsovod-vgg16"],
+    [
+        "oicr-lite0",
+        "wsddn-lite0",
+        "mist-vgg16",
+        "oicr-vgg16",
+        "od-wscl-vgg16",
+        "cbl-lite0",
+        "wsovod-vgg16",
+        "casd-vgg16",
+    ],
 )
 def test_no_setting_is_forgotten(name: str) -> None:
     """Whatever is changed, some artifact is another one; identities once were keys picked by hand."""

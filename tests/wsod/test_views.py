@@ -275,7 +275,7 @@ def test_rounded_sizes_equal_detectron2s(height: int, width: int) -> None:
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_pairs_are_two_sizes_each_plain_and_mirrored(n: int, sides: tuple[int, ...]) -> None:
     rng = np.random.default_rng(n)
-    boxes, settings = random_boxes(rng, n, 60, 80), network(train={"short_sides": sides})
+    boxes, settings = random_boxes(rng, n, 60, 80), network(train={"short_sides": sides, "flip": 1.0})
     first, first_mirrored, second, second_mirrored = paired_views(grey(60, 80), boxes, settings, rng)
     assert {first.size[0], second.size[0]} <= set(sides)
     assert (first.size != second.size) == (len(sides) > 1)

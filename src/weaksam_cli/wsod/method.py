@@ -330,7 +330,7 @@ class Method(RecipeModel):
 
     @property
     def views(self) -> int:
-        """Views of an image that a training step sees on vgg16: 1, or 4: two sizes, each plain and mirrored."""
+        """Views of an image that a training step sees on vgg16: 1; or 4, of two sizes, each plain and mirrored."""
         return 1
 
     def stream_columns(self, class_count: int) -> int:

@@ -70,7 +70,7 @@ def training_view(
 def paired_views(
     image: NDArray[np.uint8], boxes: FloatArray, network: Vgg16Training, rng: np.random.Generator
 ) -> list[View]:
-    """Four views of one image: two sizes drawn at random, each plain and then mirrored (CASD, spec 10b §A.2).
+    """Views of one image: two sizes drawn at random, each plain and, where `flip` says so, mirrored (CASD, spec 10b §A.2).
 
     Two different sizes where there are two. Lighting is drawn once for all.
 
@@ -78,14 +78,15 @@ def paired_views(
         image: uint8 RGB (H, W, 3).
         boxes: float32 (R, 4), xyxy pixel edges of the image.
         network: sizes, lighting and normalisation.
-        rng: draws the sizes and, where there is any, the lighting.
+        rng: draws the sizes, the mirror images and, where there is any, the lighting, in this order.
     """
     settings = network.train_images
     sides = np.asarray(settings.short_sides)
     drawn = rng.choice(sides, 2, replace=len(sides) < 2)
+    mirrored = bool(rng.random() < settings.flip)
     noise = lighting_noise(rng, settings.lighting) if settings.lighting > 0 else np.zeros(3)
     plain = [_plain_view(image, boxes, int(side), network, noise) for side in drawn]
-    return [view for item in plain for view in (item, _mirror(item))]
+    return [view for item in plain for view in ((item, _mirror(item)) if mirrored else (item,))]
 
 
 def test_views(image: NDArray[np.uint8], boxes: FloatArray, network: Vgg16) -> Iterator[View]:
