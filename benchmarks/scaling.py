@@ -1,6 +1,6 @@
 """What the frame costs where a predictor costs nothing: 10,000 to a million images, step by step.
 
-Run: python benchmarks/scaling.py FOLDER --images 10000 100000 1000000 [--plot docs/scaling.png]
+Run: python benchmarks/scaling.py FOLDER --images 10000 100000 1000000 [--rows FILE] [--plot docs/scaling.png]
 
 Each size in a process of its own, in FOLDER, which is emptied of it afterwards; images have 3 or 4 boxes. Seconds are those
 of the CPU, which other processes of the machine do not lengthen; what waits for the disk is in `wall`.
@@ -167,6 +167,16 @@ def measure(folder: Path, images: int) -> dict[str, float]:
     return {"images": images, **{name: seconds[name] for name in COLUMNS}}
 
 
+def measure_alone(folder: Path, images: int) -> dict[str, float]:
+    """The same in a process of its own."""
+    folder.mkdir(parents=True)
+    command = [sys.executable, __file__, str(folder), "--alone", "--images", str(images)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    shutil.rmtree(folder)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def table(rows: list[dict[str, float]]) -> str:
     lines = [
         [name, *(f"{row[key]:,.0f}" if key in ("files", "boxes") else f"{row[key]:,.3g}" for row in rows)]
@@ -195,20 +205,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument(
+        "--rows", type=Path, help="keep the figures there, and measure those sizes alone that it lacks"
+    )
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--alone", action="store_true", help="in this process, as JSON")
     options = parser.parse_args()
     if options.alone:
         sys.stdout.write(json.dumps(measure(options.folder, options.images[0])) + "\n")
         return
-    rows = []
+    rows: list[dict[str, float]] = []
+    if options.rows and options.rows.is_file():
+        rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
     for images in options.images:
-        folder = options.folder / str(images)
-        folder.mkdir(parents=True)
-        command = [sys.executable, __file__, str(folder), "--alone", "--images", str(images)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        shutil.rmtree(folder)
+        if images not in [row["images"] for row in rows]:
+            rows.append(measure_alone(options.folder / str(images), images))
+        if options.rows:
+            options.rows.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         sys.stdout.write(f"{table(rows)}\n\n")
         sys.stdout.flush()
     if options.plot:

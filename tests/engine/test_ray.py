@@ -43,8 +43,12 @@ def second(cluster: Any) -> Any:
 
 
 def start(cluster: Any, folder: Path, seconds: float, deadly: str = "") -> subprocess.Popen[str]:
-    """A command that makes the artifact of a folder on the cluster, in a process group of its own."""
-    words = ["ray", folder, IMAGES, seconds, deadly, 0, f"address={cluster.address}"]
+    """A command that makes the artifact of a folder on the cluster, in a process group of its own.
+
+    Without a cluster it starts one for itself.
+    """
+    words = ["ray", folder, IMAGES, seconds, deadly]
+    words += [0, f"address={cluster.address}"] if cluster else [2]
     command = [sys.executable, "-m", "tests.engine.elsewhere", *map(str, words)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     return subprocess.Popen(
@@ -68,7 +72,7 @@ def test_a_killed_command_that_is_given_again_does_the_rest(
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     assert not (folder / "a.h5").exists()
-    assert "images are done" in ended(start(cluster, folder, seconds=0.01))
+    assert "images are done" in ended(start(None, folder, seconds=0.01))
     assert (folder / "a.h5").read_bytes() == expected
     found = computed(folder)
     assert len(found) == IMAGES

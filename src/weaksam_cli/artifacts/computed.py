@@ -44,7 +44,7 @@ class ComputedArtifact(Artifact):
         self._tables, self._load = tables, load
         self._compute: Callable[[str], ImageRows] | None = None
         self._handle: h5py.File | None = None
-        self._position: dict[str, int] = {}
+        self._position: dict[str, int] | None = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compute": None, "_handle": None, "_position": {}}
@@ -72,7 +72,7 @@ class ComputedArtifact(Artifact):
         Raises:
             ImageError: the image cannot be done.
         """
-        if image_id not in self._position:
+        if image_id not in self._positions():
             self._show(image_id)
         return super().span(image_id)
 

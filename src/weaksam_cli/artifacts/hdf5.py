@@ -59,8 +59,8 @@ def append(handle: h5py.File, schema: Schema, batch: Batch) -> None:
         _extend(handle[blob.name], batch.arrays[blob.name])
 
 
-def read_batch(handle: h5py.File, schema: Schema) -> Batch:
-    """Everything in a small file (a shard) as one batch."""
+def read_batch(handle: Mapping[str, Any], schema: Schema) -> Batch:
+    """Everything in a small file (a shard), or in its datasets by name, as one batch."""
     names = [column.name for column in (*schema.columns, *schema.image_columns, *schema.blobs)]
     return Batch(
         image_ids=tuple(handle["image_ids"].asstr()[...].tolist()),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT_PREFIX = "weaksam/"
 _ROWS_AT_ONCE = 1 << 13
+_FEW = 16
 
 
 class Artifact:
@@ -49,13 +50,13 @@ class Artifact:
         self._handle = handle
         self.format_name = str(handle.attrs["format"])
         self.format_version = int(handle.attrs["format_version"])
-        check_layout(handle, schema, self.format_version)
-        self.image_ids: list[str] = handle["image_ids"].asstr()[...].tolist()
+        self.image_ids: list[str] = check_layout(handle, schema, self.format_version)
         self.offsets: NDArray[np.int64] = handle["offsets"][...].astype(np.int64)
         failed = [handle[name].asstr()[...].tolist() for name in ("failed_ids", "failed_reasons")]
         self.failed: dict[str, str] = dict(zip(*failed, strict=True))
         self.schema = schema
-        self._position = {key: index for index, key in enumerate(self.image_ids)}
+        self._position: dict[str, int] | None = None
+        self._lookups = 0
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +97,7 @@ class Artifact:
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Know the images by other names, and no more those without one; whole columns stay as they are."""
-        self._position = {names[key]: index for key, index in self._position.items() if key in names}
+        self._position = {names[key]: index for key, index in self._positions().items() if key in names}
         self.image_ids = list(self._position)
         self.failed = {names[key]: reason for key, reason in self.failed.items() if key in names}
 
@@ -104,7 +105,22 @@ class Artifact:
         return len(self.image_ids)
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._position
+        return isinstance(image_id, str) and self._index(image_id) is not None
+
+    def _positions(self) -> dict[str, int]:
+        if self._position is None:
+            self._position = dict(zip(self.image_ids, range(len(self.image_ids)), strict=True))
+        return self._position
+
+    def _index(self, image_id: str) -> int | None:
+        """Which image it is. The first few are looked for: a table of a million names takes longer than that."""
+        if self._position is not None or self._lookups == _FEW:
+            return self._positions().get(image_id)
+        self._lookups += 1
+        try:
+            return self.image_ids.index(image_id)
+        except ValueError:
+            return None
 
     @property
     def names(self) -> list[str]:
@@ -156,10 +172,12 @@ class Artifact:
 
     def _sizes(self, rows: slice, count: int) -> Array:
         """Height and width of the image of each row."""
-        first = np.searchsorted(self.offsets, rows.start or 0, side="right") - 1
-        images = np.searchsorted(self.offsets, np.arange(count) + (rows.start or 0), side="right") - 1 - first
-        sizes: Array = self._handle["image_size"][first : first + images.max(initial=0) + 1][images]
-        return sizes
+        start = rows.start or 0
+        ends = np.clip(self.offsets, start, start + count) - start
+        first = int(np.searchsorted(ends, 0, side="right")) - 1
+        stop = int(np.searchsorted(ends, count))
+        sizes: Array = self._handle["image_size"][first:stop]
+        return np.repeat(sizes, np.diff(ends[first : stop + 1]), axis=0)
 
     def span(self, image_id: str) -> slice:
         """The rows of one image.
@@ -167,7 +185,7 @@ class Artifact:
         Raises:
             UserError: when the image is not in the artifact; the message says if it failed, and why.
         """
-        index = self._position.get(image_id)
+        index = self._index(image_id)
         if index is None:
             raise UserError(
                 self._absence(image_id), where=str(self.path), remedy=nearest(image_id, self.image_ids)
@@ -200,7 +218,7 @@ class Artifact:
     def image_value(self, image_id: str, name: str) -> Array:
         """The entry of one image in an image column."""
         self.span(image_id)
-        index = self._position[image_id]
+        index = self._index(image_id) or 0
         return np.asarray(self._values(name, slice(index, index + 1))[0])
 
     def blobs(self, image_id: str, name: str) -> list[Array]:

@@ -157,6 +157,26 @@ def concatenate(
     return Batch(tuple(key for key, _ in done), offsets, tuple(failed), arrays, lengths)
 
 
+def join(batches: Sequence[Batch]) -> Batch:
+    """One batch of several, in order."""
+    if len(batches) == 1:
+        return batches[0]
+    ends = np.cumsum([0, *(batch.offsets[-1] for batch in batches)])
+    return Batch(
+        image_ids=tuple(key for batch in batches for key in batch.image_ids),
+        offsets=np.concatenate(
+            [[0], *(batch.offsets[1:] + end for batch, end in zip(batches, ends, strict=False))]
+        ).astype(np.int64),
+        failed=tuple(item for batch in batches for item in batch.failed),
+        arrays={
+            name: np.concatenate([batch.arrays[name] for batch in batches]) for name in batches[0].arrays
+        },
+        lengths={
+            name: np.concatenate([batch.lengths[name] for batch in batches]) for name in batches[0].lengths
+        },
+    )
+
+
 def _stack(parts: list[Array], column: Column, *, joined: bool) -> Array:
     if not parts:
         return np.zeros((0, *column.shape), dtype=column.dtype)

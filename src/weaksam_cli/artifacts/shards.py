@@ -14,20 +14,23 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from weaksam_cli.artifacts import digest, hdf5
 from weaksam_cli.artifacts.checks import UNREADABLE, check_layout, check_objects
 from weaksam_cli.artifacts.fsops import TEMPORARY, FileOps
 from weaksam_cli.artifacts.receipt import receipt_path
-from weaksam_cli.artifacts.schema import Batch, Schema, concatenate
+from weaksam_cli.artifacts.schema import Batch, Schema, concatenate, join
 from weaksam_cli.errors import UserError
 
 _DIGEST_LENGTH = 16
 _SHARD_NAME = re.compile(rf"(\d{{5,}})-[0-9a-f]{{{_DIGEST_LENGTH}}}\.(h5|json)")
+_TRIED = 3
+"""Shards that are read, at most, to learn how many images they have."""
 _OUR_FILES = re.compile(rf"{_SHARD_NAME.pattern}|checkpoint\.pt|{TEMPORARY.pattern}")
 _OUR_FOLDERS = re.compile(rf"[0-9a-f]{{{_DIGEST_LENGTH}}}")
 
@@ -63,6 +66,8 @@ class ShardPlan:
         form: format of the shards.
         image_ids: all images, in order.
         size: images a shard.
+        together: images whose rows are written at once into the target, a multiple of `size`; None for those of a shard. The
+            target's bytes depend on it, and not on `size`.
     """
 
     target: Path
@@ -70,6 +75,7 @@ class ShardPlan:
     schema: Schema
     image_ids: tuple[str, ...]
     size: int
+    together: int | None = None
 
     @property
     def directory(self) -> Path:
@@ -96,6 +102,34 @@ class ShardPlan:
         done = self.done_indexes()
         return [index for index in range(len(self)) if index not in done]
 
+    def as_begun(self) -> ShardPlan:
+        """The plan with the size of the shards that are on the disk: another version may have chosen another.
+
+        Raises:
+            UserError: no rows of them can be written together.
+        """
+        size, together = self._found_size(), self.together or self.size
+        if size is None or size == self.size:
+            return self
+        if together % size:
+            raise UserError(
+                f"shards of {size} images lie there, and this version of the program makes shards of {self.size}",
+                where=str(self.directory),
+                remedy="End the work with the version that began it, or remove the folder",
+            )
+        return replace(self, size=size, together=together)
+
+    def _found_size(self) -> int | None:
+        """Images a shard of those that lie there: the first that can be read tells it."""
+        for name, index in self._named()[:_TRIED]:
+            with contextlib.suppress(*UNREADABLE, StopIteration, ValidationError):
+                images = _image_ids((self.directory / name).read_bytes(), self.schema)
+                first = next(place for place, key in enumerate(self.image_ids) if key in images)
+                size = first // index if index else len(images)
+                if size and images == {*self.image_ids[index * size : (index + 1) * size]}:
+                    return size
+        return None
+
     def unfit_place(self, reason: str) -> UserError:
         """The error that ends the work when shards are lost again and again."""
         return UserError(
@@ -105,9 +139,13 @@ class ShardPlan:
         )
 
     def _listing(self) -> list[tuple[str, int]]:
+        count = len(self)
+        return [(name, index) for name, index in self._named() if index < count]
+
+    def _named(self) -> list[tuple[str, int]]:
+        """What bears the name of a shard, of whatever size."""
         found = [(entry.name, _SHARD_NAME.fullmatch(entry.name)) for entry in _entries(self.directory)]
-        named = [(name, int(match[1])) for name, match in found if match]
-        return [(name, index) for name, index in named if index < len(self)]
+        return [(name, int(match[1])) for name, match in found if match]
 
 
 def shards_root(target: Path) -> Path:
@@ -252,16 +290,16 @@ def merge(
 
     def parse(data: bytes) -> Batch:
         with h5py.File(io.BytesIO(data), "r") as shard:
-            check_objects(shard, len(data))
-            check_layout(shard, replace(plan.schema, tables=()), plan.schema.version)
-            return hdf5.read_batch(shard, plan.schema)
+            datasets = check_objects(shard, len(data))
+            check_layout(datasets, replace(plan.schema, tables=()), plan.schema.version)
+            return hdf5.read_batch(datasets, plan.schema)
 
     def fill(temporary: Path) -> None:
         nonlocal images
         ops.before("write", temporary)
         with h5py.File(temporary, "x") as handle:
             hdf5.create(handle, plan.schema, attributes, tables)
-            for batch in _load_shards(ops, plan, parse):
+            for batch in _together(_load_shards(ops, plan, parse), plan):
                 ops.before("append", temporary)
                 hdf5.append(handle, plan.schema, batch)
                 images += len(batch.image_ids)
@@ -272,14 +310,33 @@ def merge(
     return Outcome(images, tuple(failed))
 
 
+def _together(shards: Iterator[Batch], plan: ShardPlan) -> Iterator[Batch]:
+    """Shards joined to what is written at once."""
+    count = (plan.together or plan.size) // plan.size
+    while some := list(islice(shards, count)):
+        yield join(some)
+
+
 def _merge_json(ops: FileOps, plan: ShardPlan) -> Outcome:
-    shards = list(_load_shards(ops, plan, TypeAdapter(_JsonShard).validate_json))
-    entries = [entry for shard in shards for _, texts in shard.done for entry in texts]
-    failed = tuple((image, reason) for shard in shards for image, reason in shard.failed)
-    images = sum(len(shard.done) for shard in shards)
-    _require(images, failed, ops, plan)
-    ops.write_atomically(plan.target, ("[\n" + ",\n".join(entries) + "\n]\n").encode())
-    return Outcome(images, failed)
+    images, failed = 0, list[tuple[str, str]]()
+
+    def fill(temporary: Path) -> None:
+        nonlocal images
+        ops.before("write", temporary)
+        with temporary.open("xb") as file:
+            before = b"[\n"
+            for shard in _load_shards(ops, plan, TypeAdapter(_JsonShard).validate_json):
+                for _, texts in shard.done:
+                    for text in texts:
+                        file.write(before + text.encode())
+                        before = b",\n"
+                images += len(shard.done)
+                failed.extend(shard.failed)
+            file.write((before if before == b"[\n" else b"") + b"\n]\n")
+        _require(images, failed, ops, plan)
+
+    ops.build_atomically(plan.target, fill)
+    return Outcome(images, tuple(failed))
 
 
 def _require(images: int, failed: Sequence[tuple[str, str]], ops: FileOps, plan: ShardPlan) -> None:
@@ -302,6 +359,18 @@ class _JsonShard(NamedTuple):
     def image_ids(self) -> list[str]:
         """The images that were done."""
         return [image for image, _ in self.done]
+
+
+def _image_ids(data: bytes, schema: Schema) -> set[str]:
+    """The images of a shard, those that failed among them."""
+    if schema.json:
+        shard = TypeAdapter(_JsonShard).validate_json(data)
+        return {*shard.image_ids, *(image for image, _ in shard.failed)}
+    import h5py
+
+    with h5py.File(io.BytesIO(data), "r") as handle:
+        check_objects(handle, len(data))
+        return {key for name in ("image_ids", "failed_ids") for key in handle[name].asstr()[...].tolist()}
 
 
 def remove_shards(ops: FileOps, target: Path) -> None:

@@ -15,8 +15,19 @@ from weaksam_cli.engine.predictors import Predictor
 from weaksam_cli.engine.queue import UnfinishedError
 
 SHARD_IMAGES = 8
+_MOST_SHARDS, _MOST_IMAGES = 512, 64
+"""A shard costs some 40 ms of the CPU whatever it holds, and a folder with a hundred thousand files is slow on every file
+system; what is in progress when a process dies is lost, so shards are not larger than they have to be."""
 _SPARE_ATTEMPTS = 10
 """Every shard may be found damaged once, and this many times they may vanish, before the folder is declared unfit."""
+
+
+def shard_size(images: int, least: int = SHARD_IMAGES) -> int:
+    """Images a shard: `least`, doubled while there would be more than 512 shards, up to 64."""
+    size = least
+    while size < _MOST_IMAGES and images > _MOST_SHARDS * size:
+        size *= 2
+    return size
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,7 @@ class PerImage:
         predictor: what computes an image.
         tables: name -> strings stored in the artifact.
         title: shown beside the progress.
+        shard_images: images a shard, at least; see `shard_size`.
         device: where the work's model lives (`Context.worker_device`): each GPU is used by one process.
     """
 
@@ -64,8 +76,11 @@ class PerImage:
         raise plan.unfit_place(lost)
 
     def plan(self, job: Job) -> ShardPlan:
-        """The shards of the work."""
-        return ShardPlan(job.path, job.identity.key(), self.schema, tuple(self.image_ids), self.shard_images)
+        """The shards of the work, of the size in which it was begun."""
+        size = shard_size(len(self.image_ids), self.shard_images)
+        is_large = size > self.shard_images and _MOST_IMAGES % size == 0
+        key, ids, together = job.identity.key(), tuple(self.image_ids), _MOST_IMAGES if is_large else size
+        return ShardPlan(job.path, key, self.schema, ids, size, together).as_begun()
 
     def _task(self, context: Context, plan: ShardPlan, on_images: Callable[[int, int], None]) -> Task:
         return Task(
