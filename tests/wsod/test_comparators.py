@@ -33,7 +33,11 @@ COMPARATORS = (
     "yang2019",
 )
 EVERY = pytest.mark.parametrize("name", COMPARATORS)
-COUNTS = pytest.mark.parametrize("counts", [(0,), (1,), (2,), (6,), (7, 0), (30, 7)])
+CASES = [
+    ((0,), (1,)), ((0,), ()), ((1,), (1,)), ((1,), (0, 2)), ((2,), (1,)), ((2,), (0, 2)), ((7, 0), (1,)),
+    ((30, 7), ()), ((30, 7), (0, 2)),
+]  # fmt: skip
+"""Proposals of each image that is in memory, and the classes of each."""
 WIDTH = 5
 
 
@@ -78,8 +82,7 @@ def check_losses_and_answers(detector: RegionDetector, items: list[Sample]) -> N
 
 
 @EVERY
-@COUNTS
-@pytest.mark.parametrize("present", [(1,), (), (0, 2)], ids=["one class", "no class", "two classes"])
+@pytest.mark.parametrize(("counts", "present"), CASES)
 def test_every_number_of_proposals_and_classes(
     name: str, counts: tuple[int, ...], present: tuple[int, ...]
 ) -> None:
