@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 
 from tests.engine.elsewhere import SHARD, computed, wait_for, whole
-from weaksam_cli.engine.executors.choice import choose_executor
-from weaksam_cli.errors import UserError
 
 IMAGES = 90
 ROOT = Path(__file__).parents[2]
@@ -93,31 +91,3 @@ def test_a_worker_and_then_a_node_are_killed(cluster: Any, second: Any, tmp_path
     found = computed(folder)
     assert len(found) == IMAGES
     assert found.total() - IMAGES <= 2 * SHARD
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["cpus=0"], r"--executor-set cpus=0: cpus: .*greater than 0, got 0"),
-        (["adress=auto"], r"unknown key 'adress', did you mean 'address'\?"),
-        (["address"], "--executor-set: expected key=value, got 'address'"),
-    ],
-)
-def test_settings_are_refused_in_words(settings: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        choose_executor("ray", settings, 0)
-
-
-def test_without_the_package_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(
-        UserError, match=r"--executor ray: Ray is not installed\. pip install 'weaksam-cli\[ray\]'"
-    ):
-        choose_executor("ray", [], 0).device("auto")
-
-
-def test_an_unknown_executor_is_refused() -> None:
-    with pytest.raises(
-        UserError, match=r"there is no executor 'rai', did you mean 'ray'\?.*local, ray, slurm"
-    ):
-        choose_executor("rai", [], 0)

@@ -30,7 +30,7 @@ class FileSettings(RecipeModel, strict=True):
     device: str | None = None
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     executor: str | None = None
-    executor_settings: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    executor_settings: dict[str, list[str]] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
