@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from tests.retrain.helpers import (
 )
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.labels import Labels, Split
-from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.detection import load_detector
 from weaksam_cli.retrain.detector import make_optimizer, training_entries
@@ -43,13 +41,6 @@ def recipe(**changes: Any) -> Recipe:
 
 def run(folder: Path, wanted: Recipe, kill_after: int | None = None) -> nn.Module:
     return helpers.train(folder, wanted, entries(), kill_after=kill_after)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def single_thread() -> Iterator[None]:
-    """As in a real training; on a busy machine threads that wait for each other take far longer."""
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

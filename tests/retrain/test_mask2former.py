@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from tests.retrain import helpers
 from tests.retrain.helpers import CLASSES, HEIGHT, WIDTH, Killed, build, config, entries, saved
 from weaksam_cli.core.masks import areas, decode, encode, tight_boxes
 from weaksam_cli.detectron.training import SeededMapper
-from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.detection import load_detector
@@ -76,13 +74,6 @@ RUN_LENGTHS = encode(rectangle(15, 10, 55, 40)[None])[0]
 def train(folder: Path, wanted: Recipe, kill_after: int | None = None) -> nn.Module:
     drawn = entries(segmentation={"size": [HEIGHT, WIDTH], "counts": RUN_LENGTHS})
     return helpers.train(folder, wanted, drawn, LOSSES, kill_after=kill_after)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def single_thread() -> Iterator[None]:
-    """As in a real training."""
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

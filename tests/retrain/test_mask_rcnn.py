@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ from tests.retrain.helpers import (
 from weaksam_cli.core.masks import decode, encode, tight_boxes
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import annotations_bytes, read_detections
-from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain import faster_rcnn
@@ -67,13 +65,6 @@ RUN_LENGTHS = encode(ellipse(15, 10, 55, 40)[None])[0]
 def train(folder: Path, wanted: Recipe, kill_after: int | None = None) -> nn.Module:
     drawn = entries(segmentation={"size": [HEIGHT, WIDTH], "counts": RUN_LENGTHS})
     return helpers.train(folder, wanted, drawn, LOSSES | {"loss_mask"}, kill_after=kill_after)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def single_thread() -> Iterator[None]:
-    """As in a real training."""
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

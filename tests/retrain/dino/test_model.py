@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from tests.retrain import helpers
 from tests.retrain.helpers import CLASSES, Killed, config, entries, read_image, saved
-from weaksam_cli.engine.predictors import one_thread
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain import dino
 from weaksam_cli.retrain.detection import load_detector
@@ -73,12 +71,6 @@ def objects() -> list[dict[str, Any]]:
 
 def run(folder: Path, wanted: Recipe, kill_after: int | None = None) -> nn.Module:
     return helpers.train(folder, wanted, objects(), LOSSES, kill_after=kill_after)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def single_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")
