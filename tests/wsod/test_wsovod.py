@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.models.clip.tiny import official_state
+from tests.tiny import FAST, run_here
 from tests.wsod.vgg_helpers import detector_of, sample
 from torch import Tensor, nn
 
@@ -169,3 +172,31 @@ def test_branches_after_the_first_learn_from_regressed_boxes() -> None:
     assert all(torch.isfinite(value) for value in found.values())
     # The seed of the second branch is at (50, 50, 70, 70): no proposal reaches half of it, and nothing regresses.
     assert float(found["loss_ref_reg1"]) == 0
+
+
+def test_a_run_takes_clip_by_file(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is an input of the training: the model has its embeddings, and is stale when it changes."""
+    monkeypatch.chdir(finished)
+    (finished / "weights").mkdir(exist_ok=True)
+    torch.save(official_state(), "weights/clip.pt")
+    changes = (*FAST["wsod"], "texts.weights=clip.pt", "texts.size=32", "schedule.epochs=1")
+    command = (
+        "wsod",
+        "--recipe",
+        "wsovod-lite0",
+        "--variant",
+        "clip",
+        "--dataset",
+        "tiny",
+        "--device",
+        "cpu",
+    )
+    sets = [word for change in changes for word in ("--set", change)]
+    result = run_here(*command, "--workers", "1", "--split", "trainval", *sets)
+    assert result.exit_code == 0, result.output
+    model = finished / "runs" / "tiny" / "wsod@clip" / "model.safetensors"
+    texts = load_file(model)["heads.texts.weight"]
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(len(texts)))
+    torch.save(official_state(1), "weights/clip.pt")
+    again = run_here(*command, "--split", "trainval", *sets, "--dry-run")
+    assert re.search(r"model.safetensors: stale; input \S*clip.pt changed", again.output), again.output
