@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from tests.fuzz.process import run_forked
 from weaksam_cli.eval.coco_ap import COCO_THRESHOLDS
 from weaksam_cli.eval.coco_engines import Kind, by_hotcoco, by_pycocotools, coco_precision
 
@@ -105,3 +107,14 @@ def test_pycocotools_where_hotcoco_is_not_installed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     np.testing.assert_array_equal(coco_precision(dataset, found, "bbox", THRESHOLDS), wanted)
     assert coco_precision({**dataset, "annotations": []}, found, "bbox", [0.5]).shape == (1, 101, 2, 4)
+
+
+def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(tmp_path: Path) -> None:
+    dataset, found = example(5, "bbox", 3, 7, 2)
+    wanted = coco_precision(dataset, found, "bbox", THRESHOLDS)
+
+    def again() -> None:
+        np.testing.assert_array_equal(coco_precision(dataset, found, "bbox", THRESHOLDS), wanted)
+
+    (ended,) = run_forked([again], tmp_path, tmp_path, seconds=60)
+    assert ended.code == 0, ended.err

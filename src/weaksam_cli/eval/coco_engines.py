@@ -1,6 +1,7 @@
-"""COCO's matching of detections and objects, by hotcoco where it is installed, else by pycocotools, which is slower.
+"""COCO's matching of detections and objects, by hotcoco where it can be had, else by pycocotools, which is slower.
 
-Both give the same figures to the last bit.
+Both give the same figures to the last bit. hotcoco computes with threads, which a forked process does not inherit and would
+wait for: there pycocotools computes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -20,6 +22,8 @@ SIZES: Final = ("small", "medium", "large")
 """COCO's ranges of areas, beside all, in COCOeval's order."""
 MAX_DETECTIONS: Final = 100
 """Detections of an image and class that count."""
+_WITH_THREADS: Final[set[int]] = set()
+"""The process, and those it was forked from, in which hotcoco has started its threads."""
 
 
 def coco_precision(
@@ -39,7 +43,8 @@ def coco_precision(
     annotations = [{**item, "id": number} for number, item in enumerate(dataset["annotations"], start=1)]
     if not annotations:
         return np.full((len(thresholds), 101, len(dataset["categories"]), 1 + len(SIZES)), -1.0)
-    engine = by_pycocotools if importlib.util.find_spec("hotcoco") is None else by_hotcoco
+    is_usable = importlib.util.find_spec("hotcoco") is not None and {os.getpid()} >= _WITH_THREADS
+    engine = by_hotcoco if is_usable else by_pycocotools
     return engine({**dataset, "annotations": annotations}, results, kind, thresholds)
 
 
@@ -49,6 +54,7 @@ def by_hotcoco(
     """`coco_precision` of a dataset with objects, whose annotations have ids above 0."""
     from hotcoco import COCO, COCOeval
 
+    _WITH_THREADS.add(os.getpid())
     truth = COCO(dict(dataset))
     return _precision(COCOeval(truth, truth.loadRes([dict(item) for item in results]), kind), thresholds)
 
