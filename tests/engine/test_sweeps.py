@@ -108,7 +108,7 @@ def test_points(grid: dict[str, list[Any]], seeds: list[int], expected: list[str
             "--grid roi_drop.tau_cls=-1: roi_drop.tau_cls: Input should be greater",
         ),
         ({"roi_drop.tau_cls": [3, 3.0]}, "--grid: roi_drop.tau_cls=3 stands twice"),
-        ({"method": ["none"]}, "Allowed: faster_rcnn"),
+        ({"method": ["none"]}, "Allowed: dino, faster_rcnn"),
         ({"..": [1]}, "--grid: '..' is no key"),
     ],
 )
