@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from weaksam_cli.wsod.cbl import Cbl, RampSettings, TeacherSettings
 from weaksam_cli.wsod.losses import OICR_EPSILON, box_regression_loss, encode, refinement_loss
-from weaksam_cli.wsod.method import HeadSettings, Regions
+from weaksam_cli.wsod.method import Regions
 from weaksam_cli.wsod.mining import assign, multi_seed_pseudo_boxes, top_one_pseudo_boxes
+from weaksam_cli.wsod.settings import HeadSettings
 from weaksam_cli.wsod.teacher import Teacher, blend, following_rate, mean_classifier, ranking_loss
 from weaksam_cli.wsod.teacher import test_scores as scores_at_test  # pytest would take it for a test
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from weaksam_cli.core.boxes import FloatArray
 from weaksam_cli.core.types import Detections
 from weaksam_cli.wsod.detector import Answer, Sample, select_detections
-from weaksam_cli.wsod.method import InferenceSettings, ProposalSettings
 from weaksam_cli.wsod.mist import Mist
+from weaksam_cli.wsod.settings import InferenceSettings, ProposalSettings
 from weaksam_cli.wsod.vgg16 import DetectionSettings, Vgg16
 from weaksam_cli.wsod.vgg_detector import detect
 

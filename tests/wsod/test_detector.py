@@ -13,13 +13,9 @@ from torch import nn
 
 from weaksam_cli.artifacts.proposals import Proposals, Source
 from weaksam_cli.core.boxes import FloatArray, as_boxes, edges_to_inclusive, inclusive_to_edges
-from weaksam_cli.wsod.detector import (
-    first_of_duplicates,
-    make_optimizer,
-    select_detections,
-    usable_proposals,
-)
-from weaksam_cli.wsod.method import InferenceSettings, OptimizerSettings, ProposalSettings
+from weaksam_cli.wsod.detector import make_optimizer, select_detections
+from weaksam_cli.wsod.settings import InferenceSettings, OptimizerSettings, ProposalSettings
+from weaksam_cli.wsod.used_proposals import first_of_duplicates, usable_proposals
 
 ANY = InferenceSettings()
 BOXES = np.asarray([[0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]], np.float32)

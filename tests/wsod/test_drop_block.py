@@ -12,8 +12,8 @@ from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.training.loop import TrainingRun
 from weaksam_cli.wsod.detector import Sample, fit_detector
 from weaksam_cli.wsod.drop_block import Adversary, ConcreteDropBlock, block_mask, masked, sample_drops
-from weaksam_cli.wsod.method import ScheduleSettings
 from weaksam_cli.wsod.mist import DropBlockSettings, Mist
+from weaksam_cli.wsod.settings import ScheduleSettings
 from weaksam_cli.wsod.vgg_detector import VggDetector
 
 

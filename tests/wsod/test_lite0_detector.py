@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weaksam_cli.wsod.detector import FrozenDetector, Sample, Standardise
-from weaksam_cli.wsod.method import HeadSettings, Method, Regions
+from weaksam_cli.wsod.method import Method, Regions
 from weaksam_cli.wsod.mist import Mist
 from weaksam_cli.wsod.oicr import MiningSettings, Oicr
+from weaksam_cli.wsod.settings import HeadSettings
 from weaksam_cli.wsod.wsddn import Wsddn
 
 C, D = 3, 5

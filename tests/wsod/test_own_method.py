@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from weaksam_cli.training.loop import Stateful, Step, Training, TrainingRun, optimizer_step
 from weaksam_cli.wsod.detector import FrozenDetector, RegionDetector, Sample, fit_detector
 from weaksam_cli.wsod.losses import refinement_losses, wsddn_loss_sum, wsddn_scores
-from weaksam_cli.wsod.method import Method, Outputs, Regions, ScheduleSettings, Sizes
+from weaksam_cli.wsod.method import Method, Outputs, Regions, Sizes
 from weaksam_cli.wsod.mining import assign, top_one_pseudo_boxes
+from weaksam_cli.wsod.settings import ScheduleSettings
 
 SEEN: list[tuple[int, float]] = []
 

@@ -16,7 +16,6 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps
 from weaksam_cli.wsod.feature_model import CELL_CHANNELS
 from weaksam_cli.wsod.lite0 import SamplePredictor, Sources
 from weaksam_cli.wsod.lite0_settings import DenseSettings, FeatureSettings, RoiSettings
-from weaksam_cli.wsod.method import ProposalSettings
 from weaksam_cli.wsod.roi_features import (
     ImageMaps,
     component_box,
@@ -25,6 +24,7 @@ from weaksam_cli.wsod.roi_features import (
     pooled_features,
     probability_grid,
 )
+from weaksam_cli.wsod.settings import ProposalSettings
 
 
 def maps_of(last: torch.Tensor, height: int, width: int) -> ImageMaps:

@@ -30,8 +30,8 @@ from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import ImageError, UserError
 from weaksam_cli.predict.chain import NEW_IMAGES
 from weaksam_cli.wsod.detector import Answer, Sample
-from weaksam_cli.wsod.method import InferenceSettings, ProposalSettings
 from weaksam_cli.wsod.mist import Mist
+from weaksam_cli.wsod.settings import InferenceSettings, ProposalSettings
 from weaksam_cli.wsod.vgg16 import DetectionPredictor, DetectionSettings, Vgg16
 
 NARROW = (

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
 from weaksam_cli.wsod.detector import Answer, RegionDetector, Sample
-from weaksam_cli.wsod.method import HeadSettings, Method, Regions
+from weaksam_cli.wsod.method import Method, Regions
 from weaksam_cli.wsod.mist import MiningSettings as MistMining
 from weaksam_cli.wsod.mist import Mist
 from weaksam_cli.wsod.oicr import MiningSettings as OicrMining
 from weaksam_cli.wsod.oicr import Oicr
+from weaksam_cli.wsod.settings import HeadSettings
 from weaksam_cli.wsod.vgg_detector import VggDetector, build_vgg_detector, pool_rois
 
 METHODS = pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from weaksam_cli.wsod.detector import Sample
-from weaksam_cli.wsod.method import HeadSettings, Method, Regions
+from weaksam_cli.wsod.method import Method, Regions
 from weaksam_cli.wsod.mist import DropBlockSettings, Mist
 from weaksam_cli.wsod.oicr import Oicr
+from weaksam_cli.wsod.settings import HeadSettings
 from weaksam_cli.wsod.vgg16 import Vgg16
 from weaksam_cli.wsod.vgg_detector import VggDetector
 from weaksam_cli.wsod.wsddn import Wsddn

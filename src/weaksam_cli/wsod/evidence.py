@@ -23,7 +23,8 @@ from weaksam_cli.engine.predictors import ImageFunction
 from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step, rows_of
 from weaksam_cli.errors import UserError
-from weaksam_cli.wsod.method import DetectorSettings, Evidence, Method, ProposalSettings, Seen
+from weaksam_cli.wsod.method import Evidence, Method, Seen
+from weaksam_cli.wsod.settings import DetectorSettings, ProposalSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +98,7 @@ class EvidencePredictor:
     def open(self) -> ImageFunction:
         """Open what is read, once a process."""
         from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
-        from weaksam_cli.wsod.detector import image_loader
+        from weaksam_cli.wsod.used_proposals import image_loader
 
         settings, labels = self.settings, self.split.read(self.settings.difficult)
         images, count = labels.by_key(), len(labels.class_names)

@@ -44,7 +44,8 @@ from weaksam_cli.wsod.lite0_settings import (
     SampleSettings,
     TrainingSettings,
 )
-from weaksam_cli.wsod.method import DetectorSettings, Method
+from weaksam_cli.wsod.method import Method
+from weaksam_cli.wsod.settings import DetectorSettings
 
 if TYPE_CHECKING:
     from weaksam_cli.artifacts.class_maps import ClassMaps
@@ -193,8 +194,8 @@ class Sources:
         """Load the backbone; what is returned gives maps, class maps and usable proposals of an image."""
         from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
         from weaksam_cli.models.lite0 import frozen_lite0
-        from weaksam_cli.wsod.detector import image_loader
         from weaksam_cli.wsod.roi_features import image_maps
+        from weaksam_cli.wsod.used_proposals import image_loader
 
         labels, backbone = self.split.read(), frozen_lite0()
         cam = open_artifact(self.cam, cam_schema(len(labels.class_names)), verify=False)

@@ -11,7 +11,8 @@ from pydantic import Field, SerializeAsAny
 
 from weaksam_cli.core.settings import Epoch, RecipeModel, Side
 from weaksam_cli.data.labels import LabelChoice
-from weaksam_cli.wsod.method import InferenceSettings, Method, ProposalSettings, ScheduleSettings
+from weaksam_cli.wsod.method import Method
+from weaksam_cli.wsod.settings import InferenceSettings, ProposalSettings, ScheduleSettings
 
 POOLED_CHANNELS = 2 * 1280
 """Of lite0's last map, inside a RoI and against its surroundings."""

@@ -10,15 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 from weaksam_cli.core.settings import Iteration, RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import (
-    BranchWeights,
-    ClassBoxes,
-    HeadSettings,
-    OptimizerSettings,
-    Outputs,
-    Regions,
-    Sizes,
-)
+from weaksam_cli.wsod.method import BranchWeights, ClassBoxes, Outputs, Regions, Sizes
+from weaksam_cli.wsod.settings import HeadSettings, OptimizerSettings
 from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
 
 if TYPE_CHECKING:

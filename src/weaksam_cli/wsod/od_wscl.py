@@ -10,8 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import BranchWeights, ClassBoxes, HeadSettings, Outputs, Regions, Rois, Sizes
+from weaksam_cli.wsod.method import BranchWeights, ClassBoxes, Outputs, Regions, Rois, Sizes
 from weaksam_cli.wsod.mist import odd
+from weaksam_cli.wsod.settings import HeadSettings
 from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.evidence import evidence_steps
 from weaksam_cli.wsod.lite0 import Lite0
-from weaksam_cli.wsod.method import DetectorSettings, Method
+from weaksam_cli.wsod.method import Method
+from weaksam_cli.wsod.settings import DetectorSettings
 from weaksam_cli.wsod.vgg16 import Vgg16
 
 STAGE = Stage(name="wsod", version=2, folder="wsod", artifact="detections/{split}.json", schema=RESULTS)

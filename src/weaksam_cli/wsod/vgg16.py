@@ -28,13 +28,8 @@ from weaksam_cli.engine.predictors import Overlapped
 from weaksam_cli.engine.sharded import ImageByImage, PerImage
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.evidence import evidence_reader, evidence_rows, test_evidence, training_evidence
-from weaksam_cli.wsod.method import (
-    DetectorSettings,
-    InferenceSettings,
-    Method,
-    ProposalSettings,
-    ScheduleSettings,
-)
+from weaksam_cli.wsod.method import Method
+from weaksam_cli.wsod.settings import DetectorSettings, InferenceSettings, ProposalSettings, ScheduleSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -295,7 +290,8 @@ class DetectionPredictor:
 
     def open(self) -> Overlapped[tuple[NDArray[np.uint8], FloatArray, Tensor | None], Detections]:
         """Load the network once a process; images and proposals are read while the one before is computed."""
-        from weaksam_cli.wsod.detector import image_loader, load_detector
+        from weaksam_cli.wsod.detector import load_detector
+        from weaksam_cli.wsod.used_proposals import image_loader
         from weaksam_cli.wsod.vgg_detector import VggDetector, detect
 
         settings, labels = self.settings, self.split.read()

@@ -22,16 +22,11 @@ from weaksam_cli.data.labels import Labels
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.vgg16 import POOLED, STRIDE, DilatedVgg16, VggNeck, load_vgg16
 from weaksam_cli.training.batches import LoadItem, augmentation_rng
-from weaksam_cli.wsod.detector import (
-    Answer,
-    RegionDetector,
-    Sample,
-    image_loader,
-    select_detections,
-)
+from weaksam_cli.wsod.detector import Answer, RegionDetector, Sample, select_detections
 from weaksam_cli.wsod.evidence import EvidenceOf, no_evidence
 from weaksam_cli.wsod.method import Method, Outputs, Regions, Rois
 from weaksam_cli.wsod.mining import without_last_pixel
+from weaksam_cli.wsod.used_proposals import image_loader
 from weaksam_cli.wsod.vgg16 import DetectionSettings, TrainingSettings, Vgg16Training
 from weaksam_cli.wsod.views import View, boxes_to_image, paired_views, test_views, training_view
 

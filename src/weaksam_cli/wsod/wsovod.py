@@ -18,17 +18,8 @@ from pydantic import AfterValidator, Field, model_validator
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import (
-    BranchWeights,
-    Evidence,
-    HeadSettings,
-    Method,
-    Outputs,
-    Regions,
-    Rois,
-    Seen,
-    Sizes,
-)
+from weaksam_cli.wsod.method import BranchWeights, Evidence, Method, Outputs, Regions, Rois, Seen, Sizes
+from weaksam_cli.wsod.settings import HeadSettings
 from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
 
 if TYPE_CHECKING:
