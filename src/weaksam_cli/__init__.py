@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         run_cam,
         run_data,
         run_eval,
+        run_leaderboard,
         run_pgt,
         run_predict,
         run_prompt,
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact", "ImageDetections", "ImageDetector", "UserError", "load_detector", "open_artifact", "run_all", "run_cam",
-    "run_data", "run_eval", "run_pgt", "run_predict", "run_prompt", "run_propose", "run_retrain", "run_sweep", "run_wsod",
+    "run_data", "run_eval", "run_leaderboard", "run_pgt", "run_predict", "run_prompt", "run_propose", "run_retrain",
+    "run_sweep", "run_wsod",
 ]  # fmt: skip
 
 

@@ -29,7 +29,8 @@ Place = str | os.PathLike[str]
 
 __all__ = [
     "Artifact", "ImageDetections", "ImageDetector", "UserError", "load_detector", "open_artifact", "run_all", "run_cam",
-    "run_data", "run_eval", "run_pgt", "run_predict", "run_prompt", "run_propose", "run_retrain", "run_sweep", "run_wsod",
+    "run_data", "run_eval", "run_leaderboard", "run_pgt", "run_predict", "run_prompt", "run_propose", "run_retrain",
+    "run_sweep", "run_wsod",
 ]  # fmt: skip
 
 
@@ -224,13 +225,45 @@ def run_sweep(
         *_common(options),
         stage=stage,
         grid=[f"{key}={','.join(map(json.dumps, values))}" for key, values in (grid or {}).items()],
-        seeds=None if seeds is None else ",".join(map(str, seeds)),
+        seeds=_joined(seeds),
         until=until,
         recipes=[f"{name}={recipe}" for name, recipe in (recipes or {}).items()],
         overrides=overrides,
         variant=variant,
         output=_path(output),
     )
+
+
+def run_leaderboard(
+    methods: Sequence[str] | None = None,
+    proposals: Sequence[str] | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    output: Place | None = None,
+    **options: Unpack[Options],
+) -> list[Setting]:
+    """`weaksam leaderboard`: methods of `wsod` over proposals of several recipes; their figures, an entry for each pair.
+
+    Args:
+        methods, proposals: names of recipes of `wsod` and of `propose`; None as on the command line.
+        seeds, output: see `run_sweep`.
+        options: `settings` has a mapping for each stage, as with `run_all`.
+    """
+    from weaksam_cli.cli.leaderboard import leaderboard
+
+    overrides = _overrides(options.pop("settings", {}))
+    return leaderboard(
+        *_common(options),
+        methods=_joined(methods),
+        proposals=_joined(proposals),
+        seeds=_joined(seeds),
+        overrides=overrides,
+        output=_path(output),
+    )
+
+
+def _joined(words: Sequence[object] | None) -> str | None:
+    return None if words is None else ",".join(map(str, words))
 
 
 def _stage(name: str, options: Options) -> dict[str, Path]:

@@ -9,7 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
+import weaksam_cli as weaksam
 from tests.tiny import FAST, done_here, run_here
 from weaksam_cli.engine.recipes import recipe_names
 
@@ -59,6 +61,29 @@ def test_one_that_was_stopped_goes_on(board: tuple[Path, str]) -> None:
         said = done_here(*BOARD, *CHOICE)
     assert said.count("/model.safetensors: fresh") == 1
     assert "wsddn-lite0_region-tree_s0/model.safetensors: 9 images" in said
+
+
+def test_python_gives_the_figures(board: tuple[Path, str]) -> None:
+    folder, _ = board
+    texts = {stage: dict(text.split("=", 1) for text in FAST[stage]) for stage in ("propose", "wsod")}
+    settings = {
+        stage: {key: yaml.safe_load(text) for key, text in item.items()} for stage, item in texts.items()
+    }
+    with contextlib.chdir(folder):
+        found = weaksam.run_leaderboard(
+            ["wsddn-lite0"],
+            split="trainval",
+            settings=settings,
+            dataset="tiny",
+            profile="embedded",
+            quiet=True,
+        )
+    assert [item.values for item in found] == [{"method": "wsddn-lite0", "proposals": "region-tree"}]
+    assert {name.split(" (")[0] for _, _, name in found[0].figures} == {
+        "CorLoc",
+        "VOC AP50",
+        "training minutes",
+    }
 
 
 def test_every_method_over_every_proposals_with_every_seed(finished: Path) -> None:
