@@ -8,22 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.receipt import read_receipt
-from weaksam_cli.cli.doctor import preflight
-from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages
+from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, stage_changes
 from weaksam_cli.cli.run import splits_of
-from weaksam_cli.cli.sweep import (
-    Sweep,
-    count,
-    describe_points,
-    evaluate,
-    figures,
-    make_all,
-    refuse_foreign,
-)
+from weaksam_cli.cli.sweep import Sweep, carry_out
 from weaksam_cli.console import Console
 from weaksam_cli.core.names import first_twice
 from weaksam_cli.engine.context import Context
@@ -35,7 +25,7 @@ from weaksam_cli.errors import UserError, unknown
 from weaksam_cli.eval.report import named
 from weaksam_cli.eval.results import MetricRow
 from weaksam_cli.report.published import CONDITIONS, CORLOC
-from weaksam_cli.report.spread import Setting, as_csv, as_json, by_setting, table
+from weaksam_cli.report.spread import Setting
 
 _STAGES: Final = ("propose", "wsod")
 _USUAL: Final = "-lite0"
@@ -51,6 +41,8 @@ class Board(Sweep):
         proposals: name -> recipe of `propose`.
     """
 
+    title: ClassVar[str] = "leaderboard"
+    remarks: ClassVar[tuple[str, ...]] = (CONDITIONS,)
     proposals: Mapping[str, LoadedRecipe]
 
     def of(self, point: Point, stage: str) -> tuple[Context, LoadedRecipe]:
@@ -62,6 +54,26 @@ class Board(Sweep):
             return replace(self.context, run=run, recipe_name=recipe.name), recipe
         run = run.with_variant("wsod", point.variant)
         return replace(self.context, run=run, seed=point.seed, recipe_name=point.recipe.name), point.recipe
+
+    def figures(self, made: Sequence[Point]) -> dict[str, list[tuple[str, MetricRow]]]:
+        """Variant -> its figures that a table has room for, and how long its detector was trained."""
+        found = {}
+        for variant, rows in super().figures(made).items():
+            own = [(split, row) for split, row in rows if named(row.name)[0] in _TOLD]
+            folder = self.context.run.with_variant("wsod", variant).folder("wsod")
+            receipt = read_receipt(folder / "model.safetensors")
+            if receipt is not None:
+                minutes = receipt.wall_seconds / 60
+                row = MetricRow(stage="wsod", variant=variant, name=_MINUTES, value=minutes, share=False)
+                own += [(split, row) for split in self.splits]
+            found[variant] = own
+        return found
+
+    def table(self, settings: Sequence[Setting], split: str) -> tuple[list[str], list[list[str]]]:
+        """With the published CorLoc of each method in the last column."""
+        methods = {point.settings["method"]: point.recipe.resolved()["method"] for point in self.points}
+        header, rows = super().table(settings, split)
+        return [*header, "published CorLoc"], [[*row, CORLOC.get(methods[row[0]], "-")] for row in rows]
 
 
 def leaderboard(
@@ -83,13 +95,9 @@ def leaderboard(
         UserError: something that was typed cannot be, which is said before anything runs; or what the stages raise, as
             with `sweep`.
     """
-    if output is not None:
-        refuse_foreign(output, overwrite=options.overwrite)
     context = build_context(options, None, console)
     profile, _ = choose_profile(chosen_profile(options), context.weights)
-    changes: dict[str, list[str]] = {name: [] for name in (*_STAGES, "eval")}
-    for name, text in for_stages(overrides or (), "stage.key=value", "--set", *changes):
-        changes[name].append(text)
+    changes = stage_changes(overrides, (*_STAGES, "eval"))
     usual = [name for name in recipe_names("wsod") if name.endswith(_USUAL)]
     chosen = _names("wsod", methods, usual, "--methods")
     sources = _names("propose", proposals, [profile.recipes["propose"]], "--proposals")
@@ -108,21 +116,7 @@ def leaderboard(
         splits=tuple(splits_of(load_stage("wsod"), options, context)),
         proposals={name: load_recipe("propose", name, changes["propose"]) for name in sources},
     )
-    console.info(
-        f"leaderboard: {count(len(board.points))} of wsod, then eval",
-        variants=[point.variant for point in board.points],
-    )
-    if options.dry_run:
-        describe_points(board)
-        return []
-    preflight(context)
-    made, fault = make_all(board)
-    evaluate(board)
-    settings = by_setting(board.points, _told(board, made))
-    _show(board, settings, output)
-    if fault is not None:
-        raise fault
-    return settings
+    return carry_out(board, options, output)
 
 
 def _names(stage: str, text: str | None, usual: Sequence[str], option: str) -> list[str]:
@@ -135,34 +129,3 @@ def _names(stage: str, text: str | None, usual: Sequence[str], option: str) -> l
     if (twice := first_twice(found)) is not None:
         raise UserError(f"{twice} stands twice", where=option)
     return found
-
-
-def _told(board: Board, made: Sequence[Point]) -> dict[str, list[tuple[str, MetricRow]]]:
-    """Variant -> its figures that a table has room for, and how long its detector was trained."""
-    found = {}
-    for variant, rows in figures(board, made).items():
-        own = [(split, row) for split, row in rows if named(row.name)[0] in _TOLD]
-        folder = board.context.run.with_variant("wsod", variant).folder("wsod")
-        receipt = read_receipt(folder / "model.safetensors")
-        if receipt is not None:
-            minutes = receipt.wall_seconds / 60
-            row = MetricRow(stage="wsod", variant=variant, name=_MINUTES, value=minutes, share=False)
-            own += [(split, row) for split in board.splits]
-        found[variant] = own
-    return found
-
-
-def _show(board: Board, settings: Sequence[Setting], output: Path | None) -> None:
-    console = board.context.console
-    methods = {point.settings["method"]: point.recipe.resolved()["method"] for point in board.points}
-    for split in board.splits:
-        title = f"{board.context.dataset} {split}: mean ± standard deviation over seeds, shares in percent"
-        header, rows = table(settings, split)
-        published = [CORLOC.get(methods[row[0]], "-") for row in rows]
-        told = [[*row, value] for row, value in zip(rows, published, strict=True)]
-        console.table(title, [*header, "published CorLoc"], told)
-    console.info(CONDITIONS)
-    if output is not None:
-        FileOps().write_atomically(output, as_csv(settings).encode())
-        console.info(f"written: {output}", output=str(output))
-    console.result("every metric of every seed: --output FILE.csv, or --json", leaderboard=as_json(settings))

@@ -268,6 +268,18 @@ def for_stages(texts: Sequence[str], form: str, option: str, *stages: str) -> li
     return found
 
 
+def stage_changes(texts: Sequence[str] | None, stages: Sequence[str]) -> dict[str, list[str]]:
+    """`--set stage.key=value` of a command for several stages: stage -> its `key=value`, an entry for each of `stages`.
+
+    Raises:
+        UserError: a value of another form, or about no such stage.
+    """
+    changes: dict[str, list[str]] = {name: [] for name in stages}
+    for name, text in for_stages(texts or (), "stage.key=value", "--set", *stages):
+        changes[name].append(text)
+    return changes
+
+
 def _given_inputs(texts: Sequence[str]) -> dict[str, Path]:
     from weaksam_cli.engine.runs import BOXES_INPUT
     from weaksam_cli.engine.stages import STAGE_NAMES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages
+from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages, stage_changes
 from weaksam_cli.console import Console, size
 from weaksam_cli.core.settings import RecipeModel, read_yaml_mapping
 from weaksam_cli.data.source import SOURCE_FILE
@@ -257,9 +257,7 @@ def run_pipeline(
     profile, why = choose_profile(chosen_profile(options), context.weights)
     console.info(f"weaksam: dataset {context.dataset}, {why}, seed {context.seed}", profile=profile.name)
     told = dict(for_stages(recipes or (), "stage=NAME", "--recipe", *STAGE_NAMES))
-    changes: dict[str, list[str]] = {name: [] for name in STAGE_NAMES}
-    for name, text in for_stages(overrides or (), "stage.key=value", "--set", *STAGE_NAMES):
-        changes[name].append(text)
+    changes = stage_changes(overrides, STAGE_NAMES)
     names = profile.recipes | told
     loaded = {name: load_recipe(name, names[name], changes[name]) for name in STAGE_NAMES[1:]}
     preflight(context)

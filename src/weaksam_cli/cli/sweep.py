@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.cli.doctor import preflight
-from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages
+from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages, stage_changes
 from weaksam_cli.cli.run import splits_of
 from weaksam_cli.console import Console, Mode
 from weaksam_cli.engine.context import Context
@@ -36,8 +37,12 @@ class Sweep:
         recipes: of the stages after the first, and of `eval`.
         points: the variants.
         splits: whose figures are told.
+        title: what it is called.
+        remarks: lines below the tables.
     """
 
+    title: ClassVar[str] = "sweep"
+    remarks: ClassVar[tuple[str, ...]] = ()
     context: Context
     stages: tuple[str, ...]
     recipes: Mapping[str, LoadedRecipe]
@@ -57,6 +62,20 @@ class Sweep:
         if load_stage(stage).train_only:
             return [train]
         return wanted if stage == self.stages[-1] or train in wanted else [train, *wanted]
+
+    def figures(self, made: Sequence[Point]) -> dict[str, list[tuple[str, MetricRow]]]:
+        """Variant -> split and row of `eval`, of the swept stages."""
+        found: dict[str, list[tuple[str, MetricRow]]] = {point.variant: [] for point in made}
+        told = {*self.stages, "both"} if "retrain" in self.stages else {*self.stages}
+        for split in self.splits:
+            for row in read_results(self.context.run.output(_EVAL, split)).metrics:
+                if row.stage in told and row.variant in found:
+                    found[row.variant].append((split, row))
+        return found
+
+    def table(self, settings: Sequence[Setting], split: str) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of a split, for people."""
+        return table(settings, split)
 
 
 def sweep(
@@ -81,8 +100,6 @@ def sweep(
         UserError: something that was typed cannot be, which is said before anything runs; or what the stages raise. A
             variant that fails when others were made is left out, and what it raised is raised in the end.
     """
-    if output is not None:
-        refuse_foreign(output, overwrite=options.overwrite)
     if not grid and seeds is None:
         remedy = "Such as --grid roi_drop.tau_reg=0.8,1.0,1.2 --seeds 0,1,2"
         raise UserError("expected --grid, --seeds or both", where="weaksam sweep", remedy=remedy)
@@ -90,33 +107,32 @@ def sweep(
     context = build_context(replace(options, variant=variant), None, console)
     profile, _ = choose_profile(chosen_profile(options), context.weights)
     names = profile.recipes | dict(for_stages(recipes or (), "stage=NAME", "--recipe", *stages, _EVAL))
-    changes: dict[str, list[str]] = {name: [] for name in (*stages, _EVAL)}
-    for name, text in for_stages(overrides or (), "stage.key=value", "--set", *changes):
-        changes[name].append(text)
+    changes = stage_changes(overrides, (*stages, _EVAL))
     every = parse_seeds(seeds, context.seed)
     points = sweep_points(stage, names[stage], changes[stage], values, every, variant or "")
     loaded = {name: load_recipe(name, names[name], changes[name]) for name in (*stages[1:], _EVAL)}
     plan = Sweep(context, stages, loaded, points, tuple(splits_of(load_stage(stages[-1]), options, context)))
-    console.info(
-        f"sweep: {count(len(plan.points))} of {', '.join(plan.stages)}, then eval",
-        variants=[point.variant for point in plan.points],
-    )
+    return carry_out(plan, options, output)
+
+
+def carry_out(plan: Sweep, options: CommonOptions, output: Path | None) -> list[Setting]:
+    """Make, evaluate and show what is planned; see `sweep`."""
+    if output is not None:
+        _refuse_foreign(output, overwrite=options.overwrite)
+    count, console = len(plan.points), plan.context.console
+    head = f"{plan.title}: {count} variant{'' if count == 1 else 's'} of {', '.join(plan.stages)}, then eval"
+    console.info(head, variants=[point.variant for point in plan.points])
     if options.dry_run:
-        describe_points(plan)
+        _describe(plan)
         return []
     preflight(plan.context)
-    made, fault = make_all(plan)
-    evaluate(plan)
-    settings = by_setting(plan.points, figures(plan, made))
+    made, fault = _make_all(plan)
+    _evaluate(plan)
+    settings = by_setting(plan.points, plan.figures(made))
     _show(plan, settings, output)
     if fault is not None:
         raise fault
     return settings
-
-
-def count(variants: int) -> str:
-    """`3 variants`."""
-    return f"{variants} variant{'' if variants == 1 else 's'}"
 
 
 def _stages(first: str, until: str | None) -> tuple[str, ...]:
@@ -128,7 +144,7 @@ def _stages(first: str, until: str | None) -> tuple[str, ...]:
     return later[: later.index(until or first) + 1]
 
 
-def describe_points(plan: Sweep) -> None:
+def _describe(plan: Sweep) -> None:
     """What would be done, an artifact a line."""
     rows = []
     for point in plan.points:
@@ -143,7 +159,7 @@ def describe_points(plan: Sweep) -> None:
     plan.context.console.table("what would be done", ["artifact", "setting", "state"], rows)
 
 
-def make_all(plan: Sweep) -> tuple[list[Point], UserError | None]:
+def _make_all(plan: Sweep) -> tuple[list[Point], UserError | None]:
     """The variants that are there in the end, and the last fault of those that are not."""
     made: list[Point] = []
     fault, console = None, plan.context.console
@@ -163,36 +179,29 @@ def make_all(plan: Sweep) -> tuple[list[Point], UserError | None]:
     return made, fault
 
 
-def evaluate(plan: Sweep) -> None:
+def _evaluate(plan: Sweep) -> None:
     """Measure the whole run, whose table of all artifacts would hide that of the sweep."""
     recipe = plan.recipes[_EVAL]
     context = replace(plan.context, recipe_name=recipe.name, console=Console(Mode.QUIET))
     run_steps(partial(recipe.steps, context), load_stage(_EVAL), context, plan.splits)
 
 
-def figures(plan: Sweep, made: Sequence[Point]) -> dict[str, list[tuple[str, MetricRow]]]:
-    """Variant -> split and row of `eval`, of the swept stages."""
-    found: dict[str, list[tuple[str, MetricRow]]] = {point.variant: [] for point in made}
-    told = {*plan.stages, "both"} if "retrain" in plan.stages else {*plan.stages}
-    for split in plan.splits:
-        for row in read_results(plan.context.run.output(_EVAL, split)).metrics:
-            if row.stage in told and row.variant in found:
-                found[row.variant].append((split, row))
-    return found
-
-
 def _show(plan: Sweep, settings: Sequence[Setting], output: Path | None) -> None:
     console = plan.context.console
     for split in plan.splits:
         title = f"{plan.context.dataset} {split}: mean ± standard deviation over seeds, shares in percent"
-        console.table(title, *table(settings, split))
+        console.table(title, *plan.table(settings, split))
+    for line in plan.remarks:
+        console.info(line)
     if output is not None:
         FileOps().write_atomically(output, as_csv(settings).encode())
         console.info(f"written: {output}", output=str(output))
-    console.result("every metric of every seed: --output FILE.csv, or --json", sweep=as_json(settings))
+    console.result(
+        "every metric of every seed: --output FILE.csv, or --json", **{plan.title: as_json(settings)}
+    )
 
 
-def refuse_foreign(path: Path, *, overwrite: bool) -> None:
+def _refuse_foreign(path: Path, *, overwrite: bool) -> None:
     """A table of an earlier sweep is replaced; what else stands there is not."""
     if overwrite or not path.exists():
         return

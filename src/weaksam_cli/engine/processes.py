@@ -134,9 +134,6 @@ class Unwritten(FileOps):
     def build_atomically(self, path: Path, fill: Callable[[Path], None]) -> None:
         """Nothing."""
 
-    def write_atomically(self, path: Path, data: bytes) -> None:
-        """Nothing."""
-
 
 def silent() -> Console:
     """For the other processes: the first one speaks."""
