@@ -15,7 +15,6 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.detectron.training import image_tensor
 from weaksam_cli.retrain.detector import load_network
 from weaksam_cli.retrain.faster_rcnn import Recipe
-from weaksam_cli.retrain.rcnn import RoiDrop
 from weaksam_cli.retrain.region_losses import Sampling, load_region_losses, read_description
 
 SAMPLING = Sampling(12, 0.75, HEIGHT)
@@ -84,5 +83,5 @@ def test_a_box_outside_of_the_image_teaches_nothing(model: Path) -> None:
 
 def test_what_a_file_tells(model: Path) -> None:
     found = read_description(model)
-    assert isinstance(found.drop, RoiDrop)
-    assert (found.drop.tau_cls, found.drop.tau_reg, found.iterations) == (0.5, 0.1, 0)
+    assert found.roi_drop is not None and found.percentile is None
+    assert (found.roi_drop.tau_cls, found.roi_drop.tau_reg, found.iterations) == (0.5, 0.1, 0)

@@ -282,17 +282,16 @@ def read_foreground(path: Path) -> ForegroundRegions:
 
 
 def _write_figures(settings: FigureSettings, rows: Path, model: Path, job: Job) -> Outcome:
-    from weaksam_cli.retrain.rcnn import RoiDrop
     from weaksam_cli.retrain.region_losses import read_description
 
     taus: dict[str, float | None]
     told, regions = read_description(model), read_foreground(rows)
-    if isinstance(told.drop, RoiDrop):
-        tau_cls = told.drop.tau_cls if settings.tau_cls is None else settings.tau_cls
-        tau_reg = told.drop.tau_reg if settings.tau_reg is None else settings.tau_reg
+    if told.roi_drop is not None:
+        tau_cls = told.roi_drop.tau_cls if settings.tau_cls is None else settings.tau_cls
+        tau_reg = told.roi_drop.tau_reg if settings.tau_reg is None else settings.tau_reg
         dropped, taus = dropped_sets(regions, tau_cls, tau_reg), {"tau_cls": tau_cls, "tau_reg": tau_reg}
     else:  # as if all images were one batch
-        cut = percentile_cut(regions.classification, told.drop.tau)
+        cut = percentile_cut(regions.classification, told.percentile or 100)
         tau_cls = cut if settings.tau_cls is None else settings.tau_cls
         dropped = {"things": regions.classification > tau_cls}
         taus = {"tau_cls": tau_cls, "tau_reg": None}

@@ -21,9 +21,9 @@ from weaksam_cli.core import boxes as box_math
 from weaksam_cli.core.boxes import FloatArray, as_boxes
 from weaksam_cli.core.types import Detections
 from weaksam_cli.detectron.training import image_tensor
+from weaksam_cli.engine.methods import load_method
 from weaksam_cli.errors import UserError
 from weaksam_cli.retrain.detector import build_network, config_of
-from weaksam_cli.retrain.dino.settings import QueryDrop
 from weaksam_cli.retrain.rcnn import RoiDrop
 from weaksam_cli.training.checkpoint import Checkpoint, load_model, read_checkpoint, read_metadata
 
@@ -79,13 +79,15 @@ class Description:
 
     Attributes:
         cfg: detectron2's configuration.
-        drop: its RoI drop or query drop.
         iterations: that are done.
+        roi_drop: with RoI heads.
+        percentile: of query drop, with queries in their place.
     """
 
     cfg: Any
-    drop: RoiDrop | QueryDrop
     iterations: int
+    roi_drop: RoiDrop | None = None
+    percentile: int | None = None
 
 
 def read_description(path: Path, class_names: Sequence[str] | None = None) -> Description:
@@ -97,20 +99,17 @@ def read_description(path: Path, class_names: Sequence[str] | None = None) -> De
     """
     metadata, iterations = _metadata(path)
     cfg = config_of(metadata, path, class_names)
-    return Description(cfg, _drop_of(cfg, path), iterations)
-
-
-def _drop_of(cfg: Any, path: Path) -> RoiDrop | QueryDrop:
-    method = cfg.MODEL.METHOD
-    if not method.NAME:
-        return RoiDrop(**cfg.MODEL.ROI_HEADS.DROP)
-    if method.NAME == "dino":
-        return QueryDrop(**method.SETTINGS.query_drop)
-    what = f"is a detector of {method.NAME}, which has no regions of interest, and no query drop"
-    remedy = (
-        "Give a detector of faster_rcnn, mask_rcnn or dino: weaksam retrain --recipe faster-rcnn-lite0-fpn"
-    )
-    raise UserError(what, where=str(path), remedy=remedy)
+    name = cfg.MODEL.METHOD.NAME
+    if not name:
+        return Description(cfg, iterations, roi_drop=RoiDrop(**cfg.MODEL.ROI_HEADS.DROP))
+    percentile_of = getattr(load_method("retrain", name, where=str(path)), "percentile_of", None)
+    if percentile_of is None:
+        what = f"is a detector of {name}, which has no regions of interest, and no query drop"
+        remedy = (
+            "Give a detector that drops regions or queries: weaksam retrain --recipe faster-rcnn-lite0-fpn"
+        )
+        raise UserError(what, where=str(path), remedy=remedy)
+    return Description(cfg, iterations, percentile=percentile_of(cfg))
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], int]:

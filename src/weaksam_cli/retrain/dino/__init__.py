@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.retrain.both import BothSettings
 from weaksam_cli.retrain.choice import ChoiceSettings
-from weaksam_cli.retrain.dino.settings import DinoSettings
+from weaksam_cli.retrain.dino.settings import DinoSettings, QueryDrop
 from weaksam_cli.retrain.settings import InferenceSettings
 from weaksam_cli.retrain.stage import train_then_detect
 from weaksam_cli.retrain.transformers_parts import require_transformers
@@ -49,6 +49,11 @@ def check_installed() -> None:
         UserError: `transformers` is not installed.
     """
     require_transformers("dino")
+
+
+def percentile_of(cfg: Any) -> int:
+    """The percentile of query drop of a trained model, for the analysis of its losses."""
+    return QueryDrop(**cfg.MODEL.METHOD.SETTINGS.query_drop).tau
 
 
 def register_network() -> None:
