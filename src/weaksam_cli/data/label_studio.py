@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -11,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from weaksam_cli.core.files import beginning
 from weaksam_cli.core.json_files import read_json
+from weaksam_cli.core.masks import encode, tight_boxes
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
+from weaksam_cli.data.brush import painted
 from weaksam_cli.data.dataset import ReadRecipe, likely_folders, role_of
 from weaksam_cli.data.image_files import address_path
 from weaksam_cli.data.outlines import box_of_points, numbers, share_mask
@@ -26,6 +29,7 @@ _MARKS: Final = (
     b'"annotator"',
     b'"annotation_id"',
     b'labels"',
+    b'"rle"',
     b'"choice"',
 )
 _LABELS: Final = re.compile(r"\w*labels|choices")
@@ -93,7 +97,7 @@ def _are_tasks(start: bytes) -> bool:
     )
 
 
-def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> RawDataset:
+def read(source: Path, recipe: Recipe, images: Path | None, *, boxes: bool) -> RawDataset:
     """What the tasks of an export say; a task that nobody annotated says nothing of its image.
 
     Raises:
@@ -103,7 +107,7 @@ def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> 
     if path is None:
         raise UserError("no JSON export of Label Studio here", where=str(source), remedy=_REMEDY)
     found = [
-        _of_task(item, boxes) if isinstance(item, Task) else _of_row(item, boxes)
+        _of_task(item, recipe, boxes) if isinstance(item, Task) else _of_row(item, recipe, boxes)
         for item in read_json(path, _FILE, remedy=_REMEDY)
     ]
     known = [image for image in found if image is not None]
@@ -116,7 +120,7 @@ def read(source: Path, _recipe: Recipe, images: Path | None, *, boxes: bool) -> 
     return RawDataset(path, (_WHOLE,), {_WHOLE: role_of(_WHOLE)}, split)
 
 
-def _of_task(task: Task, boxes: bool) -> RawImage | None:
+def _of_task(task: Task, recipe: Recipe, boxes: bool) -> RawImage | None:
     name = _image_of(task.data)
     if name is None:
         return None
@@ -124,11 +128,12 @@ def _of_task(task: Task, boxes: bool) -> RawImage | None:
     kept = [item for item in given or () if not item.was_cancelled]
     results = [result for item in kept[:1] for result in item.result]
     sides = next(((item.height, item.width) for item in results if item.height and item.width), None)
-    objects = tuple(_objects([item.value for item in results], boxes))
+    values = [item.value | {"original_height": item.height, "original_width": item.width} for item in results]
+    objects = tuple(_objects(values, recipe, boxes))
     return RawImage(name, objects if kept else None, declared=_sides(sides))
 
 
-def _of_row(row: Row, boxes: bool) -> RawImage | None:
+def _of_row(row: Row, recipe: Recipe, boxes: bool) -> RawImage | None:
     fields = row.model_extra or {}
     name = _image_of(fields)
     if name is None:
@@ -141,7 +146,7 @@ def _of_row(row: Row, boxes: bool) -> RawImage | None:
             values.append({"choices": [value]})
         elif isinstance(value, dict) and "choices" in value:
             values.append(value)
-    return RawImage(name, tuple(_objects(values, boxes)))
+    return RawImage(name, tuple(_objects(values, recipe, boxes)))
 
 
 def _sides(sides: tuple[int | None, int | None] | None) -> tuple[int, int] | None:
@@ -155,7 +160,7 @@ def _image_of(fields: Mapping[str, Any]) -> str | None:
     return None if found is None else address_path(found)
 
 
-def _objects(values: list[Mapping[str, Any]] | list[dict[str, Any]], boxes: bool) -> Iterator[RawObject]:
+def _objects(values: Sequence[Mapping[str, Any]], recipe: Recipe, boxes: bool) -> Iterator[RawObject]:
     """What values with labels show; relations, texts and ratings have none."""
     for number, value in enumerate(values, start=1):
         title = f"region {number}"
@@ -164,20 +169,46 @@ def _objects(values: list[Mapping[str, Any]] | list[dict[str, Any]], boxes: bool
                 continue
             for name in names:
                 if isinstance(name, str) and name.strip():
-                    yield (
-                        _drawn(value, name.strip(), title) if boxes else RawObject(name.strip(), title=title)
-                    )
+                    region = RawObject(name.strip(), title=title)
+                    yield _drawn(value, region, recipe.max_pixels) if boxes else region
 
 
-def _drawn(value: Mapping[str, Any], name: str, title: str) -> RawObject:
-    """A region with its box, and its mask where it is a polygon; percents of the sides become fractions."""
+def _drawn(value: Mapping[str, Any], region: RawObject, max_pixels: int) -> RawObject:
+    """A region with its box, and its mask where it is a polygon or painted; percents of the sides become fractions."""
+    if "rle" in value:
+        return _brushed(value, region, max_pixels)
     if not isinstance(value.get("points"), list):
-        return RawObject(name, title=title, box=_box(value))
+        return replace(region, box=_box(value))
     points = numbers([part for pair in value["points"] if isinstance(pair, list) for part in pair[:2]])
     if points is None or len(points) < 6:
-        return RawObject(name, title=title, box="its points are no polygon")
+        return replace(region, box="its points are no polygon")
     shares = [point / 100 for point in points]
-    return RawObject(name, title=title, box=box_of_points(shares), mask=share_mask(shares))
+    return replace(region, box=box_of_points(shares), mask=share_mask(shares))
+
+
+def _brushed(value: Mapping[str, Any], region: RawObject, max_pixels: int) -> RawObject:
+    """A region that a brush painted, with the tight box of its mask; its strokes have no other."""
+    size = (value.get("original_height"), value.get("original_width"))
+    height, width = size
+    if not (type(height) is type(width) is int and height > 0 and width > 0):
+        return replace(region, box="does not say the size of its image, so its brush strokes have no place")
+    if height * width > max_pixels:
+        return replace(region, box=f"is painted on {height} x {width} pixels, more than {max_pixels:,}")
+    try:
+        (counts,) = encode(painted(value["rle"], height, width)[None])
+    except ValueError as error:
+        return replace(region, box=f"its brush strokes cannot be read: {error}")
+    left, top, right, bottom = map(float, tight_boxes([counts], height, width)[0])
+    if right == left:
+        return replace(region, box="its brush painted nothing")
+
+    def mask(rows: int, columns: int) -> bytes:
+        if (rows, columns) != size:
+            raise ValueError(f"its brush strokes are of {height} x {width} pixels")
+        return counts
+
+    box = (left / width, top / height, right / width, bottom / height)
+    return replace(region, box=box, mask=mask)
 
 
 def _box(value: Mapping[str, Any]) -> RawBox | str:

@@ -1,7 +1,9 @@
-"""LabelMe (and X-AnyLabeling, AnyLabeling): a JSON file beside each image, with polygons, rectangles and flags."""
+"""LabelMe (and X-AnyLabeling, AnyLabeling): a JSON file beside each image, with polygons, rectangles, masks and flags."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
 
@@ -11,13 +13,14 @@ from weaksam_cli.core.files import beginning
 from weaksam_cli.core.json_files import read_json
 from weaksam_cli.data.annotations import RawBox, RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import SPLIT_NAMES, ReadRecipe, likely_folders, role_of, subfolders
-from weaksam_cli.data.outlines import box_of_points, polygon_mask
+from weaksam_cli.data.outlines import box_of_points, png_mask, polygon_mask
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "json files with shapes and imagePath (LabelMe)"
 _WHOLE: Final = "trainval"
 _PROBES: Final = 5
 
+Mask = Callable[[int, int], bytes]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -33,6 +36,7 @@ class Shape(BaseModel):
     label: Text
     points: list[Annotated[list[float], Field(min_length=2, max_length=3)]] = []
     shape_type: str = "polygon"
+    mask: str | None = None
     difficult: bool | None = None
 
 
@@ -119,9 +123,24 @@ def _object(shape: Shape, number: int, boxes: bool) -> RawObject:
     if not boxes:
         return RawObject(shape.label, bool(shape.difficult), title)
     points = [value for point in shape.points for value in point[:2]]
-    box = _box(shape.shape_type, points)
-    mask = polygon_mask([points]) if shape.shape_type == "polygon" else None
+    if shape.shape_type == "mask":
+        box, mask = _painted(points, shape.mask)
+    else:
+        box = _box(shape.shape_type, points)
+        mask = polygon_mask([points]) if shape.shape_type == "polygon" else None
     return RawObject(shape.label, bool(shape.difficult), title, box, mask=mask)
+
+
+def _painted(points: list[float], png: str | None) -> tuple[RawBox | str, Mask | None]:
+    """Box and mask of a mask, whose points are its first and its last pixel."""
+    if len(points) != 4:
+        return f"a mask of {len(points) // 2} points has no box", None
+    if not all(map(isfinite, points)):
+        return box_of_points(points), None
+    left, top, right, bottom = map(int, points)
+    size = (bottom + 1 - top, right + 1 - left)
+    box = (float(left), float(top), float(right + 1), float(bottom + 1))
+    return box, png_mask(left, top, size, png) if png else None
 
 
 def _box(kind: str, points: list[float]) -> RawBox | str:
@@ -129,6 +148,6 @@ def _box(kind: str, points: list[float]) -> RawBox | str:
         x, y = points[:2]
         radius = ((points[2] - x) ** 2 + (points[3] - y) ** 2) ** 0.5
         return x - radius, y - radius, x + radius, y + radius
-    if kind in ("polygon", "rectangle", "rotation", "mask") and len(points) >= 4:
+    if kind in ("polygon", "rectangle", "rotation") and len(points) >= 4:
         return box_of_points(points)
     return f"a {kind} of {len(points) // 2} points has no box"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import warnings
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from math import isfinite
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from weaksam_cli.core.masks import encode
 from weaksam_cli.data.annotations import RawBox
@@ -73,11 +77,49 @@ def box_mask(left: int, top: int, runs: Sequence[int], size: tuple[int, int]) ->
     def mask(height: int, width: int) -> bytes:
         if min(*runs, *size) < 0 or sum(runs) != size[0] * size[1]:
             raise ValueError("the run lengths do not cover its box")
-        if left < 0 or top < 0 or top + size[0] > height or left + size[1] > width:
-            raise ValueError("the mask stands out of the image")
-        whole = np.zeros((1, height, width), np.bool_)
+        _require_inside(left, top, size, (height, width))
         inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size)
-        whole[0, top : top + size[0], left : left + size[1]] = inside
-        return encode(whole)[0]
+        return _placed(inside, left, top, (height, width))
 
     return mask
+
+
+def png_mask(left: int, top: int, size: tuple[int, int], text: str) -> Callable[[int, int], bytes]:
+    """As `polygon_mask`, of LabelMe's mask: a PNG, in base64, of one channel and of the height and width of its box."""
+
+    def mask(height: int, width: int) -> bytes:
+        _require_inside(left, top, size, (height, width))
+        return _placed(_png(text, size), left, top, (height, width))
+
+    return mask
+
+
+def _png(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where a PNG in base64 is not 0; nothing of it is decoded unless it has that height and width."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = BytesIO(base64.b64decode(text, validate=True))
+            with Image.open(data, formats=["PNG"]) as image:
+                found, channels = (image.height, image.width), len(image.getbands())
+                pixels = np.asarray(image) if (found, channels) == (size, 1) else None
+    except Exception as error:  # the decoder raises errors of any type for damaged bytes
+        raise ValueError("its mask is no PNG in base64, or a damaged one") from error
+    if pixels is None:
+        what = f"{found[0]} x {found[1]} pixels of {channels} channels"
+        raise ValueError(f"its mask has {what}, expected {size[0]} x {size[1]} of one, as its points say")
+    return pixels > 0
+
+
+def _require_inside(left: int, top: int, size: tuple[int, int], image: tuple[int, int]) -> None:
+    if left < 0 or top < 0 or top + size[0] > image[0] or left + size[1] > image[1]:
+        raise ValueError("the mask stands out of the image")
+
+
+def _placed(inside: NDArray[np.bool_], left: int, top: int, size: tuple[int, int]) -> bytes:
+    """Compressed RLE, in an image of a height and width, of pixels (h, w) whose corner stands at left, top."""
+    whole = np.zeros((1, *size), np.bool_)
+    whole[0, top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return encode(whole)[0]
