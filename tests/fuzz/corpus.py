@@ -6,21 +6,23 @@ import contextlib
 import io
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tests.fuzz.datasets import SOURCES, write_datasets
+from tests.fuzz.datasets import OUTLINED, SOURCES, write_datasets
 from tests.fuzz.process import program
 from tests.tiny import synthetic_cam
 from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.console import Console, Mode
+from weaksam_cli.core.masks import encode
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import RESULTS, result_texts
-from weaksam_cli.data.labels import read_labels
+from weaksam_cli.data.labels import Labels, read_labels
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.recipes import find_recipe
 from weaksam_cli.engine.runs import RunDirectory
@@ -70,6 +72,11 @@ def _datasets() -> None:
     for name, source in SOURCES.items():
         _do("data", *source, "--dataset", name)
         _do("propose", "--dataset", name, *SEARCH)
+    Path("drawn").mkdir()
+    for name in OUTLINED:
+        (path,) = Path("runs", name, "proposals").glob("*.h5")
+        labels = read_labels(Path("runs", name, "labels", f"{path.stem}.json"), Path())
+        Path("drawn", f"{name}.json").write_bytes(_results(labels, replace(_detections(), masks=_masks())))
     shutil.copytree("runs/voc", "runs/tiny")
 
 
@@ -84,11 +91,9 @@ def _artifacts(run: Path) -> None:
     labels = read_labels(run / "labels" / "trainval.json", Path("voc/JPEGImages"))
     make(synthetic_cam(run / "cam" / "trainval.h5", labels.keys), load_stage("cam"), context)
     _do("prompt", *run_data, "--split", "trainval")
-    texts = result_texts(labels)
-    found = [text for key in labels.keys for text in texts(key, _detections())]
 
     def detect(job: Job) -> Outcome:
-        job.context.ops.write_atomically(job.path, ("[\n" + ",\n".join(found) + "\n]\n").encode())
+        job.context.ops.write_atomically(job.path, _results(labels, _detections()))
         return Outcome(len(labels.keys))
 
     path, inputs = run / "wsod" / "detections" / "trainval.json", {"data": run / "labels" / "trainval.json"}
@@ -96,6 +101,19 @@ def _artifacts(run: Path) -> None:
         Step(path, RESULTS, "trainval", RecipeModel(), inputs, detect, "made up"), load_stage("wsod"), context
     )
     _do("pgt", *run_data)
+
+
+def _results(labels: Labels, detections: Detections) -> bytes:
+    """The same detections in every image."""
+    texts = result_texts(labels)
+    found = [text for key in labels.keys for text in texts(key, detections)]
+    return ("[\n" + ",\n".join(found) + "\n]\n").encode()
+
+
+def _masks() -> tuple[bytes, ...]:
+    drawn = np.zeros((3, 48, 64), bool)
+    drawn[:, 5:29, 6:38] = True
+    return tuple(encode(drawn))
 
 
 def _detections() -> Detections:

@@ -1,11 +1,15 @@
-"""Small datasets of every layout: the same six images, the same box in each."""
+"""Small datasets of every layout: the same six images, mostly the same box in each."""
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from tests.tiny import CLASSES, write_voc
 
@@ -20,8 +24,12 @@ SOURCES = {
     "label_studio": ("label_studio",),
     "labelme": ("labelme",),
     "via": ("via",),
+    "brush": ("brush",),
+    "painted": ("painted",),
 }
 """Name -> what `weaksam data` is told; each lies in a folder of its name."""
+OUTLINED = ("coco", "yolo", "cvat", "datumaro", "label_studio", "labelme", "via", "brush", "painted")
+"""Those of a single split that have polygons or masks."""
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 6, 5, 32, 24
 _RIGHT, _BOTTOM = _LEFT + _WIDTH, _TOP + _HEIGHT
@@ -43,6 +51,8 @@ def write_datasets() -> None:
         "label_studio/images",
         "labelme",
         "via",
+        "brush/images",
+        "painted",
     )
     for place in (
         *folders,
@@ -64,6 +74,8 @@ def write_datasets() -> None:
     _label_studio(named)
     _labelme(named)
     _via(named)
+    _brush(named)
+    _painted(named)
 
 
 Named = list[tuple[Path, str]]
@@ -155,21 +167,50 @@ def _label_studio(named: Named) -> None:
 
 def _labelme(named: Named) -> None:
     for path, name in named:
-        shapes = [
+        shapes: list[dict[str, Any]] = [
             {"label": name, "points": [[_LEFT, _TOP], [_RIGHT, _BOTTOM]], "shape_type": "rectangle", "flags": {},
             "group_id": None},
             {"label": name, "points": _CORNERS, "shape_type": "polygon", "flags": {}},
         ]  # fmt: skip
-        content: dict[str, Any] = {
-            "version": "5.4.1",
-            "flags": {},
-            "shapes": shapes,
-            "imagePath": path.name,
-            "imageData": None,
-            "imageHeight": 48,
-            "imageWidth": 64,
-        }
-        _write(f"labelme/{path.stem}.json", content)
+        _labelme_file("labelme", path, shapes)
+
+
+def _labelme_file(folder: str, path: Path, shapes: list[dict[str, Any]]) -> None:
+    content: dict[str, Any] = {
+        "version": "5.4.1",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": path.name,
+        "imageData": None,
+        "imageHeight": 48,
+        "imageWidth": 64,
+    }
+    _write(f"{folder}/{path.stem}.json", content)
+
+
+def _painted(named: Named) -> None:
+    """LabelMe's masks."""
+    drawn = BytesIO()
+    Image.new("L", (_WIDTH, _HEIGHT), 1).save(drawn, "PNG")
+    mask = base64.b64encode(drawn.getvalue()).decode()
+    points = [[_LEFT, _TOP], [_RIGHT - 1, _BOTTOM - 1]]
+    for path, name in named:
+        shapes = [{"label": name, "points": points, "shape_type": "mask", "mask": mask, "flags": {}}]
+        _labelme_file("painted", path, shapes)
+
+
+def _brush(named: Named) -> None:
+    """Label Studio's brush strokes: all of the picture but its last pixel."""
+    # 12,288 words of 8 bits; lengths of 3, 4, 8 and 16 bits; 12,284 times 255, 4 times 0.
+    bits = f"{12288:032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}111{12283:016b}{255:08b}100{3:03b}{0:08b}"
+    bits += "0" * (-len(bits) % 8)
+    rle = [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
+    tasks = [
+        {"id": n, "data": {"image": path.name}, "annotations": [{"id": n, "result": [{"type": "brushlabels",
+        "original_width": 64, "original_height": 48, "value": {"format": "rle", "rle": rle, "brushlabels": [name]}}]}]}
+        for n, (path, name) in enumerate(named)
+    ]  # fmt: skip
+    _write("brush/tasks.json", tasks)
 
 
 def _via(named: Named) -> None:

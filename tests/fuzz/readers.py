@@ -8,7 +8,7 @@ from random import Random
 
 from tests.fuzz import arrays, texts, trees
 from tests.fuzz.corpus import RECIPES, SEARCH, TINY_NETWORK
-from tests.fuzz.datasets import SOURCES
+from tests.fuzz.datasets import OUTLINED, SOURCES
 from tests.fuzz.texts import Mutator, blind, whole
 from weaksam_cli.engine.stages import STAGE_NAMES
 
@@ -49,9 +49,11 @@ _LABELS = "runs/tiny/labels/trainval.json"
 
 
 def _dataset(name: str, file: str, mutators: Sequence[Mutator]) -> Reader:
-    """A layout: its labels, then its boxes held against proposals that are there."""
-    commands = (("data", *SOURCES[name], "--dataset", name), ("eval", "--dataset", name))
-    return Reader((name, f"runs/{name}"), (f"{name}/{file}",), mutators, commands, ("runs/",))
+    """A layout: its labels, then its boxes held against proposals that are there, and its masks against detections."""
+    drawn = (f"drawn/{name}.json",) if name in OUTLINED else ()
+    given = tuple(word for path in drawn for word in ("--input", f"retrain={path}"))
+    commands = (("data", *SOURCES[name], "--dataset", name), ("eval", "--dataset", name, *given))
+    return Reader((name, f"runs/{name}", *drawn), (f"{name}/{file}",), mutators, commands, ("runs/",))
 
 
 def _artifact(stage: str, folder: str, *commands: Command, writes: Sequence[str] = ()) -> Reader:
@@ -195,6 +197,8 @@ READERS: dict[str, Reader] = {
     "label-studio": _dataset("label_studio", "tasks.json", JSON),
     "labelme": _dataset("labelme", "*.json", JSON),
     "via": _dataset("via", "via.json", JSON),
+    "brush": _dataset("brush", "tasks.json", (*JSON, texts.mask_bytes, texts.mask_bytes, texts.mask_bytes)),
+    "labelme-mask": _dataset("painted", "*.json", (*JSON, texts.mask_bytes, texts.mask_bytes, texts.mask_bytes)),
     "image": Reader(("images",), ("images/*",), (arrays.image, arrays.image, blind, whole), (_propose("images"),),
     ("out",)),
     "image-list": Reader(("images", "list.txt"), ("list.txt",), LINES, (_propose("list.txt"),), ("out",)),

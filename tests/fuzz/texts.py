@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import json
 import re
 from collections.abc import Callable, Sequence
 from random import Random
 from xml.etree import ElementTree
 
 from tests.fuzz.judge import ESCAPED
-from tests.fuzz.trees import TEXTS
+from tests.fuzz.trees import TEXTS, places
 
 Mutator = Callable[[Random, bytes], bytes]
 
@@ -48,6 +50,17 @@ def blind(rng: Random, data: bytes) -> bytes:
             other = rng.randrange(size)
             content[at:at] = content[other : other + length]
     return bytes(content)
+
+
+def mask_bytes(rng: Random, data: bytes) -> bytes:
+    """A JSON file with masks, `rle` as a list of bytes or `mask` in base64: the bytes of one are changed."""
+    tree = json.loads(data)
+    holder, key = rng.choice([(holder, key) for holder, key in places(tree) if key in ("rle", "mask")])
+    if key == "rle":
+        holder[key] = list(blind(rng, bytes(holder[key])))
+    else:
+        holder[key] = base64.b64encode(blind(rng, base64.b64decode(holder[key]))).decode()
+    return json.dumps(tree).encode()
 
 
 def whole(rng: Random, data: bytes) -> bytes:

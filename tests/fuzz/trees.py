@@ -88,15 +88,15 @@ def edited(rng: Random, tree: Any, value: Callable[[Random], Any] = any_value) -
 
 
 def _edit(rng: Random, top: list[Any], value: Callable[[Random], Any]) -> None:
-    places = _places(top)
-    holder, key = rng.choice(places)
+    found = places(top)
+    holder, key = rng.choice(found)
     action = rng.randrange(10)
     if action < 5 or holder is top:
         holder[key] = value(rng)
     elif action == 5:
         del holder[key]
     elif action == 6:
-        other, from_key = rng.choice(places)
+        other, from_key = rng.choice(found)
         holder[key] = copy.deepcopy(other[from_key])
     elif action == 7:
         holder[key] = rng.choice(([holder[key]], {"a": holder[key]}, [holder[key]] * 2))
@@ -112,7 +112,7 @@ def value_key(rng: Random, holder: dict[Any, Any]) -> Any:
     return rng.choice([*holder, "Key", "id"])
 
 
-def _places(tree: Any) -> list[tuple[Any, Any]]:
+def places(tree: Any) -> list[tuple[Any, Any]]:
     """(holder, key) of every node below `tree`, once: a node may stand in several places."""
     found, left, seen = [], [tree], set[int]()
     while left:
