@@ -26,6 +26,7 @@ COMPARATORS = (
     "c-mil",
     "c-midn",
     "cbl",
+    "mist",
     "od-wscl",
     "wsddn",
     "wsod2",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.wsod.detector import FrozenDetector, Sample, Standardise
-from weaksam_cli.wsod.method import Method, Regions
+from weaksam_cli.wsod.method import Method, Outputs, Regions
 from weaksam_cli.wsod.mist import Mist
 from weaksam_cli.wsod.oicr import MiningSettings, Oicr
 from weaksam_cli.wsod.settings import HeadSettings
@@ -87,8 +91,12 @@ def test_scores_are_probabilities(method: Method) -> None:
     assert answer.boxes.shape == ((6, C, 4) if method.method == "mist" else (6, 4))
 
 
-def test_it_learns_where_the_prior_points() -> None:
-    detector, sample = detector_of(OICR).train(), image(7, labels=(0,))
+@pytest.mark.parametrize("recipe", ["oicr", "mist", "od-wscl", "wsovod"])
+def test_it_learns_where_the_prior_points(recipe: str) -> None:
+    method = load_recipe(
+        "wsod", f"{recipe}-lite0", ("heads.dropout=0", "heads.initial_deviation=0.01")
+    ).recipe
+    detector, sample = detector_of(method).train(), image(7, labels=(0,))
     assert sample.regions.prior is not None
     target = int(sample.regions.prior[:, 0].argmax())
     optimizer = torch.optim.Adam(detector.parameters(), lr=0.02)
@@ -97,7 +105,23 @@ def test_it_learns_where_the_prior_points() -> None:
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
-    assert int(detector.eval()([sample])[0].scores[:, 0].argmax()) == target
+    scores = detector.eval()([sample])[0].scores[:, 0] * sample.regions.prior[:, 0]
+    assert int(scores.argmax()) == target
+
+
+@pytest.mark.parametrize(
+    ("weight", "prior", "share"),
+    [(0, [0.9, 0.1], 1 / 2), (1, [0.9, 0.1], 9 / 10), (2, [0.9, 0.1], 81 / 82), (1, [0.5], 1)],
+)
+def test_the_softmax_over_proposals_starts_from_the_prior(
+    weight: float, prior: list[float], share: float
+) -> None:
+    """The image's score is the first proposal's share where it alone is of the class."""
+    logits = torch.tensor([[40.0, 0], [0, 40]])[: len(prior)]
+    regions = Regions(torch.zeros(len(prior), 4), torch.tensor([1.0, 0]), torch.tensor([prior, prior]).T)
+    loss = Wsddn(prior_weight=weight).losses(Outputs(logits, torch.zeros_like(logits)), regions)["loss_img"]
+    other = 0 if len(prior) == 1 else math.log(share)  # 1 - (1 - share) of the absent class
+    assert loss.item() == pytest.approx(-math.log(share) - other, abs=1e-4)
 
 
 def test_features_are_standardised_and_cut() -> None:

@@ -115,6 +115,8 @@ def test_every_setting_stands_in_the_recipes() -> None:
         ("oicr-vgg16", "drop_block=null", "unknown key 'drop_block'"),
         ("mist-vgg16", "mining.ratio=0.9", "unknown key 'mining.ratio'"),
         ("oicr-vgg16", "mining.prior_weight=1", "vgg16 has no prior of class maps"),
+        ("mist-vgg16", "mining.prior_weight=1", "vgg16 has no prior of class maps"),
+        ("wsddn-vgg16", "prior_weight=1", "vgg16 has no prior of class maps"),
         ("oicr-lite0", "mining.prior_weight=0", "the prior needs a prior_weight above 0"),
         ("oicr-lite0", "mining.branch_weights=[]", "at least 1 item"),
     ],

@@ -304,6 +304,7 @@ class DetectionPredictor:
                 assert sample.regions.prior is not None
                 prior = sample.regions.prior**settings.prior.weight
                 scores = answer.scores * prior * image_scores[None] ** settings.image_score_weight
+                scores = scores.clamp(max=1)  # the prior has a floor added to it
             height, width = regions.image_value(image_id, "image_size").tolist()
             # A method that regresses boxes may take them over the edge.
             boxes = box_math.clip(answer.boxes.numpy(), height, width)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from weaksam_cli.core.settings import Iteration, RecipeModel
+from weaksam_cli.core.settings import Iteration
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.method import BranchWeights, ClassBoxes, Outputs, Regions, Sizes
+from weaksam_cli.wsod.oicr import PriorMethod, PriorUse, RefiningRecipe
 from weaksam_cli.wsod.settings import HeadSettings, OptimizerSettings
-from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
+from weaksam_cli.wsod.stage import detector_steps
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,7 +31,7 @@ def odd(value: int) -> int:
     return value
 
 
-class MiningSettings(RecipeModel):
+class MiningSettings(PriorUse):
     """Pseudo boxes of each branch.
 
     Attributes:
@@ -66,7 +67,7 @@ class DropBlockSettings(OptimizerSettings):
     warmup_iterations: Iteration = 500
 
 
-class Mist(ClassBoxes):
+class Mist(PriorMethod, ClassBoxes):
     """Two streams and refinement branches with a background column, and boxes for each class.
 
     Attributes:
@@ -109,9 +110,9 @@ class Mist(ClassBoxes):
         scores = wsddn_scores(outputs.class_logits, outputs.detection_logits)
         return {"loss_img": wsddn_loss_mean(scores, regions.image_labels)} | refinement_losses(
             outputs,
-            scores[:, 1:].detach(),
+            self.first_source(scores[:, 1:].detach()),
             regions.boxes,
-            lambda source: self.mine(source, regions),
+            lambda source: self.mine(self.with_prior(source, regions), regions),
             self.mining.branch_weights,
         )
 
@@ -137,7 +138,7 @@ class Mist(ClassBoxes):
         return adversary.step, {"adversary": adversary.optimizer}
 
 
-class Recipe(Mist, DetectorRecipe):
+class Recipe(Mist, RefiningRecipe):
     """MIST on either network."""
 
     @model_validator(mode="after")

@@ -12,8 +12,9 @@ from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
 from weaksam_cli.wsod.method import BranchWeights, ClassBoxes, Outputs, Regions, Rois, Sizes
 from weaksam_cli.wsod.mist import odd
+from weaksam_cli.wsod.oicr import PriorMethod, PriorUse, RefiningRecipe
 from weaksam_cli.wsod.settings import HeadSettings
-from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
+from weaksam_cli.wsod.stage import detector_steps
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from weaksam_cli.wsod.object_discovery import Embedded
 
 
-class MiningSettings(RecipeModel):
+class MiningSettings(PriorUse):
     """Pseudo boxes of each branch.
 
     Attributes:
@@ -75,7 +76,7 @@ class DropBlockSettings(RecipeModel):
     block: Annotated[int, Field(ge=1, le=7), AfterValidator(odd)] = 3
 
 
-class OdWscl(ClassBoxes):
+class OdWscl(PriorMethod, ClassBoxes):
     """MIST's heads, and an embedding of RoIs.
 
     Attributes:
@@ -160,6 +161,7 @@ class OdWscl(ClassBoxes):
         clean = extra.pop("clean", streams)
         classes = regions.image_labels.nonzero().flatten().tolist()
         scores = [item[:, 1:].detach() for item in sources]
+        scores = [self.with_prior(item, regions) for item in (self.first_source(scores[0]), *scores[1:])]
         return Embedded(regions.boxes, classes, scores, clean, list(extra.values()))
 
     def batch_losses(self, outputs: Sequence[Outputs], regions: Sequence[Regions]) -> dict[str, Tensor]:
@@ -211,7 +213,7 @@ def _factors(features: Tensor, deviation: float) -> Tensor:
     return 1 + deviation * torch.randn_like(features)
 
 
-class Recipe(OdWscl, DetectorRecipe):
+class Recipe(OdWscl, RefiningRecipe):
     """OD-WSCL on either network."""
 
     @model_validator(mode="after")

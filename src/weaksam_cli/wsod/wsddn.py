@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
 
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
@@ -15,20 +17,35 @@ if TYPE_CHECKING:
 
 
 class Wsddn(Method):
-    """The two streams."""
+    """The two streams.
+
+    Attributes:
+        prior_weight: power of the class maps' prior over proposals that the softmax over proposals starts from, in training;
+            0 leaves class maps out.
+    """
 
     method: Literal["wsddn"] = "wsddn"
+    prior_weight: float = Field(default=0.0, ge=0, le=100)
 
     def losses(self, outputs: Outputs, regions: Regions) -> dict[str, Tensor]:
         """`loss_img`: binary cross entropy of the image's class scores, summed over the classes."""
         from weaksam_cli.wsod.losses import wsddn_loss_sum, wsddn_scores
 
-        scores = wsddn_scores(outputs.class_logits, outputs.detection_logits)
+        detection_logits = outputs.detection_logits
+        if self.prior_weight and regions.prior is not None:
+            detection_logits = detection_logits + self.prior_weight * regions.prior.log()
+        scores = wsddn_scores(outputs.class_logits, detection_logits)
         return {"loss_img": wsddn_loss_sum(scores, regions.image_labels)}
 
 
 class Recipe(Wsddn, DetectorRecipe):
     """WSDDN on either network."""
+
+    @model_validator(mode="after")
+    def _prior_is_known(self) -> Self:
+        if self.prior_weight and not self.network.knows_prior:
+            raise ValueError(f"prior_weight: {self.network.name} has no prior of class maps; expected 0")
+        return self
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

@@ -18,9 +18,10 @@ from pydantic import AfterValidator, Field, model_validator
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import BranchWeights, Evidence, Method, Outputs, Regions, Rois, Seen, Sizes
+from weaksam_cli.wsod.method import BranchWeights, Evidence, Outputs, Regions, Rois, Seen, Sizes
+from weaksam_cli.wsod.oicr import PriorMethod, PriorUse, RefiningRecipe
 from weaksam_cli.wsod.settings import HeadSettings
-from weaksam_cli.wsod.stage import DetectorRecipe, detector_steps
+from weaksam_cli.wsod.stage import detector_steps
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,7 +57,7 @@ class TextSettings(RecipeModel):
     temperature: float = Field(default=50.0, gt=0, le=1000)
 
 
-class MiningSettings(RecipeModel):
+class MiningSettings(PriorUse):
     """Pseudo boxes of each branch.
 
     Attributes:
@@ -87,7 +88,7 @@ class Objectness(Evidence):
         return np.clip(np.nan_to_num(found, nan=0.0), 0, 1).astype(np.float32)[:, None]
 
 
-class Wsovod(Method):
+class Wsovod(PriorMethod):
     """Two streams, and branches that compare RoIs with texts.
 
     Attributes:
@@ -189,12 +190,18 @@ class Wsovod(Method):
             "loss_img": torch.stack([wsddn_loss_of_classes(s, own.image_labels) for s, own in pairs]).mean()
         }
         places = [own.boxes for own in regions]
-        sources = [item.detach() for item in scores]
+        sources = [self.first_source(item.detach()) for item in scores]
         for index, weight in enumerate(mining.branch_weights):
             mined = [
                 labels_of(
                     own,
-                    best_of_image(source, place, score.sum(dim=0), own.image_labels, mining.least_area),
+                    best_of_image(
+                        self.with_prior(source, own),
+                        place,
+                        score.sum(dim=0),
+                        own.image_labels,
+                        mining.least_area,
+                    ),
                     mining.foreground_iou,
                 )
                 for own, source, place, score in zip(regions, sources, places, scores, strict=True)
@@ -216,7 +223,7 @@ class Wsovod(Method):
         return decode(torch.stack(outputs.deltas).mean(dim=0), boxes)
 
 
-class Recipe(Wsovod, DetectorRecipe):
+class Recipe(Wsovod, RefiningRecipe):
     """WSOVOD on either network."""
 
     @model_validator(mode="after")
