@@ -93,7 +93,7 @@ def test_scores_are_probabilities(method: Method) -> None:
 
 @pytest.mark.parametrize("recipe", ["oicr", "mist", "od-wscl", "wsovod"])
 def test_it_learns_where_the_prior_points(recipe: str) -> None:
-    method = load_recipe(
+    method: Any = load_recipe(
         "wsod", f"{recipe}-lite0", ("heads.dropout=0", "heads.initial_deviation=0.01")
     ).recipe
     detector, sample = detector_of(method).train(), image(7, labels=(0,))
