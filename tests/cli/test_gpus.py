@@ -81,6 +81,24 @@ def test_torchrun_starts_them_too(folder: Path, alone: Path) -> None:
     expect_equal(folder, alone, "wsod")
 
 
+def test_class_token_transformers_take_parts_too(folder: Path, alone: Path) -> None:
+    sets = (
+        "fit.network={width: 16, depth: 1, patch: 16}", "fit.crop=32", "fit.epochs=1", "fit.batch_size=2",
+        "fit.images_at_once=1", "fit.drop_path=0.2", "cross_layers=[]", "class_layers=1", "heads=2",
+    )  # fmt: skip
+    command = ["cam", *COMMON, "--recipe", "vit-tiny", "--variant", "parts"]
+    command += [item for setting in sets for item in ("--set", setting)]
+    with contextlib.chdir(alone):
+        assert run_here(*command).exit_code == 0
+    result = weaksam_alone(*command, "--gpus", "2", folder=folder)
+    assert result.returncode == 0, result.stderr
+    models = [place / "runs/tiny/cam@parts/model.pth" for place in (alone, folder)]
+    one, other = (torch.load(path, weights_only=True)["model"] for path in models)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value)
+
+
 def test_what_cannot_be_shared_is_said_and_ends_all(folder: Path) -> None:
     batch = ("--set", "schedule.batch_size=3", "--overwrite")
     result = weaksam_alone(*words("wsod", *batch), "--gpus", "2", folder=folder)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from tests.cam.class_tokens.helpers import FAST, Killed, split, tiny_network, train
 from tests.models.vit.helpers import images, random_mctformer, random_weaktr
-from weaksam_cli.cam.class_tokens.images import Plan
+from weaksam_cli.cam.class_tokens.images import Plan, TrainingImages
 from weaksam_cli.cam.class_tokens.method import FitSettings
 from weaksam_cli.cam.class_tokens.training import (
+    fit,
     make_optimizer,
     peak_rate,
     schedule_of,
@@ -25,7 +28,7 @@ from weaksam_cli.models.vit.checkpoint import VitCheckpoint
 from weaksam_cli.models.vit.mctformer import load_mctformer
 from weaksam_cli.models.vit.network import ClassTokenVit
 from weaksam_cli.training.checkpoint import read_checkpoint as read_training
-from weaksam_cli.training.loop import DivergedError
+from weaksam_cli.training.loop import DivergedError, Training, TrainingRun
 
 
 @pytest.mark.parametrize(("n_images", "n_classes"), [(1, 1), (2, 1), (2, 2), (7, 3)])
@@ -47,8 +50,10 @@ def test_it_learns(tmp_path: Path) -> None:
     assert best.epochs == 30  # of equal epochs the last
 
 
-def test_killed_and_resumed_it_gives_the_same_bytes(tmp_path: Path) -> None:
-    labels, settings = split(tmp_path, 5, 2), FAST.model_copy(update={"epochs": 4})
+@pytest.mark.parametrize("images_at_once", [0, 1])
+def test_killed_and_resumed_it_gives_the_same_bytes(tmp_path: Path, images_at_once: int) -> None:
+    labels = split(tmp_path, 5, 2)
+    settings = FAST.model_copy(update={"epochs": 4, "images_at_once": images_at_once})
     names = labels.class_names
     whole = train(labels, settings, tmp_path / "whole.pt").to_bytes(names)
     assert train(labels, settings, tmp_path / "again.pt").to_bytes(names) == whole
@@ -58,6 +63,37 @@ def test_killed_and_resumed_it_gives_the_same_bytes(tmp_path: Path) -> None:
     assert train(labels, settings, tmp_path / "cut.pt").to_bytes(names) == whole
     assert train(labels, settings, tmp_path / "cut.pt").to_bytes(names) == whole  # nothing was left to do
     assert train(labels, settings, tmp_path / "other.pt", seed=1).to_bytes(names) != whole
+
+
+@pytest.mark.parametrize("start", [random_weaktr("v3"), random_weaktr("v1"), random_mctformer("v2")])
+def test_gradients_of_parts_are_those_of_the_batch(
+    tmp_path: Path, start: ClassTokenVit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three parts of unequal size, since an image cannot be read; stochastic depth would draw for each part anew."""
+    labels = split(tmp_path, 6, 3)
+    (tmp_path / "4.png").unlink()
+    gradients: list[Tensor] = []
+
+    def stop(training: Training, _: torch.optim.Optimizer) -> None:
+        found = [item.grad.flatten() for item in training.model.parameters() if item.grad is not None]
+        gradients.append(torch.cat(found))
+        raise Killed
+
+    monkeypatch.setattr(Training, "update", stop)
+    parts: list[int] = []
+    for images_at_once in (0, 2, 64):
+        update = {"batch_size": 6, "images_at_once": images_at_once, "drop_path": 0.0}
+        samples = TrainingImages(labels, labels.keys, FAST.model_copy(update=update), 0)
+        network = deepcopy(start)
+        network.register_forward_pre_hook(lambda _, given: parts.append(len(given[0])))
+        run = TrainingRun("cpu", 0, tmp_path / "none.pt", "fingerprint", Path.write_bytes)
+        with pytest.raises(Killed):
+            fit(network, samples, run)
+    assert parts == [5, 2, 2, 1, 5]
+    whole, added, again = gradients
+    assert float(whole.abs().max()) > 0
+    torch.testing.assert_close(added, whole, rtol=1e-4, atol=1e-6)
+    assert torch.equal(again, whole)
 
 
 def test_the_model_is_a_file_that_the_loader_of_published_files_reads(tmp_path: Path) -> None:

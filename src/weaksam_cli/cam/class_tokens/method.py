@@ -131,6 +131,7 @@ class FitSettings(RecipeModel):
         epochs: passes over the training images, warm-up included.
         cooldown_epochs: more passes, at the least learning rate.
         batch_size: images a step; a smaller dataset is one batch.
+        images_at_once: of them in memory together; gradients add up over the step. 0 takes them all.
         learning_rate: for a batch of 512, proportional to the batch.
         warmup_epochs: rise linearly from `warmup_rate`; in a short training at most half of it.
         warmup_rate: the first epoch's learning rate, whatever the batch.
@@ -149,6 +150,7 @@ class FitSettings(RecipeModel):
     epochs: Annotated[Epoch, Field(ge=1)] = 60
     cooldown_epochs: Epoch = 0
     batch_size: int = Field(default=64, ge=1, le=1024)
+    images_at_once: int = Field(default=0, ge=0, le=1024)
     learning_rate: float = Field(default=4e-4, gt=0, le=100)
     warmup_epochs: Epoch = 5
     warmup_rate: float = Field(default=1e-6, ge=0, le=100)

@@ -120,11 +120,14 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
         network.train()
         network.zero_grad()
         losses: dict[str, float] = {}
-        if shown.views is not None:
-            wanted = targets[shown.indexes].to(run.device)
-            losses = training.backward(
-                shown.views.to(run.device), lambda views: soft_margins(network(views), wanted)
-            )
+        if (views := shown.views) is not None:
+            wanted = targets[shown.indexes]
+
+            def losses_of(part: range) -> dict[str, Tensor]:
+                rows = slice(part.start, part.stop)
+                return soft_margins(network(views[rows].to(run.device)), wanted[rows].to(run.device))
+
+            losses = training.backward(range(len(views)), losses_of)
         training.update(optimizer)  # where no image of this process can be read, others may have gradients
         if plan.is_examined(settings, training.iteration):
             with training.autocast():
@@ -132,7 +135,8 @@ def fit(network: ClassTokenVit, images: TrainingImages, run: TrainingRun) -> Bes
         return losses
 
     mixed = settings.mixed_precision and run.device != "cpu"
-    training = Training(network, optimizer, run, mixed_precision=mixed)
+    at_once = settings.images_at_once
+    training = Training(network, optimizer, run, mixed_precision=mixed, images_at_once=at_once)
     train(training, images.batches(run.workers, run.processes), schedule, step=step, extras={"best": best})
     return best
 
@@ -196,8 +200,9 @@ def _examine(
     for shown in whole:
         failed |= shown.failed
         if shown.views is not None:
-            logits = network.encode(shown.views.to(network.cls_token.device)).class_logits()
-            scores[shown.indexes] = logits.float().cpu().numpy()
+            parts = shown.views.split(images.settings.images_at_once or len(shown.views))
+            logits = [network.encode(part.to(network.cls_token.device)).class_logits() for part in parts]
+            scores[shown.indexes] = torch.cat(logits).float().cpu().numpy()
     if len(failed) == len(images):
         raise UserError(f"no training image can be read; {images.keys[0]}: {failed[0]}", where="training")
     readable = [index for index in range(len(images)) if index not in failed]
