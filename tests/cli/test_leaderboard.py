@@ -14,11 +14,13 @@ import yaml
 import weaksam_cli as weaksam
 from tests.tiny import FAST, done_here, run_here
 from weaksam_cli.engine.recipes import recipe_names
+from weaksam_cli.report.board import read_boards
 
 SETS = [
     word for stage in ("propose", "wsod") for text in FAST[stage] for word in ("--set", f"{stage}.{text}")
 ]
 BOARD = ["leaderboard", "--dataset", "tiny", "--profile", "embedded", "--workers", "1"]
+FIGURES = {"CorLoc", "VOC AP50", "training minutes", "training peak GB"}
 CHOICE = ["--methods", "wsddn-lite0,c-mil-lite0", "--split", "trainval", *SETS]
 
 
@@ -38,9 +40,37 @@ def test_a_row_for_each_method(board: tuple[Path, str]) -> None:
         ("wsddn-lite0", "region-tree"),
         ("c-mil-lite0", "region-tree"),
     }
-    assert {row["metric"].split(" (")[0] for row in rows} == {"CorLoc", "VOC AP50", "training minutes"}
+    assert {row["metric"].split(" (")[0] for row in rows} == FIGURES
     assert "published CorLoc" in said and "53.5" in said and "65.0" in said
     assert "compares with no other images" in said
+
+
+def test_the_run_keeps_it_for_its_page(board: tuple[Path, str]) -> None:
+    folder, said = board
+    run = folder / "runs" / "tiny"
+    ((kept, plot),) = read_boards(run, ["trainval", "test"])
+    assert kept.header == [
+        "method", "proposals", "seeds", "CorLoc", "VOC AP50", "training minutes", "training peak GB", "published CorLoc",
+    ]  # fmt: skip
+    assert [row[0] for row in kept.rows] == ["wsddn-lite0", "c-mil-lite0"]
+    assert [item["variants"] for item in kept.settings] == [
+        {"0": "wsddn-lite0_region-tree_s0"},
+        {"0": "c-mil-lite0_region-tree_s0"},
+    ]
+    assert plot.startswith("data:image/png;base64,iVBOR")
+    assert f"drawn: {Path('runs/tiny/leaderboard/trainval.png')}" in said
+    with contextlib.chdir(folder):
+        done_here("report", "--dataset", "tiny", "-o", "board.html")
+    page = (folder / "board.html").read_text()
+    assert 'id="leaderboard"' in page and "<td>c-mil-lite0</td>" in page and plot in page
+    place = run / "leaderboard" / "trainval.json"
+    whole = place.read_bytes()
+    place.write_bytes(whole[:50])
+    with contextlib.chdir(folder):
+        done_here("report", "--dataset", "tiny", "-o", "board.html")
+    place.write_bytes(whole)
+    page = (folder / "board.html").read_text()
+    assert 'id="leaderboard"' not in page and "leaderboard/trainval.json" in page
 
 
 def test_proposals_and_features_are_shared(board: tuple[Path, str]) -> None:
@@ -79,11 +109,7 @@ def test_python_gives_the_figures(board: tuple[Path, str]) -> None:
             quiet=True,
         )
     assert [item.values for item in found] == [{"method": "wsddn-lite0", "proposals": "region-tree"}]
-    assert {name.split(" (")[0] for _, _, name in found[0].figures} == {
-        "CorLoc",
-        "VOC AP50",
-        "training minutes",
-    }
+    assert {name.split(" (")[0] for _, _, name in found[0].figures} == FIGURES
 
 
 def test_every_method_over_every_proposals_with_every_seed(finished: Path) -> None:

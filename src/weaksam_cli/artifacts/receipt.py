@@ -96,6 +96,7 @@ class Receipt(BaseModel):
     Attributes:
         recipe: the whole recipe of the stage, of which the identity has what decides this artifact.
         left_out: annotated objects that cannot be ground truth.
+        peak_bytes: most memory that it took, see `engine.memory`; None where the system does not tell.
     """
 
     model_config = _Model
@@ -111,6 +112,7 @@ class Receipt(BaseModel):
     failed: list[Failure]
     left_out: list[Failure] = []
     wall_seconds: Annotated[FiniteFloat, Field(ge=0)]
+    peak_bytes: _Count | None = None
     finished_at: str
 
 

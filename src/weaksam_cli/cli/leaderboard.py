@@ -24,17 +24,18 @@ from weaksam_cli.engine.sweeps import Point, parse_seeds
 from weaksam_cli.errors import UserError, unknown
 from weaksam_cli.eval.report import named
 from weaksam_cli.eval.results import MetricRow
+from weaksam_cli.report.board import FOLDER, Board, write_board
 from weaksam_cli.report.published import CONDITIONS, CORLOC
-from weaksam_cli.report.spread import Setting
+from weaksam_cli.report.spread import Setting, as_json
 
 _STAGES: Final = ("propose", "wsod")
 _USUAL: Final = "-lite0"
 _TOLD: Final = ("CorLoc", "VOC AP50")
-_MINUTES: Final = "training minutes"
+_MINUTES, _MEMORY = "training minutes", "training peak GB"
 
 
 @dataclass(frozen=True)
-class Board(Sweep):
+class Leaderboard(Sweep):
     """What is done.
 
     Attributes:
@@ -56,7 +57,7 @@ class Board(Sweep):
         return replace(self.context, run=run, seed=point.seed, recipe_name=point.recipe.name), point.recipe
 
     def figures(self, made: Sequence[Point]) -> dict[str, list[tuple[str, MetricRow]]]:
-        """Variant -> its figures that a table has room for, and how long its detector was trained."""
+        """Variant -> its figures that a table has room for, and what the training of its detector took."""
         found = {}
         for variant, rows in super().figures(made).items():
             own = [(split, row) for split, row in rows if named(row.name)[0] in _TOLD]
@@ -64,8 +65,13 @@ class Board(Sweep):
             receipt = read_receipt(folder / "model.safetensors")
             if receipt is not None:
                 minutes = receipt.wall_seconds / 60
-                row = MetricRow(stage="wsod", variant=variant, name=_MINUTES, value=minutes, share=False)
-                own += [(split, row) for split in self.splits]
+                memory = None if receipt.peak_bytes is None else receipt.peak_bytes / 1e9
+                costs = {_MINUTES: minutes, _MEMORY: memory}
+                own += [
+                    (split, MetricRow(stage="wsod", variant=variant, name=name, value=value, share=False))
+                    for split in self.splits
+                    for name, value in costs.items()
+                ]
             found[variant] = own
         return found
 
@@ -74,6 +80,21 @@ class Board(Sweep):
         methods = {point.settings["method"]: point.recipe.resolved()["method"] for point in self.points}
         header, rows = super().table(settings, split)
         return [*header, "published CorLoc"], [[*row, CORLOC.get(methods[row[0]], "-")] for row in rows]
+
+    def keep(self, settings: Sequence[Setting]) -> None:
+        """Tables and plots, which `report` shows."""
+        folder, context = self.context.run.root / FOLDER, self.context
+        for split in self.splits:
+            header, rows = self.table(settings, split)
+            board = Board(
+                split=split,
+                header=header,
+                rows=rows,
+                remarks=[*self.remarks],
+                settings=as_json(settings, split),
+            )
+            plot = write_board(folder, board, settings, context.ops)
+            context.console.info(f"drawn: {plot}", plot=str(plot))
 
 
 def leaderboard(
@@ -103,7 +124,7 @@ def leaderboard(
     sources = _names("propose", proposals, [profile.recipes["propose"]], "--proposals")
     every = parse_seeds(seeds, context.seed)
     recipes = {name: load_recipe("wsod", name, changes["wsod"]) for name in chosen}
-    board = Board(
+    plan = Leaderboard(
         context=context,
         stages=_STAGES,
         recipes={"eval": load_recipe("eval", profile.recipes["eval"], changes["eval"])},
@@ -116,7 +137,7 @@ def leaderboard(
         splits=tuple(splits_of(load_stage("wsod"), options, context)),
         proposals={name: load_recipe("propose", name, changes["propose"]) for name in sources},
     )
-    return carry_out(board, options, output)
+    return carry_out(plan, options, output)
 
 
 def _names(stage: str, text: str | None, usual: Sequence[str], option: str) -> list[str]:

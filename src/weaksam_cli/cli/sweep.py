@@ -77,6 +77,9 @@ class Sweep:
         """Header and rows of a split, for people."""
         return table(settings, split)
 
+    def keep(self, settings: Sequence[Setting]) -> None:
+        """Leave in the run what belongs there besides the variants."""
+
 
 def sweep(
     options: CommonOptions,
@@ -193,6 +196,7 @@ def _show(plan: Sweep, settings: Sequence[Setting], output: Path | None) -> None
         console.table(title, *plan.table(settings, split))
     for line in plan.remarks:
         console.info(line)
+    plan.keep(settings)
     if output is not None:
         FileOps().write_atomically(output, as_csv(settings).encode())
         console.info(f"written: {output}", output=str(output))

@@ -21,6 +21,7 @@ from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.data.unlabelled import DATASET
 from weaksam_cli.engine.context import Context, Job
 from weaksam_cli.engine.freshness import Freshness, Standing, State, file_digest
+from weaksam_cli.engine.memory import peak_memory
 from weaksam_cli.engine.processes import ALONE, Unwritten
 from weaksam_cli.engine.publishing import Publisher
 from weaksam_cli.engine.queue import UnfinishedError
@@ -166,8 +167,9 @@ def make(step: Step, stage: Stage, context: Context) -> receipts.Receipt:
     if step.joint:
         context.processes.tell(joint=True)
     processes = context.processes if step.joint else ALONE
-    outcome = step.run(Job(replace(context, ops=ops, processes=processes), step.path, identity))
-    record = _finish(step, identity, ops, outcome, time.monotonic() - start)
+    with peak_memory() as peak:
+        outcome = step.run(Job(replace(context, ops=ops, processes=processes), step.path, identity))
+    record = _finish(step, identity, ops, outcome, time.monotonic() - start, peak())
     _report(step, context, record, outcome)
     _check_failures(step, record, context)
     return record
@@ -271,7 +273,12 @@ def _may_stay(step: Step, receipt: receipts.Receipt, context: Context) -> bool:
 
 
 def _finish(
-    step: Step, identity: receipts.Identity, ops: Publisher, outcome: Outcome, seconds: float
+    step: Step,
+    identity: receipts.Identity,
+    ops: Publisher,
+    outcome: Outcome,
+    seconds: float,
+    peak: int | None,
 ) -> receipts.Receipt:
     record = receipts.Receipt(
         receipt_version=receipts.RECEIPT_VERSION,
@@ -286,6 +293,7 @@ def _finish(
         failed=[receipts.Failure(image=image, reason=reason) for image, reason in outcome.failed],
         left_out=[receipts.Failure(image=image, reason=reason) for image, reason in outcome.left_out],
         wall_seconds=round(seconds, 3),
+        peak_bytes=peak,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     receipts.write_receipt(ops, step.path, record)

@@ -24,6 +24,7 @@ from weaksam_cli.engine.stages import STAGE_NAMES, load_stage
 from weaksam_cli.errors import UserError
 from weaksam_cli.eval.results import Results, read_results
 from weaksam_cli.eval.stage import artifacts_of
+from weaksam_cli.report.board import Board, read_boards
 from weaksam_cli.retrain.choice import Choice, read_choice
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ class Run:
 
     Attributes:
         trainings: folder of the model -> rows of its `metrics.json`.
+        boards: leaderboards, each with its plot as a data URI.
         problems: what could not be read, a line each.
     """
 
@@ -91,6 +93,7 @@ class Run:
     artifacts: tuple[ArtifactLine, ...]
     splits: tuple[SplitRun, ...]
     trainings: Mapping[str, list[dict[str, float]]]
+    boards: Sequence[tuple[Board, str]]
     problems: tuple[str, ...]
 
     def split_of_role(self, role: str) -> SplitRun | None:
@@ -118,6 +121,7 @@ def read_run(context: Context) -> Run:
         artifacts=tuple(_lines(context)),
         splits=splits,
         trainings=_trainings(context.run.root, problems),
+        boards=_boards(context, problems),
         problems=tuple(dict.fromkeys(problems)),
     )
 
@@ -181,6 +185,14 @@ def _truth_masks(root: Path, source: Source, labels: Labels, keys: Sequence[str]
     some = replace(labels, file=labels.file.model_copy(update={"images": images}))
     found = read_ground_truth(root, source, some, masks=True)
     return {key: image.masks or () for key, image in found.images.items()} if found else {}
+
+
+def _boards(context: Context, problems: list[str]) -> list[tuple[Board, str]]:
+    try:
+        return read_boards(context.run.root, list(context.source().splits))
+    except UserError as error:
+        problems.append(error.one_line())
+        return []
 
 
 def _trainings(root: Path, problems: list[str]) -> dict[str, list[dict[str, float]]]:

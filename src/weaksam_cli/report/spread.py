@@ -115,13 +115,15 @@ def table(settings: Sequence[Setting], split: str) -> tuple[list[str], list[list
     return [*keys, "seeds", *names], rows
 
 
-def as_json(settings: Sequence[Setting]) -> list[dict[str, Any]]:
-    """Everything, for programs: every metric of every setting, with the figure of each seed."""
+def as_json(settings: Sequence[Setting], split: str | None = None) -> list[dict[str, Any]]:
+    """Everything, for programs: every metric of every setting, or those of a split, with the figure of each seed."""
     return [
         {
             "settings": dict(item.values),
             "variants": {str(seed): name for seed, name in item.variants.items()},
-            "figures": [_figure(found) for found in item.figures.values()],
+            "figures": [
+                _figure(found) for found in item.figures.values() if split in (None, found.metric[0])
+            ],
         }
         for item in settings
     ]
