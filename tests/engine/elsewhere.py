@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from tests.artifacts.helpers import STAGE, context, rows_of, step
 from weaksam_cli.artifacts.schema import ImageRows
-from weaksam_cli.console import Console, Mode
+from weaksam_cli.console import Console, Mode, _LineProgress
 from weaksam_cli.engine.executors.choice import choose_executor
 from weaksam_cli.engine.predictors import ImageFunction
 from weaksam_cli.engine.sharded import PerImage
@@ -89,11 +90,20 @@ def wait_for(folder: Path, images: int = 0, processes: int = 0, seconds: float =
         time.sleep(0.02)
 
 
+def expect_progress(said: str, images: int) -> None:
+    """A command showed images of unfinished shards, too, and all of them in the end."""
+    shown = [int(number) for number in re.findall(rf": (-?\d+)/{images} images", said)]
+    assert shown[-1] == images, shown
+    assert all(0 <= number <= images for number in shown), shown
+    assert any(number % SHARD for number in shown), shown
+
+
 def main(
     executor: str, folder: str, images: str, seconds: str, deadly: str, workers: str, *more: str
 ) -> None:
     """Make the step with an executor."""
     console = Console(Mode.HUMAN, io.StringIO(), sys.stderr)
+    _LineProgress.interval = 0.0
     told = context(Path(folder), console=console, executor=choose_executor(executor, more, int(workers)))
     make(traced_step(Path(folder), int(images), float(seconds), deadly), STAGE, told)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.elsewhere import SHARD, computed, wait_for, whole
+from tests.engine.elsewhere import SHARD, computed, expect_progress, wait_for, whole
 
 IMAGES = 90
 ROOT = Path(__file__).parents[2]
@@ -87,6 +87,7 @@ def test_a_worker_and_then_a_node_are_killed(cluster: Any, second: Any, tmp_path
     said = ended(process)
     assert said.count("a worker died, or its machine; its shard is made anew") == 2, said
     assert "2 failed" in said
+    expect_progress(said, IMAGES)
     assert (folder / "a.h5").read_bytes() == expected
     found = computed(folder)
     assert len(found) == IMAGES

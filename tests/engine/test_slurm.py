@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.artifacts.helpers import STAGE, context
-from tests.engine.elsewhere import SHARD, computed, traced_step, wait_for, whole
+from tests.engine.elsewhere import SHARD, computed, expect_progress, traced_step, wait_for, whole
 from weaksam_cli.engine.executors.choice import choose_executor
 from weaksam_cli.engine.executors.slurm import SlurmExecutor
 from weaksam_cli.engine.steps import make
@@ -64,6 +64,7 @@ def test_a_job_is_preempted_and_another_killed(tmp_path: Path) -> None:
     assert len(found) == IMAGES
     assert found.total() - IMAGES <= 2 * SHARD
     assert "another array makes" in said
+    expect_progress(said, IMAGES)
     assert sorted(path.name for path in folder.glob("a.h5*")) == ["a.h5", "a.h5.receipt.json"]
 
 

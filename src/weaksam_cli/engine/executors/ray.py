@@ -12,7 +12,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Annotated, Any
@@ -32,6 +32,8 @@ _PATIENCE_SECONDS = 60.0
 _MOST_LOSSES = 3
 """A shard in whose progress so many workers died has killed them: nodes that are taken away rarely meet one thrice."""
 _FOREVER = -1
+_ASIDE = "aside"
+"""Ray's name for the thread of a worker that answers while another makes a shard."""
 
 
 class Options(RecipeModel):
@@ -160,12 +162,16 @@ class _Actor:
         index: the shard that it makes; None while it begins or waits.
         answer: to what it was asked last; None while it is asked nothing.
         begin_at: when it is to be asked whether it has begun; None once it has.
+        so_far: the answer to how much of its shard is done; None while it is not asked.
+        shown: images of its shard that are shown as done, and as failed.
     """
 
     handle: Any
     index: int | None = None
     answer: Any = None
     begin_at: float | None = 0.0
+    so_far: Any = None
+    shown: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -179,11 +185,13 @@ class _Actors:
     count: int
     actors: list[_Actor] = field(default_factory=list)
     losses: Counter[int] = field(default_factory=Counter)
+    ask_at: float = 0.0
 
     def __enter__(self) -> _Actors:
         task = self.task
         self.work = self.ray.put(Work(task.ops, task.plan, task.predictor))
-        kind = self.ray.remote(**self.resources, max_restarts=_FOREVER, max_task_retries=0)(RayWorker)
+        options = self.resources | {"max_restarts": _FOREVER, "max_task_retries": 0}
+        kind = self.ray.remote(**options, concurrency_groups={_ASIDE: 1})(RayWorker)
         self.actors = [_Actor(kind.remote()) for _ in range(self.count)]
         return self
 
@@ -206,6 +214,7 @@ class _Actors:
             done, _ = self.ray.wait(list(asked), timeout=_WAIT_SECONDS)
             for answer in done:
                 images += self._finish(asked[answer])
+            self._show()
             last = time.monotonic() if self._busy() else last
             if time.monotonic() - last > _PATIENCE_SECONDS:
                 last = time.monotonic()
@@ -213,6 +222,26 @@ class _Actors:
                     f"no worker has a place in the Ray cluster yet; each asks for {self._asked_for()}"
                 )
         return images
+
+    def _show(self) -> None:
+        """Show the images of unfinished shards that are done, as far as the actors have said, and ask them again."""
+        asked = {actor.so_far: actor for actor in self.actors if actor.so_far is not None}
+        done, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
+        for answer in done:
+            actor = asked[answer]
+            with suppress(self.ray.exceptions.RayError):  # it has died, as what it makes will say
+                index, *counted = self.ray.get(answer)
+                if index == actor.index and index is not None:
+                    self._count(actor, *counted)
+            actor.so_far = None
+        if time.monotonic() >= self.ask_at:
+            self.ask_at = time.monotonic() + _WAIT_SECONDS
+            for actor in [actor for actor in self.actors if actor.index is not None and actor.so_far is None]:
+                actor.so_far = actor.handle.so_far.options(concurrency_group=_ASIDE).remote()
+
+    def _count(self, actor: _Actor, images: int, failed: int) -> None:
+        self.task.on_images(images - actor.shown[0], failed - actor.shown[1])
+        actor.shown = images, failed
 
     def _busy(self) -> bool:
         return any(actor.index is not None for actor in self.actors)
@@ -235,7 +264,7 @@ class _Actors:
             self._again(actor)
             return 0
         if actor.index is not None:
-            self.task.on_images(found.images, found.failed)
+            self._count(actor, found.images, found.failed)
         actor.begin_at = None
         if found.collided:
             self.queue.jump()
@@ -243,13 +272,14 @@ class _Actors:
         return found.images
 
     def _give(self, actor: _Actor) -> None:
-        actor.index = self.queue.take()
+        actor.index, actor.shown = self.queue.take(), (0, 0)
         actor.answer = None if actor.index is None else actor.handle.make.remote(actor.index)
 
     def _again(self, actor: _Actor) -> None:
         """It was started anew, and begins anew; others make its shard."""
         if actor.index is not None:
             self.queue.put_back(actor.index)
+            self._count(actor, 0, 0)
         actor.index, actor.answer, actor.begin_at = None, None, time.monotonic() + _WAIT_SECONDS
         for idle in [other for other in self.actors if other.answer is None and other.begin_at is None]:
             self._give(idle)
@@ -305,6 +335,7 @@ class RayWorker:
 
     def __init__(self) -> None:
         self._maker: ShardMaker | None = None
+        self._so_far: tuple[int | None, int, int] = None, 0, 0
 
     def begin(self, work: Work) -> Made | Exception:
         """Learn what is to be done; an error of this machine's is the answer, too."""
@@ -318,14 +349,18 @@ class RayWorker:
         """Make a shard; the error that stopped it is the answer, too. None: it was started anew and has not begun."""
         if self._maker is None:
             return None
-        failures = 0
+        self._so_far = index, 0, 0
 
         def count(failed: bool) -> None:
-            nonlocal failures
-            failures += failed
+            _, images, failures = self._so_far
+            self._so_far = index, images + 1, failures + failed
 
         try:
             collided = self._maker.make(index, count)
         except Exception as error:
             return portable(error)
-        return Made(len(self._maker.plan.images(index)), failures, collided)
+        return Made(len(self._maker.plan.images(index)), self._so_far[2], collided)
+
+    def so_far(self) -> tuple[int | None, int, int]:
+        """The shard that it makes, and how many of its images are done, and failed."""
+        return self._so_far

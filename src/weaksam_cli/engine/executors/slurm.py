@@ -8,6 +8,7 @@ What jobs leave that died for good is made by another array.
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import shutil
 import time
@@ -29,7 +30,8 @@ from weaksam_cli.engine.queue import Listed
 from weaksam_cli.errors import UserError
 
 _LOOK_SECONDS = {"slurm": 10.0, "local": 0.2}
-"""Between two looks at the folder and at the jobs."""
+"""Between two looks at the folder and at the jobs, and between two words of a job of how much is left."""
+_LEFT = ".left"
 _USUAL_JOBS = 16
 _SAID = 300
 """Characters of what a job said last, in a message."""
@@ -125,6 +127,42 @@ def _missing(task: Task) -> list[int]:
     return [index for index in task.plan.missing() if part is None or part.owns(index)]
 
 
+@dataclass
+class _Left:
+    """How many images a job has still to make: it says so in a file, at most every so many seconds."""
+
+    work: Work
+    path: Path
+    images: int
+    seconds: float
+    told: float = -math.inf
+
+    @classmethod
+    def of(cls, share: Listed, work: Work, folder: Path, seconds: float = 0.0) -> _Left:
+        """What is left of a share, which is told at once."""
+        plan, indexes = work.plan, share.indexes
+        images = sum(len(plan.images(index)) for index in indexes - plan.done_indexes())
+        left = cls(work, folder / f"{min(indexes)}{_LEFT}", images, seconds)
+        left(0, 0)
+        return left
+
+    def __call__(self, images: int, failed: int) -> None:
+        """See `Task.on_images`."""
+        self.images -= images
+        if self.images <= 0 or time.monotonic() - self.told >= self.seconds:
+            self.told = time.monotonic()
+            self.work.ops.write_atomically(self.path, str(self.images).encode())
+
+
+def _left(folder: Path) -> int:
+    """Images that all jobs of an array have still to make, as far as they have said."""
+    images = 0
+    for path in folder.glob(f"*{_LEFT}"):
+        with contextlib.suppress(OSError):  # another command has ended the array
+            images += int(path.read_bytes())
+    return images
+
+
 # ------------------------------------------------------------------------------------------------- in the command
 
 
@@ -143,18 +181,19 @@ class _Array:
         Returns:
             The number of images that were made meanwhile.
         """
-        plan, images = self.task.plan, 0
+        plan, images, shown = self.task.plan, 0, 0
         self.jobs = self._found() or self._submit(missing)
-        waiting = set(missing)
+        waiting, everything = set(missing), sum(len(plan.images(index)) for index in missing)
         try:
             while waiting:
                 ended = [job for job in self.jobs if job.done()]
                 done = waiting & plan.done_indexes()
                 waiting -= done
-                count = sum(len(plan.images(index)) for index in done)
-                images += count
-                if count:
-                    self.task.on_images(count, 0)
+                images += sum(len(plan.images(index)) for index in done)
+                now = max(images, everything - _left(_folder(self.task))) if waiting else images
+                if now != shown:
+                    self.task.on_images(now - shown, 0)
+                shown = now
                 self._raise_faults(ended)
                 if len(ended) == len(self.jobs):
                     break
@@ -163,6 +202,7 @@ class _Array:
             self._cancel()
             raise
         self._note([])
+        self.task.on_images(images - shown, 0)
         return images
 
     def _submit(self, missing: Sequence[int]) -> Sequence[Any]:
@@ -173,10 +213,14 @@ class _Array:
             raise missing_package("submitit", "slurm") from None
         folder, options, task = _folder(self.task), self.options, self.task
         task.ops.make_directory(folder)
-        work = folder / "work.pickle"
-        task.ops.write_atomically(work, cloudpickle.dumps(Work(task.ops, task.plan, task.predictor)))
+        path, work = folder / "work.pickle", Work(task.ops, task.plan, task.predictor)
+        task.ops.write_atomically(path, cloudpickle.dumps(work))
         count = min(self.most, len(missing))
         shares = [Listed(frozenset(missing[number::count])) for number in range(count)]
+        for before in folder.glob(f"*{_LEFT}"):
+            task.ops.remove(before)
+        for share in shares:
+            _Left.of(share, work, folder)
         slurm = {name: getattr(options, name) for name in ("partition", "account", "qos", "constraint")}
         try:
             queue = submitit.AutoExecutor(
@@ -192,7 +236,8 @@ class _Array:
                 slurm_additional_parameters={"requeue": True},
                 **{f"slurm_{name}": value for name, value in slurm.items()},
             )
-            jobs: list[Any] = queue.map_array(SlurmJob(work, task.device, options.cpus), shares)
+            job = SlurmJob(path, task.device, options.cpus, _LOOK_SECONDS[options.cluster])
+            jobs: list[Any] = queue.map_array(job, shares)
         except (RuntimeError, OSError, submitit.core.utils.FailedJobError) as error:
             raise UserError(
                 f"the jobs cannot be submitted: {error}",
@@ -254,20 +299,21 @@ class SlurmJob:
         work: the file that holds what is to be done.
         device: see `Task`.
         processes: most of them.
+        seconds: between two words of how much is left.
     """
 
     work: Path
     device: str
     processes: int
+    seconds: float
 
     def __call__(self, share: Listed) -> Exception | None:
         """Make them; the error that stopped it is the result."""
         try:
             work: Work = pickle.loads(self.work.read_bytes())
             work.begin()
-            task = Task(
-                work.ops, work.plan, work.predictor, share, lambda images, failed: None, warnings.warn
-            )
+            left = _Left.of(share, work, self.work.parent, self.seconds)
+            task = Task(work.ops, work.plan, work.predictor, share, left, warnings.warn)
             run_shards(task, worker_gpus(self.device, self.processes, gpus_for(self.device)))
         except ShardLostError:
             return None  # the command looks at what is there
