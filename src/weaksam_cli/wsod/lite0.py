@@ -18,7 +18,7 @@ from pydantic import Field
 from weaksam_cli.artifacts import open_artifact
 from weaksam_cli.artifacts.computed import Rows
 from weaksam_cli.artifacts.proposals import PROPOSALS
-from weaksam_cli.artifacts.schema import Column, ImageRows, Schema
+from weaksam_cli.artifacts.schema import ANY, Column, ImageRows, Schema
 from weaksam_cli.artifacts.shards import Outcome
 from weaksam_cli.core import boxes as box_math
 from weaksam_cli.core.boxes import FloatArray
@@ -164,7 +164,7 @@ def _region_step(settings: RegionSettings, context: Context, split: str, feature
     predictor = RegionPredictor(settings, sources, feature_model, is_training)
     run = ImageByImage(lambda _: _regions(predictor))
     inputs, title = sources.inputs() | {"wsod-features": feature_model}, "RoI features and priors"
-    return Step(path, regions_schema(1, 1), split, settings, inputs, run, title)
+    return Step(path, regions_schema(ANY, ANY), split, settings, inputs, run, title)
 
 
 @dataclass(frozen=True)
