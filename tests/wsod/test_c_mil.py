@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.wsod.test_losses import edges
+from tests.wsod.vgg_helpers import HEADS, detector_of, sample
 
 from weaksam_cli.wsod.c_mil import (
     CMil,
@@ -18,6 +19,7 @@ from weaksam_cli.wsod.c_mil import (
     continuation,
     partition,
     pooled,
+    reweighting_rate,
 )
 from weaksam_cli.wsod.losses import wsddn_scores
 from weaksam_cli.wsod.method import Outputs, Regions
@@ -155,14 +157,33 @@ def test_port_refinement(published: Any) -> None:
 
 
 def test_reweight(published: Any) -> None:
-    """What is left out: the authors' rate is 0 from the `epoch`-th image of an epoch on, whatever it was meant to be."""
+    """What was meant; the authors' own epoch falls by one with every image, and nothing is left after a few."""
     case = published["reweight"]
-    after = [
-        rate
-        for image, rate in zip(case["forward"], case["rate_released"], strict=True)
-        if image >= case["epoch"]
-    ]
-    assert after and not any(after) and all(case["rate_intended"])
+    epoch, epochs = case["epoch"], 20
+    for image, released, intended in zip(
+        case["forward"], case["rate_released"], case["rate_intended"], strict=True
+    ):
+        assert reweighting_rate(epoch, epochs) == pytest.approx(intended)
+        assert reweighting_rate(epoch - image + 1, epochs) == pytest.approx(released)
+    assert reweighting_rate(1, epochs) == 0
+
+
+@pytest.mark.parametrize("changes", [{"rings": 1.8}, {"reweight": True}, {"rings": 1.8, "reweight": True}])
+def test_training_alone_sees_rings_and_weights(changes: Any) -> None:
+    plain, changed = (
+        detector_of(CMil(heads=HEADS, **settings), dropout=0.0) for settings in (dict[str, Any](), changes)
+    )
+    changed.load_state_dict(plain.state_dict())
+    items = [sample(12), sample(5, present=(0, 2)), sample(0)]
+    losses: list[Any] = []
+    for detector in (plain, changed):
+        torch.manual_seed(0)
+        detector.progress = 0.9
+        losses.append(detector.train()(items))
+        assert all(torch.isfinite(value) for value in losses[-1].values())
+    assert not torch.equal(losses[0]["loss_img"], losses[1]["loss_img"])
+    answers: list[Any] = [detector.eval()(items) for detector in (plain, changed)]
+    assert torch.equal(answers[0][0].scores, answers[1][0].scores)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])

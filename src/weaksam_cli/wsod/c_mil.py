@@ -1,15 +1,15 @@
 """C-MIL (Wan et al., CVPR 2019): proposals are pooled in subsets that shrink over the training to single ones.
 
 Two releases differ, the authors' (Torch7, which does not run) and a port of it to VGG16 (DRN-WSOD); the port is the default
-(spec 10a §2). Left out: RoIs pooled against their surroundings, of which both have one form, and the authors' re-weighting
-of features, which a counter switches off after the first images of an epoch.
+(spec 10a §2). A counter switches the authors' re-weighting of features off after the
+first images of an epoch; it is off here, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 import numpy as np
@@ -19,12 +19,14 @@ from pydantic import Field, model_validator
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import BranchWeights, Outputs, Regions
+from weaksam_cli.wsod.method import BranchWeights, Outputs, Regions, RingScale, Rois
 from weaksam_cli.wsod.oicr import PriorMethod, PriorUse, RefiningRecipe
 from weaksam_cli.wsod.stage import detector_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from weaksam_cli.wsod.detector import RegionHeads
 
 Rule = Literal["port", "seed", "torch7"]
 Curve = Literal["log", "linear", "plinear", "sigmoid", "exp"]
@@ -34,6 +36,8 @@ _LOG_OFFSET: Final = 0.01
 _STAIR: Final = 4
 """Epochs for which `plinear` stays the same, and in which `exp` falls to 1/e."""
 _TORCH7_EPSILON: Final = 1e-5
+_SLOWER: Final = 1.5
+"""Re-weighting ends at the reciprocal of it."""
 
 
 class SubsetSettings(RecipeModel):
@@ -105,6 +109,11 @@ def continuation(progress: float, curve: Curve, epochs: float) -> float:
     return math.exp((done - epochs) / _STAIR)
 
 
+def reweighting_rate(epoch: int, epochs: float) -> float:
+    """What a proposal's recognition weighs in its features in an epoch, counted from 1, of so many (spec 10a §2.7)."""
+    return max(0, epoch - 2) / epochs / _SLOWER
+
+
 def partition(close: NDArray[np.bool_], rule: Rule, window: int) -> NDArray[np.int64]:
     """Subsets of n proposals in the order of their scores.
 
@@ -149,16 +158,44 @@ class Labelled:
 
 
 class CMil(PriorMethod):
-    """WSDDN over subsets of proposals, and branches that learn from the clearly right and wrong ones alone."""
+    """WSDDN over subsets of proposals, and branches that learn from the clearly right and wrong ones alone.
+
+    Attributes:
+        rings: the detection stream sees a RoI's frame less its context, which are so many times as large as what they leave
+            out; null lets it see the RoI.
+        reweight: in training, features of a proposal weigh the more, the surer the last branch is of a class, as the authors
+            meant it; their counter switches it off after the first images of an epoch.
+    """
 
     method: Literal["c_mil"] = "c_mil"
     subsets: SubsetSettings = SubsetSettings()
     mining: MiningSettings = MiningSettings()
+    rings: RingScale | None = None
+    reweight: bool = False
 
     @property
     def branches(self) -> int:
         """One for each weight."""
         return len(self.mining.branch_weights)
+
+    def outputs_of_rois(self, heads: RegionHeads, rois: Rois, neck: Callable[[Tensor], Tensor]) -> Outputs:
+        """In training with `rings` and `reweight`; at test branches alone answer."""
+        if not heads.training:
+            return super().outputs_of_rois(heads, rois, neck)
+        features = neck(rois.pool())
+        found, factors = heads(features), None
+        if self.reweight:
+            epoch = int(rois.regions[0].progress * self.subsets.epochs) + 1
+            rate = reweighting_rate(epoch, self.subsets.epochs)
+            surest = found.refinement_logits[-1].detach().softmax(dim=1)[:, 1:].amax(dim=1, keepdim=True)
+            factors = 1 - rate + rate * surest
+            found = heads(features * factors)
+        if self.rings is not None:
+            from weaksam_cli.wsod.rings import frame_less_context
+
+            detection = frame_less_context(heads, rois, neck, self.rings, factors)
+            found = replace(found, detection_logits=detection)
+        return found
 
     def losses(self, outputs: Outputs, regions: Regions) -> dict[str, Tensor]:
         """`loss_img` of the subsets, a mean over the classes, and `loss_ref_cls<i>` of each branch."""
@@ -267,6 +304,12 @@ def _drawn(kind: Tensor, most: int) -> Tensor:
 
 class Recipe(CMil, RefiningRecipe):
     """C-MIL on either network."""
+
+    @model_validator(mode="after")
+    def _cells_are_known(self) -> Self:
+        if self.rings is not None and not self.network.pools_cells:
+            raise ValueError(f"rings: {self.network.name} has no map to pool them from; expected null")
+        return self
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

@@ -1,8 +1,9 @@
 """CASD (Huang et al., NeurIPS 2020): OICR whose attention of a RoI agrees between views of an image and between layers.
 
 The default is our reading of the paper over OICR: the released commands train neither kind of agreement (spec 10b §A.6). Of
-the release there are its attention, its second division, its graph of seeds, its hinge, and inverted attention, which hides
-the cells that a RoI's class hangs on. Left out of it: pooling of frame and context, box regression, a stride of 16.
+the release there are its attention, its second division, its graph of seeds, its hinge, its pooling of frame and context,
+its other branch's box regression, and inverted attention, which hides the cells that a RoI's class hangs on. Left out of it:
+a stride of 16.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from weaksam_cli.core.settings import RecipeModel, Weight
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
-from weaksam_cli.wsod.method import Outputs, Regions, Rois
+from weaksam_cli.wsod.method import ClassBoxes, Outputs, Regions, RingScale, Rois
 from weaksam_cli.wsod.oicr import MiningSettings, NearBest, RefiningRecipe
 from weaksam_cli.wsod.stage import detector_steps
 
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
 
     from weaksam_cli.wsod.attention import Hiding
     from weaksam_cli.wsod.detector import RegionHeads
+    from weaksam_cli.wsod.mining import Assignment
 
 Cells = Annotated[int, Field(ge=1, le=48)]
 OneIn = Annotated[int, Field(ge=1, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+_DELTA_DEVIATION: Final = 0.001
 
 
 class GraphSettings(RecipeModel):
@@ -103,10 +107,13 @@ class HidingSettings(RecipeModel):
         return Hiding(self.candidates[late], self.cells[late], self.foreground[late], self.background[late])
 
 
-class Casd(NearBest):
+class Casd(NearBest, ClassBoxes):
     """OICR over several views, with attention.
 
     Attributes:
+        rings: the detection stream sees a RoI's frame less its context, which are so many times as large as what they leave
+            out; null lets it see the RoI.
+        regression: branches regress a box for each class, towards the mean of the proposals around their seed.
         image_loss: `wsddn` as in OICR; `hinge` is the release's, of logits weighed by the softmax over proposals.
         distillation: null leaves it out, which is what a fresh run of the release trains.
         hiding: inverted attention; null leaves it out.
@@ -115,6 +122,8 @@ class Casd(NearBest):
     method: Literal["casd"] = "casd"
     mining: SeedSettings = SeedSettings()
     image_loss: Literal["wsddn", "hinge"] = "wsddn"
+    rings: RingScale | None = None
+    regression: bool = False
     distillation: DistillationSettings | None = DistillationSettings()
     hiding: HidingSettings | None = HidingSettings()
 
@@ -122,6 +131,19 @@ class Casd(NearBest):
     def views(self) -> int:
         """Two sizes, each plain and mirrored."""
         return 4
+
+    def delta_columns(self, class_count: int) -> int:
+        """Four for each class, if any."""
+        return super().delta_columns(class_count) if self.regression else 0
+
+    @property
+    def delta_deviation(self) -> float:
+        """The release's."""
+        return _DELTA_DEVIATION
+
+    def boxes(self, outputs: Outputs, boxes: Tensor) -> Tensor:
+        """The regressed ones, if any, (R, C, 4); else the proposals."""
+        return super().boxes(outputs, boxes) if self.regression else boxes
 
     def distilled(self, progress: float) -> DistillationSettings | None:
         """The distillation, once it has begun."""
@@ -131,8 +153,8 @@ class Casd(NearBest):
     def outputs_of_rois(self, heads: RegionHeads, rois: Rois, neck: Callable[[Tensor], Tensor]) -> Outputs:
         """In training, branches see RoIs with hidden cells.
 
-        `labels<k>` and `weights<k>` are what the RoIs of all views learn in a branch; `attention` and `layer<q>` are of
-        their cells.
+        `labels<k>`, `weights<k>` and `targets<k>` are what the RoIs of all views learn in a branch; `attention` and
+        `layer<q>` are of their cells.
         """
         import torch
 
@@ -142,8 +164,13 @@ class Casd(NearBest):
         found = heads(neck(pooled))
         if not heads.training:
             return found
+        if self.rings is not None:
+            from weaksam_cli.wsod.rings import frame_less_context
+
+            detection = frame_less_context(heads, rois, neck, self.rings)
+            found = replace(found, detection_logits=detection)
         extra = self._taught(found, rois.regions)
-        progress, logits = rois.regions[0].progress, list(found.refinement_logits)
+        progress, masked = rois.regions[0].progress, [found] * self.branches
         if self.hiding is not None:
             for index in range(self.branches):
 
@@ -162,16 +189,18 @@ class Casd(NearBest):
                         self.hiding.at(progress),
                         draws,
                     )
-                logits[index] = of_branch(pooled * mask)
+                masked[index] = heads(neck(pooled * mask))
         if settings := self.distilled(progress):
             extra["attention"] = attention_maps(pooled, settings.attention)
             for index, stride in enumerate((4, 8) if settings.layers else ()):
                 seen = rois.pool(rois.maps[index], stride)
                 extra[f"layer{index}"] = attention_maps(seen, settings.attention)
-        return replace(found, refinement_logits=tuple(logits), extra=extra)
+        logits = tuple(own.refinement_logits[k] for k, own in enumerate(masked))
+        deltas = tuple(own.deltas[k] for k, own in enumerate(masked) if own.deltas)
+        return replace(found, refinement_logits=logits, deltas=deltas, extra=extra)
 
     def _taught(self, outputs: Outputs, regions: Sequence[Regions]) -> dict[str, Tensor]:
-        """`labels<k>` and `weights<k>` of the RoIs of all views of all images."""
+        """`labels<k>`, `weights<k>` and, with `regression`, `targets<k>` of the RoIs of all views of all images."""
         import torch
 
         parts: dict[str, list[Tensor]] = {}
@@ -181,9 +210,12 @@ class Casd(NearBest):
             count = len(own.mirrored)
             stop = start + count * len(own.boxes)
             for index, source in enumerate(self._sources(outputs.rows(start, stop), own)):
-                labels, weights = self._labels(self.with_prior(source, own), own)
-                parts.setdefault(f"labels{index}", []).append(labels)
-                parts.setdefault(f"weights{index}", []).append(weights)
+                mined = self._learnt(self.with_prior(source, own), own)
+                parts.setdefault(f"labels{index}", []).append(mined.labels)
+                parts.setdefault(f"weights{index}", []).append(mined.weights)
+                if self.regression:
+                    views = [item.boxes for item in regions[first : first + count]]
+                    parts.setdefault(f"targets{index}", []).append(self.targets(mined.matched, own, views))
             start, first = stop, first + count
         return {name: torch.cat(items) for name, items in parts.items()}
 
@@ -202,16 +234,17 @@ class Casd(NearBest):
         ]
         return [self.first_source(streams), *branches]
 
-    def _labels(self, source: Tensor, regions: Regions) -> tuple[Tensor, Tensor]:
-        """What the RoIs (V * R) of an image learn, and what they weigh."""
+    def _learnt(self, source: Tensor, regions: Regions) -> Assignment:
+        """What the RoIs (V * R) of an image learn; the seed (R, 4) that each is nearest to, in the first view."""
         import torch
 
         from weaksam_cli.wsod.graph_seeds import drawn, graph_labels, graph_pseudo_boxes
+        from weaksam_cli.wsod.mining import Assignment, assign
 
         views, graph = len(regions.mirrored), self.mining.graph
         if graph is None:
             mined = self.assign(self.seeds(source, regions), regions)
-            return mined.labels.repeat(views), mined.weights.repeat(views)
+            return Assignment(mined.labels.repeat(views), mined.weights.repeat(views), mined.matched)
         pseudo = graph_pseudo_boxes(
             source, regions.boxes, regions.image_labels, overlap=graph.overlap, most=graph.most
         )
@@ -219,10 +252,31 @@ class Casd(NearBest):
             regions.boxes, pseudo, foreground_iou=graph.foreground_iou, background_iou=graph.background_iou
         )
         kept = [drawn(labels, taught, graph.foreground, graph.background) for _ in range(views)]
-        return labels.repeat(views), torch.cat(kept).float()
+        return Assignment(
+            labels.repeat(views), torch.cat(kept).float(), assign(regions.boxes, pseudo).matched
+        )
+
+    def targets(self, seeds: Tensor, regions: Regions, views: Sequence[Tensor]) -> Tensor:
+        """Deltas (V * R, 4) to the mean of the proposals that are foreground of the same seed (spec 10b §A.5).
+
+        Args:
+            seeds: (R, 4), the seed of each proposal, in the first view.
+            regions: in the first view.
+            views: the proposals (R, 4) in each view.
+        """
+        import torch
+
+        from weaksam_cli.wsod.losses import encode
+        from weaksam_cli.wsod.mining import pairwise_iou
+
+        least = self.mining.foreground_iou if self.mining.graph is None else self.mining.graph.foreground_iou
+        boxes = regions.boxes if self.mining.graph else self.compared(regions.boxes)
+        near = (pairwise_iou(seeds, boxes) > least).to(boxes.dtype)
+        shares = near / near.sum(dim=1, keepdim=True).clamp(min=1)
+        return torch.cat([encode(shares @ view, view) for view in views])
 
     def losses(self, outputs: Outputs, regions: Regions) -> dict[str, Tensor]:
-        """`loss_img` and `loss_ref_cls<i>`, means of the views, and `loss_distil`, where there is any."""
+        """`loss_img`, `loss_ref_cls<i>` and `loss_ref_reg<i>`, means of the views, and `loss_distil`, where there is any."""
         from weaksam_cli.wsod.graph_seeds import taught_loss
         from weaksam_cli.wsod.losses import OICR_EPSILON, refinement_loss
 
@@ -234,9 +288,25 @@ class Casd(NearBest):
             else:
                 loss = taught_loss(logits, labels, weights > 0, len(regions.mirrored))
             losses[f"loss_ref_cls{index}"] = self.mining.branch_weights[index] * loss
+            if self.regression:
+                box_loss = self._box_loss(outputs, index, len(regions.mirrored))
+                losses[f"loss_ref_reg{index}"] = self.mining.branch_weights[index] * box_loss
         if settings := self.distilled(regions.progress):
             losses["loss_distil"] = settings.weight * self._agreement(outputs, regions, settings)
         return losses
+
+    def _box_loss(self, outputs: Outputs, index: int, views: int) -> Tensor:
+        """Weighted smooth L1 (beta 1) of a branch's foreground: over coordinates and the first view's foreground, a mean."""
+        import torch.nn.functional as F
+
+        labels, weights = outputs.extra[f"labels{index}"], outputs.extra[f"weights{index}"]
+        foreground = (labels >= 0) & (weights > 0)
+        deltas = outputs.deltas[index]
+        own = deltas.unflatten(1, (deltas.shape[1] // 4, 4))[foreground, labels[foreground] + 1]
+        targets = outputs.extra[f"targets{index}"][foreground]
+        distances = F.smooth_l1_loss(own, targets, reduction="none").mean(dim=1) * weights[foreground]
+        first = foreground[: len(foreground) // views].sum()
+        return distances.sum() / first.clamp(min=1) / views
 
     def _image_loss(self, outputs: Outputs, regions: Regions) -> Tensor:
         import torch
@@ -296,7 +366,7 @@ class Recipe(Casd, RefiningRecipe):
 
     @model_validator(mode="after")
     def _cells_are_known(self) -> Self:
-        for name in ("distillation", "hiding"):
+        for name in ("distillation", "hiding", "rings"):
             if getattr(self, name) is not None and not self.network.pools_cells:
                 raise ValueError(f"{name}: {self.network.name} has no cells of RoIs; expected null")
         return self

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from weaksam_cli.wsod.detector import RegionDetector, RegionHeads
 
 BranchWeights = Annotated[tuple[Weight, ...], Field(min_length=1, max_length=8)]
+RingScale = Annotated[float, Field(gt=1, le=10)]
 
 
 @dataclass(frozen=True)
