@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 
 from weaksam_cli.artifacts.proposals import Proposals
 from weaksam_cli.core.boxes import as_boxes
+from weaksam_cli.core.types import Detections
 from weaksam_cli.errors import UserError
 from weaksam_cli.wsod.detector import FrozenDetector
 from weaksam_cli.wsod.losses import wsddn_loss_of_classes, wsddn_scores
 from weaksam_cli.wsod.method import Outputs, Regions, Seen
+from weaksam_cli.wsod.mining import pairwise_iou
 from weaksam_cli.wsod.open_vocabulary import (
     DataAware,
     batch_box_loss,
@@ -29,11 +32,21 @@ from weaksam_cli.wsod.open_vocabulary import (
     labels_of,
     text_logits,
 )
-from weaksam_cli.wsod.wsovod import Objectness, TextSettings, Wsovod
+from weaksam_cli.wsod.proposal_network import (
+    Anchored,
+    ProposalNetwork,
+    anchor_labels,
+    network_boxes,
+    network_losses,
+)
+from weaksam_cli.wsod.settings import InferenceSettings
+from weaksam_cli.wsod.vgg_detector import joined_detections
+from weaksam_cli.wsod.wsovod import NetworkSettings, Objectness, TextSettings, Wsovod
 
-CLOSED = Wsovod(texts=TextSettings(weights=None))
-NOT_BUILT = {"rpn_v2", "lo_wsrpn_centreness"}
-"""The proposal network is left out."""
+CLOSED = Wsovod(texts=TextSettings(weights=None), proposal_network=None)
+FINDING = Wsovod(texts=TextSettings(weights=None), proposal_network=NetworkSettings(least_side=8.0, most=30))
+NOT_BUILT = {"lo_wsrpn_centreness"}
+"""The location-oriented form of the proposal network, which no released configuration has, is left out."""
 
 
 def background_first(last: Any) -> Tensor:
@@ -105,7 +118,7 @@ def test_pgt_top1_and_losses(oracle: Any, index: int) -> None:
 
 
 def test_objectness_feature_weight(oracle: Any) -> None:
-    """Of a segmenter's boxes; those of the proposal network are left out with it."""
+    """Of a segmenter's boxes, and of those of the proposal network, which count more and more in training."""
     case = oracle("wsovod")["objectness_feature_weight"]
     boxes = as_boxes([[0, 0, 9, 9], [1, 1, 8, 8]])
     stability = np.asarray(case["sam_stability"], np.float32)
@@ -116,6 +129,84 @@ def test_objectness_feature_weight(oracle: Any) -> None:
     np.testing.assert_allclose(1 + values[:, 0], case["factor_sam"])
     found.stability[0] = np.nan
     assert Objectness().columns(seen)[0, 0] == 0
+    detector = detector_of(FINDING)
+    network: Any = detector.heads.get_submodule("propose")
+    seen_factors: list[Tensor] = []
+    detector.neck.register_forward_pre_hook(lambda _, inputs: seen_factors.append(inputs[0]))
+    item = sample(2)
+    item = replace(item, regions=replace(item.regions, evidence=torch.zeros(2, 1)))
+    detector.progress = case["iter"] / case["max_iter"]
+    for score, train, test in zip(case["rpn_score"], case["factor_train"], case["factor_test"], strict=True):
+        with torch.no_grad():
+            network.objectness.weight.zero_()
+            network.objectness.bias.fill_(score)
+        for factor in (train, test):
+            (outputs,) = detector.train(factor == train).outputs(
+                [replace(item, regions=replace(item.regions, progress=detector.progress))]
+            )
+            added = outputs.regions[0].evidence
+            assert added is not None and len(added) > 2 and not added[:2].any()
+            torch.testing.assert_close(1 + added[2:], torch.full_like(added[2:], factor))
+
+
+def test_rpn_v2(oracle: Any) -> None:
+    case = oracle("wsovod")["rpn_v2"]
+    anchors, seeds = torch.tensor(case["anchors"]), torch.tensor(case["pgt_boxes"])
+    torch.testing.assert_close(pairwise_iou(seeds, anchors), torch.tensor(case["iou"]), atol=1e-6, rtol=1e-5)
+    settings = NetworkSettings()
+    labels, _ = anchor_labels(anchors, seeds, settings.positive, settings.negative)
+    assert labels.tolist() == case["labels"]
+    found = Anchored(anchors, torch.tensor(case["objectness_logits"])[0], torch.tensor(case["deltas"])[0])
+    losses = network_losses(found, seeds, settings)
+    assert [float(item) for item in losses] == pytest.approx(
+        [case["loss_rpn_cls"], case["loss_rpn_loc"]], abs=1e-6
+    )
+    assert [float(item) for item in network_losses(found, seeds[:0], settings)] == [0, 0]
+
+
+def test_anchors_and_their_boxes() -> None:
+    network = ProposalNetwork(4, (32.0, 64.0), (1.0, 2.0))
+    found = network(torch.rand(2, 4, 3, 5)).of_image(1)
+    assert found.anchors.shape == (3 * 5 * 4, 4) and found.logits.shape == (60,)
+    assert found.anchors[0].tolist() == [-16, -16, 16, 16]  # of the first cell
+    assert found.anchors[4].tolist() == [-8, -16, 24, 16] and found.anchors[20].tolist() == [-16, -8, 16, 24]
+    sides = found.anchors[1, 2:] - found.anchors[1, :2]
+    assert float(sides.prod()) == pytest.approx(32**2) and float(sides[1] / sides[0]) == pytest.approx(2)
+    plain = Anchored(found.anchors, found.logits, torch.zeros(60, 4))
+    boxes, objectness = network_boxes(plain, (24, 40), NetworkSettings(least_side=16.0, most=3))
+    assert 0 < len(boxes) <= 3 and bool((objectness.diff() <= 0).all())
+    assert bool((boxes[:, :2] >= 0).all()) and bool((boxes[:, 2:] <= torch.tensor([40.0, 24.0])).all())
+    assert bool(((boxes[:, 2:] - boxes[:, :2]) > 16).all())
+    none, _ = network_boxes(plain, (24, 40), NetworkSettings(least_side=50.0))
+    assert none.shape == (0, 4)
+
+
+@pytest.mark.parametrize("counts", [(0,), (1,), (7, 0)])
+@pytest.mark.parametrize("present", [(), (1,)])
+def test_boxes_of_the_network_join_and_teach(counts: tuple[int, ...], present: tuple[int, ...]) -> None:
+    detector = detector_of(FINDING).train()
+    losses: Any = detector([sample(n, present=present) for n in counts])
+    assert {"loss_rpn_cls", "loss_rpn_loc"} <= set(losses)
+    assert all(torch.isfinite(value) for value in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    network: Any = detector.heads.get_submodule("propose")
+    assert bool(network.objectness.weight.grad.any()) == bool(present)
+    answers: Any = detector.eval()([sample(n) for n in counts])
+    for answer, count in zip(answers, counts, strict=True):
+        assert count < len(answer.boxes) == len(answer.scores) <= count + 30
+
+
+def test_views_with_boxes_of_their_own_are_joined() -> None:
+    """A box that two views find is one detection; what one alone finds stays."""
+    same, other = [0.0, 0, 20, 20], [40.0, 0, 60, 20]
+    views = [
+        Detections(as_boxes([same, other]), np.asarray([1, 0], np.int32), np.asarray([0.5, 0.2], np.float32)),
+        Detections(as_boxes([same]), np.asarray([1], np.int32), np.asarray([0.7], np.float32)),
+    ]
+    found = joined_detections(views, InferenceSettings(nms=0.3))
+    assert found.class_index.tolist() == [0, 1]
+    assert found.scores.tolist() == pytest.approx([0.2, 0.7])
+    assert len(joined_detections([views[0].take(np.zeros(0, np.int64))], InferenceSettings())) == 0
 
 
 def test_what_of_the_oracle_is_not_built(oracle: Any) -> None:
@@ -145,7 +236,12 @@ def test_objectness_and_the_image_reach_the_features() -> None:
 def test_classes_are_embedded_by_clip(tmp_path: Path) -> None:
     path = tmp_path / "clip.pt"
     torch.save(official_state(), path)
-    method = Wsovod(texts=TextSettings(weights=str(path), size=32), objectness=False, prototypes=None)
+    method = Wsovod(
+        texts=TextSettings(weights=str(path), size=32),
+        objectness=False,
+        prototypes=None,
+        proposal_network=None,
+    )
     detector = FrozenDetector(method, torch.ones(2, 5), 2)
     method.start(detector, ["cat", "potted plant"], {"clip": path})
     texts: Any = detector.heads.get_submodule("texts")

@@ -41,7 +41,7 @@ def test_gam(published: Any) -> None:
     fill(heads.get_submodule("guide"), case["guide_1x1_weight_oc"], case["guide_bias"])
     seen: list[Tensor] = []
 
-    def pool(features: Tensor | None = None, stride: int = 8) -> Tensor:
+    def pool(features: Tensor | None = None, stride: int = 8, boxes: Any = None) -> Tensor:
         assert features is not None and stride == 8
         seen.append(features)
         return torch.zeros(4, 5)

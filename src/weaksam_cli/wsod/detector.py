@@ -156,15 +156,22 @@ class RegionDetector(nn.Module):
         samples = [item.to(device) for item in samples]
         if not self.training:
             with torch.no_grad():
-                pairs = zip(self.outputs(samples), samples, strict=True)
+                images = self.outputs(samples)
+                pairs = zip(images, _seen(images, samples), strict=True)
                 return [
-                    Answer(self.method.scores(found), self.method.boxes(found, item.regions.boxes))
-                    for found, item in pairs
+                    Answer(self.method.scores(found), self.method.boxes(found, own.boxes))
+                    for found, own in pairs
                 ]
         samples = [replace(item, regions=replace(item.regions, progress=self.progress)) for item in samples]
         images = self.outputs(samples)
         with torch.autocast(device.type, enabled=False):
-            return self.method.batch_losses(images, [item.regions for item in samples])
+            return self.method.batch_losses(images, _seen(images, samples))
+
+
+def _seen(images: Sequence[Outputs], samples: Sequence[Sample]) -> list[Regions]:
+    """What the outputs of each image are of."""
+    pairs = zip(images, samples, strict=True)
+    return [found.regions[0] if found.regions else item.regions for found, item in pairs]
 
 
 class Standardise(nn.Module):
@@ -203,7 +210,9 @@ class FrozenDetector(RegionDetector):
 def _given(found: Tensor) -> Pool:
     """RoI features that came with the image."""
 
-    def pool(features: Tensor | None = None, stride: int = 8) -> Tensor:
+    def pool(
+        features: Tensor | None = None, stride: int = 8, boxes: Sequence[Tensor] | None = None
+    ) -> Tensor:
         return found
 
     return pool

@@ -98,12 +98,15 @@ class Regions:
 class Pool(Protocol):
     """Features of RoIs."""
 
-    def __call__(self, features: Tensor | None = None, stride: int = 8) -> Tensor:
+    def __call__(
+        self, features: Tensor | None = None, stride: int = 8, boxes: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """What lies before the neck: (all R, channels, 7, 7) of vgg16, or (R, D) of lite0.
 
         Args:
             features: a map (B, channels, h, w) to take in place of the last.
             stride: of that map.
+            boxes: (R, 4) of each image, to take in place of its own; not known to lite0.
         """
         ...
 
@@ -118,12 +121,14 @@ class Rois:
         maps: of vgg16, the outputs (B, channels, h, w) of the last three blocks, with strides of 4, 8 and 8; RoIs are pooled
             from the last. Zeros fill up images that are smaller than the largest. None with lite0.
         images: (B, 3, H, W), that the maps are of. None with lite0.
+        sizes: height and width of each image, without what fills it up.
     """
 
     regions: Sequence[Regions]
     pool: Pool
     maps: Sequence[Tensor] = ()
     images: Tensor | None = None
+    sizes: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,7 @@ class Outputs:
         deltas: one (R, `Method.delta_columns`) for each of the last `Method.regressed` branches, or none.
         extra: what a method's own networks gave, a row a proposal.
         image: likewise, a row an image; of an image in several views, a row a view.
+        regions: what the rows are of, for each image, where the method has added to its proposals.
     """
 
     class_logits: Tensor
@@ -146,6 +152,7 @@ class Outputs:
     deltas: tuple[Tensor, ...] = ()
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     image: Mapping[str, Tensor] = field(default_factory=dict)
+    regions: tuple[Regions, ...] = ()
 
     def rows(self, start: int, stop: int, first: int = 0, last: int = 1) -> Outputs:
         """Those of the proposals from `start` to before `stop`, which are of the images from `first` to before `last`."""
@@ -157,6 +164,7 @@ class Outputs:
             tuple(item[rows] for item in self.deltas),
             {name: item[rows] for name, item in self.extra.items()},
             {name: item[images] for name, item in self.image.items()},
+            self.regions[images],
         )
 
 
@@ -197,6 +205,11 @@ class Method(RecipeModel):
     def evidence(self) -> Evidence | None:
         """What is computed of every proposal once an image; None for nothing."""
         return None
+
+    @property
+    def finds_boxes(self) -> bool:
+        """Adds RoIs to the proposals of every view, so that detections of views are joined and not averaged."""
+        return False
 
     @property
     def views(self) -> int:

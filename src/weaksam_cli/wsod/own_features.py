@@ -105,7 +105,7 @@ def vgg16_features(network: Vgg16, trained: TrainedDetector, layer: Layer) -> Re
             fresh.outputs([view_sample(view, torch.zeros(0)).to(torch.device(trained.device))])
         pooled, hidden = seen[0]
         vectors = pooled.flatten(1) if layer == "pooled" else hidden
-        ends = np.cumsum([len(boxes) for boxes in sets])[:-1]
-        return np.split(vectors.float().cpu().numpy(), ends)
+        ends = np.cumsum([len(boxes) for boxes in sets])
+        return np.split(vectors.float().cpu().numpy(), ends)[:-1]
 
     return features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from weaksam_cli.wsod.detector import Answer, RegionDetector, Sample, select_det
 from weaksam_cli.wsod.evidence import EvidenceOf, no_evidence
 from weaksam_cli.wsod.method import Method, Outputs, Regions, Rois
 from weaksam_cli.wsod.mining import without_last_pixel
+from weaksam_cli.wsod.settings import InferenceSettings
 from weaksam_cli.wsod.used_proposals import image_loader
 from weaksam_cli.wsod.vgg16 import DetectionSettings, TrainingSettings, Vgg16Training
 from weaksam_cli.wsod.views import View, boxes_to_image, paired_views, test_views, training_view
@@ -63,14 +64,20 @@ class VggDetector(RegionDetector):
         views = [view for item in samples for view in (item, *item.views)]
         images = padded([view.input for view in views])
         maps = self.backbone.maps(images)[-_MAPS:]
-        boxes = [view.regions.boxes for view in views]
+        own = [view.regions.boxes for view in views]
 
-        def pool(features: Tensor | None = None, stride: int = STRIDE) -> Tensor:
-            return pool_rois(maps[-1] if features is None else features, boxes, stride)
+        def pool(
+            features: Tensor | None = None, stride: int = STRIDE, boxes: Sequence[Tensor] | None = None
+        ) -> Tensor:
+            return pool_rois(
+                maps[-1] if features is None else features, own if boxes is None else boxes, stride
+            )
 
-        rois = Rois([view.regions for view in views], pool, maps, images)
+        sizes = [(view.input.shape[1], view.input.shape[2]) for view in views]
+        rois = Rois([view.regions for view in views], pool, maps, images, sizes)
         found = self.method.outputs_of_rois(self.heads, rois, self.neck)
-        starts = np.cumsum([0, *(len(item) for item in boxes)]).tolist()
+        counts = [len(item.boxes) for item in found.regions or rois.regions]
+        starts = np.cumsum([0, *counts]).tolist()
         firsts = np.cumsum([0, *(1 + len(item.views) for item in samples)]).tolist()
         return [found.rows(starts[a], starts[b], a, b) for a, b in pairwise(firsts)]
 
@@ -215,16 +222,41 @@ def detect(
         settings: views and selection.
         evidence: float32 (R, k), of the proposals.
     """
-    height, width = image.shape[:2]
+    answers = _answers(network, image, boxes, settings, evidence)
+    if settings.method.finds_boxes:
+        return joined_detections(
+            [select_detections(*own, settings.inference) for own in answers], settings.inference
+        )
     box_sum = score_sum = np.zeros((), np.float32)
-    views, count = test_views(image, boxes, settings.network), np.float32(0)
+    count = np.float32(0)
+    for places, scores in answers:
+        box_sum, score_sum, count = box_sum + places, score_sum + scores, count + 1
+    return select_detections(box_sum / count, score_sum / count, settings.inference)
+
+
+def _answers(
+    network: Callable[[list[Sample]], Sequence[Answer]],
+    image: NDArray[np.uint8],
+    boxes: FloatArray,
+    settings: DetectionSettings,
+    evidence: Tensor | None,
+) -> Iterator[tuple[FloatArray, NDArray[np.float32]]]:
+    """Boxes in the image and scores of each view, see `detect`."""
+    views = test_views(image, boxes, settings.network)
     view = next(views, None)
     while view is not None:
         with torch.inference_mode():
             (answer,) = network([view_sample(view, torch.zeros(0), evidence)])
         # A GPU is still at work now: the next view is made before anything waits for the answer.
         following = next(views, None)
-        box_sum = box_sum + boxes_to_image(answer.boxes.float().cpu().numpy(), view, height, width)
-        score_sum = score_sum + answer.scores.float().cpu().numpy()
-        count, view = count + 1, following
-    return select_detections(box_sum / count, score_sum / count, settings.inference)
+        places = answer.boxes.float().cpu().numpy()
+        yield boxes_to_image(places, view, *image.shape[:2]), answer.scores.float().cpu().numpy()
+        view = following
+
+
+def joined_detections(views: Sequence[Detections], settings: InferenceSettings) -> Detections:
+    """Detections of all views of an image together, selected once more."""
+    found = Detections.concatenate(views)
+    scores = np.zeros((len(found), int(found.class_index.max(initial=-1)) + 1), np.float32)
+    scores[np.arange(len(found)), found.class_index] = found.scores
+    return select_detections(found.boxes, scores, settings)

@@ -1,9 +1,9 @@
 """WSOVOD (Lin et al., AAAI 2024), closed vocabulary over precomputed proposals: RoIs are compared with texts of the classes.
 
 As its release: one refinement, whose seeds are the best box of each class and weigh what the image scores for it, one
-regression of boxes for all classes, proposals' objectness on their features, a vector of the whole image (spec 10c §2). Left
-out: its weakly trained proposal network and what belongs to it (union of views, several levels), and boxes that a segmenter
-tightens in every step.
+regression of boxes for all classes, proposals' objectness on their features, a vector of the whole image, a proposal network
+that learns from the detector's boxes (spec 10c §2). Left out: levels of that network, its location-oriented form, and boxes
+that a segmenter tightens in every step.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def _with_place(template: str) -> str:
     return template
 
 
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Side = Annotated[float, Field(gt=0, le=10_000)]
+Ratio = Annotated[float, Field(ge=0.01, le=100)]
 Template = Annotated[str, Field(max_length=200), AfterValidator(_with_place)]
 
 
@@ -71,6 +74,34 @@ class MiningSettings(PriorUse):
     branch_weights: BranchWeights = (1.0,)
 
 
+class NetworkSettings(RecipeModel):
+    """A proposal network that learns from the last branch's best box of each class (`WSOVODRPN_V2` of the release).
+
+    Attributes:
+        sizes: of anchors, square roots of their area in pixels of the view.
+        ratios: of anchors, height to width.
+        positive: IoU with a box of a class from which on an anchor is an object; the best anchor of each always is.
+        negative: IoU below which it is none; what is neither is not learnt from.
+        anchors: so many are drawn at random, and losses are divided by it.
+        positive_share: at most so much of them are objects.
+        before_nms: so many boxes of highest objectness are looked at.
+        least_side: boxes have longer sides than this, in pixels of the view.
+        nms: IoU above which a box gives way to a better one.
+        most: boxes that join the proposals.
+    """
+
+    sizes: tuple[Side, ...] = Field(default=(32, 64, 128, 256, 512, 768), min_length=1, max_length=20)
+    ratios: tuple[Ratio, ...] = Field(default=(1.0, 2.0, 0.5), min_length=1, max_length=20)
+    positive: float = Field(default=0.6, gt=0, le=1)
+    negative: float = Field(default=0.2, ge=0, le=1)
+    anchors: Count = 512
+    positive_share: float = Field(default=0.5, gt=0, le=1)
+    before_nms: Count = 2048
+    least_side: float = Field(default=40.0, ge=0, le=10_000)
+    nms: float = Field(default=0.7, gt=0, le=1)
+    most: Count = 1024
+
+
 class Objectness(Evidence):
     """The segmenter's estimate of a proposal's mask: predicted IoU times stability, at most 1; 0 where either is unknown."""
 
@@ -94,6 +125,7 @@ class Wsovod(PriorMethod):
     Attributes:
         objectness: features of a proposal are multiplied by one plus its objectness.
         prototypes: of the vector of the whole image, which is added to the features of its RoIs; null leaves it out.
+        proposal_network: gives RoIs beside the proposals; null leaves it out.
     """
 
     method: Literal["wsovod"] = "wsovod"
@@ -102,6 +134,12 @@ class Wsovod(PriorMethod):
     mining: MiningSettings = MiningSettings()
     objectness: bool = True
     prototypes: int | None = Field(default=5, ge=1, le=1000)
+    proposal_network: NetworkSettings | None = NetworkSettings()
+
+    @property
+    def finds_boxes(self) -> bool:
+        """With a proposal network."""
+        return self.proposal_network is not None
 
     @property
     def evidence(self) -> Evidence | None:
@@ -114,7 +152,7 @@ class Wsovod(PriorMethod):
         return {} if self.texts.weights is None else {"clip": self.texts.weights}
 
     def modules(self, sizes: Sizes) -> dict[str, nn.Module]:
-        """`texts` of the classes, `compare` and `regress` of each branch, and `aware` of the image."""
+        """`texts` of the classes, `compare` and `regress` of each branch, `aware` of the image, and `propose`."""
         from torch import nn
 
         from weaksam_cli.wsod.open_vocabulary import DataAware, OpenVocabulary
@@ -131,6 +169,10 @@ class Wsovod(PriorMethod):
         made["compare"] = nn.ModuleList(OpenVocabulary(*sides) for _ in branches)
         if self.prototypes is not None:
             made["aware"] = DataAware(sizes.channels, sizes.features, self.prototypes)
+        if own := self.proposal_network:
+            from weaksam_cli.wsod.proposal_network import ProposalNetwork
+
+            made["propose"] = ProposalNetwork(sizes.channels, own.sizes, own.ratios)
         return made
 
     def complete(self, detector: RegionDetector) -> None:
@@ -153,23 +195,53 @@ class Wsovod(PriorMethod):
                 texts.weight.copy_(found)
 
     def outputs_of_rois(self, heads: RegionHeads, rois: Rois, neck: Callable[[Tensor], Tensor]) -> Outputs:
-        """Of features that objectness scales and the image's vector shifts."""
+        """Of features that objectness scales and the image's vector shifts; boxes of the proposal network come last."""
         import torch
 
-        known = [own.evidence for own in rois.regions if own.evidence is not None]
-        pooled = rois.pool()
-        if len(known) == len(rois.regions):
+        regions, found = self._joined(heads, rois)
+        known = [own.evidence for own in regions if own.evidence is not None]
+        pooled = rois.pool(boxes=[own.boxes for own in regions])
+        if len(known) == len(regions):
             factors = 1 + torch.cat(known)
             pooled = pooled * factors.view(-1, *[1] * (pooled.dim() - 1)).to(pooled.dtype)
         features = neck(pooled)
         if self.prototypes is not None:
-            counts = torch.tensor([len(own.boxes) for own in rois.regions], device=features.device)
+            counts = torch.tensor([len(own.boxes) for own in regions], device=features.device)
             vectors = heads.get_submodule("aware")(rois.maps[-1])
             features = features + vectors.repeat_interleave(counts, dim=0)
         named: Any = heads
         logits = [compare(features, named.texts.weight).float() for compare in named.compare]
         deltas = [regress(features).float() for regress in named.regress]
-        return replace(heads(features), refinement_logits=tuple(logits), deltas=tuple(deltas))
+        return replace(
+            heads(features),
+            refinement_logits=tuple(logits),
+            deltas=tuple(deltas),
+            image=found,
+            regions=tuple(regions),
+        )
+
+    def _joined(self, heads: RegionHeads, rois: Rois) -> tuple[list[Regions], dict[str, Tensor]]:
+        """Proposals and boxes of the network, and what the network says of each image.
+
+        In training, the objectness of its boxes grows with the share that is done.
+        """
+        import torch
+
+        settings = self.proposal_network
+        if settings is None:
+            return list(rois.regions), {}
+        from weaksam_cli.wsod.proposal_network import Anchored, network_boxes
+
+        said: Anchored = heads.get_submodule("propose")(rois.maps[-1])
+        joined = []
+        for index, (own, size) in enumerate(zip(rois.regions, rois.sizes, strict=True)):
+            boxes, objectness = network_boxes(said.of_image(index), size, settings)
+            evidence = own.evidence
+            if evidence is not None:
+                trust = own.progress if heads.training else 1.0
+                evidence = torch.cat([evidence, trust * objectness[:, None]])
+            joined.append(replace(own, boxes=torch.cat([own.boxes, boxes]), evidence=evidence))
+        return joined, dict(vars(said))
 
     def batch_losses(self, outputs: Sequence[Outputs], regions: Sequence[Regions]) -> dict[str, Tensor]:
         """`loss_img`, a mean over images and classes; `loss_ref_cls<i>`, `loss_ref_reg<i>` over all proposals together."""
@@ -212,6 +284,22 @@ class Wsovod(PriorMethod):
             losses[f"loss_ref_reg{index}"] = weight * batch_box_loss(deltas, regions, mined)
             sources = [item.detach().softmax(dim=1)[:, 1:] for item in logits]
             places = [decode(own.deltas[index].detach(), seen.boxes) for own, seen in images]
+        if settings := self.proposal_network:
+            from weaksam_cli.wsod.proposal_network import Anchored, network_losses
+
+            found = [
+                network_losses(
+                    Anchored(**own.image).of_image(0),
+                    best_of_image(
+                        source, place, score.sum(dim=0), seen.image_labels, mining.least_area
+                    ).boxes,
+                    settings,
+                )
+                for (own, seen), source, place, score in zip(images, sources, places, scores, strict=True)
+            ]
+            losses["loss_rpn_cls"], losses["loss_rpn_loc"] = (
+                torch.stack(own).mean() for own in zip(*found, strict=True)
+            )
         return losses
 
     def boxes(self, outputs: Outputs, boxes: Tensor) -> Tensor:
@@ -228,10 +316,9 @@ class Recipe(Wsovod, RefiningRecipe):
 
     @model_validator(mode="after")
     def _map_is_known(self) -> Self:
-        if self.prototypes is not None and not self.network.pools_cells:
-            raise ValueError(
-                f"prototypes: {self.network.name} has no map of the image to mix them by; expected null"
-            )
+        for name in ("prototypes", "proposal_network"):
+            if getattr(self, name) is not None and not self.network.pools_cells:
+                raise ValueError(f"{name}: {self.network.name} has no map of the image; expected null")
         return self
 
 
