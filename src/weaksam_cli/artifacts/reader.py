@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts import receipt as receipts
 from weaksam_cli.artifacts.checks import (
     check_ends,
-    check_image_bytes,
     check_inside,
     check_layout,
     check_objects,
     check_values,
     reading,
 )
-from weaksam_cli.artifacts.schema import ANY, Array, Schema
+from weaksam_cli.artifacts.read_ahead import ReadAhead
+from weaksam_cli.artifacts.schema import ANY, Array, Column, Schema
 from weaksam_cli.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Artifact:
         failed = [handle[name].asstr()[...].tolist() for name in ("failed_ids", "failed_reasons")]
         self.failed: dict[str, str] = dict(zip(*failed, strict=True))
         self.schema = schema
+        self._ahead: dict[str, ReadAhead] = {}
+        self._texts: dict[str, list[str]] = {}
         self._position: dict[str, int] | None = None
         self._lookups = 0
 
@@ -145,9 +148,10 @@ class Artifact:
 
     def table(self, name: str) -> list[str]:
         """A table of names, e.g. `class_names`; integers in columns are indexes into it."""
-        with reading(self.path):
-            values: list[str] = self._handle[name].asstr()[...].tolist()
-        return values
+        if name not in self._texts:
+            with reading(self.path):
+                self._texts[name] = self._handle[name].asstr()[...].tolist()
+        return [*self._texts[name]]
 
     def column(self, name: str) -> Array:
         """A whole column, rows of all images."""
@@ -160,14 +164,19 @@ class Artifact:
             count = int(self.offsets[-1]) if rows.stop is None else rows.stop - rows.start
             return np.full((count, *column.shape), column.fill, column.dtype)
         with reading(self.path):
-            dataset = self._handle[name]
-            if rows.stop is not None:
-                check_image_bytes(dataset, rows.stop - rows.start)
-            values: Array = dataset[rows]
-            if column is not None:
-                check_values(column, values, lambda table: len(self._handle[table]))
-                if column.inside:
-                    check_inside(column, values, self._sizes(rows, len(values)))
+            if rows.stop is None:
+                return self._checked(column, self._handle[name], rows)
+            if name not in self._ahead:
+                dataset = self._handle[name]
+                self._ahead[name] = ReadAhead(partial(self._checked, column, dataset), dataset)
+            return self._ahead[name](rows)
+
+    def _checked(self, column: Column | None, dataset: h5py.Dataset, rows: slice) -> Array:
+        values: Array = dataset[rows]
+        if column is not None:
+            check_values(column, values, lambda table: len(self._handle[table]))
+            if column.inside:
+                check_inside(column, values, self._sizes(rows, len(values)))
         return values
 
     def _sizes(self, rows: slice, count: int) -> Array:
@@ -234,7 +243,11 @@ class Artifact:
         """Where the blob values of some rows begin, and where the last ends."""
         name = f"{name}_offsets"
         with reading(self.path):
-            return check_ends(self._handle[name][rows.start : rows.stop + 1], name)
+            if name not in self._ahead:
+                dataset = self._handle[name]
+                self._ahead[name] = ReadAhead(lambda some: check_ends(dataset[some], name), dataset)
+            ends: NDArray[Any] = self._ahead[name](slice(rows.start, rows.stop + 1))
+        return ends
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.image_ids)

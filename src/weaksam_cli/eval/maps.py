@@ -79,14 +79,16 @@ def energy_inside(truth: Truth, maps: Mapping[str, FusedMaps], class_names: Sequ
     in_order(truth, maps, None, name="maps")
     shares: list[tuple[int, float]] = []
     for key, image in maps.items():
-        objects, cells = truth[key], _pixels_in_cells(image, np.ones((image.height, image.width), bool))
+        height, width = image.maps.shape[1:]
+        objects, in_rows, in_columns = truth[key], _cells(image.height, height), _cells(image.width, width)
+        cells = np.outer(in_rows.sum(axis=1), in_columns.sum(axis=1))
         for class_index, heat in zip(image.class_index, image.maps, strict=True):
             inside = pixels_inside(
                 objects.boxes[objects.class_index == class_index], image.height, image.width
             )
             positive = np.maximum(heat.astype(np.float64), 0)
             energy = float((positive * cells).sum())
-            covered = float((positive * _pixels_in_cells(image, inside)).sum())
+            covered = float((positive * (in_rows @ inside @ in_columns.T)).sum())
             shares.append((int(class_index), covered / energy if energy > 0 else 0.0))
     return PerClass.means(class_names, shares)
 
@@ -99,14 +101,7 @@ def pixels_inside(boxes: FloatArray, height: int, width: int) -> NDArray[np.bool
     return inside
 
 
-def _pixels_in_cells(image: FusedMaps, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How many of the chosen pixels (height, width) lie in every cell of the map, (h, w)."""
-    height, width = image.maps.shape[1:]
-    in_rows, in_columns = _cells(image.height, height), _cells(image.width, width)
-    return in_rows @ chosen.astype(np.float64) @ in_columns.T
-
-
-def _cells(pixels: int, cells: int) -> NDArray[np.float64]:
-    """1 where the centre of a pixel of an axis lies in a cell, else 0: (cells, pixels)."""
+def _cells(pixels: int, cells: int) -> NDArray[np.float32]:
+    """1 where the centre of a pixel of an axis lies in a cell, else 0: (cells, pixels); sums of them are exact."""
     cell_of_pixel = ((np.arange(pixels) + 0.5) * cells / pixels).astype(np.int64)
-    return (np.arange(cells)[:, None] == cell_of_pixel).astype(np.float64)
+    return (np.arange(cells)[:, None] == cell_of_pixel).astype(np.float32)
