@@ -20,7 +20,7 @@ from weaksam_cli.core.json_files import refusal
 from weaksam_cli.core.names import plain_word
 from weaksam_cli.errors import UserError
 
-RECEIPT_VERSION = 1
+RECEIPT_VERSION = 2
 RECEIPT_SUFFIX = ".receipt.json"
 _MAX_BYTES: Final = 50 * 1000**2
 """Some 300,000 images that failed; parsed, a receipt takes up to 30 times its size."""
