@@ -33,7 +33,7 @@ TEXTS: list[tuple[bytes, str]] = [
     (b"PK\x03\x04", "no valid JSON"),
     (DEEP.encode(), "recursion limit"),
     (b'{"receipt_version": "1"}', "receipt_version: expected a valid integer, got '1'"),
-    (b'{"receipt_version": 99}', "has version 99, this program reads up to 1"),
+    (b'{"receipt_version": 99}', "has version 99, this program reads up to 2"),
     (b'{"receipt_version": ' + b"9" * 4000 + b"}", "receipt_version: expected less than"),
     (b'{"receipt_version": ' + b"9" * 5000 + b"}", "out of range"),
     (b'{"receipt_version": 1}', "is missing"),
