@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--short-side", type=int, default=480)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--methods", nargs="+", help="recipes, beside OICR's; all by default")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.step:
@@ -97,10 +98,8 @@ def main() -> None:
 
     from weaksam_cli.engine.recipes import load_recipe, recipe_names
 
-    names = [
-        _REFERENCE,
-        *(item for item in recipe_names("wsod") if item.endswith(_SUFFIX) and item != _REFERENCE),
-    ]
+    known = [item for item in recipe_names("wsod") if item.endswith(_SUFFIX) and item != _REFERENCE]
+    names = [_REFERENCE, *(given.methods or known)]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(given.rounds):
         for name in names:

@@ -1,11 +1,11 @@
 """WSOVOD's proposal network, which learns from the boxes that its detector finds (spec 10c §2.5).
 
-As the released configurations have it: anchors of many sizes at each cell of the map, their objectness and their boxes.
+As the released configurations have it: anchors of many sizes at each cell of the map, their objectness and their boxes. Or
+location-oriented, as its paper names it: a cell has one anchor, itself, and tells how well it lies in its box, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _DEVIATION: Final = 0.01
 _IGNORED: Final = -1
+_SMALLEST: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -32,51 +33,72 @@ class Anchored:
     Attributes:
         anchors: (A, 4), xyxy pixels of the view, or (B, A, 4).
         logits: (A,) or (B, A), objectness.
-        deltas: (A, 4) or (B, A, 4), from an anchor to its box; x and y count in its sides, sides are logarithms.
+        deltas: (A, 4) or (B, A, 4), from an anchor to its box, in its sides: dx, dy and logarithms of the sides; or, of the
+            location-oriented form, how far left, top, right and bottom are from its centre.
+        quality: (A,) or (B, A), logits of how well an anchor is centred in its box; of the location-oriented form alone.
     """
 
     anchors: Tensor
     logits: Tensor
     deltas: Tensor
+    quality: Tensor | None = None
 
     def of_image(self, index: int) -> Anchored:
         """What is said of one image."""
-        return Anchored(self.anchors[index], self.logits[index], self.deltas[index])
+        return Anchored(**{name: item[index] for name, item in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its fields, as far as there are any."""
+        return {name: item for name, item in vars(self).items() if item is not None}
+
+    def scores(self) -> Tensor:
+        """Objectness (A,), 0 to 1; of the location-oriented form, its geometric mean with the quality."""
+        own = self.logits.sigmoid()
+        return own if self.quality is None else (own * self.quality.sigmoid()).sqrt()
 
 
 class ProposalNetwork(nn.Module):
     """A layer of convolution, then objectness and box of every anchor.
 
+    Anchors are centred on the corners of cells, as detectron2's, or are the cells themselves (interpretation, both).
+
     Args:
         channels: of the map.
-        sizes: of anchors, square roots of their area in pixels.
-        ratios: of anchors, height to width.
+        settings: of the anchors.
     """
 
-    cells: Tensor
+    shapes: Tensor
 
-    def __init__(self, channels: int, sizes: Sequence[float], ratios: Sequence[float]) -> None:
+    def __init__(self, channels: int, settings: NetworkSettings) -> None:
         super().__init__()
+        self.located = settings.form == "located"
+        pairs = [(size, ratio**0.5) for size in settings.sizes for ratio in settings.ratios]
+        halves = torch.tensor([(size / root, size * root) for size, root in pairs]) / 2
+        shapes = torch.cat([-halves, halves], dim=1)
+        if self.located:
+            shapes = torch.tensor([[0.0, 0.0, STRIDE, STRIDE]])
+        self.register_buffer("shapes", shapes, persistent=False)
         self.shared = nn.Conv2d(channels, channels, 3, padding=1)
-        self.objectness = nn.Conv2d(channels, len(sizes) * len(ratios), 1)
-        self.deltas = nn.Conv2d(channels, 4 * len(sizes) * len(ratios), 1)
-        for layer in (self.shared, self.objectness, self.deltas):
+        self.objectness = nn.Conv2d(channels, len(shapes), 1)
+        self.deltas = nn.Conv2d(channels, 4 * len(shapes), 1)
+        self.quality = nn.Conv2d(channels, 1, 1) if self.located else None
+        for layer in self.children():
+            assert isinstance(layer, nn.Conv2d) and layer.bias is not None
             nn.init.normal_(layer.weight, std=_DEVIATION)
-            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        sides = [(size / ratio**0.5, size * ratio**0.5) for size in sizes for ratio in ratios]
-        halves = torch.tensor(sides) / 2
-        self.register_buffer("cells", torch.cat([-halves, halves], dim=1), persistent=False)
 
     def forward(self, features: Tensor) -> Anchored:
-        """Of maps (B, channels, h, w); anchors are centred on the corners of cells, as detectron2's."""
+        """Of maps (B, channels, h, w)."""
         hidden = F.relu(self.shared(features))
+        if self.located:
+            hidden = F.normalize(hidden, dim=1)
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(features), logits.shape[1], 4)
         y, x = (torch.arange(side, device=features.device) * STRIDE for side in features.shape[2:])
         corners = torch.cartesian_prod(y, x).flip(1).repeat(1, 2)
-        anchors = (corners[:, None] + self.cells).flatten(0, 1)
-        return Anchored(anchors.expand_as(deltas), logits.float(), deltas.float())
+        anchors = (corners[:, None] + self.shapes).flatten(0, 1)
+        quality = None if self.quality is None else self.quality(hidden).flatten(1).float()
+        return Anchored(anchors.expand_as(deltas), logits.float(), deltas.float(), quality)
 
 
 @torch.no_grad()
@@ -88,15 +110,43 @@ def network_boxes(found: Anchored, size: tuple[int, int], settings: NetworkSetti
         size: its height and width.
         settings: how many stay.
     """
-    best = found.logits.topk(min(settings.before_nms, len(found.logits))).indices
-    scale = found.deltas.new_tensor(REGRESSION_WEIGHTS)
-    boxes = decode(found.deltas[best] * scale, found.anchors[best])
+    scores, best = found.scores().topk(min(settings.before_nms, len(found.logits)))
+    deltas, anchors = found.deltas[best], found.anchors[best]
+    if found.quality is None:
+        boxes = decode(deltas * deltas.new_tensor(REGRESSION_WEIGHTS), anchors)
+    else:
+        reach = deltas * (anchors[:, 2:] - anchors[:, :2]).repeat(1, 2) * deltas.new_tensor((-1, -1, 1, 1))
+        boxes = _centres(anchors) + reach
     limits = boxes.new_tensor([size[1], size[0]] * 2)
     boxes = torch.minimum(boxes.clamp(min=0), limits)
     kept = ((boxes[:, 2:] - boxes[:, :2]) > settings.least_side).all(dim=1)
-    boxes, logits = boxes[kept], found.logits[best][kept]
-    rows = nms(boxes, logits, settings.nms)[: settings.most]
-    return boxes[rows], logits[rows].sigmoid()
+    boxes, scores = boxes[kept], scores[kept]
+    rows = nms(boxes, scores, settings.nms)[: settings.most]
+    return boxes[rows], scores[rows]
+
+
+def _centres(anchors: Tensor) -> Tensor:
+    """x, y, x, y of the centres (n, 4) of anchors (n, 4)."""
+    return ((anchors[:, :2] + anchors[:, 2:]) / 2).repeat(1, 2)
+
+
+def box_deltas(boxes: Tensor, anchors: Tensor, *, located: bool) -> Tensor:
+    """Deltas (n, 4) that take anchors (n, 4) to boxes (n, 4), in either form, see `Anchored`."""
+    if not located:
+        return encode(boxes, anchors) / boxes.new_tensor(REGRESSION_WEIGHTS)
+    reach = (boxes - _centres(anchors)) * boxes.new_tensor((-1, -1, 1, 1))
+    return reach / (anchors[:, 2:] - anchors[:, :2]).repeat(1, 2)
+
+
+def centredness(deltas: Tensor) -> tuple[Tensor, Tensor]:
+    """How well anchors are centred in boxes, 0 to 1, of location-oriented deltas (n, 4); and whether they lie inside, bool.
+
+    The release leaves out those that are outside on one side alone.
+    """
+    inside = (deltas >= 0).all(dim=1)
+    sides = deltas.unflatten(1, (2, 2))
+    shares = sides.amin(dim=1) / sides.amax(dim=1).clamp(min=_SMALLEST)
+    return shares.clamp(min=0).prod(dim=1).sqrt(), inside
 
 
 @torch.no_grad()
@@ -107,10 +157,12 @@ def anchor_labels(anchors: Tensor, seeds: Tensor, positive: float, negative: flo
 
     Args:
         anchors: (A, 4).
-        seeds: (n, 4), at least one.
+        seeds: (n, 4); without any nothing is said of an anchor.
         positive: IoU from which on an anchor is an object.
         negative: IoU below which it is none.
     """
+    if not len(seeds):
+        return torch.full_like(anchors[:, 0], _IGNORED, dtype=torch.int64), anchors
     overlaps = pairwise_iou(anchors, seeds)
     best, nearest = overlaps.max(dim=1)
     labels = torch.full_like(nearest, _IGNORED)
@@ -120,18 +172,17 @@ def anchor_labels(anchors: Tensor, seeds: Tensor, positive: float, negative: flo
     return labels, seeds[nearest]
 
 
-def network_losses(found: Anchored, seeds: Tensor, settings: NetworkSettings) -> tuple[Tensor, Tensor]:
-    """Cross entropy of objectness, and absolute differences of boxes, of the anchors that are drawn; over their number.
+def network_losses(found: Anchored, seeds: Tensor, settings: NetworkSettings) -> dict[str, Tensor]:
+    """Of the anchors that are drawn, over their number; 0 in an image without seeds.
 
-    An image without seeds has neither.
+    `loss_rpn_cls` is the cross entropy of objectness, `loss_rpn_loc` are absolute differences of deltas, and of the
+    location-oriented form `loss_rpn_obj` those of quality.
 
     Args:
         found: of one image.
         seeds: (n, 4), what it learns from.
         settings: thresholds, and how many anchors are drawn.
     """
-    if not len(seeds):
-        return found.logits.sum() * 0, found.deltas.sum() * 0
     labels, matched = anchor_labels(found.anchors, seeds, settings.positive, settings.negative)
     objects = _drawn(labels == 1, int(settings.anchors * settings.positive_share))
     others = _drawn(labels == 0, settings.anchors - len(objects))
@@ -139,9 +190,17 @@ def network_losses(found: Anchored, seeds: Tensor, settings: NetworkSettings) ->
     classes = F.binary_cross_entropy_with_logits(
         found.logits[rows], labels[rows].to(found.logits.dtype), reduction="sum"
     )
-    targets = encode(matched[objects], found.anchors[objects]) / seeds.new_tensor(REGRESSION_WEIGHTS)
+    located = found.quality is not None
+    targets = box_deltas(matched[objects], found.anchors[objects], located=located)
     distances = (found.deltas[objects] - targets).abs().sum()
-    return classes / settings.anchors, distances / settings.anchors
+    losses = {"loss_rpn_cls": classes / settings.anchors, "loss_rpn_loc": distances / settings.anchors}
+    if found.quality is not None:
+        labels, matched = anchor_labels(found.anchors, seeds, *settings.quality)
+        rows = _drawn(labels == 1, int(settings.anchors * settings.positive_share))
+        wanted, inside = centredness(box_deltas(matched[rows], found.anchors[rows], located=True))
+        differences = (found.quality[rows].sigmoid() - wanted).abs() * inside
+        losses["loss_rpn_obj"] = differences.sum() / settings.anchors
+    return losses
 
 
 def _drawn(kind: Tensor, most: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 As its release: one refinement, whose seeds are the best box of each class and weigh what the image scores for it, one
 regression of boxes for all classes, proposals' objectness on their features, a vector of the whole image, a proposal network
-that learns from the detector's boxes (spec 10c §2). Left out: levels of that network, its location-oriented form, and boxes
-that a segmenter tightens in every step.
+that learns from the detector's boxes (spec 10c §2). Left out: levels of that network, and boxes that a segmenter tightens in
+every step.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def _with_place(template: str) -> str:
 
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
+Overlap = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[float, Field(gt=0, le=10_000)]
 Ratio = Annotated[float, Field(ge=0.01, le=100)]
 Template = Annotated[str, Field(max_length=200), AfterValidator(_with_place)]
@@ -75,9 +76,11 @@ class MiningSettings(PriorUse):
 
 
 class NetworkSettings(RecipeModel):
-    """A proposal network that learns from the last branch's best box of each class (`WSOVODRPN_V2` of the release).
+    """A proposal network that learns from the last branch's best box of each class.
 
     Attributes:
+        form: `anchors` of many shapes in each cell (`WSOVODRPN_V2` of the release, which its configurations train), or
+            `located`, the location-oriented form (`WSOVODRPN`): a cell is an anchor, and learns how well it is centred.
         sizes: of anchors, square roots of their area in pixels of the view.
         ratios: of anchors, height to width.
         positive: IoU with a box of a class from which on an anchor is an object; the best anchor of each always is.
@@ -88,8 +91,10 @@ class NetworkSettings(RecipeModel):
         least_side: boxes have longer sides than this, in pixels of the view.
         nms: IoU above which a box gives way to a better one.
         most: boxes that join the proposals.
+        quality: IoUs as `positive` and `negative` for what learns how well it is centred.
     """
 
+    form: Literal["anchors", "located"] = "anchors"
     sizes: tuple[Side, ...] = Field(default=(32, 64, 128, 256, 512, 768), min_length=1, max_length=20)
     ratios: tuple[Ratio, ...] = Field(default=(1.0, 2.0, 0.5), min_length=1, max_length=20)
     positive: float = Field(default=0.6, gt=0, le=1)
@@ -100,6 +105,7 @@ class NetworkSettings(RecipeModel):
     least_side: float = Field(default=40.0, ge=0, le=10_000)
     nms: float = Field(default=0.7, gt=0, le=1)
     most: Count = 1024
+    quality: tuple[Overlap, Overlap] = (0.3, 0.1)
 
 
 class Objectness(Evidence):
@@ -172,7 +178,7 @@ class Wsovod(PriorMethod):
         if own := self.proposal_network:
             from weaksam_cli.wsod.proposal_network import ProposalNetwork
 
-            made["propose"] = ProposalNetwork(sizes.channels, own.sizes, own.ratios)
+            made["propose"] = ProposalNetwork(sizes.channels, own)
         return made
 
     def complete(self, detector: RegionDetector) -> None:
@@ -241,7 +247,7 @@ class Wsovod(PriorMethod):
                 trust = own.progress if heads.training else 1.0
                 evidence = torch.cat([evidence, trust * objectness[:, None]])
             joined.append(replace(own, boxes=torch.cat([own.boxes, boxes]), evidence=evidence))
-        return joined, dict(vars(said))
+        return joined, said.tensors()
 
     def batch_losses(self, outputs: Sequence[Outputs], regions: Sequence[Regions]) -> dict[str, Tensor]:
         """`loss_img`, a mean over images and classes; `loss_ref_cls<i>`, `loss_ref_reg<i>` over all proposals together."""
@@ -287,19 +293,11 @@ class Wsovod(PriorMethod):
         if settings := self.proposal_network:
             from weaksam_cli.wsod.proposal_network import Anchored, network_losses
 
-            found = [
-                network_losses(
-                    Anchored(**own.image).of_image(0),
-                    best_of_image(
-                        source, place, score.sum(dim=0), seen.image_labels, mining.least_area
-                    ).boxes,
-                    settings,
-                )
-                for (own, seen), source, place, score in zip(images, sources, places, scores, strict=True)
-            ]
-            losses["loss_rpn_cls"], losses["loss_rpn_loc"] = (
-                torch.stack(own).mean() for own in zip(*found, strict=True)
-            )
+            found = []
+            for (own, seen), source, place, score in zip(images, sources, places, scores, strict=True):
+                best = best_of_image(source, place, score.sum(dim=0), seen.image_labels, mining.least_area)
+                found.append(network_losses(Anchored(**own.image).of_image(0), best.boxes, settings))
+            losses |= {name: torch.stack([item[name] for item in found]).mean() for name in found[0]}
         return losses
 
     def boxes(self, outputs: Outputs, boxes: Tensor) -> Tensor:
