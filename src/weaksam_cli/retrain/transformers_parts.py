@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from weaksam_cli.core.names import first_few
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 S = TypeVar("S", bound=RecipeModel)
 _NAMED: Final = 3
@@ -60,6 +64,16 @@ def what_was_loaded(
         if names:
             parts.append(f"{len(names)} {kind}: {first_few(names, _NAMED)}")
     return "; ".join(parts)
+
+
+def split_projection(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """A tensor with its name; torch's attention keeps query, key and value in one, transformers' in three."""
+    match = re.fullmatch(r"(.+\.)in_proj_(weight|bias)", name)
+    if match is None:
+        yield name, value
+        return
+    for part, item in zip("qkv", value.chunk(3), strict=False):
+        yield f"{match[1]}{part}_proj.{match[2]}", item
 
 
 def method_settings(cfg: Any, kind: type[S]) -> S:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from weaksam_cli.detectron.backbones import torchvision_key
 from weaksam_cli.errors import UserError
 from weaksam_cli.models.checkpoints import read_checkpoint, shapes_of
-from weaksam_cli.retrain.transformers_parts import what_was_loaded
+from weaksam_cli.retrain.transformers_parts import split_projection, what_was_loaded
 
 _ENCODER: Final = "encoder"
 """Stands for the number of the encoder's heads until the network tells how many layers its decoder has."""
@@ -106,7 +106,7 @@ def our_tensors(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]
     named: dict[str, Tensor] = {}
     for name, value in plain.items():
         if not name.endswith(_COUNTER):
-            named |= dict(_split(_our_name(name, rules), value))
+            named |= dict(split_projection(_our_name(name, rules), value))
     found: dict[str, Tensor] = {}
     for name, value in named.items():
         if value.dim() == 4 and name.startswith("transformer.projection."):  # mmdetection has no bias there
@@ -124,16 +124,6 @@ def _our_name(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
     if name.startswith("backbone."):
         return "backbone." + torchvision_key(name.removeprefix("backbone."))
     return name.replace(".cross_attn.", ".encoder_attn.").replace("self_attn.out_proj.", "self_attn.o_proj.")
-
-
-def _split(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """torch's attention keeps query, key and value in one tensor, transformers' in three."""
-    match = re.fullmatch(r"(.+\.)in_proj_(weight|bias)", name)
-    if match is None:
-        yield name, value
-        return
-    for part, item in zip("qkv", value.chunk(3), strict=False):
-        yield f"{match[1]}{part}_proj.{match[2]}", item
 
 
 def _placed(name: str, names: Mapping[str, Tensor], layers: int) -> str:

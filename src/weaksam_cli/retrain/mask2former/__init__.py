@@ -32,8 +32,8 @@ class ModelSettings(DetectorSettings):
     """What decides the model.
 
     Attributes:
-        initial_weights: a checkpoint of a whole Mask2Former in the layout of `transformers`, of which is taken what fits;
-            null: the decoders start from random weights.
+        initial_weights: a checkpoint of a whole Mask2Former in the layout of `transformers` or of its authors, of which is
+            taken what fits; null: the decoders start from random weights.
         segmenter: the layers above the backbone.
     """
 
