@@ -87,6 +87,14 @@ def test_a_seed_is_that_of_its_variant(swept: tuple[Path, str]) -> None:
     assert "precision at IoU 0.5" in said
 
 
+def test_a_run_of_another_seed_is_evaluated_all_the_same(swept: tuple[Path, str]) -> None:
+    folder, _ = swept
+    with contextlib.chdir(folder):
+        assert "precision at IoU 0.5" in done_here(*PGT, "--seeds", "0", "--seed", "5")
+    receipt = json.loads((folder / "runs/tiny/eval/trainval.json.receipt.json").read_text())
+    assert receipt["identity"]["seed"] == 0
+
+
 def test_a_dry_run_makes_nothing(swept: tuple[Path, str]) -> None:
     folder, _ = swept
     with contextlib.chdir(folder):

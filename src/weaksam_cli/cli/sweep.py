@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from weaksam_cli.artifacts.fsops import FileOps
+from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.cli.doctor import preflight
 from weaksam_cli.cli.options import CommonOptions, build_context, chosen_profile, for_stages, stage_changes
 from weaksam_cli.cli.run import splits_of
@@ -183,10 +184,13 @@ def _make_all(plan: Sweep) -> tuple[list[Point], UserError | None]:
 
 
 def _evaluate(plan: Sweep) -> None:
-    """Measure the whole run, whose table of all artifacts would hide that of the sweep."""
-    recipe = plan.recipes[_EVAL]
-    context = replace(plan.context, recipe_name=recipe.name, console=Console(Mode.QUIET))
-    run_steps(partial(recipe.steps, context), load_stage(_EVAL), context, plan.splits)
+    """Measure the whole run, whose table of all artifacts would hide that of the sweep; under the seed that earlier figures
+    of the run have, which are replaced."""
+    recipe, context = plan.recipes[_EVAL], replace(plan.context, console=Console(Mode.QUIET))
+    for split in plan.splits:
+        record = read_receipt(context.run.output(_EVAL, split))
+        own = replace(context, recipe_name=recipe.name, seed=record.identity.seed if record else context.seed)
+        run_steps(partial(recipe.steps, own), load_stage(_EVAL), own, [split])
 
 
 def _show(plan: Sweep, settings: Sequence[Setting], output: Path | None) -> None:
