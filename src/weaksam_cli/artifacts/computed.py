@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weaksam_cli.artifacts import hdf5
+from weaksam_cli.artifacts.read_ahead import ReadAhead
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.artifacts.schema import ImageRows, Schema, concatenate
 
@@ -45,9 +46,10 @@ class ComputedArtifact(Artifact):
         self._compute: Callable[[str], ImageRows] | None = None
         self._handle: h5py.File | None = None
         self._position: dict[str, int] | None = {}
+        self._ahead: dict[str, ReadAhead] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compute": None, "_handle": None, "_position": {}}
+        return {**self.__dict__, "_compute": None, "_handle": None, "_position": {}, "_ahead": {}}
 
     def close(self) -> None:
         """Nothing: whoever else reads it goes on."""
@@ -88,7 +90,8 @@ class ComputedArtifact(Artifact):
         handle = h5py.File(f"{self.path} {id(self)}", "w", driver="core", backing_store=False)
         hdf5.create(handle, self._schema, {}, self._tables)
         hdf5.append(handle, self._schema, batch)
-        self._handle, self._position, self.offsets = handle, {image_id: 0}, batch.offsets.astype(np.int64)
+        self._handle, self._position, self._ahead = handle, {image_id: 0}, {}
+        self.offsets = batch.offsets.astype(np.int64)
 
 
 Rows = Path | ComputedArtifact
