@@ -285,6 +285,11 @@ def test_subset_names_one_of_several_ways(tmp_path: Path, subset: tuple[str, ...
         labels(root, subset=(*subset, "c"))
 
 
+def test_names_of_classes_may_be_numbers(tmp_path: Path) -> None:
+    root = make_coco(tmp_path, coco_content(categories=[{"id": 90, "name": 7}, {"id": 3, "name": 1.5}]))
+    assert set(labels(root).class_names) == {"7", "1.5"}
+
+
 def test_class_list_orders_and_checks(tmp_path: Path) -> None:
     root = make_coco(tmp_path, coco_content())
     split = labels(root, classes=("zebra", "traffic light"))

@@ -190,3 +190,12 @@ def test_crowds_alone_are_no_training_split() -> None:
     train = roboflow("train", annotations=[coco_annotation(n, n, 1, **crowd) for n in range(2)])
     assert "--set difficult=include counts them" in told("data", str(train), "--dataset", "t")
     assert "apple" in done("data", str(train), "--dataset", "t", "--set", "difficult=include")
+
+
+def test_a_later_split_without_labels_leaves_nothing_behind(tmp_path: Path) -> None:
+    sample(tmp_path / "pets" / "a.jpg")
+    sample(tmp_path / "pets" / "b.jpg")
+    (tmp_path / "pets" / "labels.csv").write_text("image,label,split\na.jpg,cat,train\nb.jpg,,trainval\n")
+    said = told("data", "pets", "--dataset", "pets")
+    assert "split trainval: no image of this training split has a label" in said
+    assert not (tmp_path / "runs" / "pets" / "labels" / "train.json").exists()

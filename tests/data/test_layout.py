@@ -69,6 +69,7 @@ def test_roles(name: str, role: str) -> None:
 
 def test_similar_spellings() -> None:
     assert len(similar_spellings(["tvmonitor", "tv monitor", "TV-Monitor", "car", "🦄", "🐶"])) == 1
+    assert len(similar_spellings(["caf\u00e9", "cafe\u0301", "cafe"])) == 1
 
 
 @pytest.mark.parametrize("classes", [("cat", "cat"), ("cat", "")])

@@ -83,6 +83,11 @@ def test_an_image_that_is_not_there_is_one_that_failed(tmp_path: Path) -> None:
         (["n/a", "cat", "dog"], ["cat", "dog", "n/a"], ""),
         (["\"['cat', 'dog']\"", '"[""dog""]"', "cow"], ["cat", "cow", "dog"], ""),
         (["cat_dog", "cat", "dog"], ["cat", "cat_dog", "dog"], "--set separator='_' parts them"),
+        (["cat:dog", "cat", "dog"], ["cat", "dog"], "labels are parted at ':'"),
+        (['"cat\ndog"', "cat", "dog"], ["cat", "dog"], "labels are parted at"),
+        (["\"('cat', 'dog')\"", "\"('cow',)\"", "()"], ["cat", "cow", "dog"], ""),
+        (['"{cat,dog}"', "{cow}", "{}"], ["cat", "cow", "dog"], ""),
+        (["(sub)adult cat", "cat", "dog"], ["(sub)adult cat", "cat", "dog"], "parts them"),
     ],
 )
 def test_separators(tmp_path: Path, cells: list[str], expected: list[str], told: str) -> None:
@@ -122,6 +127,10 @@ def test_the_separator_can_be_said(tmp_path: Path) -> None:
         ("image,cat\na.jpg,1\nc.jpg,0\n", [("a.jpg", ("cat",)), ("c.jpg", ())]),
         ("a.jpg,1,2,11,12,cat\nc.jpg,,,,,\n", [("a.jpg", ("cat",)), ("c.jpg", ())]),
         ("a.jpg,cat\nc.jpg,dog\n", [("a.jpg", ("cat",)), ("c.jpg", ("dog",))]),
+        ("id_code,diagnosis\na,2\n", [("a.jpg", ("2",))]),
+        ("sep=;\nimage;label\na.jpg;cat\n", [("a.jpg", ("cat",))]),
+        ("image,label\na.jpg,cat,,\nc.jpg,NaN\n", [("a.jpg", ("cat",)), ("c.jpg", None)]),
+        ("filename,Unlabeled,cat\na.jpg,1,0\nc.jpg,0,1\n", [("a.jpg", ()), ("c.jpg", ("cat",))]),
     ],
 )  # fmt: skip
 def test_columns_of_real_life(tmp_path: Path, text: str, expected: list[tuple[str, tuple[str, ...]]]) -> None:
@@ -245,3 +254,31 @@ def test_a_table_by_its_folder_alone_is_of_its_split(tmp_path: Path) -> None:
     sample(tmp_path / "valid" / "a.jpg")
     (tmp_path / "valid" / "_classes.csv").write_text(TICKS.format("a.jpg"))
     assert splits(tmp_path / "valid")["valid"].role == "test"
+
+
+def test_an_error_in_a_file_of_excel_names_its_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"labels\.csv, line 4"):
+        splits(table(tmp_path, "sep=;\nimage;label\na.jpg;cat\nc.jpg;cat;dog\n"))
+
+
+def test_a_second_column_of_labels_is_told(tmp_path: Path) -> None:
+    path = table(tmp_path, "image,label,category\na.jpg,cat,animal\n")
+    told = layout.read(path, layout.Recipe(), boxes=False).warnings
+    assert told == ("the column 'label' of labels.csv is taken for the labels, not category",)
+
+
+def test_the_table_of_a_test_without_labels_is_left_out(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        sample(tmp_path / "train_images" / name)
+    (tmp_path / "train.csv").write_text("id_code,diagnosis\na,4\nb,0\n")
+    (tmp_path / "test.csv").write_text("id_code\nc\n")
+    found = layout.read(tmp_path, layout.Recipe(), boxes=False)
+    assert [*found.available] == ["train"]
+    assert "tables that are not read: test.csv" in found.warnings
+
+
+def test_sizes_of_files_beside_class_folders_are_no_labels(tmp_path: Path) -> None:
+    for name in ("cat/a.jpg", "dog/b.jpg"):
+        sample(tmp_path / name)
+    (tmp_path / "files.csv").write_text("path,size\ncat/a.jpg,3\ndog/b.jpg,4\n")
+    assert choose_layout(str(tmp_path), None) == "folder"

@@ -498,3 +498,19 @@ def test_real_photographs(voc07_mini: Path) -> None:
     truth = read_truth(voc, voc07_mini, "test")
     assert sum(len(image.objects) for image in truth.images) == 800
     assert sum(int(image.objects.difficult.sum()) for image in truth.images) == 205
+
+
+def test_fractions_of_the_sides_are_no_pixels(small: Path) -> None:
+    for number in "12":
+        (small / "Annotations" / f"{number}.xml").write_text(voc_xml(voc_object("cat", (0.25, 0.5, 0.75, 1))))
+    truth = read_truth(voc, small, "trainval")
+    assert [image.objects.boxes.tolist() for image in truth.images] == [[[10, 15, 30, 30]]] * 2
+
+
+def test_masks_beside_the_annotations_are_no_images(tmp_path: Path) -> None:
+    for name in ("images/a.jpg", "annotations/trimaps/a.png"):
+        sample(tmp_path / name)
+    (tmp_path / "annotations" / "xmls").mkdir()
+    (tmp_path / "annotations" / "xmls" / "a.xml").write_text(voc_xml(voc_object("cat", (1, 2, 11, 12))))
+    found = labels(tmp_path)
+    assert [image.path.name for split in found.values() for image in split.images] == ["a.jpg"]

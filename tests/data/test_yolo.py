@@ -228,3 +228,11 @@ def test_labels_are_read_without_a_look_at_boxes(tmp_path: Path) -> None:
 def test_images_are_where_the_dataset_says(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--images: a YOLO dataset says itself where its images are"):
         yolo.read(tmp_path, yolo.Recipe(), tmp_path, boxes=False)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    make(tmp_path, {**ROBOFLOW, "data.yaml": "names: [cat, dog]\n"})
+    plain = shown(tmp_path)
+    for path in tmp_path.glob("*/labels/*.txt"):
+        path.write_text("\ufeff" + path.read_text())
+    assert shown(tmp_path) == plain

@@ -339,6 +339,7 @@ def test_what_mmdetection_writes_is_read(number: int, tmp_path: Path) -> None:
         ([raw], ["a"]),
         ({"/data/a.jpg": raw}, None),
         ({"a.jpg": raw}, ["b"]),
+        ((raw,), ["a"]),
     ]
     for content, names in contents:
         (found,) = mmdet.entries(through_a_file(content, tmp_path), names, where="m")
@@ -365,6 +366,11 @@ def test_what_is_no_table_of_boxes(raw: Any) -> None:
         UserError, match=r"image 'a': expected boxes as an array of numbers \(n, 4\) or \(n, 5\), got"
     ):
         mmdet.entries([raw], ["a"], where="m")
+
+
+def test_images_of_equally_many_boxes_may_be_one_array() -> None:
+    found = mmdet.entries(np.asarray([SCORED, SCORED], np.float32), ["a", "b"], where="m")
+    assert [(item.boxes - [0, 0, 1, 1]).tolist() for item in found] == [TWO, TWO]
 
 
 def test_a_bare_list_needs_names() -> None:

@@ -12,6 +12,7 @@ A layout is a module of this package with
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -267,7 +268,8 @@ def likely_folders(
         inner = [child for top in of_split for child in subfolders(top) if _IMAGE_FOLDER.search(child.name)]
         mixed = [top for top in tops if not split_word(top.name) or not split_word(split)]
         places += [*inner, *of_split, *mixed, base]
-    return tuple(dict.fromkeys(places))
+    # What is called like an image in a folder of annotations is rather its mask.
+    return tuple(sorted(dict.fromkeys(places), key=lambda place: place.name.casefold() in ANNOTATION_FOLDERS))
 
 
 def dataset_folder(annotations: Path) -> Path:
@@ -331,10 +333,11 @@ def numbered(class_names: Sequence[str]) -> tuple[int, ...]:
 
 
 def similar_spellings(class_names: Sequence[str]) -> tuple[Remark, ...]:
-    """One remark per group of class names that differ only in case, spaces or punctuation."""
+    """One remark per group of class names that differ only in case, spaces, punctuation or the composition of accents."""
     groups: dict[str, list[str]] = {}
     for name in class_names:
-        groups.setdefault(re.sub(r"[\W_]+", "", name.casefold()) or name, []).append(name)
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        groups.setdefault(re.sub(r"[\W_]+", "", plain) or name, []).append(name)
     return tuple(
         Remark("", f"the classes {' and '.join(map(repr, names))} may be two spellings of one")
         for names in groups.values()

@@ -131,6 +131,7 @@ def read_dataset(
     told = [*dataset.warnings]
     for split in made:
         _require_labels(split)
+    for split in made:
         labels = Labels(context.run.output("data", split.name), files[split.name], root)
         truth = _ground_truth(labels, partial(read_with_boxes, layout, place, recipe, folder, split.origin))
         if not isinstance(truth, str):

@@ -73,7 +73,8 @@ def entries(content: Any, names: Sequence[str] | None, *, where: str) -> list[Im
         raise UserError("is a file of detectron2 or wetectron", where=where, remedy=OTHER_FORMATS)
     if isinstance(content, dict):
         return [_entry(raw, name, where) for name, raw in content.items()]
-    if not isinstance(content, list):
+    is_array = isinstance(content, np.ndarray) and content.ndim == _BOXES_DEPTH + 1
+    if not is_array and not isinstance(content, (list, tuple)):
         what = f"expected a list of arrays, or a dictionary of them, got {shown(content)}"
         raise UserError(what, where=where, remedy=OTHER_FORMATS)
     if names is None:

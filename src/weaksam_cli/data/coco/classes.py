@@ -32,9 +32,9 @@ Identifier = Annotated[int | str, PlainValidator(_identifier)]
 class Category(BaseModel):
     """An entry of `categories`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
     id: Identifier
-    name: Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1)]
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     supercategory: Any = None
 
 

@@ -21,7 +21,7 @@ from weaksam_cli.data.dataset import (
 )
 from weaksam_cli.data.image_files import ImageFiles
 from weaksam_cli.data.table.cells import splitter
-from weaksam_cli.data.table.rows import MAX_ROWS, WHOLE, Row, Table
+from weaksam_cli.data.table.rows import MAX_ROWS, WHOLE, NoLabelsError, Row, Table
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "labels.csv with the columns image and label"
@@ -49,14 +49,14 @@ def likeness(source: Path) -> int:
 
 def _likeness(path: Path, split: str, source: Path) -> int:
     try:
-        rows = Table(path, split, _PROBES).rows
+        table = Table(path, split, _PROBES)
     except UserError:
         return int(path.name == "labels.csv")
     try:
-        ImageFiles([row.image for row in rows], likely_folders(path.parent, None, split, source), path)
+        ImageFiles([row.image for row in table.rows], likely_folders(path.parent, None, split, source), path)
     except UserError:
         return 1  # less than class folders, which come first
-    return 2
+    return 1 if table.columns.is_guess else 2
 
 
 def table_files(source: Path) -> dict[str, Path]:
@@ -70,12 +70,23 @@ def table_files(source: Path) -> dict[str, Path]:
     if main := [path for path in found if path.name == "labels.csv"] or (found if len(found) == 1 else []):
         return {_split_of(main[0]): main[0]}
     if named := {word: path for path in reversed(found) if (word := split_word(path.stem))}:
-        return named
+        return {word: path for word, path in named.items() if _says_labels(path, word)} or named
     below = {child.name: _tables(child) for child in subfolders(source) if split_word(child.name)}
     if parts := {name: paths[0] for name, paths in below.items() if len(paths) == 1}:
         return parts
     inner = [child for child in subfolders(source) if child.name.casefold() in (*ANNOTATION_FOLDERS, "data")]
     return next((files for child in inner if (files := table_files(child))), {})
+
+
+def _says_labels(path: Path, split: str) -> bool:
+    """False for a table without labels, as that of a test beside `train.csv`."""
+    try:
+        Table(path, split, 1)
+    except NoLabelsError:
+        return False
+    except UserError:
+        pass  # `read` says what is wrong with it
+    return True
 
 
 def _tables(folder: Path) -> list[Path]:

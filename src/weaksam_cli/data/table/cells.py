@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-_MARKS = "|,/+&"
+_MARKS = "|,/+&:\n"
 """What parts labels where the column shows it."""
 _COMMON = "|,"
 _IN_NAMES = " _-"
@@ -51,7 +51,8 @@ def splitter(
 
 
 def _is_list(cell: str) -> bool:
-    return cell.startswith("[") and cell.endswith("]")
+    """A list, tuple or set as Python prints it, or a database: `['cat']`, `('cat', 'dog')`, `{cat,dog}`."""
+    return re.fullmatch(r"\[.*\]|\{.*\}|\((['\"].*)?\)", cell) is not None
 
 
 def _are_labels(cells: list[str], mark: str, column: Counter[str]) -> bool:

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Final, TextIO
 
-from weaksam_cli.core.names import plain_word
+from weaksam_cli.core.names import first_few, plain_word
 from weaksam_cli.data.annotations import RawBox
 from weaksam_cli.data.images import SUFFIXES
 from weaksam_cli.data.outlines import numbers
@@ -22,7 +22,7 @@ MAX_ROWS: Final = 1_000_000
 _MAX_RECORD: Final = 1_000_000
 _IMAGE: Final = (
     "image", "images", "filename", "filepath", "imagepath", "imagename", "imagefile", "path", "file", "img", "imgpath",
-    "imgname", "photo", "picture", "imageid", "imageindex", "imgid", "id",
+    "imgname", "photo", "picture", "imageid", "imageindex", "imgid", "id", "idcode",
 )  # fmt: skip
 _LABEL: Final = ("classname", "labelname", "categoryname", "label", "labels", "class", "classes", "tag", "tags",
                  "category", "categories")  # fmt: skip
@@ -34,13 +34,19 @@ _BOX: Final = (
     ("left", "top", "right", "bottom"),
     ("roix1", "roiy1", "roix2", "roiy2"),
 )
-_NO_CLASS: Final = ("", "unnamed0", "width", "height", "confidence", *_NUMBERED)
+_NO_CLASS: Final = ("", "unnamed0", "unlabeled", "width", "height", "confidence", *_NUMBERED)
 _FORMULA_AS_TEXT: Final = re.compile("^'(?=[-=+@])")
 """What keeps a spreadsheet from running a label; `weaksam export` writes it so."""
 _RETINANET: Final = ["path", "x1", "y1", "x2", "y2", "class"]
 _YES: Final = ("1", "1.0", "true", "yes", "x")
 _NO: Final = ("", "0", "0.0", "false", "no", "-1", "-1.0")
+_EXCEL: Final = re.compile(r"sep=([,;|:\t])\s*")
+"""A first line by which Excel knows what parts the cells."""
 _REMEDY: Final = "Begin with: image,label"
+
+
+class NoLabelsError(UserError):
+    """The columns of a table do not say what images show: it is about something else, or has the images of a test alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Columns:
         split: the split of a row.
         corners: xmin, ymin, xmax, ymax.
         confidence: Open Images' certainty, 0 where a person saw that the class is not there.
+        is_guess: whether the labels are in the only column whose name says nothing.
         warnings: what is to be told.
     """
 
@@ -78,6 +85,7 @@ class Columns:
     is_valid: bool
     corners: tuple[int, ...] | None
     confidence: int | None
+    is_guess: bool
     warnings: list[str] = field(default_factory=list)
 
 
@@ -132,14 +140,17 @@ class Table:
 
     def _records(self, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
         first = stream.readline(_MAX_RECORD)
-        stream.seek(0)
-        lines = _Lines(stream)
-        reader = csv.reader(lines, strict=True, skipinitialspace=True, delimiter=_delimiter(first))
+        told = _EXCEL.fullmatch(first)
+        if told is None:
+            stream.seek(0)
+        delimiter, before = (_delimiter(first), 1) if told is None else (told[1], 2)
+        lines, self._line = _Lines(stream), before
+        reader = csv.reader(lines, strict=True, skipinitialspace=True, delimiter=delimiter)
         for cells in reader:
             lines.size = 0
             if any(cell.strip() for cell in cells):
                 yield self._line, [cell.strip() for cell in cells]
-            self._line = reader.line_num + 1
+            self._line = reader.line_num + before
 
     def _columns(self, header: list[str], first: Sequence[str]) -> Columns:
         names = [re.sub(r"[\W_]+", "", cell.casefold()) for cell in header]
@@ -153,18 +164,25 @@ class Table:
             for index, name in enumerate(header)
             if label is None and index not in used and names[index] not in _NO_CLASS
         }
+        others = [header[index] for index, name in enumerate(names) if name in _LABEL and index != label]
         warnings = []
+        if label is not None and others:
+            told = f"the column {header[label]!r} of {self.path.name} is taken for the labels, not {first_few(others)}"
+            warnings.append(told)
+        is_guess = False
         if label is None and len(rest) == 1 and first:
             only = next(iter(rest))
             if only < len(first) and first[only].casefold() not in (*_YES, *_NO):
-                label, rest = only, {}
+                label, rest, is_guess = only, {}, True
                 warnings = [f"the column {header[only]!r} of {self.path.name} is taken for the labels"]
         if label is None and not rest:
             label = _first_of(_NUMBERED, names)
             if label is None:
-                raise self._error(1, f"expected a column 'label', got {', '.join(header)[:200]}", _REMEDY)
+                raise self._no_labels(1, f"expected a column 'label', got {', '.join(header)[:200]}")
         is_valid = split is not None and names[split] == "isvalid"
-        return Columns(len(header), image, label, rest, split, is_valid, corners, confidence, warnings)
+        return Columns(
+            len(header), image, label, rest, split, is_valid, corners, confidence, is_guess, warnings
+        )
 
     def _image(self, names: Sequence[str], header: Sequence[str], first: Sequence[str]) -> int:
         """The column of images: called so, and of several the one that holds names of files."""
@@ -173,11 +191,13 @@ class Table:
         found = [index for index in called if index in holding] or called or holding
         if not found or found[0] >= len(names):
             got = ", ".join(header)[:200] or "nothing"
-            raise self._error(1, f"expected a column 'image', got the columns {got}", _REMEDY)
+            raise self._no_labels(1, f"expected a column 'image', got the columns {got}")
         return found[0]
 
     def _row(self, line: int, cells: list[str]) -> Row:
         columns = self.columns
+        while len(cells) > columns.width and not cells[-1]:
+            cells.pop()
         if len(cells) != columns.width:
             raise self._error(
                 line,
@@ -197,6 +217,7 @@ class Table:
         if columns.label is None:
             return Row(line, image, None, tuple(self._ticked(line, cells)), split, box)
         cell = _FORMULA_AS_TEXT.sub("", cells[columns.label])
+        cell = "" if cell in ("NaN", "nan") else cell  # what pandas makes of an empty one
         is_absent = columns.confidence is not None and cells[columns.confidence] in _NO[1:]
         if is_absent or (not cell and columns.corners is not None):  # a row an object, and here is none
             return Row(line, image, None, (), split, None)
@@ -209,11 +230,11 @@ class Table:
             if value in _YES:
                 yield name
             elif value not in _NO:
-                raise self._error(
-                    line,
-                    f"there is no column 'label', and {name[:80]!r} holds {value[:40]!r}, which is neither 0 nor 1",
-                    _REMEDY,
-                )
+                what = f"{name[:80]!r} holds {value[:40]!r}, which is neither 0 nor 1"
+                raise self._no_labels(line, f"there is no column 'label', and {what}")
+
+    def _no_labels(self, line: int, what: str) -> UserError:
+        return NoLabelsError(what, where=f"{self.path}, line {line}", remedy=_REMEDY)
 
     def _error(self, line: int, what: str, remedy: str) -> UserError:
         return UserError(what, where=f"{self.path}, line {line}", remedy=remedy)

@@ -336,7 +336,10 @@ def read_annotation(path: Path, image_id: str, masks: MaskFolders | None) -> Voc
 
 
 def read_box(element: Element) -> RawBox | str:
-    """The box of an object: 1-based pixels with both ends inside, which may be fractions, as pixel edges."""
+    """The box of an object: 1-based pixels with both ends inside, which may be fractions, as pixel edges.
+
+    Where nothing is above 1 and something below it, these are no such pixels: fractions of the sides, as `box_form` finds.
+    """
     box = element.find("bndbox")
     if box is None:
         return _labelme_box(element)
@@ -346,6 +349,8 @@ def read_box(element: Element) -> RawBox | str:
         return f"a coordinate is no number in {texts}"
     if not all(abs(value) < 1e9 for value in corners):
         return f"a coordinate is not finite in {texts}"
+    if min(corners) < 1 >= max(corners):
+        return corners[0], corners[1], corners[2], corners[3]
     left, top, right, bottom = voc_to_edges(as_boxes([corners]))[0].tolist()
     return left, top, right, bottom
 

@@ -172,10 +172,10 @@ def own_images(folder: Path) -> Path:
 
 def _lists_images(path: Path) -> bool:
     """Whether a text file is the list of a split with labels."""
-    lines = beginning(path).decode("utf-8", "replace").splitlines()[:1]
-    if not split_word(path.stem) or not lines or not lines[0].strip().casefold().endswith(SUFFIXES):
+    line = first_line(path).strip()
+    if not split_word(path.stem) or not line.casefold().endswith(SUFFIXES):
         return False
-    image = place_of(lines[0].strip(), [path.parent])
+    image = place_of(line, [path.parent])
     return image is not None and labels_of(image).is_file()
 
 

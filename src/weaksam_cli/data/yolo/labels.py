@@ -86,7 +86,7 @@ def label_values(line: str) -> list[float] | None:
 
 def first_line(file: Path) -> str:
     """The first line of a text file, which tells whether it has labels; empty where there is none."""
-    return next(iter(beginning(file).decode("ascii", "replace").splitlines()), "")
+    return next(iter(beginning(file).decode("utf-8-sig", "replace").splitlines()), "")
 
 
 def _outline(rest: Sequence[float], has_keypoints: bool) -> tuple[RawBox, Callable[[int, int], bytes] | None]:
@@ -110,7 +110,7 @@ def text_of(path: Path, limit: int) -> str:
         UserError: it is larger, cannot be read, or is no text.
     """
     try:
-        return read_bytes(path, limit).decode()
+        return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         what = f"cannot be read ({error})"
         raise UserError(what, where=str(path), remedy="Save it as UTF-8 text") from None
