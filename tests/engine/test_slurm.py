@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.artifacts.helpers import STAGE, context
 from tests.engine.elsewhere import SHARD, computed, expect_progress, traced_step, wait_for, whole
+from weaksam_cli.artifacts.fsops import FileOps
 from weaksam_cli.engine.executors.choice import choose_executor
-from weaksam_cli.engine.executors.slurm import SlurmExecutor
+from weaksam_cli.engine.executors.slurm import SlurmExecutor, _Left, _left
 from weaksam_cli.engine.steps import make
 from weaksam_cli.errors import UserError
 
@@ -66,6 +69,18 @@ def test_a_job_is_preempted_and_another_killed(tmp_path: Path) -> None:
     assert "another array makes" in said
     expect_progress(said, IMAGES)
     assert sorted(path.name for path in folder.glob("a.h5*")) == ["a.h5", "a.h5.receipt.json"]
+
+
+def test_what_is_left_are_images_and_not_shards(tmp_path: Path) -> None:
+    work: Any = SimpleNamespace(ops=FileOps())
+    often, seldom = _Left(work, tmp_path / "0.left", 10, 0.0), _Left(work, tmp_path / "4.left", 6, 3600.0)
+    often(0, 0)
+    seldom(0, 0)
+    seen = [_left(tmp_path)]
+    for told, images in ((often, 3), (seldom, 1), (often, 7), (seldom, 5)):
+        told(images, 0)
+        seen.append(_left(tmp_path))
+    assert seen == [16, 13, 13, 6, 0], "the last image is told at once"
 
 
 def command_of(process: int) -> str:
