@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -89,3 +90,23 @@ def test_more_than_one_image_may_have_is_refused() -> None:
     with pytest.raises(ValueError, match="boxes claims 536,870,912 bytes for one image"):
         ahead_of(data)(slice(0, 1))
     assert not data.asked
+
+
+class Overtaken(np.ndarray[Any, Any]):
+    """Asked how long it is, it lets another thread ask for something else first."""
+
+    other: Callable[[], object] | None = None
+
+    def __len__(self) -> int:
+        if (other := Overtaken.other) is not None:
+            Overtaken.other = None
+            other()
+        return super().__len__()
+
+
+def test_threads_do_not_get_what_others_ask_for() -> None:
+    rows = ahead_of(Dataset(np.arange(40).view(Overtaken)))
+    rows(slice(0, 9))
+    Overtaken.other = lambda: rows(slice(20, 29))
+    assert rows(slice(2, 5)).tolist() == [2, 3, 4]
+    assert rows(slice(20, 22)).tolist() == [20, 21]

@@ -19,8 +19,8 @@ _MOST_BYTES = 1 << 22
 class ReadAhead:
     """Entries of a dataset.
 
-    A request that goes on where the one before it ended reads twice as much as that one did, up to 4 MB: HDF5 takes a
-    millisecond for each request, whatever its size. Requests in any other order read what they ask for.
+    A request that goes on where the one before it ended reads twice as much as that one did, up to 4 MB: what a request
+    costs hardly grows with its size. Requests in any other order read what they ask for. Threads may ask at once.
 
     Args:
         read: gives the entries of a slice with a start and a stop, and refuses what cannot be.
@@ -29,8 +29,7 @@ class ReadAhead:
 
     def __init__(self, read: Callable[[slice], Array], dataset: h5py.Dataset) -> None:
         self._read, self._dataset = read, dataset
-        self._start = 0
-        self._block: Array | None = None
+        self._last: tuple[int, Array] | None = None
 
     def __call__(self, rows: slice) -> Array:
         """A copy of the entries of a slice with a start and a stop.
@@ -38,21 +37,22 @@ class ReadAhead:
         Raises:
             ValueError: they are more than one image may have.
         """
-        start, stop, block = rows.start, rows.stop, self._block
-        if block is None or not self._start <= start <= stop <= self._start + len(block):
-            check_image_bytes(self._dataset, stop - start)
-            block = self._piece(start, stop)
-            self._start, self._block = start, block
-        return block[start - self._start : stop - self._start].copy()
+        last = self._last
+        if last is None or not last[0] <= rows.start <= rows.stop <= last[0] + len(last[1]):
+            check_image_bytes(self._dataset, rows.stop - rows.start)
+            last = rows.start, self._piece(rows, last)
+            self._last = last
+        first, block = last
+        return block[rows.start - first : rows.stop - first].copy()
 
-    def _piece(self, start: int, stop: int) -> Array:
-        before = self._block
-        if before is not None and self._start <= start <= self._start + len(before):
-            row_bytes = max(before.itemsize * math.prod(before.shape[1:]), 1)
-            wanted = min(2 * len(before), _MOST_BYTES // row_bytes)
-            ahead = min(start + wanted, len(self._dataset))
-            if ahead > stop:
+    def _piece(self, rows: slice, last: tuple[int, Array] | None) -> Array:
+        """What is read for a request, after the last piece."""
+        if last is not None and last[0] <= rows.start <= last[0] + len(last[1]):
+            row_bytes = max(last[1].itemsize * math.prod(last[1].shape[1:]), 1)
+            wanted = min(2 * len(last[1]), _MOST_BYTES // row_bytes)
+            ahead = min(rows.start + wanted, len(self._dataset))
+            if ahead > rows.stop:
                 # What cannot be is the fault of an image that nobody has asked for yet.
                 with contextlib.suppress(*UNREADABLE):
-                    return self._read(slice(start, ahead))
-        return self._read(slice(start, stop))
+                    return self._read(slice(rows.start, ahead))
+        return self._read(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -166,10 +166,14 @@ class Artifact:
         with reading(self.path):
             if rows.stop is None:
                 return self._checked(column, self._handle[name], rows)
-            if name not in self._ahead:
-                dataset = self._handle[name]
-                self._ahead[name] = ReadAhead(partial(self._checked, column, dataset), dataset)
-            return self._ahead[name](rows)
+            return self._some(name, rows, partial(self._checked, column))
+
+    def _some(self, name: str, rows: slice, read: Callable[[h5py.Dataset, slice], Array]) -> Array:
+        """Some entries of a dataset, as `read` gives them."""
+        if name not in self._ahead:
+            dataset = self._handle[name]
+            self._ahead[name] = ReadAhead(partial(read, dataset), dataset)
+        return self._ahead[name](rows)
 
     def _checked(self, column: Column | None, dataset: h5py.Dataset, rows: slice) -> Array:
         values: Array = dataset[rows]
@@ -243,10 +247,9 @@ class Artifact:
         """Where the blob values of some rows begin, and where the last ends."""
         name = f"{name}_offsets"
         with reading(self.path):
-            if name not in self._ahead:
-                dataset = self._handle[name]
-                self._ahead[name] = ReadAhead(lambda some: check_ends(dataset[some], name), dataset)
-            ends: NDArray[Any] = self._ahead[name](slice(rows.start, rows.stop + 1))
+            ends: NDArray[Any] = self._some(
+                name, slice(rows.start, rows.stop + 1), lambda dataset, some: check_ends(dataset[some], name)
+            )
         return ends
 
     def __iter__(self) -> Iterator[str]:
