@@ -129,17 +129,25 @@ def test_recipes_that_do_not_fit_are_refused(name: str, change: str, message: st
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("od-wscl-lite0", "drop_block={probability: 0.3, block: 3}", "drop_block: lite0 has no cells"),
-        ("od-wscl-lite0", "contrast.hidden=0.3", "contrast.hidden: lite0 has no cells"),
-        ("wsovod-lite0", "prototypes=5", "prototypes: lite0 has no map"),
+        ("od-wscl-lite0", "drop_block={probability: 0.3, block: 3}", "drop_block: lite0 has no map"),
+        (
+            "od-wscl-lite0",
+            "contrast.hidden=0.3",
+            "contrast.hidden: lite0 has no map .*; expected 0",
+        ),
+        (
+            "wsovod-lite0",
+            "prototypes=5",
+            "prototypes: lite0 has no map of the image to pool cells from; expected null",
+        ),
         ("wsovod-vgg16", "texts.templates=[photo]", "expected one {} for the class's name, got 'photo'"),
-        ("casd-lite0", "distillation={weight: 0.1}", "distillation: lite0 has no cells"),
-        ("casd-lite0", "hiding={switch: 0.6}", "hiding: lite0 has no cells"),
+        ("casd-lite0", "distillation={weight: 0.1}", "distillation: lite0 has no map"),
+        ("casd-lite0", "hiding={switch: 0.6}", "hiding: lite0 has no map"),
         ("cbl-lite0", "teacher.backbone=true", "teacher.backbone: lite0 is frozen"),
         ("od-wscl-vgg16", "drop_block.block=2", "expected an odd number, got 2"),
     ],
 )
-def test_what_needs_cells_is_refused_on_lite0(name: str, change: str, message: str) -> None:
+def test_what_needs_a_map_is_refused_on_lite0(name: str, change: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe_of(name, change)
 
@@ -149,7 +157,7 @@ def test_drop_block_needs_the_cells_of_rois() -> None:
 
     values = {"method": "mist", "network": {"name": "lite0"}, "schedule": {"epochs": 1}}
     assert Recipe.model_validate(values | {"drop_block": None}).network.name == "lite0"
-    with pytest.raises(ValueError, match="drop_block: lite0 has no cells"):
+    with pytest.raises(ValueError, match="drop_block: lite0 has no map"):
         Recipe.model_validate(values)
 
 

@@ -136,7 +136,7 @@ def test_an_image_without_proposals_still_teaches_attention() -> None:
 
 
 def test_lite0_has_no_map() -> None:
-    with pytest.raises(UserError, match="attention: lite0 has no map to pool from"):
+    with pytest.raises(UserError, match="attention: lite0 has no map of the image"):
         load_recipe("wsod", "yang2019-lite0", ["attention={initial_bias: 0.0, weight: 1.0}"])
 
 

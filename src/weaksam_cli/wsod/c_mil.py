@@ -8,9 +8,9 @@ first images of an epoch; it is off here, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -305,11 +305,7 @@ def _drawn(kind: Tensor, most: int) -> Tensor:
 class Recipe(CMil, RefiningRecipe):
     """C-MIL on either network."""
 
-    @model_validator(mode="after")
-    def _cells_are_known(self) -> Self:
-        if self.rings is not None and not self.network.pools_cells:
-            raise ValueError(f"rings: {self.network.name} has no map to pool them from; expected null")
-        return self
+    without_map: ClassVar[Mapping[str, object]] = {"rings": None}
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

@@ -8,12 +8,12 @@ a stride of 16.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from weaksam_cli.core.settings import RecipeModel, Weight
 from weaksam_cli.engine.context import Context
@@ -364,12 +364,7 @@ def _evaluating(*modules: Any) -> Iterator[None]:
 class Recipe(Casd, RefiningRecipe):
     """CASD on either network."""
 
-    @model_validator(mode="after")
-    def _cells_are_known(self) -> Self:
-        for name in ("distillation", "hiding", "rings"):
-            if getattr(self, name) is not None and not self.network.pools_cells:
-                raise ValueError(f"{name}: {self.network.name} has no cells of RoIs; expected null")
-        return self
+    without_map: ClassVar[Mapping[str, object]] = {"distillation": None, "hiding": None, "rings": None}
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

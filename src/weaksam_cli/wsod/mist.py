@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from weaksam_cli.core.settings import Iteration
 from weaksam_cli.engine.context import Context
@@ -141,11 +141,7 @@ class Mist(PriorMethod, ClassBoxes):
 class Recipe(Mist, RefiningRecipe):
     """MIST on either network."""
 
-    @model_validator(mode="after")
-    def _cells_are_known(self) -> Self:
-        if self.drop_block is not None and not self.network.pools_cells:
-            raise ValueError(f"drop_block: {self.network.name} has no cells of RoIs to hide; expected null")
-        return self
+    without_map: ClassVar[Mapping[str, object]] = {"drop_block": None}
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

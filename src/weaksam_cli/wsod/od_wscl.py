@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
@@ -216,18 +216,7 @@ def _factors(features: Tensor, deviation: float) -> Tensor:
 class Recipe(OdWscl, RefiningRecipe):
     """OD-WSCL on either network."""
 
-    @model_validator(mode="after")
-    def _cells_are_known(self) -> Self:
-        if not self.network.pools_cells:
-            if self.drop_block is not None:
-                raise ValueError(
-                    f"drop_block: {self.network.name} has no cells of RoIs to hide; expected null"
-                )
-            if self.contrast.hidden:
-                raise ValueError(
-                    f"contrast.hidden: {self.network.name} has no cells of RoIs to hide; expected 0"
-                )
-        return self
+    without_map: ClassVar[Mapping[str, object]] = {"drop_block": None, "contrast.hidden": 0}
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -184,12 +184,11 @@ class Oicr(NearBest):
 class RefiningRecipe(PriorMethod, DetectorRecipe):
     """A method that can mine with class maps, on either network."""
 
+    without_prior: ClassVar[Mapping[str, object]] = {"mining.prior_weight": 0}
+
     @model_validator(mode="after")
-    def _prior_is_known(self) -> Self:
-        weight, network = self.mining.prior_weight, self.network
-        if weight and not network.knows_prior:
-            raise ValueError(f"mining.prior_weight: {network.name} has no prior of class maps; expected 0")
-        if self.mining.first == "prior" and not weight:
+    def _prior_weighs(self) -> Self:
+        if self.mining.first == "prior" and not self.mining.prior_weight:
             raise ValueError("mining.first: the prior needs a prior_weight above 0")
         return self
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+import json
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from weaksam_cli.data.detections import RESULTS
 from weaksam_cli.engine.context import Context
@@ -25,9 +27,29 @@ class DetectorRecipe(DetectorSettings):
 
     Attributes:
         network: what gives RoI features, in training and at test; its `name` chooses.
+        without_map: settings of the method, dotted, that take a map of the image to pool from, with what each is to be on a
+            network that has none.
+        without_prior: the same of those that take a prior of class maps.
     """
 
     network: Annotated[Lite0 | Vgg16, Field(discriminator="name")]
+    without_map: ClassVar[Mapping[str, object]] = {}
+    without_prior: ClassVar[Mapping[str, object]] = {}
+
+    @model_validator(mode="after")
+    def _network_has_what_they_take(self) -> Self:
+        lacks = []
+        if not self.network.pools_cells:
+            lacks.append(("map of the image to pool cells from", self.without_map))
+        if not self.network.knows_prior:
+            lacks.append(("prior of class maps", self.without_prior))
+        for lacked, settings in lacks:
+            for name, needed in settings.items():
+                if attrgetter(name)(self) != needed:
+                    raise ValueError(
+                        f"{name}: {self.network.name} has no {lacked}; expected {json.dumps(needed)}"
+                    )
+        return self
 
 
 def detector_steps(recipe: DetectorRecipe, method: Method, context: Context, split: str) -> Iterator[Step]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from weaksam_cli.engine.context import Context
 from weaksam_cli.engine.steps import Step
@@ -41,11 +41,7 @@ class Wsddn(Method):
 class Recipe(Wsddn, DetectorRecipe):
     """WSDDN on either network."""
 
-    @model_validator(mode="after")
-    def _prior_is_known(self) -> Self:
-        if self.prior_weight and not self.network.knows_prior:
-            raise ValueError(f"prior_weight: {self.network.name} has no prior of class maps; expected 0")
-        return self
+    without_prior: ClassVar[Mapping[str, object]] = {"prior_weight": 0}
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from weaksam_cli.core.settings import RecipeModel
 from weaksam_cli.engine.context import Context
@@ -312,12 +312,7 @@ class Wsovod(PriorMethod):
 class Recipe(Wsovod, RefiningRecipe):
     """WSOVOD on either network."""
 
-    @model_validator(mode="after")
-    def _map_is_known(self) -> Self:
-        for name in ("prototypes", "proposal_network"):
-            if getattr(self, name) is not None and not self.network.pools_cells:
-                raise ValueError(f"{name}: {self.network.name} has no map of the image; expected null")
-        return self
+    without_map: ClassVar[Mapping[str, object]] = {"prototypes": None, "proposal_network": None}
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:

@@ -7,11 +7,11 @@ and thresholds are our reading (spec 10c §3). Its variant over PCL is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from weaksam_cli.core.settings import RecipeModel, Weight
 from weaksam_cli.engine.context import Context
@@ -107,11 +107,7 @@ class Yang2019(Refining, ClassBoxes):
 class Recipe(Yang2019, RefiningRecipe):
     """The method on either network."""
 
-    @model_validator(mode="after")
-    def _map_is_known(self) -> Self:
-        if self.attention is not None and not self.network.pools_cells:
-            raise ValueError(f"attention: {self.network.name} has no map to pool from; expected null")
-        return self
+    without_map: ClassVar[Mapping[str, object]] = {"attention": None}
 
 
 def steps(recipe: Recipe, context: Context, split: str) -> Iterator[Step]:
