@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from weaksam_cli.artifacts.receipt import read_receipt
 from weaksam_cli.cli.options import CommonOptions, build_context
 from weaksam_cli.console import Console, Mode
-from weaksam_cli.core.boxes import iou
+from weaksam_cli.core.boxes import flip_horizontal, iou
 from weaksam_cli.core.types import Detections
 from weaksam_cli.data.detections import read_detections
 from weaksam_cli.data.fused_maps import best_maps
@@ -68,11 +68,8 @@ def mirrored(detect: Callable[[NDArray[np.uint8]], Detections], labels: Labels) 
 
     def view(key: str) -> Detections:
         pixels = labels.read_image(images[key])
-        found, width = detect(np.ascontiguousarray(pixels[:, ::-1])), np.float32(pixels.shape[1])
-        x = width - found.boxes[:, [2, 0]]
-        return replace(
-            found, boxes=np.stack([x[:, 0], found.boxes[:, 1], x[:, 1], found.boxes[:, 3]], axis=1)
-        )
+        found = detect(np.ascontiguousarray(pixels[:, ::-1]))
+        return replace(found, boxes=flip_horizontal(found.boxes, pixels.shape[1]))
 
     return view
 
@@ -80,7 +77,7 @@ def mirrored(detect: Callable[[NDArray[np.uint8]], Detections], labels: Labels) 
 def wsod_views(root: Path, labels: Labels) -> tuple[View, View]:
     """A detector of WSOD on lite0 on mirror images, and on features of smaller images."""
     receipt = read_receipt(RunDirectory(root).output("wsod", SPLIT))
-    assert receipt is not None
+    assert receipt is not None, f"{root}: there are no detections of WSOD"
     options = CommonOptions(
         run_dir=root, dataset=receipt.identity.dataset, seed=receipt.identity.seed, device="cpu"
     )
@@ -116,7 +113,7 @@ def work_of(step: Step, context: Context) -> PerImage:
 def retrained_views(run: RunDirectory, labels: Labels) -> tuple[View, View]:
     """A retrained detector on mirror images, and on smaller ones."""
     receipt = read_receipt(run.output("retrain", SPLIT))
-    assert receipt is not None
+    assert receipt is not None, f"{run.root}: there are no detections of a retrained detector"
     inference = InferenceSettings.model_validate(receipt.identity.recipe).inference
     less = inference.model_copy(update={"short_side": round(SMALLER * inference.short_side)})
     model, images = run.folder("retrain") / "model.safetensors", labels.by_key()
