@@ -91,10 +91,11 @@ def wait_for(folder: Path, images: int = 0, processes: int = 0, seconds: float =
 
 
 def expect_progress(said: str, images: int) -> None:
-    """A command showed how many images are done, and all of them in the end."""
+    """A command showed images of unfinished shards, too, and all of them in the end."""
     shown = [int(number) for number in re.findall(rf": (-?\d+)/{images} images", said)]
     assert shown[-1] == images, shown
     assert all(0 <= number <= images for number in shown), shown
+    assert any(number % SHARD for number in shown), shown
 
 
 def main(
