@@ -42,7 +42,7 @@ from weaksam_cli.engine.stages import Stage
 from weaksam_cli.engine.steps import Step, make
 from weaksam_cli.errors import UserError, unknown
 
-STAGE = Stage("data", 2, "labels", "{split}.json", Schema(LABELS_FORMAT, LABELS_VERSION, ()))
+STAGE = Stage("data", 3, "labels", "{split}.json", Schema(LABELS_FORMAT, LABELS_VERSION, ()))
 _SHOWN_REMARKS = 5
 
 
