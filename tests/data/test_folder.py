@@ -154,6 +154,8 @@ def test_splits_and_classes_among_other_folders(
         (["train/a/1.jpg", "train/b/2.jpg", "test/3.jpg"], "the folders test are not read"),
         (["pets/a/1.jpg", "pets/b/2.jpg"], "pets is the only class, and holds the folders a, b"),
         (["a/1.jpg", "b/2.jpg", "classes.json", "about.csv"], "not read, as folders say the classes: about.csv, "),
+        (["x/a/1.jpg", "x/b/2.jpg", "meta/train.txt", "meta/test.txt"], "all images are trainval: meta/test.txt, "),
+        (["a/1.jpg", "b/2.jpg", "train_test_split.txt", "README.txt"], "are trainval: train_test_split.txt; put"),
         (["a/1.jpg", "b/2.jpg", "a/1.xml"], "annotations are not read, the folders are taken as classes: a/1.xml"),
         (["images/1.jpg", "labels/1.txt"], "the folders images are read as classes"),
     ],

@@ -14,7 +14,7 @@ from weaksam_cli.core.names import first_few
 from weaksam_cli.data.annotations import RawDataset, RawImage, RawObject, RawSplit
 from weaksam_cli.data.dataset import ReadRecipe, Remarks, role_of, split_word
 from weaksam_cli.data.images import SUFFIXES, find_images
-from weaksam_cli.data.signs import NOISE, says_no_class, signs_of_annotations, tables_near
+from weaksam_cli.data.signs import NOISE, lists_near, says_no_class, signs_of_annotations, tables_near
 from weaksam_cli.errors import UserError
 
 LOOKS_LIKE: Final = "folders of images named by class"
@@ -82,6 +82,9 @@ def _warnings(source: Path, tops: Mapping[str, Path], classes: Sequence[str]) ->
         found.append(f"the folders {first_few(suspects)} are read as classes")
     if tables := tables_near(source):
         found.append(f"not read, as folders say the classes: {first_few(tables)}")
+    if [*tops] == [WHOLE] and (lists := lists_near(source)):
+        told = f"lists are not read, and all images are {WHOLE}: {first_few(lists)}"
+        found.append(f"{told}; put the images of each split into a folder of its name")
     if len(classes) == 1 and (inner := {child.name for top in tops.values() for child in _inner(top)}):
         told = f"{classes[0]} is the only class, and holds the folders {first_few(sorted(inner))}"
         found.append(f"{told}; if these are the classes, give the folder {classes[0]}")

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from weaksam_cli.data.dataset import split_word
 from weaksam_cli.data.images import SUFFIXES
 
 NOISE: Final = frozenset(
@@ -66,6 +67,14 @@ def tables_near(source: Path) -> list[str]:
     """The files in a folder, and in those in it, that may say something about images: tables, JSON and XML."""
     names = (path.as_posix() for path in islice(_files(source, depth=2), _MOST))
     return sorted(name for name in names if name.casefold().endswith(_TABLES))
+
+
+def lists_near(source: Path) -> list[str]:
+    """The text files in a folder, and in those in it, that are called as lists of a split's images, or as a division."""
+    paths = (path for path in islice(_files(source, depth=2), _MOST) if path.suffix.lower() == ".txt")
+    return sorted(
+        path.as_posix() for path in paths if "split" in path.stem.casefold() or split_word(path.stem)
+    )
 
 
 def _files(source: Path, depth: int = 99) -> Iterator[PurePosixPath]:
