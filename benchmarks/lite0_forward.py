@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from weaksam_cli.models.lite0 import Lite0, frozen_lite0, preprocess, resize_to_short_side
+from weaksam_cli.models.lite import Lite, frozen_lite, preprocess, resize_to_short_side
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -30,7 +30,7 @@ Forward = Callable[[Tensor], Tensor]
 class Last(nn.Module):
     """From views to the last map."""
 
-    def __init__(self, backbone: Lite0) -> None:
+    def __init__(self, backbone: Lite) -> None:
         super().__init__()
         self.backbone = backbone
 
@@ -62,7 +62,7 @@ def by_openvino(network: nn.Module, views: Tensor) -> Forward:
 
 
 def ways(views: Tensor) -> dict[str, Forward]:
-    plain = Last(frozen_lite0())
+    plain = Last(frozen_lite("lite0"))
     without = copy.deepcopy(plain)
     folded(without)
     found: dict[str, Forward] = {"as it is": plain, "folded": without}

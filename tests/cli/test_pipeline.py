@@ -242,7 +242,7 @@ def varied(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stderr
     assert "wsod (recipe oicr-lite0): wsod\n" in result.stderr
     assert "pgt (recipe top1): pgt@top1\n" in result.stderr
-    assert "retrain (recipe faster-rcnn-lite0-fpn): retrain@top1\n" in result.stderr
+    assert "retrain (recipe faster-rcnn-lite2-fpn): retrain@top1\n" in result.stderr
     return folder
 
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from weaksam_cli.detectron.backbones import Lite0Backbone, add_backbone_config, load_network
+from weaksam_cli.detectron.backbones import LiteBackbone, add_backbone_config, load_network
 
 NAMES = ("c2", "c3", "c4", "c5", "head")
 
 
-@pytest.fixture(scope="module")
-def network() -> nn.Module:
+@pytest.fixture(scope="module", params=["lite0", "lite2"])
+def network(request: pytest.FixtureRequest) -> nn.Module:
     """Random weights with normalisation statistics that are not the identity."""
     torch.manual_seed(0)
-    network = load_network("random").eval()
+    network = load_network(request.param, "random").eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -43,7 +43,7 @@ def timm_maps(network: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_equals_timm(network: nn.Module, size: tuple[int, int]) -> None:
     # In float64 the order of folded multiplications does not matter, so the comparison can be strict.
     double = copy.deepcopy(network).double()
-    backbone = Lite0Backbone(double, NAMES)
+    backbone = LiteBackbone(double, NAMES)
     x = torch.randn(1, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours, theirs = backbone(x), timm_maps(double, x)
@@ -55,7 +55,7 @@ def test_equals_timm(network: nn.Module, size: tuple[int, int]) -> None:
 
 
 def test_gradients_equal_a_frozen_normalisation(network: nn.Module) -> None:
-    backbone = Lite0Backbone(network, ("c2",))
+    backbone = LiteBackbone(network, ("c2",))
     x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     backbone(x)["c2"].square().mean().backward()
     timm_maps(network, x)["c2"].square().mean().backward()
@@ -64,7 +64,7 @@ def test_gradients_equal_a_frozen_normalisation(network: nn.Module) -> None:
 
 
 def test_training_mode_changes_nothing(network: nn.Module) -> None:
-    backbone = Lite0Backbone(network, ("c3",))
+    backbone = LiteBackbone(network, ("c3",))
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         before = backbone.eval()(x)["c3"]
@@ -74,21 +74,23 @@ def test_training_mode_changes_nothing(network: nn.Module) -> None:
 
 @pytest.mark.parametrize("freeze_at", [0, 1, 3, 8])
 def test_freeze_at(network: nn.Module, freeze_at: int) -> None:
-    backbone = Lite0Backbone(network, NAMES, freeze_at)
+    backbone = LiteBackbone(network, NAMES, freeze_at)
     parts = [backbone.stem, *backbone.stages]
     trains = [any(parameter.requires_grad for parameter in part.parameters()) for part in parts]
     assert trains == [index >= freeze_at for index in range(8)]
 
 
-@pytest.mark.parametrize(("first", "context"), [(2, ""), (3, "head")])
-def test_registered_with_detectron2(first: int, context: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "first", "context"), [("lite0", 2, ""), ("lite0", 3, "head"), ("lite2", 4, "head")]
+)
+def test_registered_with_detectron2(name: str, first: int, context: str) -> None:
     from detectron2.config import get_cfg
     from detectron2.modeling import build_backbone
 
     cfg = get_cfg()
     add_backbone_config(cfg)
     features = [f"c{level}" for level in range(first, 6)]
-    cfg.MODEL.BACKBONE.NAME = "build_weaksam_lite0_fpn_backbone"
+    cfg.MODEL.BACKBONE.NAME = f"build_weaksam_{name}_fpn_backbone"
     cfg.MODEL.BACKBONE.FREEZE_AT = 2
     cfg.MODEL.BACKBONE.CONTEXT = context
     cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS = features, 16

@@ -208,13 +208,15 @@ def test_r50_in_detectron2s_words(pixels: str, order: str, stride_in_1x1: bool) 
     assert cfg.MODEL.ROI_HEADS.DROP.start_iteration == 2000
 
 
-def test_lite0_in_detectron2s_words() -> None:
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_lite_in_detectron2s_words(name: str) -> None:
     from weaksam_cli.retrain.detector import detectron_config
 
-    recipe = load_recipe("retrain", "faster-rcnn-lite0-fpn").recipe
+    recipe = load_recipe("retrain", f"faster-rcnn-{name}-fpn").recipe
     cfg = detectron_config(recipe.part(ModelSettings), 3, "cpu")
     assert cfg.MODEL.FPN.IN_FEATURES == ["c4", "c5"]
     assert cfg.MODEL.RPN.IN_FEATURES == ["p4", "p5", "p6"]
     assert cfg.MODEL.ROI_HEADS.IN_FEATURES == ["p4", "p5"]
+    assert f"build_weaksam_{name}_fpn_backbone" == cfg.MODEL.BACKBONE.NAME
     assert cfg.MODEL.BACKBONE.CONTEXT == "head"
     assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[48], [96], [192]]

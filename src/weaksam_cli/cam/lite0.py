@@ -34,7 +34,7 @@ from weaksam_cli.engine.steps import Step
 from weaksam_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from weaksam_cli.models.lite0 import Lite0
+    from weaksam_cli.models.lite import Lite
 
 FloatArray = NDArray[np.float32]
 POOLED: Final = Schema("weaksam/pooled-features", 1, columns=(Column("features", "float32", (1280,)),))
@@ -146,10 +146,10 @@ class PoolPredictor:
 
     def open(self) -> ImageFunction:
         """Load the backbone once a process."""
-        from weaksam_cli.models.lite0 import frozen_lite0, view_features
+        from weaksam_cli.models.lite import frozen_lite, view_features
 
         labels = self.split.read()
-        images, backbone = labels.by_key(), frozen_lite0()
+        images, backbone = labels.by_key(), frozen_lite("lite0")
         side, flip = self.settings.short_side, self.settings.flip
 
         def function(image_id: str) -> ImageRows:
@@ -169,10 +169,10 @@ class MapsPredictor:
 
     def open(self) -> ImageFunction:
         """Load the network once a process."""
-        from weaksam_cli.models.lite0 import frozen_lite0
+        from weaksam_cli.models.lite import frozen_lite
 
         labels = self.split.read(self.recipe.difficult)
-        images, backbone = labels.by_key(), frozen_lite0()
+        images, backbone = labels.by_key(), frozen_lite("lite0")
         head = LinearHead.load(self.head, labels.class_names)
 
         def function(image_id: str) -> ImageRows:
@@ -266,7 +266,7 @@ def fit_linear_head(
 
 
 def class_maps(
-    backbone: Lite0, head: LinearHead, image: NDArray[np.uint8], given: list[int] | None, recipe: Recipe
+    backbone: Lite, head: LinearHead, image: NDArray[np.uint8], given: list[int] | None, recipe: Recipe
 ) -> ClassMaps:
     """Coarse maps at every size, and fine maps on the stride-16 grid of the largest one.
 
@@ -276,7 +276,7 @@ def class_maps(
         given: classes that get maps; None predicts them.
         recipe: sizes and settings.
     """
-    from weaksam_cli.models.lite0 import view_features
+    from weaksam_cli.models.lite import view_features
 
     sides = dict.fromkeys([recipe.head.short_side, *recipe.short_sides])
     views = {side: view_features(backbone, image, side) for side in sides}

@@ -1,17 +1,18 @@
-"""Backbones of detectron2 with weights of ours: EfficientNet-Lite0 and ResNet-50, alone or below a feature pyramid.
+"""Backbones of detectron2 with weights of ours: EfficientNet-Lite and ResNet-50, alone or below a feature pyramid.
 
 Importing this module registers `build_weaksam_{lite0,resnet}_backbone`, whose maps `MODEL.RESNETS.OUT_FEATURES` names, and
-`build_weaksam_{lite0,resnet}_fpn_backbone`, which read `MODEL.FPN.*`. All read
+`build_weaksam_{lite0,lite2,resnet}_fpn_backbone`, which read `MODEL.FPN.*`. All read
 `MODEL.BACKBONE.{WEIGHTS,PIXELS,FREEZE_AT,CONTEXT}`.
 
-Batch normalisation of Lite0 is frozen: its statistics and affine terms are constants that scale the convolution's weights at
-each call. That equals a frozen normalisation after the convolution and saves one pass over every feature map, which
-on a processor is a good part of the time.
+Batch normalisation of EfficientNet-Lite is frozen: its statistics and affine terms are constants that scale the
+convolution's weights at each call. That equals a frozen normalisation after the convolution and saves one pass over
+every feature map, which on a processor is a good part of the time.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -37,9 +38,10 @@ from weaksam_cli.models.checkpoints import (  # noqa: E402
     read_checkpoint,
     shapes_of,
 )
+from weaksam_cli.models.lite import Lite, LiteName, load_lite  # noqa: E402
 
-# Output name -> (index of the last timm stage below it, stride, channels).
-_OUTPUTS = {"c2": (1, 4, 24), "c3": (2, 8, 40), "c4": (4, 16, 112), "c5": (6, 32, 320), "head": (7, 32, 1280)}
+# Output name -> (index of the last timm stage below it, stride).
+_OUTPUTS = {"c2": (1, 4), "c3": (2, 8), "c4": (4, 16), "c5": (6, 32), "head": (7, 32)}
 _PREFIX: Final = "bottom_up."
 _REMEDY: Final = "Use detectron2's R-50.pkl or a torchvision ResNet-50"
 
@@ -95,13 +97,13 @@ class _Block(nn.Module):
         return out + x if self.has_skip else out
 
 
-class Lite0Backbone(Backbone):
-    """EfficientNet-Lite0 without its classifier; maps c2..c5 at strides 4, 8, 16, 32 with 24, 40, 112, 320 channels.
+class LiteBackbone(Backbone):
+    """EfficientNet-Lite without its classifier; maps c2..c5 at strides 4, 8, 16, 32.
 
     A further map, `head`, has the 1280 channels at stride 32 that the classifier averages.
 
     Args:
-        network: a timm `tf_efficientnet_lite0`, whose weights are copied.
+        network: a timm `tf_efficientnet_lite0` or `..2`, whose weights are copied.
         out_features: which of c2..c5 and head are returned.
         freeze_at: 0 trains everything; 1 freezes the stem, k + 1 also the first k of the seven stages.
     """
@@ -118,7 +120,10 @@ class Lite0Backbone(Backbone):
         )
         self._out_features = list(out_features)
         self._out_feature_strides = {name: _OUTPUTS[name][1] for name in out_features}
-        self._out_feature_channels = {name: _OUTPUTS[name][2] for name in out_features}
+        channels = {item["reduction"]: item["num_chs"] for item in timm_network.feature_info}
+        maps = {name: channels[stride] for name, (_, stride) in _OUTPUTS.items()}
+        maps["head"] = timm_network.conv_head.out_channels
+        self._out_feature_channels = {name: maps[name] for name in out_features}
         self._names = {_OUTPUTS[name][0]: name for name in out_features}
         for part in [self.stem, *self.stages][:freeze_at]:
             part.requires_grad_(False)
@@ -136,17 +141,15 @@ class Lite0Backbone(Backbone):
         return outputs
 
 
-def load_network(weights: str) -> nn.Module:
-    """timm's `tf_efficientnet_lite0`: `weights` is "imagenet" (the installed package), "random" or a file.
+def load_network(name: LiteName, weights: str) -> nn.Module:
+    """timm's EfficientNet-Lite: `weights` is "imagenet" (the installed package), "random" or a file.
 
     Raises:
         UserError: when the file is missing or is not the published one.
     """
-    from weaksam_cli.models.lite0 import Lite0, load_lite0
-
     if weights == "random":
-        return Lite0().network
-    return load_lite0(None if weights == "imagenet" else Path(weights)).network
+        return Lite(name).network
+    return load_lite(name, None if weights == "imagenet" else Path(weights)).network
 
 
 class _Maps(Backbone):
@@ -163,11 +166,11 @@ class _Maps(Backbone):
         return maps
 
 
-class Lite0Pyramid(Backbone):
-    """EfficientNet-Lite0 below detectron2's feature pyramid: maps p2 or p3 to p6, and `head` where it is asked for."""
+class LitePyramid(Backbone):
+    """EfficientNet-Lite below detectron2's feature pyramid: maps p2 or p3 to p6, and `head` where it is asked for."""
 
     def __init__(
-        self, bottom_up: Lite0Backbone, in_features: list[str], channels: int, norm: str, fuse: str
+        self, bottom_up: LiteBackbone, in_features: list[str], channels: int, norm: str, fuse: str
     ) -> None:
         super().__init__()
         self.bottom_up = bottom_up
@@ -263,22 +266,34 @@ def _expect_pixels(path: Path, got: str, wanted: str, layout: str) -> None:
         )
 
 
-@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
-def build_weaksam_lite0_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Lite0Pyramid:
-    """EfficientNet-Lite0; with a map beside the pyramid where `CONTEXT` names one."""
+def _lite(name: LiteName, cfg: CfgNode, features: Sequence[str]) -> LiteBackbone:
+    given = cfg.MODEL.BACKBONE
+    return LiteBackbone(load_network(name, given.WEIGHTS), tuple(features), given.FREEZE_AT)
+
+
+def _lite_pyramid(name: LiteName, cfg: CfgNode) -> LitePyramid:
+    """With a map beside the pyramid where `CONTEXT` names one."""
     fpn, context = cfg.MODEL.FPN, cfg.MODEL.BACKBONE.CONTEXT
-    features = (*fpn.IN_FEATURES, *([context] if context else []))
-    bottom_up = Lite0Backbone(
-        load_network(cfg.MODEL.BACKBONE.WEIGHTS), features, cfg.MODEL.BACKBONE.FREEZE_AT
-    )
-    return Lite0Pyramid(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, fpn.FUSE_TYPE)
+    bottom_up = _lite(name, cfg, (*fpn.IN_FEATURES, *([context] if context else [])))
+    return LitePyramid(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, fpn.FUSE_TYPE)
 
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
-def build_weaksam_lite0_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Lite0Backbone:
+def build_weaksam_lite0_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LitePyramid:
+    """EfficientNet-Lite0 below a feature pyramid."""
+    return _lite_pyramid("lite0", cfg)
+
+
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_weaksam_lite2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LitePyramid:
+    """EfficientNet-Lite2 below a feature pyramid."""
+    return _lite_pyramid("lite2", cfg)
+
+
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_weaksam_lite0_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LiteBackbone:
     """EfficientNet-Lite0 without a pyramid."""
-    network = load_network(cfg.MODEL.BACKBONE.WEIGHTS)
-    return Lite0Backbone(network, tuple(cfg.MODEL.RESNETS.OUT_FEATURES), cfg.MODEL.BACKBONE.FREEZE_AT)
+    return _lite("lite0", cfg, cfg.MODEL.RESNETS.OUT_FEATURES)
 
 
 @BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]

@@ -58,7 +58,7 @@ class Detector(RecipeModel):
         box_loss_weight: weight of the box head's regression loss.
         class_agnostic_boxes: one box regression for all classes, which a few boxes a class can teach.
         sampling_ratio: samples for each bin of RoIAlign and axis; 0 adapts to the RoI's size.
-        context: lite0: join the box head's features with the average of the pretrained last map over the RoI.
+        context: lite: join the box head's features with the average of the pretrained last map over the RoI.
         matcher: `standard`, or `top3` of the published code (three proposals for each pseudo box).
     """
 

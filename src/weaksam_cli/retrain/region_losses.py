@@ -106,7 +106,7 @@ def read_description(path: Path, class_names: Sequence[str] | None = None) -> De
     if percentile_of is None:
         what = f"is a detector of {name}, which has no regions of interest, and no query drop"
         remedy = (
-            "Give a detector that drops regions or queries: weaksam retrain --recipe faster-rcnn-lite0-fpn"
+            "Give a detector that drops regions or queries: weaksam retrain --recipe faster-rcnn-lite2-fpn"
         )
         raise UserError(what, where=str(path), remedy=remedy)
     return Description(cfg, iterations, percentile=percentile_of(cfg))

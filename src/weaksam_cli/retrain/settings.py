@@ -42,9 +42,9 @@ class Backbone(RecipeModel):
     """What extracts features.
 
     Attributes:
-        weights: `imagenet` (lite0: the installed package), `random`, or a file: detectron2's R-50.pkl, a torchvision
+        weights: `imagenet` (lite: the installed package), `random`, or a file: detectron2's R-50.pkl, a torchvision
             ResNet-50 as .pth or .safetensors.
-        freeze_at: lite0: 1 freezes the stem, k + 1 also the first k of seven stages; ResNet-50: detectron2's FREEZE_AT.
+        freeze_at: lite: 1 freezes the stem, k + 1 also the first k of seven stages; ResNet-50: detectron2's FREEZE_AT.
         norm: `frozen` for pretrained weights; `batch` is needed when a ResNet-50 starts from random weights.
         pixels: `imagenet_rgb` (RGB, mean and deviation) or `msra_bgr` (BGR, mean only), as the weights were trained.
     """

@@ -193,11 +193,11 @@ class Sources:
     def open(self, settings: FeatureSettings) -> Callable[[str], tuple[ImageMaps, ClassMaps, FloatArray]]:
         """Load the backbone; what is returned gives maps, class maps and usable proposals of an image."""
         from weaksam_cli.artifacts.class_maps import cam_schema, read_class_maps
-        from weaksam_cli.models.lite0 import frozen_lite0
+        from weaksam_cli.models.lite import frozen_lite
         from weaksam_cli.wsod.roi_features import image_maps
         from weaksam_cli.wsod.used_proposals import image_loader
 
-        labels, backbone = self.split.read(), frozen_lite0()
+        labels, backbone = self.split.read(), frozen_lite("lite0")
         cam = open_artifact(self.cam, cam_schema(len(labels.class_names)), verify=False)
         proposals = open_artifact_of(labels, self.proposals, PROPOSALS, verify=False)
         load = image_loader(labels, proposals, settings.proposals)

@@ -58,13 +58,13 @@ def lite0_features(network: Lite0, trained: TrainedDetector, layer: Layer) -> Re
     """
     import torch
 
-    from weaksam_cli.models.lite0 import load_lite0
+    from weaksam_cli.models.lite import load_lite
     from weaksam_cli.training.checkpoint import read_tensors
     from weaksam_cli.wsod.detector import Standardise
     from weaksam_cli.wsod.feature_model import FeatureModel
     from weaksam_cli.wsod.roi_features import image_maps, pooled_features, roi_features
 
-    backbone, settings = load_lite0(), network.features
+    backbone, settings = load_lite("lite0"), network.features
     parts = FeatureModel.read(trained.folder / "feature_model.safetensors", trained.class_names)
     weights = read_tensors(trained.model)
     standardise = Standardise(torch.stack([weights["neck.mean"], weights["neck.deviation"]]))

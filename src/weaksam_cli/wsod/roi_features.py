@@ -21,7 +21,7 @@ from weaksam_cli.artifacts.class_maps import KINDS, ClassMaps, fuse_scales
 from weaksam_cli.artifacts.reader import Artifact
 from weaksam_cli.core.boxes import FloatArray, as_boxes, iou
 from weaksam_cli.core.maps import cell_affinity, normalise, resize_bilinear
-from weaksam_cli.models.lite0 import Lite0, view_features
+from weaksam_cli.models.lite import Lite, view_features
 from weaksam_cli.wsod.detector import Sample
 from weaksam_cli.wsod.feature_model import (
     MIDDLE_CHANNELS,
@@ -58,7 +58,7 @@ class ImageMaps:
     image_size: tuple[int, int]
 
 
-def image_maps(backbone: Lite0, image: NDArray[np.uint8], short_side: int) -> ImageMaps:
+def image_maps(backbone: Lite, image: NDArray[np.uint8], short_side: int) -> ImageMaps:
     """One forward pass."""
     found = view_features(backbone, image, short_side, mirror=False)
     return ImageMaps(

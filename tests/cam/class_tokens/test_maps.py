@@ -35,7 +35,7 @@ from weaksam_cli.cam.mctformer import MCTformerMaps
 from weaksam_cli.cam.weaktr import WeakTrMaps
 from weaksam_cli.data.labels import Category
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.lite0 import IMAGENET_MEAN, IMAGENET_STD
+from weaksam_cli.models.lite import IMAGENET_MEAN, IMAGENET_STD
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
 from weaksam_cli.models.vit.network import ClueMaps, Encoded, spread
 

@@ -12,7 +12,7 @@ from weaksam_cli.cam.class_tokens.start import initialise, start_network
 from weaksam_cli.core.names import first_few
 from weaksam_cli.engine.recipes import load_recipe
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.lite0 import load_lite0
+from weaksam_cli.models.lite import load_lite
 from weaksam_cli.models.vit.checkpoint import VitShape
 from weaksam_cli.models.vit.network import Attention
 from weaksam_cli.models.vit.weaktr import FusionShape, WeakTr
@@ -44,7 +44,7 @@ def test_from_random_weights_a_token_looks_at_its_like(heads: int) -> None:
 def test_a_hybrid_starts_from_imagenet_and_says_so() -> None:
     network, line = start_network(recipe("vit-tiny", "fit.network={patch: 16, embedding: lite0}"), 2, None, 0)
     assert "behind EfficientNet-Lite0's ImageNet weights" in line
-    published = load_lite0().state_dict()
+    published = load_lite("lite0").state_dict()
     stem = {
         name.removeprefix("patch_embed.stem."): value
         for name, value in network.state_dict().items()

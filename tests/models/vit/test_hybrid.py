@@ -10,7 +10,7 @@ import torch
 
 from weaksam_cli.cam.class_tokens.start import start_from_random
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.lite0 import load_lite0
+from weaksam_cli.models.lite import load_lite
 from weaksam_cli.models.vit.checkpoint import VitCheckpoint, VitShape
 from weaksam_cli.models.vit.mctformer import MCTformer, load_mctformer
 
@@ -35,7 +35,7 @@ def test_a_token_is_a_linear_function_of_a_cell_of_lite0(network: MCTformer, hei
     seen = samples(height, width)
     rows, columns = height // 16, width // 16
     with torch.no_grad():
-        cells = load_lite0().pyramid(seen[:, :, : 16 * rows, : 16 * columns])["stride16"]
+        cells = load_lite("lite0").pyramid(seen[:, :, : 16 * rows, : 16 * columns])["stride16"]
         found = network.patch_embed(seen)
     projection = network.patch_embed.proj
     assert isinstance(projection, torch.nn.Conv2d)

