@@ -166,6 +166,17 @@ def test_what_lies_beside_class_folders_is_told(tmp_path: Path, names: list[str]
     assert any(told in text for text in warnings), warnings
 
 
+def test_links_to_class_folders_are_named(tmp_path: Path) -> None:
+    tree(tmp_path / "kept", "a/1.jpg", "b/2.jpg")
+    place = tree(tmp_path / "linked", "notes.txt")
+    for name in ("a", "b"):
+        (place / name).symlink_to(tmp_path / "kept" / name)
+    with pytest.raises(
+        UserError, match=r"not recognised \(links to folders are not followed: a, b\); looked for"
+    ):
+        choose_layout(str(place), None)
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [

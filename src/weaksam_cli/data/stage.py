@@ -73,8 +73,10 @@ def choose_layout(source: str, given: str | None) -> str:
             "--layout folder takes folders as classes",
         )
     looked = "; ".join(layout.LOOKS_LIKE for layout in layouts.values())
+    links = sorted(path.name for path in Path(source).glob("*/") if path.is_symlink())
+    told = f" (links to folders are not followed: {first_few(links)})" if links else ""
     raise UserError(
-        f"the layout of the dataset is not recognised; looked for: {looked}",
+        f"the layout of the dataset is not recognised{told}; looked for: {looked}",
         where=source,
         remedy="Name the layout with --layout, or give the folder that holds one of these",
     )
