@@ -208,6 +208,11 @@ def test_r50_in_detectron2s_words(pixels: str, order: str, stride_in_1x1: bool) 
     assert cfg.MODEL.ROI_HEADS.DROP.start_iteration == 2000
 
 
+def test_lite0_and_lite2_are_one_recipe_on_two_networks() -> None:
+    one, other = (load_recipe("retrain", f"faster-rcnn-{name}-fpn").recipe for name in ("lite0", "lite2"))
+    assert one.model_copy(update={"network": "lite2-fpn"}) == other
+
+
 @pytest.mark.parametrize("name", ["lite0", "lite2"])
 def test_lite_in_detectron2s_words(name: str) -> None:
     from weaksam_cli.retrain.detector import detectron_config
