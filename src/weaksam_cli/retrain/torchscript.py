@@ -1,7 +1,7 @@
 """A retrained detector as one TorchScript file, which runs with torch and torchvision alone.
 
 detectron2's network is traced, so what an image's size or its number of boxes decides has to stay a tensor; the resizing
-around it is scripted. It resizes with torch in place of Pillow, whose rounding differs, so scores differ by up to 0.02.
+around it is scripted. It resizes with torch in place of Pillow, whose rounding differs, so scores differ by some hundredths.
 """
 
 from __future__ import annotations
