@@ -138,6 +138,7 @@ def rows(root: Path, views: int) -> list[str]:
     run = RunDirectory(root)
     labels = read_labels(run.output("data", SPLIT), image_root(root, read_source(root).split(SPLIT, root)))
     truth = labels.known_classes()
+    learnt = len(read_labels(run.output("data", "trainval"), Path()).known_classes())
     keys = [key for key in truth if truth[key].any()][:views]
     maps = best_maps(run.output("cam", SPLIT), labels)
     wsod = read_detections(run.output("wsod", SPLIT), labels)
@@ -151,7 +152,7 @@ def rows(root: Path, views: int) -> list[str]:
         retrained = read_detections(path, labels)
         both = {key: fuse(wsod[key], retrained[key], Fusion()) for key in wsod}
         found: dict[Use, Mapping[str, Detections]] = {"wsod": wsod, "retrain": retrained, "both": both}
-        choice = choose(found, truth, maps, ChoiceSettings(), SPLIT)
+        choice = choose(found, truth, maps, ChoiceSettings(), SPLIT, training_images=learnt)
         assert choice.both is not None, "it was given"
         figures = {"wsod": before} | {use: ap50(root, labels, found[use]) for use in ("retrain", "both")}
         three = (choice.wsod, choice.retrain, choice.both)

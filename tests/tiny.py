@@ -44,7 +44,7 @@ FAST = {
         "schedule.epochs=1", "schedule.min_iterations=1", "schedule.batch_size=2", "schedule.warmup_share=0",
         "roi_drop.start_share=0.5",
         "train_images.short_sides=[64]", "inference.short_side=64",
-        "inference.augment_short_sides=[64]", "inference.score_threshold=0.0",
+        "inference.augment_short_sides=[64]", "inference.score_threshold=0.0", "choice_images=0",
     ),
     "eval": (),
 }  # fmt: skip

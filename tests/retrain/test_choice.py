@@ -12,6 +12,7 @@ from weaksam_cli.core.types import Detections
 from weaksam_cli.data.fused_maps import FusedMaps
 from weaksam_cli.retrain.choice import (
     TRAINED,
+    USES,
     ChoiceSettings,
     Use,
     choose,
@@ -65,7 +66,7 @@ def test_classes_that_no_image_shows_do_not_count() -> None:
 )
 def test_choice(wsod: Best, retrain: Best, margin: float, use: str) -> None:
     found: dict[Use, dict[str, Detections]] = {"wsod": detections(wsod), "retrain": detections(retrain)}
-    choice = choose(found, TRUTH, {}, ChoiceSettings(choice_margin=margin), "test")
+    choice = choose(found, TRUTH, {}, ChoiceSettings(choice_margin=margin), "test", training_images=60)
     assert (choice.use, choice.split, choice.images) == (use, "test", 2)
     assert "by the labels of 2 images of test" in choice.reason()
 
@@ -80,15 +81,32 @@ def test_both_together_come_first(both: Best, retrain: Best, use: str) -> None:
         "retrain": detections(retrain),
         "both": detections(both),
     }
-    choice = choose(found, TRUTH, {}, ChoiceSettings(), "test")
+    choice = choose(found, TRUTH, {}, ChoiceSettings(), "test", training_images=60)
     assert choice.use == use and choice.both is not None
     assert "-> 100.0 %" in choice.reason() or use == "wsod"
 
 
 def test_a_detector_of_masks_is_handed_over_whatever_its_boxes_are_worth() -> None:
     found: dict[Use, dict[str, Detections]] = {"wsod": detections(GOOD), "retrain": detections(SWAPPED)}
-    assert choose(found, TRUTH, {}, ChoiceSettings(), "test").use == "wsod"
-    assert choose(found, TRUTH, {}, ChoiceSettings(), "test", draws_masks=True).use == "retrain"
+    assert choose(found, TRUTH, {}, ChoiceSettings(), "test", training_images=60).use == "wsod"
+    assert (
+        choose(found, TRUTH, {}, ChoiceSettings(), "test", training_images=9, draws_masks=True).use
+        == "retrain"
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "use"), [(0, "wsod"), (1, "wsod"), (59, "wsod"), (60, "both"), (600, "both")]
+)
+def test_few_training_images_hand_over_wsod(images: int, use: str) -> None:
+    found: dict[Use, dict[str, Detections]] = dict.fromkeys(USES, detections(GOOD))
+    choice = choose(found, TRUTH, {}, ChoiceSettings(), "test", training_images=images)
+    assert choice.use == use
+    assert (f"for {images} training images are too few; by the labels" in choice.reason()) == (use == "wsod")
+    assert (
+        choose(found, TRUTH, {}, ChoiceSettings(choice_images=0), "test", training_images=images).use
+        == "both"
+    )
 
 
 MAPS = {
@@ -128,9 +146,9 @@ def test_boxes_away_from_the_maps_are_not_handed_over() -> None:
             str(number): Detections(as_boxes([box]), np.array([number], np.int32), np.ones(1, np.float32))
             for number, box in enumerate(places[use])
         }
-    choice = choose(found, TRUTH, MAPS, ChoiceSettings(), "test")
+    choice = choose(found, TRUTH, MAPS, ChoiceSettings(), "test", training_images=60)
     assert (choice.use, choice.wsod.product, choice.retrain.product) == ("wsod", 1.0, 0.0)
-    assert choose(found, TRUTH, {}, ChoiceSettings(), "test").use == "retrain"
+    assert choose(found, TRUTH, {}, ChoiceSettings(), "test", training_images=60).use == "retrain"
     assert "agreement with the class maps 1.000 -> 0.000" in choice.reason()
 
 
