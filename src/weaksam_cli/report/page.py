@@ -219,7 +219,9 @@ def _tiles(run: Run, train: SplitRun | None, last: SplitRun | None) -> list[tupl
         if masks is not None and masks.value is not None:
             tiles.append((masks.text, f"mask AP50 on {last.name}", title_of(masks.source)))
         if last.choice is not None:
-            tiles.append((title_of(last.choice.use), "what predict uses", last.choice.reason()))
+            tiles.append(
+                (title_of(last.choice.use), "what predict uses", last.choice.reason().replace("->", "→"))
+            )
     if train is not None and "pgt" in train.boxes:
         every = train.boxes["pgt"]
         count, covered = sum(map(len, every.values())), sum(len(item) > 0 for item in every.values())
