@@ -38,7 +38,7 @@ from weaksam_cli.models.checkpoints import (  # noqa: E402
     read_checkpoint,
     shapes_of,
 )
-from weaksam_cli.models.lite import Lite, LiteName, load_lite  # noqa: E402
+from weaksam_cli.models.lite import Lite, LiteName, channels_of_stride, load_lite  # noqa: E402
 
 # Output name -> (index of the last timm stage below it, stride).
 _OUTPUTS = {"c2": (1, 4), "c3": (2, 8), "c4": (4, 16), "c5": (6, 32), "head": (7, 32)}
@@ -120,7 +120,7 @@ class LiteBackbone(Backbone):
         )
         self._out_features = list(out_features)
         self._out_feature_strides = {name: _OUTPUTS[name][1] for name in out_features}
-        channels = {item["reduction"]: item["num_chs"] for item in timm_network.feature_info}
+        channels = channels_of_stride(timm_network)
         maps = {name: channels[stride] for name, (_, stride) in _OUTPUTS.items()}
         maps["head"] = timm_network.conv_head.out_channels
         self._out_feature_channels = {name: maps[name] for name in out_features}

@@ -65,8 +65,7 @@ class Lite(nn.Module):
 
         network: Any = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
         self.network: nn.Module = network
-        maps = {map_["reduction"]: map_["num_chs"] for map_ in network.feature_info}
-        self.channels: dict[int, int] = {stride: maps[stride] for stride in STAGES_OF_STRIDE}
+        self.channels = channels_of_stride(network)
         if stages < ALL_STAGES:
             network.blocks = network.blocks[:stages]
             for part in _AFTER_STAGES:
@@ -99,6 +98,11 @@ class Lite(nn.Module):
         x = images.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.network.bn1(self.network.conv_stem(x))  # type: ignore[operator]
         return features
+
+
+def channels_of_stride(network: Any) -> dict[int, int]:
+    """Stride -> channels of the map of the last stage of that stride, of timm's network."""
+    return {item["reduction"]: item["num_chs"] for item in network.feature_info}
 
 
 def load_lite(name: LiteName, weights: Path | None = None) -> Lite:
