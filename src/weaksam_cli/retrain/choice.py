@@ -180,9 +180,13 @@ def choose(
         for use, item in found.items()
     }
     least = (1 - settings.choice_margin) * known["wsod"].product
-    use: Use = next(use for use in USES if use in known and (use == "wsod" or known[use].product >= least))
-    few = training_images if training_images < settings.choice_images and not draws_masks else None
-    use = "retrain" if draws_masks else use if few is None else "wsod"
+    are_few = training_images < settings.choice_images and not draws_masks
+    use: Use = "wsod"
+    if draws_masks:
+        use = "retrain"
+    elif not are_few:
+        use = next(use for use in USES if use in known and (use == "wsod" or known[use].product >= least))
+    few = training_images if are_few else None
     return Choice(use=use, split=split, images=len(truth), few=few, **known)
 
 

@@ -38,17 +38,14 @@ class DetectorRecipe(DetectorSettings):
 
     @model_validator(mode="after")
     def _network_has_what_they_take(self) -> Self:
-        lacks = []
-        if not self.network.pools_cells:
-            lacks.append(("map of the image to pool cells from", self.without_map))
-        if not self.network.knows_prior:
-            lacks.append(("prior of class maps", self.without_prior))
-        for lacked, settings in lacks:
-            for name, needed in settings.items():
-                if attrgetter(name)(self) != needed:
-                    raise ValueError(
-                        f"{name}: {self.network.name} has no {lacked}; expected {json.dumps(needed)}"
-                    )
+        network = self.network
+        for has, what, settings in (
+            (network.pools_cells, "map of the image to pool cells from", self.without_map),
+            (network.knows_prior, "prior of class maps", self.without_prior),
+        ):
+            for name, off in settings.items():
+                if not has and attrgetter(name)(self) != off:
+                    raise ValueError(f"{name}: {network.name} has no {what}; expected {json.dumps(off)}")
         return self
 
 
