@@ -56,9 +56,8 @@ def processes_of(parent: int) -> list[int]:
 def test_a_job_is_preempted_and_another_killed(tmp_path: Path) -> None:
     expected, folder = whole(tmp_path / "whole", IMAGES), tmp_path / "made"
     folder.mkdir()
-    process = start(
-        folder, 0.07, deadly="i21"
-    )  # no whole shard between two words of a job, which are 0.2 s apart
+    # No whole shard between two words of a job, which are 0.2 s apart.
+    process = start(folder, 0.07, deadly="i21")
     wait_for(folder, 2 * SHARD, processes=2)
     (one, *_) = [number for number in processes_of(process.pid)[1:] if "_submit" in command_of(number)]
     os.kill(one, signal.SIGUSR2)
